@@ -1,0 +1,41 @@
+# Bare `make` lists the targets. Each sets up .venv by itself, and again only when the lock changed.
+.DEFAULT_GOAL := help
+.PHONY: help demo test check lint format bench lock clean venv
+
+PY := .venv/bin/python
+PROMPT ?= a beautiful sunset over mountains
+export PYTHON
+
+help:  ## list the targets
+	@sed -nE 's/^([a-z]+):.*## (.*)$$/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
+
+demo: venv  ## paint "a beautiful sunset over mountains" with the embedded model into output/
+	@$(PY) -m mflux_api generate "$(PROMPT)" --output output
+
+test: venv  ## run the tests (PYTEST_ARGS="-k lora" for some of them)
+	@$(PY) -m pytest $(PYTEST_ARGS)
+
+check: lint test  ## everything: lint, then the tests
+
+lint: venv  ## ruff, mypy --strict and the dependency rule
+	@$(PY) -m ruff check
+	@$(PY) -m ruff format --check
+	@$(PY) -m mypy
+	@.venv/bin/lint-imports
+
+format: venv  ## let ruff put the code in order
+	@$(PY) -m ruff check --fix
+	@$(PY) -m ruff format
+
+bench: venv  ## time loading, steps, decoding and PNG with the embedded model
+	@$(PY) -m mflux_api bench
+
+lock:  ## write the locks again with uv (ARGS=--upgrade takes newer versions)
+	@python3 tools/lock.py $(ARGS)
+
+clean:  ## remove .venv and every cache; pictures and models stay
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+venv:
+	@tools/venv
