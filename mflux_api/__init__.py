@@ -1,0 +1,34 @@
+"""FLUX.2 on MLX: load a model, paint with it.
+
+import mflux_api
+model = mflux_api.load_model("flux2-tiny")
+model.generate("a red circle on a white background", seeds=(1,))[0].image.save("circle.png")
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mflux_api.engine.messages import Picture, Preview, Step
+    from mflux_api.engine.model import Model, generate_image, load_model
+    from mflux_api.errors import MfluxError
+
+__version__ = "0.1.0"
+__all__ = ["MfluxError", "Model", "Picture", "Preview", "Step", "__version__", "generate_image", "load_model"]
+
+_HOMES = {
+    "MfluxError": "mflux_api.errors",
+    "Picture": "mflux_api.engine.messages",
+    "Preview": "mflux_api.engine.messages",
+    "Step": "mflux_api.engine.messages",
+    "Model": "mflux_api.engine.model",
+    "generate_image": "mflux_api.engine.model",
+    "load_model": "mflux_api.engine.model",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # On demand: importing MLX and transformers takes a second, and the server's own process never needs them.
+    if name not in _HOMES:
+        raise AttributeError(f"module 'mflux_api' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,1 @@
+"""What may be asked for: models and adapters. No MLX."""

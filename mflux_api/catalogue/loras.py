@@ -1,0 +1,74 @@
+"""Adapters by name or path, kept inside the folders they may come from."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from mflux_api.errors import InvalidRequest, LoraInvalid, LoraNotFound
+from mflux_api.request import LoraUse
+
+SUFFIX = ".safetensors"
+LoraChoice = LoraUse | str | Path | tuple[str | Path, float]
+
+
+def parse(choice: LoraChoice) -> tuple[str, float]:
+    """A name or path and its scale, from "name", "name:0.8", a path, or a pair. Raises InvalidRequest."""
+    if isinstance(choice, LoraUse):
+        return choice.path, choice.scale
+    if isinstance(choice, tuple):
+        return str(choice[0]), _scale(choice[1])
+    if isinstance(choice, Path):
+        return str(choice), 1.0
+    name, colon, scale = choice.rpartition(":")
+    # A colon inside a path is no scale: only what reads as a number is one.
+    if colon and name and _is_number(scale):
+        return name, _scale(scale)
+    return choice, 1.0
+
+
+def resolve(choice: LoraChoice, folders: Sequence[Path], *, anywhere: bool) -> LoraUse:
+    """The file an adapter choice means. `anywhere` also allows paths outside `folders`.
+
+    Raises LoraNotFound or, for other files than safetensors and paths that lead outside, LoraInvalid.
+    """
+    name, scale = parse(choice)
+    for path in _candidates(name, folders, anywhere=anywhere):
+        if path.is_file():
+            return LoraUse(path=str(_checked(path, folders, anywhere=anywhere)), scale=scale)
+    places = ", ".join(map(str, folders)) or "no folder"
+    raise LoraNotFound(f"There is no LoRA '{name}' (looked in {places}).", lora=name)
+
+
+def _candidates(name: str, folders: Sequence[Path], *, anywhere: bool) -> Iterator[Path]:
+    given = Path(name).expanduser()
+    if given.is_absolute() or anywhere:
+        yield given
+    if not given.is_absolute():
+        for folder in folders:
+            yield folder / given
+            yield folder / f"{name}{SUFFIX}"
+
+
+def _checked(path: Path, folders: Sequence[Path], *, anywhere: bool) -> Path:
+    # resolve() follows links and "..", so what is compared is the file that would be read.
+    real = path.resolve()
+    inside = anywhere or any(real.is_relative_to(folder.resolve()) for folder in folders)
+    if not inside:
+        raise LoraInvalid(f"{path} is outside the LoRA folders.", path=str(path))
+    if real.suffix != SUFFIX:
+        raise LoraInvalid(f"{path} is not a {SUFFIX} file; other formats can run code.", path=str(path))
+    return real
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _scale(value: str | float) -> float:
+    scale = float(value)
+    if not -10 <= scale <= 10:
+        raise InvalidRequest(f"A LoRA scale must be between -10 and 10, not {value!r}.", field="loras")
+    return scale

@@ -1,0 +1,112 @@
+"""Which models are in memory: a budget in bytes, the least recently used goes first."""
+
+import gc
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlx.core as mx
+
+from mflux_api.engine import memory
+from mflux_api.engine.flux2.configs import Layout, overridden, read_layout
+from mflux_api.engine.flux2.loading import Loader
+from mflux_api.engine.flux2.pipeline import Pipeline
+from mflux_api.engine.flux2.quantization import check_bits
+from mflux_api.engine.precision import Precision, choose
+from mflux_api.errors import OutOfMemory
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that makes one loaded model differ from another.
+
+    `distilled` and `cached_references`: what the registry knows, None to believe the folder; `insist`: even where the
+    folder says otherwise. `bits`: runtime quantization. `embedding_cache`: bytes of prompt embeddings to remember.
+    """
+
+    folder: Path
+    distilled: bool | None
+    cached_references: bool | None
+    insist: bool
+    bits: int | None
+    precision: str
+    low_ram: bool
+    embedding_cache: int
+
+    def layout(self) -> Layout:
+        return overridden(
+            read_layout(self.folder),
+            distilled=self.distilled,
+            cached_references=self.cached_references,
+            insist=self.insist,
+        )
+
+
+class ModelCache:
+    """Loaded models within `budget` bytes, for one thread: MLX's arrays belong to the one that made them."""
+
+    def __init__(self, budget: int) -> None:
+        self.budget = budget
+        self._models: OrderedDict[Plan, tuple[Pipeline, int]] = OrderedDict()
+
+    @property
+    def size(self) -> int:
+        """Bytes estimated for the models held now."""
+        return sum(size for _, size in self._models.values())
+
+    def plans(self) -> list[Plan]:
+        """What is loaded, least recently used first."""
+        return list(self._models)
+
+    def get(self, plan: Plan) -> Pipeline:
+        """The loaded model, loading it and evicting others as needed.
+
+        Raises OutOfMemory, before anything is loaded or evicted, when it cannot fit at all, and the errors of loading.
+        """
+        if plan not in self._models:
+            check_bits(plan.bits)
+            layout, precision = plan.layout(), choose(plan.precision)
+            size = memory.estimate(layout, plan.bits, precision)
+            self._make_room(plan, size)
+            self._models[plan] = (_load(plan, layout, precision), size)
+        self._models.move_to_end(plan)
+        return self._models[plan][0]
+
+    def unload(self, plan: Plan) -> bool:
+        """Let go of one model. False when it was not loaded."""
+        found = self._models.pop(plan, None) is not None
+        _reclaim()
+        return found
+
+    def clear(self) -> None:
+        """Let go of every model."""
+        self._models.clear()
+        _reclaim()
+
+    def _make_room(self, plan: Plan, size: int) -> None:
+        if size > self.budget:
+            raise OutOfMemory(
+                f"{plan.folder.name} needs {_gib(size)} and the budget for models is {_gib(self.budget)}. "
+                "Use a quantized model or a larger budget.",
+                needed=size,
+                budget=self.budget,
+                suggestion="Use flux2-klein-4b-mlx-4bit or set low_ram=true",
+            )
+        while self.size + size > self.budget:
+            self._models.popitem(last=False)
+        _reclaim()
+
+
+def _load(plan: Plan, layout: Layout, precision: Precision) -> Pipeline:
+    loader = Loader(layout, plan.bits, precision)
+    return Pipeline(loader, low_ram=plan.low_ram, embedding_cache=plan.embedding_cache)
+
+
+def _reclaim() -> None:
+    # Modules refer to themselves in cycles, so the collector has to run before MLX can give the memory back.
+    gc.collect()
+    mx.clear_cache()
+
+
+def _gib(size: int) -> str:
+    return f"{size / memory.GIB:.2f} GiB"

@@ -1,0 +1,106 @@
+"""Prompts into hidden states, remembered across requests."""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+from transformers import AutoTokenizer
+
+from mflux_api.engine.flux2.modules import TextEncoder
+from mflux_api.engine.precision import computing_in
+from mflux_api.errors import ModelCorrupt, ModelIncomplete
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The checkpoint's own tokenizer. Raises ModelIncomplete or ModelCorrupt."""
+    if not folder.is_dir():
+        raise ModelIncomplete(f"{folder} is missing. Download the model again.", path=str(folder))
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelCorrupt(f"The tokenizer in {folder} cannot be read: {error}", path=str(folder)) from error
+
+
+class EmbeddingCache:
+    """Embeddings of the prompts last used, at most `limit` bytes of them. 0 keeps none."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.size = 0
+        self.hits = 0
+        self._entries: OrderedDict[str, mx.array] = OrderedDict()
+
+    def get(self, prompt: str) -> mx.array | None:
+        embedding = self._entries.get(prompt)
+        if embedding is not None:
+            self._entries.move_to_end(prompt)
+            self.hits += 1
+        return embedding
+
+    def put(self, prompt: str, embedding: mx.array) -> None:
+        if embedding.nbytes > self.limit or prompt in self._entries:
+            return
+        self._entries[prompt] = embedding
+        self.size += embedding.nbytes
+        while self.size > self.limit:
+            self.size -= self._entries.popitem(last=False)[1].nbytes
+
+
+class Conditioning:
+    """Encodes prompts; loads the text encoder when first needed and lets go of it on request."""
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        load_encoder: Callable[[], TextEncoder],
+        text_length: int,
+        dtype: mx.Dtype,
+        cache: EmbeddingCache,
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.load_encoder = load_encoder
+        self.text_length = text_length
+        self.dtype = dtype
+        self.cache = cache
+        self.encoder: TextEncoder | None = None
+
+    def encode(self, prompt: str) -> mx.array:
+        """The prompt's embedding, (1, text_length, states * hidden) in the model's dtype, evaluated."""
+        embedding = self.cache.get(prompt)
+        if embedding is None:
+            embedding = self._compute(prompt)
+            self.cache.put(prompt, embedding)
+        return embedding
+
+    def tokenize(self, prompt: str) -> tuple[mx.array, mx.array]:
+        """Token ids and mask, int32 (1, text_length), in the chat template, cut and padded.
+
+        Source: `_get_qwen3_prompt_embeds` of diffusers' Flux2KleinPipeline.
+        """
+        text = self.tokenizer.apply_chat_template(
+            [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True, enable_thinking=False
+        )
+        tokens = self.tokenizer(
+            text, padding="max_length", truncation=True, max_length=self.text_length, return_tensors="np"
+        )
+        return mx.array(tokens["input_ids"]), mx.array(tokens["attention_mask"])
+
+    def load(self) -> TextEncoder:
+        """The text encoder, loaded now if it is not in memory."""
+        if self.encoder is None:
+            self.encoder = self.load_encoder()
+        return self.encoder
+
+    def release(self) -> None:
+        """Give the text encoder's memory back; the next prompt that is not remembered loads it again."""
+        self.encoder = None
+        mx.clear_cache()
+
+    def _compute(self, prompt: str) -> mx.array:
+        encoder = self.load()
+        with computing_in(self.dtype):
+            embedding = encoder(*self.tokenize(prompt)).astype(self.dtype)
+        mx.eval(embedding)
+        return embedding

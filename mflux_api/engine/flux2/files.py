@@ -1,0 +1,130 @@
+"""What lies on disk: config files, safetensors headers and shards, checked before anything is trusted."""
+
+import json
+import math
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mflux_api.errors import ModelCorrupt, ModelIncomplete
+
+Config = dict[str, Any]
+LARGEST_HEADER = 100_000_000
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One entry of a safetensors header. `size` in bytes."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    size: int
+
+    @property
+    def count(self) -> int:
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A checked safetensors file: what it holds and its metadata."""
+
+    path: Path
+    tensors: dict[str, Tensor]
+    metadata: dict[str, str]
+
+
+def read_json(path: Path) -> Config:
+    """A JSON object. Raises ModelIncomplete when missing, ModelCorrupt when unreadable."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelIncomplete(f"{path} is missing. Download the model again.", path=str(path)) from None
+    except (OSError, ValueError) as error:
+        raise ModelCorrupt(f"{path} is not readable JSON: {error}", path=str(path)) from error
+    if not isinstance(value, dict):
+        raise ModelCorrupt(f"{path} must hold a JSON object.", path=str(path))
+    return value
+
+
+def read_json_if_present(path: Path) -> Config:
+    return read_json(path) if path.exists() else {}
+
+
+def read_shard(path: Path) -> Shard:
+    """Read a safetensors header and compare the file's length with it.
+
+    MLX reads a truncated file without a word and computes with garbage, so the length is checked first.
+    Raises ModelCorrupt.
+    """
+    header, data_start = _read_header(path)
+    metadata = header.pop("__metadata__", {})
+    tensors = {name: _tensor(path, entry) for name, entry in header.items()}
+    end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
+    actual = path.stat().st_size
+    if actual != data_start + end:
+        raise ModelCorrupt(
+            f"{path} is {actual} bytes long, its header says {data_start + end}. Download it again.",
+            path=str(path),
+        )
+    return Shard(path, tensors, metadata)
+
+
+def _read_header(path: Path) -> tuple[Config, int]:
+    try:
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            if length > LARGEST_HEADER:
+                raise ValueError("header too long")
+            header = json.loads(file.read(length))
+    except (OSError, ValueError, struct.error) as error:
+        raise ModelCorrupt(f"{path} is not a safetensors file: {error}", path=str(path)) from error
+    if not isinstance(header, dict):
+        raise ModelCorrupt(f"{path} is not a safetensors file: no header.", path=str(path))
+    return header, 8 + length
+
+
+def _tensor(path: Path, entry: Any) -> Tensor:
+    try:
+        start, end = entry["data_offsets"]
+        return Tensor(tuple(entry["shape"]), entry["dtype"], end - start)
+    except (TypeError, KeyError, ValueError) as error:
+        raise ModelCorrupt(f"{path} has a damaged header.", path=str(path)) from error
+
+
+def read_shards(folder: Path) -> list[Shard]:
+    """Every safetensors file of a component, checked. Raises ModelIncomplete when one is missing."""
+    paths = sorted(_indexed(folder) or folder.glob("*.safetensors"))
+    if not paths:
+        raise ModelIncomplete(f"{folder} holds no .safetensors file. Download the model again.", path=str(folder))
+    for path in paths:
+        if not path.exists():
+            raise ModelIncomplete(f"{path} is missing. Download the model again.", path=str(path))
+    return [read_shard(path) for path in paths]
+
+
+def _indexed(folder: Path) -> set[Path]:
+    return {folder / name for index in _indexes(folder) for name in index.get("weight_map", {}).values()}
+
+
+def _indexes(folder: Path) -> Iterator[Config]:
+    for path in sorted(folder.glob("*.safetensors.index.json")):
+        yield read_json(path)
+
+
+def stored_bits(folder: Path, shards: list[Shard]) -> int | None:
+    """The width an mflux-save component was stored with; None for a diffusers one."""
+    sources = [shard.metadata for shard in shards] + [index.get("metadata", {}) for index in _indexes(folder)]
+    for metadata in sources:
+        level = str(metadata.get("quantization_level", "None"))
+        if level.isdigit():
+            return int(level)
+    return None
+
+
+def saved_by_mflux(shards: list[Shard], folder: Path) -> bool:
+    """Whether the names are those of mflux's modules rather than those of diffusers."""
+    sources = [shard.metadata for shard in shards] + [index.get("metadata", {}) for index in _indexes(folder)]
+    return any("mflux_version" in metadata or "quantization_level" in metadata for metadata in sources)

@@ -1,0 +1,60 @@
+"""Shapes of latents: patches, tokens and their positions.
+
+A picture of H x W pixels is (1, 32, H/8, W/8) after the VAE, (1, 128, H/16, W/16) in 2x2 patches, and
+(1, H/16 * W/16, 128) as the transformer's tokens. Positions are int32 (tokens, 4): time, row, column, word.
+"""
+
+import mlx.core as mx
+
+PATCH = 2
+REFERENCE_TIME_STEP = 10
+
+
+def seed_noise(seed: int, channels: int, rows: int, columns: int) -> mx.array:
+    """Standard normal noise, float32 (1, channels, rows, columns): the same for a seed on every device and dtype."""
+    return mx.random.normal((1, channels, rows, columns), key=mx.random.key(seed))
+
+
+def patchify(latents: mx.array) -> mx.array:
+    """(B, C, H, W) -> (B, 4C, H/2, W/2)."""
+    batch, channels, height, width = latents.shape
+    split = latents.reshape(batch, channels, height // PATCH, PATCH, width // PATCH, PATCH)
+    return split.transpose(0, 1, 3, 5, 2, 4).reshape(batch, channels * PATCH**2, height // PATCH, width // PATCH)
+
+
+def unpatchify(patches: mx.array) -> mx.array:
+    """(B, 4C, H, W) -> (B, C, 2H, 2W)."""
+    batch, channels, height, width = patches.shape
+    split = patches.reshape(batch, channels // PATCH**2, PATCH, PATCH, height, width)
+    return split.transpose(0, 1, 4, 2, 5, 3).reshape(batch, channels // PATCH**2, height * PATCH, width * PATCH)
+
+
+def pack(patches: mx.array) -> mx.array:
+    """(B, C, H, W) -> (B, H*W, C)."""
+    batch, channels, height, width = patches.shape
+    return patches.reshape(batch, channels, height * width).transpose(0, 2, 1)
+
+
+def unpack(tokens: mx.array, rows: int, columns: int) -> mx.array:
+    """(B, rows*columns, C) -> (B, C, rows, columns)."""
+    batch, _, channels = tokens.shape
+    return tokens.reshape(batch, rows, columns, channels).transpose(0, 3, 1, 2)
+
+
+def grid_positions(rows: int, columns: int, time: int) -> mx.array:
+    """Positions of a picture's tokens. The picture being painted has time 0, references 10, 20, ..."""
+    row = mx.repeat(mx.arange(rows), columns)
+    column = mx.tile(mx.arange(columns), rows)
+    return mx.stack([mx.full(row.shape, time, dtype=row.dtype), row, column, mx.zeros_like(row)], axis=1)
+
+
+def text_positions(length: int) -> mx.array:
+    """Positions of the prompt's tokens."""
+    word = mx.arange(length)
+    zero = mx.zeros_like(word)
+    return mx.stack([zero, zero, zero, word], axis=1)
+
+
+def add_noise(clean: mx.array, noise: mx.array, sigma: float) -> mx.array:
+    """The straight path from picture to noise: (1 - sigma) * clean + sigma * noise."""
+    return (1 - sigma) * clean + sigma * noise

@@ -1,0 +1,110 @@
+"""From a checkpoint folder to three networks in memory: diffusers' layout or mflux-save's, quantized or not."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import mlx.core as mx
+from mflux.models.flux2.model.flux2_transformer.transformer import Flux2Transformer
+from mflux.models.flux2.model.flux2_vae.vae import Flux2VAE
+from mlx import nn
+
+from mflux_api.engine.flux2 import quantization, shapes, weights
+from mflux_api.engine.flux2.configs import Layout
+from mflux_api.engine.flux2.files import Config, Shard, read_shards, saved_by_mflux, stored_bits
+from mflux_api.engine.flux2.modules import TextEncoder, build_transformer, build_vae
+from mflux_api.engine.precision import Precision, computing_in
+
+
+@dataclass(frozen=True)
+class Component:
+    """How one network is found on disk and built."""
+
+    name: str
+    rename: weights.Rename
+    infer: Callable[[shapes.Shapes, int | None], Config]
+    build: Callable[[Config, Layout], nn.Module]
+    quantized: bool
+    convolutions: bool = field(default=False)
+
+
+TRANSFORMER = Component(
+    name="transformer",
+    rename=weights.transformer_name,
+    infer=shapes.transformer_config,
+    build=lambda config, layout: build_transformer(config),
+    quantized=True,
+)
+TEXT_ENCODER = Component(
+    name="text_encoder",
+    rename=weights.text_encoder_name,
+    infer=shapes.text_encoder_config,
+    build=lambda config, layout: TextEncoder(config, layout.layers),
+    quantized=True,
+)
+VAE = Component(
+    name="vae",
+    rename=weights.vae_name,
+    infer=shapes.vae_config,
+    build=lambda config, layout: build_vae(config),
+    # It is 2 % of the weights and all of the colours.
+    quantized=False,
+    convolutions=True,
+)
+
+
+@dataclass(frozen=True)
+class Loader:
+    """Loads the networks of one checkpoint, each when asked for. `bits`: quantize at load, unless stored quantized."""
+
+    layout: Layout
+    bits: int | None
+    precision: Precision
+
+    @property
+    def width(self) -> int | None:
+        """The bits the transformer's weights end up with: as stored, else as asked; None: not quantized."""
+        _, _, stored = self._plan(TRANSFORMER)
+        return stored if stored is not None else self.bits
+
+    def transformer(self) -> Flux2Transformer:
+        return self._load(TRANSFORMER)
+
+    def text_encoder(self) -> TextEncoder:
+        module = self._load(TEXT_ENCODER)
+        assert isinstance(module, TextEncoder)
+        return module
+
+    def vae(self) -> Flux2VAE:
+        return self._load(VAE)
+
+    def skeleton(self) -> Flux2Transformer:
+        """A transformer of the same shape whose weights are never computed, to try adapters on."""
+        config, _, _ = self._plan(TRANSFORMER)
+        return build_transformer(config)
+
+    def _plan(self, component: Component) -> tuple[Config, list[Shard], int | None]:
+        folder = self.layout.folder / component.name
+        shards = read_shards(folder)
+        stored = stored_bits(folder, shards)
+        config: Config = getattr(self.layout, component.name)
+        return config or component.infer(shapes.tensors_of(shards), stored), shards, stored
+
+    def _load(self, component: Component) -> nn.Module:
+        config, shards, stored = self._plan(component)
+        saved = saved_by_mflux(shards, self.layout.folder / component.name)
+        with computing_in(self.precision.dtype):
+            module = component.build(config, self.layout)
+        rename = weights.same_name if saved else component.rename
+        wanted = set(weights.parameters(module))
+        tensors = weights.read_weights(shards, rename, wanted, transpose=component.convolutions and not saved)
+        if stored is not None:
+            quantization.restore(module, tensors)
+        weights.apply_weights(module, tensors, component.name, self.precision.dtype)
+        if self.bits is not None and stored is None and component.quantized:
+            quantization.quantize(module, self.bits)
+        if self.precision.dequantize_first:
+            quantization.dequantize_first(module)
+        # Now: what stays lazy reads its files again on every use, and cannot be used from another thread.
+        mx.eval(module.parameters())
+        module.freeze()
+        return module

@@ -1,0 +1,215 @@
+"""Adapters put on a loaded transformer and taken off again, leaving no trace.
+
+A file is first fitted to a skeleton of the transformer whose weights are never computed. Only when every layer fits
+are the fitted layers moved over to the real one, around its own untouched linear layers.
+"""
+
+import contextlib
+import io
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeAlias
+
+import mlx.core as mx
+from mflux.models.common.lora.layer.fused_linear_lora_layer import FusedLoRALinear
+from mflux.models.common.lora.layer.linear_lokr_layer import LoKrLinear
+from mflux.models.common.lora.layer.linear_lora_layer import LoRALinear
+from mflux.models.common.lora.mapping.lora_loader import LoRALoader
+from mflux.models.common.lora.mapping.peft_lora_metadata import PeftLoRAMetadata
+from mflux.models.flux2.model.flux2_transformer.transformer import Flux2Transformer
+from mflux.models.flux2.weights.flux2_lora_mapping import Flux2LoRAMapping
+from mlx import nn
+
+from mflux_api.engine.flux2.files import read_shard
+from mflux_api.engine.messages import LoraReport
+from mflux_api.errors import LoraInvalid, LoraNotFound, ModelCorrupt
+from mflux_api.request import LoraUse
+
+logger = logging.getLogger(__name__)
+
+Wrapper: TypeAlias = LoRALinear | LoKrLinear | FusedLoRALinear
+Stamp = tuple[str, int, int]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """One adapter on one layer: `unit` is its scale for a use at 1.0."""
+
+    use: int
+    layer: LoRALinear | LoKrLinear
+    unit: float
+
+
+@dataclass(frozen=True)
+class Outfit:
+    """Adapters fitted together: their files, what they replace by path, every fit, and a report of each file."""
+
+    stamps: tuple[Stamp, ...]
+    wrappers: dict[str, Wrapper]
+    fits: list[Fit]
+    reports: tuple[LoraReport, ...]
+
+
+class Adapters:
+    """The adapters that a transformer wears now."""
+
+    def __init__(self, transformer: Flux2Transformer, skeleton: Callable[[], Flux2Transformer]) -> None:
+        self.transformer = transformer
+        self.skeleton = skeleton
+        self._worn: Outfit | None = None
+        self._bare: dict[str, nn.Module] = {}
+
+    def wear(self, uses: tuple[LoraUse, ...]) -> tuple[LoraReport, ...]:
+        """Make the transformer wear exactly these. Raises LoraNotFound or LoraInvalid, and then it wears none.
+
+        Files worn already are only rescaled; a file that changed on disk is read again.
+        """
+        stamps = tuple(_stamp(use.path) for use in uses)
+        if self._worn is None or self._worn.stamps != stamps:
+            self.take_off()
+            if not uses:
+                return ()
+            self._put_on(_fit(uses, stamps, self.skeleton()))
+        return self._rescale(uses)
+
+    def take_off(self) -> None:
+        """Put the transformer's own layers back."""
+        for path, layer in self._bare.items():
+            LoRALoader._replace_target_module(self.transformer, path, layer)
+        self._bare, self._worn = {}, None
+
+    def _put_on(self, outfit: Outfit) -> None:
+        self._worn = outfit
+        for path, wrapper in outfit.wrappers.items():
+            layer = LoRALoader._get_target_module(self.transformer, path)
+            self._bare[path] = layer
+            _line(wrapper, layer)
+            LoRALoader._replace_target_module(self.transformer, path, wrapper)
+
+    def _rescale(self, uses: tuple[LoraUse, ...]) -> tuple[LoraReport, ...]:
+        assert self._worn is not None
+        for fit in self._worn.fits:
+            fit.layer.scale = fit.unit * uses[fit.use].scale
+        return tuple(
+            replace(report, path=use.path, scale=use.scale)
+            for report, use in zip(self._worn.reports, uses, strict=True)
+        )
+
+
+def _stamp(path: str) -> Stamp:
+    try:
+        status = Path(path).stat()
+    except OSError:
+        raise LoraNotFound(f"There is no LoRA file at {path}.", path=path) from None
+    return path, status.st_mtime_ns, status.st_size
+
+
+def _fit(uses: tuple[LoraUse, ...], stamps: tuple[Stamp, ...], skeleton: Flux2Transformer) -> Outfit:
+    seen: set[int] = set()
+    fits: list[Fit] = []
+    reports = []
+    for number, use in enumerate(uses):
+        tensors, metadata = _read(use.path)
+        keys = _apply(skeleton, tensors, metadata, use.path)
+        fresh = [layer for _, wrapper in _wrappers(skeleton) for layer in _parts(wrapper) if id(layer) not in seen]
+        seen.update(map(id, fresh))
+        if not fresh:
+            raise LoraInvalid(_nothing_matches(use.path, tensors), path=use.path)
+        fits += [Fit(number, layer, float(layer.scale)) for layer in fresh]
+        reports.append(
+            LoraReport(path=use.path, scale=use.scale, layers=len(fresh), keys=keys, total_keys=len(tensors))
+        )
+    wrappers = dict(_wrappers(skeleton))
+    _check(wrappers, uses)
+    mx.eval([_factors(fit.layer) for fit in fits])
+    return Outfit(stamps, wrappers, fits, tuple(reports))
+
+
+def _read(path: str) -> tuple[dict[str, mx.array], dict[str, str]]:
+    if Path(path).suffix != ".safetensors":
+        raise LoraInvalid(f"{path} is not a .safetensors file; other formats can run code.", path=path)
+    try:
+        shard = read_shard(Path(path))
+    except ModelCorrupt as error:
+        raise LoraInvalid(error.message, path=path) from error
+    tensors = mx.load(path)
+    assert isinstance(tensors, dict)
+    broken = [name for name, tensor in tensors.items() if not mx.isfinite(tensor).all().item()]
+    if broken:
+        raise LoraInvalid(f"{path} holds values that are not finite, in {broken[0]}.", path=path)
+    return tensors, shard.metadata
+
+
+def _apply(skeleton: Flux2Transformer, tensors: dict[str, mx.array], metadata: dict[str, str], path: str) -> int:
+    """Fit one file at scale 1. Returns how many of its keys were used."""
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(said):
+            _, keys, failed = LoRALoader._apply_lora_with_mapping(
+                skeleton,
+                tensors,
+                1.0,
+                LoRALoader._build_pattern_mappings(Flux2LoRAMapping.get_mapping()),
+                role=None,
+                bake_lora=False,
+                adapter_configs=PeftLoRAMetadata.configs(metadata),
+            )
+    except (ValueError, IndexError, TypeError) as error:
+        raise LoraInvalid(f"{path} cannot be used: {error}", path=path) from error
+    finally:
+        logger.debug("%s: %s", path, said.getvalue())
+    if failed:
+        raise LoraInvalid(
+            f"{path} was made for another model: {len(failed)} of its layers do not fit, {failed[0]} among them.",
+            path=path,
+        )
+    return len(keys)
+
+
+def _wrappers(transformer: Flux2Transformer) -> Iterator[tuple[str, Wrapper]]:
+    inside: tuple[str, ...] = ()
+    for path, module in sorted(transformer.named_modules()):
+        if isinstance(module, (LoRALinear, LoKrLinear, FusedLoRALinear)) and not path.startswith(inside):
+            inside = (*inside, f"{path}.")
+            yield path, module
+
+
+def _parts(wrapper: Wrapper) -> list[LoRALinear | LoKrLinear]:
+    return wrapper.loras if isinstance(wrapper, FusedLoRALinear) else [wrapper]
+
+
+def _factors(part: LoRALinear | LoKrLinear) -> dict[str, mx.array]:
+    return {name: value for name, value in part.parameters().items() if name != "linear"}
+
+
+def _line(wrapper: Wrapper, layer: nn.Module) -> None:
+    """Put the transformer's own layer under a fitted one."""
+    if isinstance(wrapper, FusedLoRALinear):
+        wrapper.base_linear = layer
+    for part in _parts(wrapper):
+        part.linear = layer
+
+
+def _check(wrappers: dict[str, Wrapper], uses: tuple[LoraUse, ...]) -> None:
+    names = ", ".join(use.path for use in uses)
+    for path, wrapper in wrappers.items():
+        for part in _parts(wrapper):
+            if isinstance(part, LoRALinear):
+                _check_shapes(path, part, names)
+
+
+def _check_shapes(path: str, part: LoRALinear, names: str) -> None:
+    rows, columns = part.linear.weight.shape
+    down, up = part.lora_A.shape, part.lora_B.shape
+    if (down[0], up[-1]) != (columns, rows) or down[-1] != up[0]:
+        raise LoraInvalid(
+            f"{names}: {path} is {columns}x{rows} in this model, the adapter's factors are {down} and {up}.",
+            layer=path,
+        )
+
+
+def _nothing_matches(path: str, tensors: dict[str, mx.array]) -> str:
+    shown = ", ".join(sorted(tensors)[:3])
+    return f"No layer of {path} belongs to FLUX.2 (its keys are like {shown})."

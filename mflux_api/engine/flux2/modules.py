@@ -1,0 +1,128 @@
+"""The three networks, built from a checkpoint's own configuration out of mflux's MLX modules."""
+
+from typing import Any
+
+import mlx.core as mx
+from mflux.models.flux2.model.flux2_text_encoder.qwen3_text_encoder import Qwen3TextEncoder
+from mflux.models.flux2.model.flux2_transformer.transformer import Flux2Transformer
+from mflux.models.flux2.model.flux2_vae.decoder.decoder import Flux2Decoder
+from mflux.models.flux2.model.flux2_vae.encoder.encoder import Flux2Encoder
+from mflux.models.flux2.model.flux2_vae.vae import Flux2VAE
+from mlx import nn
+
+from mflux_api.engine.flux2.files import Config
+from mflux_api.errors import ModelUnsupported
+
+EMBEDDING_STATE = 0
+
+
+def build_transformer(config: Config) -> Flux2Transformer:
+    """From `transformer/config.json` of diffusers' Flux2Transformer2DModel."""
+    transformer = Flux2Transformer(
+        patch_size=config.get("patch_size", 1),
+        in_channels=config.get("in_channels", 128),
+        out_channels=config.get("out_channels"),
+        num_layers=config.get("num_layers", 8),
+        num_single_layers=config.get("num_single_layers", 48),
+        attention_head_dim=config.get("attention_head_dim", 128),
+        num_attention_heads=config.get("num_attention_heads", 48),
+        joint_attention_dim=config.get("joint_attention_dim", 15360),
+        timestep_guidance_channels=config.get("timestep_guidance_channels", 256),
+        mlp_ratio=config.get("mlp_ratio", 3.0),
+        axes_dims_rope=tuple(config.get("axes_dims_rope", (32, 32, 32, 32))),
+        rope_theta=config.get("rope_theta", 2000),
+        guidance_embeds=config.get("guidance_embeds", True),
+    )
+    _set_eps(transformer, float(config.get("eps", 1e-6)))
+    return transformer
+
+
+def _set_eps(transformer: nn.Module, eps: float) -> None:
+    # mflux fixes these at 1e-5 (query and key) and 1e-6; the reference takes all of them from the config.
+    for module in transformer.modules():
+        if isinstance(module, (nn.RMSNorm, nn.LayerNorm)):
+            module.eps = eps
+
+
+class TextEncoder(Qwen3TextEncoder):  # type: ignore[misc]
+    """Qwen3 up to the last hidden state needed, which is all that is loaded and computed."""
+
+    def __init__(self, config: Config, states: tuple[int, ...]) -> None:
+        total = int(config["num_hidden_layers"])
+        if not states or max(states) > total or min(states) < EMBEDDING_STATE:
+            raise ModelUnsupported(
+                f"Hidden states {list(states)} are asked of a text encoder with {total} layers.", layers=list(states)
+            )
+        super().__init__(
+            vocab_size=config["vocab_size"],
+            hidden_size=config["hidden_size"],
+            num_hidden_layers=max(states),
+            num_attention_heads=config["num_attention_heads"],
+            num_key_value_heads=config.get("num_key_value_heads") or config["num_attention_heads"],
+            intermediate_size=config["intermediate_size"],
+            rope_theta=_rope_theta(config),
+            rms_norm_eps=config.get("rms_norm_eps", 1e-6),
+            head_dim=config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"],
+            attention_bias=config.get("attention_bias", False),
+        )
+        self.states = states
+        # transformers' last hidden state is the one after the final norm; earlier ones are before it.
+        self.final_state = total
+        if max(states) < total:
+            del self.norm
+
+    def __call__(self, input_ids: mx.array, attention_mask: mx.array) -> mx.array:
+        """Token ids and mask, int32 (1, L) -> stacked hidden states (1, L, states * hidden)."""
+        hidden = self.embed_tokens(input_ids)
+        rotary = self.rotary_emb(hidden, mx.arange(input_ids.shape[1])[None])
+        mask = _causal_mask(attention_mask, hidden.dtype)
+        states = {EMBEDDING_STATE: hidden}
+        for number, layer in enumerate(self.layers, start=1):
+            hidden, _ = layer(hidden, mask, rotary)
+            states[number] = hidden
+        if self.final_state in self.states:
+            states[self.final_state] = self.norm(hidden)
+        return mx.concatenate([states[number] for number in self.states], axis=-1)
+
+
+def _rope_theta(config: Config) -> float:
+    # transformers 5 writes rope_parameters, earlier ones rope_theta beside rope_scaling.
+    rope: dict[str, Any] = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    kind = rope.get("rope_type") or rope.get("type") or "default"
+    if kind != "default":
+        raise ModelUnsupported(f"Rotary embeddings of the type {kind} are not supported.", rope_type=kind)
+    return float(rope.get("rope_theta") or config.get("rope_theta") or 10_000.0)
+
+
+def _causal_mask(attention_mask: mx.array, dtype: mx.Dtype) -> mx.array:
+    length = attention_mask.shape[1]
+    visible = mx.tril(mx.ones((length, length), dtype=mx.bool_), k=0) & (attention_mask[:, None, None, :] == 1)
+    return mx.where(visible, mx.array(0, dtype=dtype), mx.array(-float("inf"), dtype=dtype))
+
+
+def build_vae(config: Config) -> Flux2VAE:
+    """From `vae/config.json` of diffusers' AutoencoderKLFlux2."""
+    channels = config.get("latent_channels", 32)
+    if config.get("act_fn", "silu") != "silu" or tuple(config.get("patch_size", (2, 2))) != (2, 2):
+        raise ModelUnsupported("The VAE's act_fn must be silu and its patch_size 2x2.")
+    vae = Flux2VAE()
+    vae.latent_channels = channels
+    shared = {
+        "layers_per_block": config.get("layers_per_block", 2),
+        "norm_num_groups": config.get("norm_num_groups", 32),
+        "mid_block_add_attention": config.get("mid_block_add_attention", True),
+    }
+    widths = tuple(config.get("block_out_channels", (128, 256, 512, 512)))
+    decoder_widths = tuple(config.get("decoder_block_out_channels") or widths)
+    vae.encoder = Flux2Encoder(config.get("in_channels", 3), channels, widths, **shared)
+    vae.decoder = Flux2Decoder(channels, config.get("out_channels", 3), decoder_widths, **shared)
+    vae.quant_conv = _pointwise(config.get("use_quant_conv", True), 2 * channels)
+    vae.post_quant_conv = _pointwise(config.get("use_post_quant_conv", True), channels)
+    vae.bn.running_mean = mx.zeros((4 * channels,))
+    vae.bn.running_var = mx.ones((4 * channels,))
+    vae.bn.eps = float(config.get("batch_norm_eps", 1e-4))
+    return vae
+
+
+def _pointwise(used: bool, channels: int) -> nn.Module:
+    return nn.Conv2d(channels, channels, kernel_size=1) if used else nn.Identity()

@@ -1,0 +1,160 @@
+"""FLUX.2 klein from a request to pictures: a generator that reads top to bottom."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+import mlx.core as mx
+import numpy as np
+from numpy.typing import NDArray
+
+from mflux_api.engine.flux2 import latents, pictures
+from mflux_api.engine.flux2.autoencoder import Autoencoder
+from mflux_api.engine.flux2.canvas import Canvas, prepare
+from mflux_api.engine.flux2.conditioning import Conditioning, EmbeddingCache, load_tokenizer
+from mflux_api.engine.flux2.denoiser import Denoiser, Tokens
+from mflux_api.engine.flux2.loading import Loader
+from mflux_api.engine.flux2.lora import Adapters
+from mflux_api.engine.flux2.previews import PreviewMap
+from mflux_api.engine.messages import Event, LoraReport, Picture, Preview, Step
+from mflux_api.request import GenerateRequest
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What the pictures of a request share. `seconds`: what it took."""
+
+    request: GenerateRequest
+    loras: tuple[LoraReport, ...]
+    prompt: mx.array
+    negative: mx.array | None
+    canvas: Canvas
+    seconds: float
+
+
+@dataclass
+class Clock:
+    """Seconds of each stage of one picture."""
+
+    encoding: float
+    diffusion: float = 0.0
+    decoding: float = 0.0
+
+    def report(self) -> dict[str, float]:
+        stages = {"encoding": self.encoding, "diffusion": self.diffusion, "decoding": self.decoding}
+        return {**stages, "total": sum(stages.values())}
+
+
+class Pipeline:
+    """A loaded model. Everything happens on the thread that made it: MLX's streams belong to threads."""
+
+    def __init__(self, loader: Loader, *, low_ram: bool, embedding_cache: int) -> None:
+        self.layout = loader.layout
+        self.bits = loader.width
+        self.dtype = loader.precision.dtype
+        self.low_ram = low_ram
+        self.conditioning = Conditioning(
+            load_tokenizer(self.layout.folder / "tokenizer"),
+            loader.text_encoder,
+            self.layout.text_length,
+            self.dtype,
+            EmbeddingCache(embedding_cache),
+        )
+        if not low_ram:
+            self.conditioning.load()
+        self.transformer = loader.transformer()
+        self.autoencoder = Autoencoder(loader.vae(), self.dtype)
+        self.previews = PreviewMap.load(self.layout.folder / "vae")
+        self.adapters = Adapters(self.transformer, loader.skeleton)
+
+    def paint(self, request: GenerateRequest) -> Iterator[Event]:
+        """Yield each step once it is computed, a preview after it, and each picture when done.
+
+        Whoever iterates may stop after any event: nothing more is computed and the working memory comes back.
+        """
+        prepared = self._prepare(request)
+        try:
+            for index in range(len(request.seeds)):
+                yield from self._paint_one(prepared, index)
+        finally:
+            mx.clear_cache()
+
+    def guidance(self, request: GenerateRequest) -> float:
+        """The guidance that is really used: distilled models have it built in."""
+        fixed = self.layout.distilled or self.layout.cached_references
+        return 1.0 if fixed or request.guidance <= 1 else float(request.guidance)
+
+    def _prepare(self, request: GenerateRequest) -> Prepared:
+        began = time.perf_counter()
+        loras = self.adapters.wear(request.loras)
+        prompt, negative = self._encode(request)
+        canvas = prepare(request, self.layout, self.autoencoder)
+        return Prepared(request, loras, prompt, negative, canvas, seconds=time.perf_counter() - began)
+
+    def _encode(self, request: GenerateRequest) -> tuple[mx.array, mx.array | None]:
+        prompt = self.conditioning.encode(request.prompt)
+        guided = self.guidance(request) > 1
+        negative = self.conditioning.encode(request.negative_prompt) if guided else None
+        if self.low_ram:
+            self.conditioning.release()
+        return prompt, negative
+
+    def _denoiser(self, prepared: Prepared) -> Denoiser:
+        return Denoiser(
+            self.transformer,
+            prompt=prepared.prompt,
+            negative=prepared.negative,
+            guidance=self.guidance(prepared.request),
+            references=prepared.canvas.references,
+            cache_references=self.layout.cached_references,
+            dtype=self.dtype,
+        )
+
+    def _noise(self, prepared: Prepared, index: int) -> mx.array:
+        """Packed noise, float32 (1, tokens, channels)."""
+        request, canvas = prepared.request, prepared.canvas
+        if request.latents is not None:
+            return latents.pack(mx.array(request.latents[index : index + 1]))
+        channels = self.autoencoder.channels
+        return latents.pack(latents.seed_noise(request.seeds[index], channels, canvas.rows, canvas.columns))
+
+    def _paint_one(self, prepared: Prepared, index: int) -> Iterator[Event]:
+        request, canvas = prepared.request, prepared.canvas
+        seed, steps = request.seeds[index], len(canvas.sigmas) - 1
+        clock = Clock(prepared.seconds)
+        denoiser = self._denoiser(prepared)
+        noise = self._noise(prepared, index)
+        values = canvas.start(noise, given=request.latents is not None)
+        for number, (sigma, following) in enumerate(pairwise(canvas.sigmas), start=1):
+            began = time.perf_counter()
+            velocity = denoiser.velocity(Tokens(values, canvas.positions), float(sigma))
+            finished = values - float(sigma) * velocity
+            values = canvas.hold(values + float(following - sigma) * velocity, noise, float(following))
+            mx.eval(values)
+            clock.diffusion += (seconds := time.perf_counter() - began)
+            yield Step(number=number, steps=steps, seed=seed, seconds=seconds)
+            if number < steps:
+                yield from self._preview(number, seed, latents.unpack(finished, canvas.rows, canvas.columns))
+        began = time.perf_counter()
+        pixels = self._pixels(canvas, values)
+        clock.decoding = time.perf_counter() - began
+        yield Picture(
+            image=pictures.to_image(canvas.finish(pixels)),
+            array=pixels,
+            seed=seed,
+            timings=clock.report(),
+            steps=request.steps,
+            guidance=denoiser.guidance,
+            loras=prepared.loras,
+        )
+
+    def _preview(self, number: int, seed: int, patches: mx.array) -> Iterator[Preview]:
+        image = self.previews.render(patches)
+        if image is not None:
+            yield Preview(number=number, seed=seed, image=image)
+
+    def _pixels(self, canvas: Canvas, values: mx.array) -> NDArray[np.float32]:
+        if canvas.kept is not None:
+            return canvas.kept
+        return self.autoencoder.decode(latents.unpack(values, canvas.rows, canvas.columns))

@@ -1,0 +1,73 @@
+"""Weights in 3, 4, 6 or 8 bits: at load, as stored, and on devices whose quantized matmul is slow."""
+
+import mlx.core as mx
+from mlx import nn
+
+from mflux_api.engine.flux2.weights import Weights
+from mflux_api.errors import InvalidRequest, ModelUnsupported
+
+BITS = (3, 4, 6, 8)
+STORED_BITS = (2, 3, 4, 5, 6, 8)
+GROUP_SIZES = (64, 32)
+STORED_GROUP_SIZES = (128, 64, 32)
+
+
+class DequantizingLinear(nn.QuantizedLinear):
+    """A quantized layer that unpacks its weights and then multiplies: 20 to 40 times faster on the CPU backend."""
+
+    def __call__(self, x: mx.array) -> mx.array:
+        weight = mx.dequantize(
+            self.weight, self.scales, self.biases, group_size=self.group_size, bits=self.bits, mode=self.mode
+        )
+        y = x @ weight.astype(x.dtype).T
+        return y + self.bias if "bias" in self else y
+
+
+def check_bits(bits: int | None) -> None:
+    """Raises InvalidRequest for a width that is not offered."""
+    if bits is not None and (isinstance(bits, bool) or bits not in BITS):
+        offered = ", ".join(map(str, BITS))
+        raise InvalidRequest(f"quantize must be one of {offered} (bits), not {bits!r}.", field="quantize")
+
+
+def quantize(module: nn.Module, bits: int) -> None:
+    """Quantize every linear and embedding layer whose rows divide into groups of 64, or of 32, in place."""
+
+    def choose(_path: str, layer: nn.Module) -> bool | dict[str, int]:
+        group = _group_size(layer) if hasattr(layer, "to_quantized") else None
+        return {"bits": bits, "group_size": group} if group else False
+
+    nn.quantize(module, bits=bits, class_predicate=choose)
+
+
+def _group_size(layer: nn.Module) -> int | None:
+    width = layer.weight.shape[-1]
+    return next((size for size in GROUP_SIZES if width % size == 0), None)
+
+
+def restore(module: nn.Module, weights: Weights) -> None:
+    """Give each layer the width and group size that its stored tensors have, in place."""
+
+    def choose(path: str, layer: nn.Module) -> bool | dict[str, int]:
+        scales = weights.get(f"{path}.scales")
+        if scales is None or not hasattr(layer, "to_quantized"):
+            return False
+        return _stored_format(path, layer.weight.shape[-1], weights[f"{path}.weight"].shape[-1], scales.shape[-1])
+
+    nn.quantize(module, class_predicate=choose)
+
+
+def _stored_format(path: str, width: int, packed: int, groups: int) -> dict[str, int]:
+    # A row of `width` values is packed into 32-bit words, with one scale a group.
+    bits, rest = divmod(packed * 32, width)
+    group_size = width // groups if groups else 0
+    if rest or bits not in STORED_BITS or group_size not in STORED_GROUP_SIZES:
+        raise ModelUnsupported(f"The stored quantization of {path} cannot be read.", tensor=path)
+    return {"bits": bits, "group_size": group_size}
+
+
+def dequantize_first(module: nn.Module) -> None:
+    """Make every quantized linear layer unpack its weights before it multiplies, in place."""
+    for layer in module.modules():
+        if type(layer) is nn.QuantizedLinear:
+            layer.__class__ = DequantizingLinear

@@ -1,0 +1,82 @@
+"""A loaded model back to disk, as mflux saves it, with the config files that make it describe itself."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import mflux.utils.version_util
+import mlx.core as mx
+from mlx import nn
+
+from mflux_api.engine.flux2.weights import Weights, parameters
+from mflux_api.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from mflux_api.engine.flux2.pipeline import Pipeline
+
+LARGEST_SHARD = 2 * 1024**3
+DESCRIPTIONS = (
+    "model_index.json",
+    "tokenizer",
+    "scheduler",
+    "transformer/config.json",
+    "text_encoder/config.json",
+    "vae/config.json",
+    "vae/latent_rgb.json",
+)
+
+
+def save(pipeline: "Pipeline", folder: Path) -> None:
+    """Write every component to `folder`, complete or not at all. Raises InvalidRequest when it is not empty."""
+    if folder.exists() and any(folder.iterdir()):
+        raise InvalidRequest(f"{folder} is not empty; choose another folder to save to.", path=str(folder))
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = folder.with_name(f"{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    _write(pipeline, partial)
+    if folder.exists():
+        folder.rmdir()
+    partial.rename(folder)
+
+
+def _write(pipeline: "Pipeline", folder: Path) -> None:
+    metadata = {
+        "quantization_level": str(pipeline.bits),
+        "mflux_version": mflux.utils.version_util.VersionUtil.get_mflux_version(),
+    }
+    _save_component(pipeline.transformer, folder / "transformer", metadata)
+    _save_component(pipeline.conditioning.load(), folder / "text_encoder", metadata)
+    _save_component(pipeline.autoencoder.vae, folder / "vae", metadata)
+    for name in DESCRIPTIONS:
+        _copy(pipeline.layout.folder / name, folder / name)
+
+
+def _save_component(module: nn.Module, folder: Path, metadata: dict[str, str]) -> None:
+    folder.mkdir(parents=True)
+    places: dict[str, str] = {}
+    for number, shard in enumerate(_shards(parameters(module))):
+        mx.save_safetensors(str(folder / f"{number}.safetensors"), shard, metadata)
+        places.update(dict.fromkeys(shard, f"{number}.safetensors"))
+    index = {"metadata": metadata, "weight_map": places}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2), encoding="utf-8")
+
+
+def _shards(tensors: Weights) -> Iterator[Weights]:
+    shard: Weights = {}
+    size = 0
+    for name, tensor in tensors.items():
+        if shard and size + tensor.nbytes > LARGEST_SHARD:
+            yield shard
+            shard, size = {}, 0
+        shard[name] = tensor
+        size += tensor.nbytes
+    yield shard
+
+
+def _copy(source: Path, target: Path) -> None:
+    if source.is_dir():
+        shutil.copytree(source, target)
+    elif source.exists():
+        shutil.copy2(source, target)

@@ -1,0 +1,88 @@
+"""Configurations worked out from tensor shapes, for folders that hold weights and no config files (mflux-save).
+
+What no tensor shows (rotary base, group-norm groups, epsilons) takes the value of the published FLUX.2 klein.
+"""
+
+import re
+from collections.abc import Mapping
+
+from mflux_api.engine.flux2.files import Config, Shard, Tensor
+from mflux_api.errors import ModelUnsupported
+
+Shapes = Mapping[str, Tensor]
+
+PUBLISHED_HEAD_ROPE = {128: (32, 32, 32, 32)}
+
+
+def tensors_of(shards: list[Shard]) -> dict[str, Tensor]:
+    return {name: tensor for shard in shards for name, tensor in shard.tensors.items()}
+
+
+def transformer_config(tensors: Shapes, bits: int | None) -> Config:
+    inner = _rows(tensors, "x_embedder")
+    head = _vector(tensors, "transformer_blocks.0.attn.norm_q")
+    return {
+        "in_channels": _columns(tensors, "x_embedder", bits),
+        "num_layers": _count(tensors, "transformer_blocks"),
+        "num_single_layers": _count(tensors, "single_transformer_blocks"),
+        "attention_head_dim": head,
+        "num_attention_heads": inner // head,
+        "joint_attention_dim": _columns(tensors, "context_embedder", bits),
+        "timestep_guidance_channels": _columns(tensors, "time_guidance_embed.linear_1", bits),
+        "mlp_ratio": _rows(tensors, "transformer_blocks.0.ff.linear_in") / 2 / inner,
+        "axes_dims_rope": PUBLISHED_HEAD_ROPE.get(head, (head // 4,) * 4),
+        "guidance_embeds": "time_guidance_embed.guidance_linear_1.weight" in tensors,
+    }
+
+
+def text_encoder_config(tensors: Shapes, bits: int | None) -> Config:
+    head = _vector(tensors, "layers.0.self_attn.q_norm")
+    return {
+        "vocab_size": _rows(tensors, "embed_tokens"),
+        "hidden_size": _vector(tensors, "layers.0.input_layernorm"),
+        "num_hidden_layers": max(_count(tensors, "layers"), 36),
+        "num_attention_heads": _rows(tensors, "layers.0.self_attn.q_proj") // head,
+        "num_key_value_heads": _rows(tensors, "layers.0.self_attn.k_proj") // head,
+        "intermediate_size": _rows(tensors, "layers.0.mlp.gate_proj"),
+        "head_dim": head,
+        "rope_theta": 1_000_000.0,
+    }
+
+
+def vae_config(tensors: Shapes, bits: int | None) -> Config:
+    return {
+        "latent_channels": _rows(tensors, "post_quant_conv"),
+        "block_out_channels": _widths(tensors, "encoder.down_blocks"),
+        "decoder_block_out_channels": _widths(tensors, "decoder.up_blocks")[::-1],
+        "layers_per_block": _count(tensors, "encoder.down_blocks.0.resnets"),
+        "mid_block_add_attention": "encoder.mid_block.attentions.0.to_q.weight" in tensors,
+    }
+
+
+def _widths(tensors: Shapes, blocks: str) -> list[int]:
+    return [_rows(tensors, f"{blocks}.{i}.resnets.0.conv1") for i in range(_count(tensors, blocks))]
+
+
+def _tensor(tensors: Shapes, name: str) -> Tensor:
+    if name not in tensors:
+        raise ModelUnsupported(f"Not a FLUX.2 klein that mflux saved: no tensor {name}.", tensor=name)
+    return tensors[name]
+
+
+def _rows(tensors: Shapes, layer: str) -> int:
+    return _tensor(tensors, f"{layer}.weight").shape[0]
+
+
+def _vector(tensors: Shapes, layer: str) -> int:
+    return _tensor(tensors, f"{layer}.weight").shape[0]
+
+
+def _columns(tensors: Shapes, layer: str, bits: int | None) -> int:
+    # A quantized row is packed into 32-bit words.
+    width = _tensor(tensors, f"{layer}.weight").shape[-1]
+    return width * 32 // bits if bits and f"{layer}.scales" in tensors else width
+
+
+def _count(tensors: Shapes, prefix: str) -> int:
+    found = (re.match(rf"{re.escape(prefix)}\.(\d+)\.", name) for name in tensors)
+    return max((int(match[1]) + 1 for match in found if match), default=0)

@@ -1,0 +1,90 @@
+"""Tensors of a checkpoint into a network: names, layouts, dtypes, and a check that all of them fit."""
+
+import re
+from collections.abc import Callable, Iterable
+
+import mlx.core as mx
+from mlx import nn
+from mlx.utils import tree_flatten
+
+from mflux_api.engine.flux2.files import Shard
+from mflux_api.errors import ModelUnsupported
+
+Weights = dict[str, mx.array]
+Rename = Callable[[str], str | None]
+
+QUANTIZED_SUFFIXES = (".scales", ".biases")
+
+
+def transformer_name(name: str) -> str | None:
+    """diffusers' Flux2Transformer2DModel -> mflux's Flux2Transformer."""
+    name = name.replace("time_guidance_embed.timestep_embedder.", "time_guidance_embed.")
+    name = name.replace("time_guidance_embed.guidance_embedder.", "time_guidance_embed.guidance_")
+    return name.replace(".attn.to_out.0.", ".attn.to_out.")
+
+
+def text_encoder_name(name: str) -> str | None:
+    """transformers' Qwen3ForCausalLM or Qwen3Model -> mflux's Qwen3TextEncoder; the language head is not used."""
+    return None if name.startswith("lm_head.") else name.removeprefix("model.")
+
+
+def vae_name(name: str) -> str | None:
+    """diffusers' AutoencoderKLFlux2 -> mflux's Flux2VAE."""
+    return None if name.endswith("num_batches_tracked") else name.replace(".to_out.0.", ".to_out.")
+
+
+def same_name(name: str) -> str | None:
+    """Names of a folder that mflux saved."""
+    return name
+
+
+def read_weights(shards: Iterable[Shard], rename: Rename, wanted: set[str], *, transpose: bool) -> Weights:
+    """The tensors whose new name is wanted, not evaluated. `transpose`: torch convolutions to MLX's (O, H, W, I)."""
+    weights: Weights = {}
+    for shard in shards:
+        tensors = mx.load(str(shard.path))
+        assert isinstance(tensors, dict)
+        for old, tensor in tensors.items():
+            new = rename(old)
+            if new is not None and (new in wanted or _quantized_owner(new) in wanted):
+                weights[new] = tensor.transpose(0, 2, 3, 1) if transpose and tensor.ndim == 4 else tensor
+    return weights
+
+
+def _quantized_owner(name: str) -> str:
+    return re.sub(r"\.(scales|biases)$", ".weight", name)
+
+
+def parameters(module: nn.Module) -> Weights:
+    """The parameters a checkpoint must supply, by name (rotary tables are computed)."""
+    flat = tree_flatten(module.parameters(), destination={})
+    assert isinstance(flat, dict)
+    return {name: value for name, value in flat.items() if not name.endswith("inv_freq")}
+
+
+def apply_weights(module: nn.Module, weights: Weights, component: str, dtype: mx.Dtype) -> None:
+    """Put every tensor in its place in `dtype`. Raises ModelUnsupported when one is missing or has another shape."""
+    _check_fit(component, {name: value.shape for name, value in parameters(module).items()}, weights)
+    module.load_weights([(name, _cast(value, dtype)) for name, value in weights.items()], strict=False)
+
+
+def _check_fit(component: str, expected: dict[str, tuple[int, ...]], weights: Weights) -> None:
+    missing = sorted(expected.keys() - weights.keys())
+    if missing:
+        shown = ", ".join(missing[:3])
+        raise ModelUnsupported(
+            f"The {component} lacks {len(missing)} tensors, {shown} among them: its config.json and weights disagree.",
+            component=component,
+            missing=missing[:10],
+        )
+    for name, shape in expected.items():
+        if weights[name].shape != shape:
+            raise ModelUnsupported(
+                f"{name} of the {component} is {weights[name].shape}; its config.json asks for {shape}.",
+                component=component,
+                tensor=name,
+            )
+
+
+def _cast(value: mx.array, dtype: mx.Dtype) -> mx.array:
+    return value.astype(dtype) if mx.issubdtype(value.dtype, mx.floating) else value

@@ -1,0 +1,175 @@
+"""The library: load a model, paint with it."""
+
+import functools
+import random
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from mflux_api.catalogue.loras import LoraChoice, resolve
+from mflux_api.catalogue.models import Located, ModelSpec, locate
+from mflux_api.engine import memory
+from mflux_api.engine.cache import ModelCache, Plan
+from mflux_api.engine.flux2.pipeline import Pipeline
+from mflux_api.engine.flux2.saving import save
+from mflux_api.engine.messages import Event, Picture
+from mflux_api.request import LARGEST_SEED, SIDE_STEP, SMALLEST_SIDE, GenerateRequest, LoraUse
+
+MODELS_DIR = Path("models")
+LORAS_DIR = MODELS_DIR / "loras"
+EMBEDDING_CACHE = 256 * 1024**2
+DEFAULT_MODEL = "flux2-tiny"
+
+
+class Model:
+    """A model in memory. Load it and paint with it on one thread."""
+
+    def __init__(self, pipeline: Pipeline, spec: ModelSpec, lora_folders: Sequence[Path] | None) -> None:
+        self.pipeline = pipeline
+        self.spec = spec
+        self.lora_folders = lora_folders
+
+    def generate(
+        self,
+        prompt: str,
+        *,
+        negative_prompt: str | None = None,
+        width: int | None = None,
+        height: int | None = None,
+        steps: int | None = None,
+        guidance: float | None = None,
+        seeds: Sequence[int] | None = None,
+        latents: NDArray[np.float32] | None = None,
+        images: Sequence[Image.Image] = (),
+        image: Image.Image | None = None,
+        strength: float | None = None,
+        mask: Image.Image | None = None,
+        loras: Sequence[LoraChoice] = (),
+        on_event: Callable[[Event], None] | None = None,
+    ) -> list[Picture]:
+        """Paint one picture a seed. What is None takes the model's default, and seeds a random one.
+
+        `width`, `height`: pixels, multiples of 16 from 64 up (default: those of `image`, of the first of `images`, or
+        the model's). `guidance` above 1 paints away from `negative_prompt` on base models; distilled ones run at 1.
+        `images`: references for an edit, each at its own aspect. `image`: the picture to repaint, by `strength` (0
+        keeps it, 1 ignores it; default 0.75), only where `mask` is white if there is one. `loras`: names or paths,
+        "name:0.8" or ("name", 0.8). `latents`: initial noise, float32 (seeds, 128, H/16, W/16); in an inpainting the
+        latents themselves. `on_event` is called with each Step, Preview and Picture; what it raises stops the painting.
+
+        Raises InvalidRequest, LoraNotFound, LoraInvalid.
+        """
+        request = GenerateRequest(
+            prompt=prompt,
+            negative_prompt=negative_prompt if negative_prompt is not None else "",
+            width=width if width is not None else self._side(0, image, images),
+            height=height if height is not None else self._side(1, image, images),
+            steps=steps if steps is not None else self.spec.steps,
+            guidance=guidance if guidance is not None else self.spec.guidance,
+            seeds=tuple(seeds) if seeds is not None else (random.randrange(2**32),),
+            references=tuple(images),
+            source=image,
+            strength=strength if strength is not None else 0.75,
+            mask=mask,
+            loras=self._resolve(loras),
+            latents=latents,
+        )
+        return list(_pictures(self.pipeline.paint(request), on_event))
+
+    def save(self, folder: str | Path) -> None:
+        """Write the model as it is, quantized or not, to an empty folder that load_model and mflux can read.
+
+        Raises InvalidRequest when the folder holds something already.
+        """
+        self.pipeline.adapters.take_off()
+        save(self.pipeline, Path(folder))
+
+    def _resolve(self, loras: Sequence[LoraChoice]) -> tuple[LoraUse, ...]:
+        anywhere = self.lora_folders is None
+        folders = [LORAS_DIR] if self.lora_folders is None else self.lora_folders
+        return tuple(resolve(choice, folders, anywhere=anywhere) for choice in loras)
+
+    def _side(self, axis: int, image: Image.Image | None, images: Sequence[Image.Image]) -> int:
+        first = image if image is not None else next(iter(images), None)
+        if first is None:
+            return self.spec.side
+        area = first.width * first.height
+        scale = min(1.0, (1024 * 1024 / area) ** 0.5)
+        return max(SMALLEST_SIDE, int(first.size[axis] * scale) // SIDE_STEP * SIDE_STEP)
+
+
+def _pictures(events: Iterator[Event], on_event: Callable[[Event], None] | None) -> Iterator[Picture]:
+    for event in events:
+        if on_event is not None:
+            on_event(event)
+        if isinstance(event, Picture):
+            yield event
+
+
+def load_model(
+    model: str | Path,
+    *,
+    quantize: int | None = None,
+    precision: str = "auto",
+    low_ram: bool = False,
+    models_dir: str | Path = MODELS_DIR,
+    lora_folders: Sequence[Path] | None = None,
+    embedding_cache: int = EMBEDDING_CACHE,
+) -> Model:
+    """Load a model by its name in the registry or from a folder (diffusers or mflux-save layout).
+
+    `quantize`: 3, 4, 6 or 8 bits, done while loading; weights stored quantized stay as they are stored. `precision`:
+    "auto" (bfloat16 on Metal and CUDA, float32 on CPU), "float32", "bfloat16", "float16". `low_ram`: let go of the
+    text encoder before denoising. `lora_folders`: the only places adapters may come from (None: anywhere).
+    `embedding_cache`: bytes of prompt embeddings to remember.
+
+    Raises ModelNotFound, ModelNotDownloaded, ModelIncomplete, ModelCorrupt, ModelUnsupported, OutOfMemory,
+    InvalidRequest.
+    """
+    memory.limit_cache(memory.CACHE_LIMIT)
+    located = locate(model, Path(models_dir))
+    cache = ModelCache(memory.default_budget())
+    pipeline = cache.get(plan(located, quantize, precision, low_ram=low_ram, embedding_cache=embedding_cache))
+    return Model(pipeline, located.spec, lora_folders)
+
+
+def plan(located: Located, quantize: int | None, precision: str, *, low_ram: bool, embedding_cache: int) -> Plan:
+    """How to load a located model."""
+    spec = located.spec
+    return Plan(
+        folder=located.folder,
+        distilled=spec.distilled,
+        cached_references=spec.cached_references,
+        insist=spec.overrides,
+        bits=quantize if quantize is not None else spec.quantize,
+        precision=precision,
+        low_ram=low_ram,
+        embedding_cache=embedding_cache,
+    )
+
+
+@functools.lru_cache(maxsize=1)
+def _default_model() -> Model:
+    return load_model(DEFAULT_MODEL)
+
+
+def generate_image(  # noqa: PLR0917 - the documented signature
+    prompt: str,
+    seed: int | None = None,
+    steps: int | None = None,
+    width: int | None = None,
+    height: int | None = None,
+    input_image: Image.Image | None = None,
+    strength: float = 0.75,
+) -> tuple[Image.Image, int, dict[str, float]]:
+    """Paint one picture with the default model: (image, seed used, timings in seconds).
+
+    `timings` has "encoding", "diffusion", "decoding" and "total". Raises as `Model.generate`.
+    """
+    used = seed if seed is not None else random.randrange(min(2**32, LARGEST_SEED))
+    picture = _default_model().generate(
+        prompt, seeds=(used,), steps=steps, width=width, height=height, image=input_image, strength=strength
+    )[0]
+    return picture.image, picture.seed, picture.timings
