@@ -10,8 +10,11 @@ from pathlib import Path
 
 import pytest
 
+import mflux_api
+
 ROOT = Path(__file__).parent.parent
 LOCKS = ("requirements.lock", "requirements-dev.lock")
+EVERY_LOCK = sorted([*ROOT.glob("requirements*.lock"), *ROOT.glob("tools/*/requirements*.lock")])
 LONGEST_FILE, LONGEST_FUNCTION = 300, 60
 ADDRESS = re.compile(r"https?://|\b[\w-]+\.(?:org|com|io|net)\b")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -35,9 +38,14 @@ def hashes(lock: str, package: str) -> int:
     return entry.group().count("--hash=sha256:") if entry else 0
 
 
-@pytest.mark.parametrize("lock", LOCKS)
-def test_a_lock_holds_no_address(lock: str) -> None:
-    assert not ADDRESS.findall((ROOT / lock).read_text())
+def test_the_version_is_the_same_everywhere() -> None:
+    assert mflux_api.__version__ == PROJECT["project"]["version"]
+    assert f"## {mflux_api.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+@pytest.mark.parametrize("path", EVERY_LOCK, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_lock_holds_no_address(path: Path) -> None:
+    assert not ADDRESS.findall(path.read_text())
 
 
 @pytest.mark.parametrize("lock", LOCKS)

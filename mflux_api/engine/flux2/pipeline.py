@@ -1,7 +1,8 @@
 """FLUX.2 klein from a request to pictures: a generator that reads top to bottom."""
 
 import time
-from collections.abc import Iterator
+import traceback
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -51,6 +52,7 @@ class Pipeline:
 
     def __init__(self, loader: Loader, *, low_ram: bool, embedding_cache: int) -> None:
         self.layout = loader.layout
+        self.loader = loader
         self.bits = loader.width
         self.dtype = loader.precision.dtype
         self.low_ram = low_ram
@@ -68,7 +70,7 @@ class Pipeline:
         self.previews = PreviewMap.load(self.layout.folder / "vae")
         self.adapters = Adapters(self.transformer, loader.skeleton)
 
-    def paint(self, request: GenerateRequest) -> Iterator[Event]:
+    def paint(self, request: GenerateRequest) -> Generator[Event, None, None]:
         """Yield each step once it is computed, a preview after it, and each picture when done.
 
         Whoever iterates may stop after any event: nothing more is computed and the working memory comes back.
@@ -77,7 +79,12 @@ class Pipeline:
         try:
             for index in range(len(request.seeds)):
                 yield from self._paint_one(prepared, index)
+        except GeneratorExit as stop:
+            # The picture's own frame is kept by the exception in flight, and its latents with it.
+            traceback.clear_frames(stop.__traceback__)
+            raise
         finally:
+            del prepared
             mx.clear_cache()
 
     def guidance(self, request: GenerateRequest) -> float:

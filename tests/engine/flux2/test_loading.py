@@ -1,0 +1,145 @@
+"""Folders that are not what they should be, and the two layouts that are."""
+
+import json
+import shutil
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mflux_api.engine.model import Model, load_model
+from mflux_api.errors import (
+    InvalidRequest,
+    MfluxError,
+    ModelCorrupt,
+    ModelIncomplete,
+    ModelNotFound,
+    ModelUnsupported,
+)
+
+WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"
+PAINT: dict[str, Any] = {"width": 64, "height": 64, "steps": 2, "seeds": (3,)}
+
+
+def edit_json(path: Path, **changes: object) -> None:
+    config = json.loads(path.read_text())
+    config.update(changes)
+    path.write_text(json.dumps({name: value for name, value in config.items() if value is not None}))
+
+
+def truncate(folder: Path) -> None:
+    path = folder / WEIGHTS
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+def overwrite_header(folder: Path) -> None:
+    (folder / WEIGHTS).write_bytes(struct.pack("<Q", 10) + b"not json!!")
+
+
+def rename_index_entry(folder: Path) -> None:
+    index = {"weight_map": {"x_embedder.weight": "model-00002-of-00002.safetensors"}}
+    (folder / "transformer/diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps(index))
+
+
+DAMAGES: list[tuple[Callable[[Path], object], type[MfluxError], str]] = [
+    (truncate, ModelCorrupt, "bytes long, its header says"),
+    (overwrite_header, ModelCorrupt, "is not a safetensors file"),
+    (lambda f: (f / WEIGHTS).write_bytes(b""), ModelCorrupt, "is not a safetensors file"),
+    (lambda f: (f / WEIGHTS).unlink(), ModelIncomplete, "holds no .safetensors file. Download the model again."),
+    (rename_index_entry, ModelIncomplete, "model-00002-of-00002.safetensors is missing. Download the model again."),
+    (lambda f: (f / "vae/config.json").unlink(), ModelIncomplete, "vae/config.json is missing."),
+    (lambda f: (f / "vae/config.json").write_text("{"), ModelCorrupt, "vae/config.json is not readable JSON"),
+    (lambda f: (f / "vae/config.json").write_text("[]"), ModelCorrupt, "vae/config.json must hold a JSON object."),
+    (lambda f: shutil.rmtree(f / "tokenizer"), ModelIncomplete, "tokenizer is missing. Download the model again."),
+    (lambda f: (f / "tokenizer/tokenizer.json").write_text("{}"), ModelCorrupt, "The tokenizer in"),
+    (lambda f: shutil.rmtree(f / "text_encoder"), ModelIncomplete, "text_encoder/config.json is missing."),
+    (
+        lambda f: edit_json(f / "model_index.json", _class_name="Flux2Pipeline"),
+        ModelUnsupported,
+        "holds a Flux2Pipeline; supported are Flux2KleinPipeline",
+    ),
+    (
+        lambda f: edit_json(f / "model_index.json", text_encoder_out_layers=[99]),
+        ModelUnsupported,
+        "Hidden states [99] are asked of a text encoder with",
+    ),
+    (
+        lambda f: edit_json(f / "transformer/config.json", num_layers=9),
+        ModelUnsupported,
+        "its config.json and weights disagree.",
+    ),
+    (
+        lambda f: edit_json(f / "transformer/config.json", in_channels=64),
+        ModelUnsupported,
+        "x_embedder.weight of the transformer is",
+    ),
+    (
+        lambda f: edit_json(f / "text_encoder/config.json", rope_parameters={"rope_type": "yarn", "rope_theta": 1e4}),
+        ModelUnsupported,
+        "Rotary embeddings of the type yarn are not supported.",
+    ),
+    (
+        lambda f: edit_json(f / "scheduler/scheduler_config.json", use_karras_sigmas=True),
+        ModelUnsupported,
+        "The scheduler option use_karras_sigmas is not supported.",
+    ),
+]
+
+
+@pytest.mark.parametrize(("damage", "error", "message"), DAMAGES)
+def test_a_damaged_folder_is_refused_in_words(
+    checkpoint: Path, damage: Callable[[Path], object], error: type[MfluxError], message: str
+) -> None:
+    damage(checkpoint)
+    with pytest.raises(error) as caught:
+        load_model(checkpoint)
+    assert type(caught.value) is error
+    assert message in caught.value.message
+
+
+def test_a_foreign_folder_is_refused_with_what_it_holds(tmp_path: Path) -> None:
+    (tmp_path / "weights.gguf").write_bytes(b"")
+    with pytest.raises(ModelUnsupported, match=r"is not a FLUX.2 klein checkpoint: .* \(found: weights.gguf\)"):
+        load_model(tmp_path)
+
+
+def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelNotFound):
+        load_model(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("bits", [5, 0, True, 16])
+def test_a_width_that_is_not_offered_is_refused(bits: int) -> None:
+    with pytest.raises(InvalidRequest, match=r"quantize must be one of 3, 4, 6, 8 \(bits\), not"):
+        load_model("flux2-tiny", quantize=bits)
+
+
+def test_an_unknown_precision_is_refused() -> None:
+    with pytest.raises(
+        InvalidRequest, match=r"precision must be one of auto, float32, bfloat16, float16, not 'int8'\."
+    ):
+        load_model("flux2-tiny", precision="int8")
+
+
+@pytest.mark.parametrize("bits", [None, 8, 4])
+def test_a_saved_model_paints_the_same_bits_without_quantizing_again(tmp_path: Path, bits: int | None) -> None:
+    model = load_model("flux2-tiny", quantize=bits)
+    model.save(tmp_path / "saved")
+    again = load_model(tmp_path / "saved")
+    assert again.pipeline.bits == bits
+    assert_same_picture(model, again)
+
+
+def test_saving_onto_something_is_refused(tiny: Model, tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("mine")
+    with pytest.raises(InvalidRequest, match=r"is not empty; choose another folder to save to\."):
+        tiny.save(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["precious"]
+
+
+def assert_same_picture(first: Model, second: Model) -> None:
+    one, other = (model.generate("a red circle", **PAINT)[0].array for model in (first, second))
+    np.testing.assert_array_equal(one, other)

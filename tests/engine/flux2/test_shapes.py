@@ -1,0 +1,75 @@
+"""Folders that mflux saved hold no config files: sizes are read from the tensors."""
+
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import pytest
+from mlx import nn
+
+from mflux_api.engine.flux2 import quantization, shapes
+from mflux_api.engine.flux2.files import read_shards, saved_by_mflux, stored_bits
+from mflux_api.engine.flux2.modules import TextEncoder, build_transformer, build_vae
+from mflux_api.engine.flux2.weights import parameters
+from mflux_api.errors import ModelUnsupported
+
+TRANSFORMER: dict[str, Any] = {
+    "in_channels": 128,
+    "num_layers": 1,
+    "num_single_layers": 2,
+    "attention_head_dim": 128,
+    "num_attention_heads": 2,
+    "joint_attention_dim": 192,
+    "timestep_guidance_channels": 256,
+    "mlp_ratio": 3.0,
+    "axes_dims_rope": (32, 32, 32, 32),
+    "guidance_embeds": False,
+}
+TEXT_ENCODER: dict[str, Any] = {
+    "vocab_size": 64,
+    "hidden_size": 64,
+    "num_hidden_layers": 36,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 128,
+    "head_dim": 32,
+    "rope_theta": 1_000_000.0,
+}
+VAE: dict[str, Any] = {
+    "latent_channels": 32,
+    "block_out_channels": [32, 64],
+    "decoder_block_out_channels": [64, 96],
+    "layers_per_block": 2,
+    "mid_block_add_attention": True,
+}
+
+
+def saved(module: nn.Module, folder: Path, bits: int | None) -> tuple[dict[str, Any], int | None]:
+    """The tensors and width of a module saved as mflux saves it."""
+    if bits is not None:
+        quantization.quantize(module, bits)
+    metadata = {"quantization_level": str(bits), "mflux_version": "0.24.0"}
+    mx.save_safetensors(str(folder / "0.safetensors"), parameters(module), metadata)
+    shards = read_shards(folder)
+    assert saved_by_mflux(shards, folder)
+    return shapes.tensors_of(shards), stored_bits(folder, shards)
+
+
+@pytest.mark.parametrize("bits", [None, 3, 4, 6, 8])
+def test_a_transformer_is_known_by_its_tensors(tmp_path: Path, bits: int | None) -> None:
+    assert shapes.transformer_config(*saved(build_transformer(TRANSFORMER), tmp_path, bits)) == TRANSFORMER
+
+
+@pytest.mark.parametrize("bits", [None, 4])
+def test_a_text_encoder_is_known_by_its_tensors(tmp_path: Path, bits: int | None) -> None:
+    module = TextEncoder(TEXT_ENCODER, (1, 2))
+    assert shapes.text_encoder_config(*saved(module, tmp_path, bits)) == TEXT_ENCODER
+
+
+def test_a_vae_is_known_by_its_tensors(tmp_path: Path) -> None:
+    assert shapes.vae_config(*saved(build_vae(VAE), tmp_path, None)) == VAE
+
+
+def test_tensors_of_another_model_are_refused() -> None:
+    with pytest.raises(ModelUnsupported, match=r"Not a FLUX\.2 klein that mflux saved: no tensor x_embedder\.weight\."):
+        shapes.transformer_config({}, None)

@@ -1,0 +1,77 @@
+from dataclasses import replace
+from pathlib import Path
+
+import mlx.core as mx
+import pytest
+
+from mflux_api.catalogue.models import EMBEDDED
+from mflux_api.engine import memory
+from mflux_api.engine.cache import ModelCache, Plan
+from mflux_api.engine.precision import choose
+from mflux_api.errors import MfluxError, OutOfMemory
+
+PLAN = Plan(
+    folder=EMBEDDED / "flux2-tiny",
+    distilled=None,
+    cached_references=None,
+    insist=False,
+    bits=None,
+    precision="auto",
+    low_ram=False,
+    embedding_cache=0,
+)
+BITS_4 = replace(PLAN, bits=4)
+BITS_8 = replace(PLAN, bits=8)
+
+
+def size(plan: Plan) -> int:
+    return memory.estimate(plan.layout(), plan.bits, choose(plan.precision))
+
+
+def test_a_model_is_loaded_once() -> None:
+    cache = ModelCache(2 * size(PLAN))
+    assert cache.get(PLAN) is cache.get(PLAN)
+    assert cache.size == size(PLAN)
+
+
+def test_the_least_recently_used_model_makes_room() -> None:
+    cache = ModelCache(size(PLAN) + size(BITS_8))
+    for plan in (PLAN, BITS_4, PLAN, BITS_8):
+        cache.get(plan)
+    assert cache.plans() == [PLAN, BITS_8]
+
+
+def test_a_model_that_cannot_fit_is_refused_before_anything_is_evicted() -> None:
+    cache = ModelCache(size(BITS_4))
+    kept = cache.get(BITS_4)
+    with pytest.raises(OutOfMemory) as caught:
+        cache.get(PLAN)
+    assert caught.value.code == "OOM_ERROR"
+    assert "and the budget for models is" in caught.value.message
+    assert caught.value.details["needed"] == size(PLAN)
+    assert cache.get(BITS_4) is kept
+
+
+def test_a_model_that_fails_to_load_is_not_kept(tmp_path: Path) -> None:
+    cache = ModelCache(size(PLAN))
+    with pytest.raises(MfluxError):
+        cache.get(replace(PLAN, folder=tmp_path))
+    assert cache.plans() == []
+
+
+def test_unloading_gives_the_memory_back() -> None:
+    before = mx.get_active_memory()
+    cache = ModelCache(size(PLAN))
+    cache.get(PLAN)
+    assert mx.get_active_memory() - before > 0.9 * size(PLAN)
+    assert cache.unload(PLAN)
+    assert not cache.unload(PLAN)
+    assert mx.get_active_memory() - before < 0.01 * size(PLAN)
+
+
+@pytest.mark.parametrize("plan", [PLAN, BITS_8, BITS_4], ids=["float32", "8-bit", "4-bit"])
+def test_the_estimate_is_what_the_model_takes(plan: Plan) -> None:
+    before = mx.get_active_memory()
+    cache = ModelCache(size(plan))
+    cache.get(plan)
+    assert mx.get_active_memory() - before == pytest.approx(size(plan), rel=0.05)
