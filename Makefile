@@ -21,7 +21,7 @@ lint: venv  ## ruff, mypy --strict and the dependency rule
 	@$(PY) -m ruff check
 	@$(PY) -m ruff format --check
 	@$(PY) -m mypy
-	@.venv/bin/lint-imports
+	@.venv/bin/lint-imports --no-logo
 
 format: venv  ## let ruff put the code in order
 	@$(PY) -m ruff check --fix

@@ -18,9 +18,12 @@ def load_tokenizer(folder: Path) -> Any:
     if not folder.is_dir():
         raise ModelIncomplete(f"{folder} is missing. Download the model again.", path=str(folder))
     try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise ModelCorrupt(f"The tokenizer in {folder} cannot be read: {error}", path=str(folder)) from error
+    if not tokenizer.chat_template:
+        raise ModelIncomplete(f"{folder} has no chat template. Download the model again.", path=str(folder))
+    return tokenizer
 
 
 class EmbeddingCache:

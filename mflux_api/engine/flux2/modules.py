@@ -14,6 +14,8 @@ from mflux_api.engine.flux2.files import Config
 from mflux_api.errors import ModelUnsupported
 
 EMBEDDING_STATE = 0
+# Three halvings make the factor of 8 between pixels and latents.
+VAE_LEVELS = 4
 
 
 def build_transformer(config: Config) -> Flux2Transformer:
@@ -103,8 +105,8 @@ def _causal_mask(attention_mask: mx.array, dtype: mx.Dtype) -> mx.array:
 def build_vae(config: Config) -> Flux2VAE:
     """From `vae/config.json` of diffusers' AutoencoderKLFlux2."""
     channels = config.get("latent_channels", 32)
-    if config.get("act_fn", "silu") != "silu" or tuple(config.get("patch_size", (2, 2))) != (2, 2):
-        raise ModelUnsupported("The VAE's act_fn must be silu and its patch_size 2x2.")
+    widths = tuple(config.get("block_out_channels", (128, 256, 512, 512)))
+    _check_vae(config, widths)
     vae = Flux2VAE()
     vae.latent_channels = channels
     shared = {
@@ -112,7 +114,6 @@ def build_vae(config: Config) -> Flux2VAE:
         "norm_num_groups": config.get("norm_num_groups", 32),
         "mid_block_add_attention": config.get("mid_block_add_attention", True),
     }
-    widths = tuple(config.get("block_out_channels", (128, 256, 512, 512)))
     decoder_widths = tuple(config.get("decoder_block_out_channels") or widths)
     vae.encoder = Flux2Encoder(config.get("in_channels", 3), channels, widths, **shared)
     vae.decoder = Flux2Decoder(channels, config.get("out_channels", 3), decoder_widths, **shared)
@@ -122,6 +123,14 @@ def build_vae(config: Config) -> Flux2VAE:
     vae.bn.running_var = mx.ones((4 * channels,))
     vae.bn.eps = float(config.get("batch_norm_eps", 1e-4))
     return vae
+
+
+def _check_vae(config: Config, widths: tuple[int, ...]) -> None:
+    patch = tuple(config.get("patch_size", (2, 2)))
+    if config.get("act_fn", "silu") != "silu" or patch != (2, 2) or len(widths) != VAE_LEVELS:
+        raise ModelUnsupported(
+            f"The VAE must have act_fn silu, patch_size 2x2 and {VAE_LEVELS} levels of block_out_channels."
+        )
 
 
 def _pointwise(used: bool, channels: int) -> nn.Module:

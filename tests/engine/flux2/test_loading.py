@@ -82,6 +82,17 @@ DAMAGES: list[tuple[Callable[[Path], object], type[MfluxError], str]] = [
         "Rotary embeddings of the type yarn are not supported.",
     ),
     (
+        lambda f: edit_json(f / "vae/config.json", block_out_channels=[16, 32, 64]),
+        ModelUnsupported,
+        "The VAE must have act_fn silu, patch_size 2x2 and 4 levels of block_out_channels.",
+    ),
+    (
+        lambda f: [path.unlink() for path in (f / "tokenizer").glob("chat_template*")]
+        + [edit_json(f / "tokenizer/tokenizer_config.json", chat_template=None)],
+        ModelIncomplete,
+        "tokenizer has no chat template. Download the model again.",
+    ),
+    (
         lambda f: edit_json(f / "scheduler/scheduler_config.json", use_karras_sigmas=True),
         ModelUnsupported,
         "The scheduler option use_karras_sigmas is not supported.",

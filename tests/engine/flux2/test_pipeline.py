@@ -272,6 +272,11 @@ def test_no_preview_needs_a_decode(tiny: Model, monkeypatch: pytest.MonkeyPatch)
     assert len(calls) == 1
 
 
+def test_bfloat16_paints_nearly_the_same(tiny: Model) -> None:
+    model = load_model("flux2-tiny", precision="bfloat16")
+    assert np.abs(pixels(model) - pixels(tiny)).mean() < 0.02
+
+
 def test_a_loaded_model_can_be_used_from_another_thread(checkpoint: Path) -> None:
     model = load_model(checkpoint)
     expected = pixels(model)

@@ -37,8 +37,8 @@ TEXT_ENCODER: dict[str, Any] = {
 }
 VAE: dict[str, Any] = {
     "latent_channels": 32,
-    "block_out_channels": [32, 64],
-    "decoder_block_out_channels": [64, 96],
+    "block_out_channels": [32, 32, 64, 64],
+    "decoder_block_out_channels": [32, 64, 64, 96],
     "layers_per_block": 2,
     "mid_block_add_attention": True,
 }
