@@ -44,6 +44,12 @@ def rename_index_entry(folder: Path) -> None:
     (folder / "transformer/diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps(index))
 
 
+def remove_chat_template(folder: Path) -> None:
+    for path in (folder / "tokenizer").glob("chat_template*"):
+        path.unlink()
+    edit_json(folder / "tokenizer/tokenizer_config.json", chat_template=None)
+
+
 DAMAGES: list[tuple[Callable[[Path], object], type[MfluxError], str]] = [
     (truncate, ModelCorrupt, "bytes long, its header says"),
     (overwrite_header, ModelCorrupt, "is not a safetensors file"),
@@ -87,8 +93,7 @@ DAMAGES: list[tuple[Callable[[Path], object], type[MfluxError], str]] = [
         "The VAE must have act_fn silu, patch_size 2x2 and 4 levels of block_out_channels.",
     ),
     (
-        lambda f: [path.unlink() for path in (f / "tokenizer").glob("chat_template*")]
-        + [edit_json(f / "tokenizer/tokenizer_config.json", chat_template=None)],
+        remove_chat_template,
         ModelIncomplete,
         "tokenizer has no chat template. Download the model again.",
     ),

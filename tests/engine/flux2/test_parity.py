@@ -1,0 +1,83 @@
+"""The same pictures as diffusers paints, in float32, to 1e-4 of the range: tools/reference/make.py made them."""
+
+import json
+import shutil
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from mflux_api.engine.flux2 import latents
+from mflux_api.engine.model import Model, load_model
+from mflux_api.request import LoraUse
+from tests.reference.cases import CASES, Case
+
+REFERENCE = Path(__file__).parents[2] / "reference"
+TOLERANCE = 1e-4
+OVERRIDES = {
+    "klein": {},
+    "inpaint": {},
+    "base": {"is_distilled": False},
+    "kv": {"_class_name": "Flux2KleinKVPipeline"},
+}
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Model]:
+    """Each random checkpoint as each kind of pipeline."""
+    models = {}
+    for checkpoint, kind in {(case.checkpoint, case.pipeline) for case in CASES}:
+        folder = tmp_path_factory.mktemp("checkpoints") / kind
+        shutil.copytree(REFERENCE / "checkpoints" / checkpoint, folder)
+        path = folder / "model_index.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | OVERRIDES[kind]))
+        models[checkpoint, kind] = load_model(folder, precision="float32")
+    return models
+
+
+def lora(name: str, scale: float) -> LoraUse:
+    return LoraUse(path=str(REFERENCE / "loras" / f"{name}.safetensors"), scale=scale)
+
+
+def difference(model: Model, case: Case) -> float:
+    """The largest difference between the model's picture and the reference's, of 0..1."""
+    inpainting = case.pipeline == "inpaint"
+    picture = model.generate(
+        case.prompt,
+        negative_prompt=case.negative,
+        width=case.width,
+        height=case.height,
+        steps=case.steps,
+        guidance=case.guidance,
+        seeds=(0,),
+        latents=None if case.seeded else case.latents,
+        images=case.images,
+        image=case.source if inpainting else None,
+        mask=case.mask if inpainting else None,
+        strength=case.strength,
+        loras=[lora(*each) for each in case.loras],
+    )[0]
+    return float(np.abs(picture.array - case.expected()).max())
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_the_picture_is_the_references(
+    models: dict[tuple[str, str], Model], case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(latents, "seed_noise", lambda *_: mx.array(case.latents))
+    assert difference(models[case.checkpoint, case.pipeline], case) <= TOLERANCE
+
+
+@pytest.mark.parametrize("checkpoint", ["klein", "odd"])
+def test_no_two_references_are_the_same_picture(checkpoint: str) -> None:
+    """Else a feature that does nothing would pass."""
+    plain = next(case for case in CASES if case.name == ("text" if checkpoint == "klein" else "odd-text"))
+    for case in CASES:
+        same_size = (case.width, case.height) == (plain.width, plain.height)
+        if case.checkpoint == checkpoint and case.name not in {plain.name, *EQUAL} and same_size:
+            assert np.abs(case.expected() - plain.expected()).max() > 100 * TOLERANCE, case.name
+
+
+# Without references the KV pipeline is the plain one; at guidance 1 a base model is too.
+EQUAL = {"kv-text", "base-guidance-1"}

@@ -1,0 +1,108 @@
+"""What is painted for the comparison with diffusers, for the script that makes the references and the test alike.
+
+NumPy and Pillow only.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+HERE = Path(__file__).parent
+LEVELS = 65535
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One picture. `pipeline`: "klein", "base", "inpaint" or "kv". `references`: sizes (width, height) of pictures.
+
+    `seeded`: the pipeline draws the noise itself (it is made to draw this one), instead of being given latents.
+    """
+
+    name: str
+    pipeline: str = "klein"
+    checkpoint: str = "klein"
+    prompt: str = "a red circle above a blue square"
+    negative: str = ""
+    guidance: float = 1.0
+    width: int = 96
+    height: int = 64
+    steps: int = 4
+    references: tuple[tuple[int, int], ...] = ()
+    strength: float | None = None
+    loras: tuple[tuple[str, float], ...] = ()
+    seeded: bool = False
+
+    @property
+    def latents(self) -> NDArray[np.float32]:
+        """Initial noise, float32 (1, 128, H/16, W/16)."""
+        shape = (1, 128, self.height // 16, self.width // 16)
+        return np.random.RandomState(7).standard_normal(shape).astype(np.float32)
+
+    @property
+    def images(self) -> list[Image.Image]:
+        return [picture(size, seed) for seed, size in enumerate(self.references, start=1)]
+
+    @property
+    def source(self) -> Image.Image:
+        return picture((self.width, self.height), 11)
+
+    @property
+    def mask(self) -> Image.Image:
+        """White in a box that cuts through cells, so that some cells are partly masked."""
+        mask = np.zeros((self.height, self.width), np.uint8)
+        mask[20:55, 24:73] = 255
+        return Image.fromarray(mask)
+
+    @property
+    def path(self) -> Path:
+        return HERE / "cases" / f"{self.name}.npz"
+
+    def store(self, pixels: NDArray[np.float32]) -> None:
+        """Keep a picture of 0..1 in 16 bits a value: an error of 8e-6 for half the size."""
+        self.path.parent.mkdir(exist_ok=True)
+        np.savez_compressed(self.path, pixels=np.round(pixels * LEVELS).astype(np.uint16))
+
+    def expected(self) -> NDArray[np.float32]:
+        """The reference's picture, float32 (H, W, 3) in 0..1."""
+        with np.load(self.path) as stored:
+            pixels: NDArray[np.float32] = stored["pixels"].astype(np.float32) / LEVELS
+        return pixels
+
+
+def picture(size: tuple[int, int], seed: int) -> Image.Image:
+    """Smooth random colours."""
+    cells = np.random.RandomState(seed).randint(0, 256, (size[1] // 8 + 1, size[0] // 8 + 1, 3)).astype(np.uint8)
+    return Image.fromarray(cells).resize(size, Image.Resampling.BICUBIC)
+
+
+CASES = [
+    Case(name="text"),
+    Case(name="text-square-1-step", width=64, steps=1),
+    Case(name="text-8-steps", width=80, height=80, steps=8),
+    Case(name="text-empty", prompt=""),
+    Case(name="text-too-long", prompt="a long prompt " * 300),
+    Case(name="text-unicode", prompt="日本語 «café» 🌅"),
+    Case(name="base-negative", pipeline="base", guidance=4.0, negative="a green star"),
+    Case(name="base-empty-negative", pipeline="base", guidance=2.5),
+    Case(name="base-guidance-1", pipeline="base", guidance=1.0, negative="ignored"),
+    Case(name="edit-1", references=((100, 90),)),
+    Case(name="edit-2", references=((70, 130), (140, 72))),
+    Case(name="edit-base", pipeline="base", guidance=3.0, negative="blue", references=((80, 64),)),
+    Case(name="inpaint-full", pipeline="inpaint", strength=1.0),
+    Case(name="inpaint-part", pipeline="inpaint", strength=0.6),
+    Case(name="inpaint-seeded", pipeline="inpaint", strength=0.6, seeded=True),
+    Case(name="inpaint-reference", pipeline="inpaint", strength=0.8, references=((90, 120),)),
+    Case(name="kv-text", pipeline="kv"),
+    Case(name="kv-1", pipeline="kv", references=((100, 90),)),
+    Case(name="kv-2", pipeline="kv", references=((70, 130), (140, 72))),
+    Case(name="lora-diffusers", loras=(("style.diffusers", 0.7),)),
+    Case(name="lora-kohya", loras=(("style.kohya", 0.7),)),
+    Case(name="lora-two", loras=(("style.diffusers", 0.7), ("detail.kohya", -0.4))),
+    Case(name="odd-text", checkpoint="odd"),
+    Case(name="odd-edit", checkpoint="odd", references=((100, 90),)),
+    Case(name="odd-base", checkpoint="odd", pipeline="base", guidance=4.0, negative="a green star"),
+    Case(name="odd-inpaint", checkpoint="odd", pipeline="inpaint", strength=0.5),
+]

@@ -1,0 +1,183 @@
+"""Make tests/reference: tiny random checkpoints, LoRA files, and what diffusers paints with them in float32."""
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import Flux2KleinInpaintPipeline, Flux2KleinKVPipeline, Flux2KleinPipeline
+from diffusers.pipelines.flux2 import pipeline_flux2_klein_inpaint
+from safetensors.torch import save_file
+
+from networks import CHECKPOINTS, build
+
+ROOT = Path(__file__).resolve().parents[2]
+REFERENCE = ROOT / "tests" / "reference"
+sys.path.insert(0, str(ROOT))
+
+from tests.reference.cases import CASES, Case  # noqa: E402
+
+PIPELINES: dict[str, tuple[type, dict[str, bool]]] = {
+    "klein": (Flux2KleinPipeline, {"is_distilled": True}),
+    "base": (Flux2KleinPipeline, {"is_distilled": False}),
+    "inpaint": (Flux2KleinInpaintPipeline, {"is_distilled": True}),
+    "kv": (Flux2KleinKVPipeline, {"is_distilled": True}),
+}
+PARTS = ("scheduler", "vae", "text_encoder", "tokenizer", "transformer")
+KOHYA = {
+    "to_out.0": "img_attn_proj",
+    "to_add_out": "txt_attn_proj",
+    "ff.linear_in": "img_mlp_0",
+    "ff.linear_out": "img_mlp_2",
+    "ff_context.linear_in": "txt_mlp_0",
+    "ff_context.linear_out": "txt_mlp_2",
+}
+RANK, ALPHA = 4, 6.0
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    for name in CHECKPOINTS:
+        write_checkpoint(name, REFERENCE / "checkpoints" / name)
+    write_loras(REFERENCE / "checkpoints" / "klein")
+    shutil.rmtree(REFERENCE / "cases", ignore_errors=True)
+    for case in CASES:
+        pixels = paint(case)
+        case.store(pixels)
+        print(f"{case.name:24} mean {pixels.mean():.3f} deviation {pixels.std():.3f}")
+
+
+def write_checkpoint(name: str, folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    build(name).to(torch.bfloat16).save_pretrained(folder)
+    # Words of ours that diffusers takes as arguments of a call.
+    path = folder / "model_index.json"
+    index = json.loads(path.read_text()) | CHECKPOINTS[name]["index"]
+    path.write_text(json.dumps(index, indent=2) + "\n")
+
+
+def paint(case: Case) -> np.ndarray:
+    pipe = load(case)
+    pipeline_flux2_klein_inpaint.randn_tensor = lambda *_, **__: torch.from_numpy(case.latents)
+    for lora, _ in case.loras:
+        adapter = lora.replace(".", "_")
+        pipe.load_lora_weights(str(REFERENCE / "loras"), weight_name=f"{lora}.safetensors", adapter_name=adapter)
+    if case.loras:
+        names = [lora.replace(".", "_") for lora, _ in case.loras]
+        pipe.set_adapters(names, [scale for _, scale in case.loras])
+    return pipe(**arguments(case, pipe)).images[0]
+
+
+def load(case: Case) -> Any:
+    folder = REFERENCE / "checkpoints" / case.checkpoint
+    loaded = Flux2KleinPipeline.from_pretrained(folder, dtype=torch.float32)
+    parts = {part: getattr(loaded, part) for part in PARTS}
+    kind, options = PIPELINES[case.pipeline]
+    pipe = kind(**parts, **options) if kind is not Flux2KleinKVPipeline else kind(**parts)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def arguments(case: Case, pipe: Any) -> dict[str, Any]:
+    index = json.loads((REFERENCE / "checkpoints" / case.checkpoint / "model_index.json").read_text())
+    words: dict[str, Any] = {
+        "prompt": case.prompt,
+        "num_inference_steps": case.steps,
+        "latents": None if case.seeded else torch.from_numpy(case.latents),
+        "output_type": "np",
+        "max_sequence_length": index.get("max_sequence_length", 512),
+        "text_encoder_out_layers": tuple(index.get("text_encoder_out_layers", (9, 18, 27))),
+    }
+    if case.pipeline == "inpaint":
+        words |= {"image": case.source, "mask_image": case.mask, "strength": case.strength}
+        words |= {"image_reference": case.images[0]} if case.images else {}
+    else:
+        words |= {"width": case.width, "height": case.height, "image": case.images or None}
+    if case.pipeline != "kv":
+        words["guidance_scale"] = case.guidance
+    if case.negative:
+        pipe.encode_prompt = negative_encoder(pipe.encode_prompt, case.negative)
+    return words
+
+
+def negative_encoder(encode: Callable[..., Any], negative: str) -> Callable[..., Any]:
+    """diffusers' pipeline paints away from the empty prompt only; give it this one in its place."""
+
+    def encode_prompt(prompt: str, **rest: Any) -> Any:
+        return encode(prompt=prompt if prompt != "" else negative, **rest)
+
+    return encode_prompt
+
+
+def write_loras(checkpoint: Path) -> None:
+    transformer = load(Case(name="", checkpoint=checkpoint.name)).transformer
+    folder = REFERENCE / "loras"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    for seed, name in enumerate(("style", "detail")):
+        factors = draw_factors(transformer, seed)
+        save_file(in_diffusers_names(factors), folder / f"{name}.diffusers.safetensors")
+        save_file(in_kohya_names(factors), folder / f"{name}.kohya.safetensors")
+
+
+Factors = dict[str, tuple[torch.Tensor, torch.Tensor]]
+
+
+def draw_factors(transformer: torch.nn.Module, seed: int) -> Factors:
+    """Random factors for every linear layer of the blocks; query, key and value share a lower one, as when fused."""
+    generator = torch.Generator().manual_seed(seed)
+    factors: Factors = {}
+    shared: dict[str, torch.Tensor] = {}
+    for name, module in transformer.named_modules():
+        if isinstance(module, torch.nn.Linear) and "transformer_blocks" in name:
+            rows, columns = module.weight.shape
+            group = name.rpartition(".")[0] + str("add_" in name) if name.endswith(FUSED) else name
+            if group not in shared:
+                shared[group] = torch.randn(RANK, columns, generator=generator) / columns**0.5
+            factors[name] = (shared[group], torch.randn(rows, RANK, generator=generator) * 0.3)
+    return factors
+
+
+FUSED = ("attn.to_q", "attn.to_k", "attn.to_v", "attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj")
+
+
+def in_diffusers_names(factors: Factors) -> dict[str, torch.Tensor]:
+    tensors = {}
+    for name, (down, up) in factors.items():
+        tensors[f"transformer.{name}.lora_A.weight"] = down.clone()
+        tensors[f"transformer.{name}.lora_B.weight"] = up.clone()
+    return tensors
+
+
+def in_kohya_names(factors: Factors) -> dict[str, torch.Tensor]:
+    tensors = {}
+    for name, (down, up) in kohya_layers(factors):
+        tensors[f"{name}.lora_down.weight"] = down.clone()
+        tensors[f"{name}.lora_up.weight"] = up.clone()
+        tensors[f"{name}.alpha"] = torch.tensor(ALPHA)
+    return tensors
+
+
+def kohya_layers(factors: Factors) -> list[tuple[str, tuple[torch.Tensor, torch.Tensor]]]:
+    layers = []
+    for name, pair in factors.items():
+        block, number, layer = name.split(".", 2)
+        if block == "single_transformer_blocks":
+            short = "linear1" if layer.endswith("to_qkv_mlp_proj") else "linear2"
+            layers.append((f"lora_unet_single_blocks_{number}_{short}", pair))
+        elif layer in ("attn.to_q", "attn.add_q_proj"):
+            parts = ("to_q", "to_k", "to_v") if layer == "attn.to_q" else ("add_q_proj", "add_k_proj", "add_v_proj")
+            ups = [factors[f"{block}.{number}.attn.{part}"][1] for part in parts]
+            stream = "img" if layer == "attn.to_q" else "txt"
+            layers.append((f"lora_unet_double_blocks_{number}_{stream}_attn_qkv", (pair[0], torch.cat(ups))))
+        elif layer.removeprefix("attn.") in KOHYA:
+            layers.append((f"lora_unet_double_blocks_{number}_{KOHYA[layer.removeprefix('attn.')]}", pair))
+    return layers
+
+
+if __name__ == "__main__":
+    main()
