@@ -2,7 +2,8 @@
 
 import functools
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -100,12 +101,13 @@ class Model:
         return max(SMALLEST_SIDE, int(first.size[axis] * scale) // SIDE_STEP * SIDE_STEP)
 
 
-def _pictures(events: Iterator[Event], on_event: Callable[[Event], None] | None) -> Iterator[Picture]:
-    for event in events:
-        if on_event is not None:
-            on_event(event)
-        if isinstance(event, Picture):
-            yield event
+def _pictures(events: Generator[Event, None, None], on_event: Callable[[Event], None] | None) -> Iterator[Picture]:
+    with closing(events):
+        for event in events:
+            if on_event is not None:
+                on_event(event)
+            if isinstance(event, Picture):
+                yield event
 
 
 def load_model(

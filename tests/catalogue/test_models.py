@@ -35,6 +35,14 @@ def test_a_path_to_a_folder_is_a_model(tmp_path: Path) -> None:
     assert (located.folder, located.spec.distilled) == (tmp_path, None)
 
 
+def test_a_snapshot_in_the_hugging_face_cache_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    spec = registry()["flux2-klein-9b"]
+    snapshot = tmp_path / "models--black-forest-labs--FLUX.2-klein-9B" / "snapshots" / str(spec.revision)
+    snapshot.mkdir(parents=True)
+    assert locate("flux2-klein-9b", tmp_path / "models").folder == snapshot
+
+
 def test_an_unknown_name_is_refused_with_the_nearest_ones(tmp_path: Path) -> None:
     with pytest.raises(ModelNotFound) as caught:
         locate("flux2-klein-4", tmp_path)

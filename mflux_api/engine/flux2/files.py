@@ -60,8 +60,9 @@ def read_shard(path: Path) -> Shard:
     Raises ModelCorrupt.
     """
     header, data_start = _read_header(path)
-    metadata = header.pop("__metadata__", {})
+    metadata = header.pop("__metadata__", None) or {}
     tensors = {name: _tensor(path, entry) for name, entry in header.items()}
+    _object(metadata, path)
     end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
     actual = path.stat().st_size
     if actual != data_start + end:
@@ -94,6 +95,12 @@ def _tensor(path: Path, entry: Any) -> Tensor:
         raise ModelCorrupt(f"{path} has a damaged header.", path=str(path)) from error
 
 
+def _object(value: Any, path: Path) -> Config:
+    if not isinstance(value, dict):
+        raise ModelCorrupt(f"{path} is damaged: an object was expected.", path=str(path))
+    return value
+
+
 def read_shards(folder: Path) -> list[Shard]:
     """Every safetensors file of a component, checked. Raises ModelIncomplete when one is missing."""
     paths = sorted(_indexed(folder) or folder.glob("*.safetensors"))
@@ -106,17 +113,18 @@ def read_shards(folder: Path) -> list[Shard]:
 
 
 def _indexed(folder: Path) -> set[Path]:
-    return {folder / name for index in _indexes(folder) for name in index.get("weight_map", {}).values()}
+    return {folder / str(name) for index in _indexes(folder) for name in index["weight_map"].values()}
 
 
 def _indexes(folder: Path) -> Iterator[Config]:
     for path in sorted(folder.glob("*.safetensors.index.json")):
-        yield read_json(path)
+        index = read_json(path)
+        yield {name: _object(index.get(name) or {}, path) for name in ("weight_map", "metadata")}
 
 
 def stored_bits(folder: Path, shards: list[Shard]) -> int | None:
     """The width an mflux-save component was stored with; None for a diffusers one."""
-    sources = [shard.metadata for shard in shards] + [index.get("metadata", {}) for index in _indexes(folder)]
+    sources = [shard.metadata for shard in shards] + [index["metadata"] for index in _indexes(folder)]
     for metadata in sources:
         level = str(metadata.get("quantization_level", "None"))
         if level.isdigit():
@@ -126,5 +134,5 @@ def stored_bits(folder: Path, shards: list[Shard]) -> int | None:
 
 def saved_by_mflux(shards: list[Shard], folder: Path) -> bool:
     """Whether the names are those of mflux's modules rather than those of diffusers."""
-    sources = [shard.metadata for shard in shards] + [index.get("metadata", {}) for index in _indexes(folder)]
+    sources = [shard.metadata for shard in shards] + [index["metadata"] for index in _indexes(folder)]
     return any("mflux_version" in metadata or "quantization_level" in metadata for metadata in sources)

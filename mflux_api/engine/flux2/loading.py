@@ -13,6 +13,7 @@ from mflux_api.engine.flux2.configs import Layout
 from mflux_api.engine.flux2.files import Config, Shard, read_shards, saved_by_mflux, stored_bits
 from mflux_api.engine.flux2.modules import TextEncoder, build_transformer, build_vae
 from mflux_api.engine.precision import Precision, computing_in
+from mflux_api.errors import ModelUnsupported
 
 
 @dataclass(frozen=True)
@@ -89,11 +90,19 @@ class Loader:
         config: Config = getattr(self.layout, component.name)
         return config or component.infer(shapes.tensors_of(shards), stored), shards, stored
 
+    def _build(self, component: Component, config: Config) -> nn.Module:
+        try:
+            with computing_in(self.precision.dtype):
+                return component.build(config, self.layout)
+        except (TypeError, ValueError, KeyError, ZeroDivisionError) as error:
+            raise ModelUnsupported(
+                f"The {component.name} cannot be built from its config.json: {error!r}.", component=component.name
+            ) from error
+
     def _load(self, component: Component) -> nn.Module:
         config, shards, stored = self._plan(component)
         saved = saved_by_mflux(shards, self.layout.folder / component.name)
-        with computing_in(self.precision.dtype):
-            module = component.build(config, self.layout)
+        module = self._build(component, config)
         rename = weights.same_name if saved else component.rename
         wanted = set(weights.parameters(module))
         tensors = weights.read_weights(shards, rename, wanted, transpose=component.convolutions and not saved)

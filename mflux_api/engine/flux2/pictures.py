@@ -36,6 +36,7 @@ def fit_reference(image: Image.Image) -> Image.Image:
 
     Source: diffusers' Flux2KleinPipeline and Flux2ImageProcessor (`_resize_to_target_area`, `_resize_and_crop`).
     """
+    image = image.convert("RGB")
     width, height = image.size
     if width * height > REFERENCE_AREA:
         scale = math.sqrt(REFERENCE_AREA / (width * height))
@@ -55,7 +56,7 @@ def fit_source(image: Image.Image, width: int, height: int) -> Image.Image:
 
 def fit_mask(mask: Image.Image, width: int, height: int) -> NDArray[np.float32]:
     """The mask at the size of the result, float32 (H, W): 1 repaints, 0 keeps."""
-    return np.asarray(mask.resize((width, height), LANCZOS).convert("L"), dtype=np.float32) / 255.0
+    return np.asarray(mask.convert("L").resize((width, height), LANCZOS), dtype=np.float32) / 255.0
 
 
 def mask_tokens(mask: NDArray[np.float32]) -> mx.array:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import mlx.core as mx
 import numpy as np
 import pytest
 
@@ -98,6 +99,21 @@ DAMAGES: list[tuple[Callable[[Path], object], type[MfluxError], str]] = [
         "tokenizer has no chat template. Download the model again.",
     ),
     (
+        lambda f: edit_json(f / "text_encoder/config.json", vocab_size=None),
+        ModelUnsupported,
+        "The text_encoder cannot be built from its config.json: KeyError('vocab_size').",
+    ),
+    (
+        lambda f: edit_json(f / "transformer/config.json", num_layers="many"),
+        ModelUnsupported,
+        "The transformer cannot be built from its config.json: TypeError",
+    ),
+    (
+        lambda f: (f / "vae/x.safetensors.index.json").write_text('{"weight_map": [1]}'),
+        ModelCorrupt,
+        "x.safetensors.index.json is damaged: an object was expected.",
+    ),
+    (
         lambda f: edit_json(f / "scheduler/scheduler_config.json", use_karras_sigmas=True),
         ModelUnsupported,
         "The scheduler option use_karras_sigmas is not supported.",
@@ -147,6 +163,20 @@ def test_a_saved_model_paints_the_same_bits_without_quantizing_again(tmp_path: P
     again = load_model(tmp_path / "saved")
     assert again.pipeline.bits == bits
     assert_same_picture(model, again)
+
+
+def test_shards_are_read_together(tiny: Model, checkpoint: Path) -> None:
+    path = checkpoint / WEIGHTS
+    tensors = mx.load(str(path))
+    assert isinstance(tensors, dict)
+    names = sorted(tensors)
+    shards = {"model-1.safetensors": names[::2], "model-2.safetensors": names[1::2]}
+    for shard, held in shards.items():
+        mx.save_safetensors(str(path.parent / shard), {name: tensors[name] for name in held})
+    places = {name: shard for shard, held in shards.items() for name in held}
+    (path.parent / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+    path.unlink()
+    assert_same_picture(tiny, load_model(checkpoint))
 
 
 def test_saving_onto_something_is_refused(tiny: Model, tmp_path: Path) -> None:
