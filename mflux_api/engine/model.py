@@ -17,7 +17,7 @@ from mflux_api.engine.cache import ModelCache, Plan
 from mflux_api.engine.flux2.pipeline import Pipeline
 from mflux_api.engine.flux2.saving import save
 from mflux_api.engine.messages import Event, Picture
-from mflux_api.request import LARGEST_SEED, SIDE_STEP, SMALLEST_SIDE, GenerateRequest, LoraUse
+from mflux_api.request import SIDE_STEP, SMALLEST_SIDE, GenerateRequest, LoraUse
 
 MODELS_DIR = Path("models")
 LORAS_DIR = MODELS_DIR / "loras"
@@ -69,13 +69,13 @@ class Model:
             height=height if height is not None else self._side(1, image, images),
             steps=steps if steps is not None else self.spec.steps,
             guidance=guidance if guidance is not None else self.spec.guidance,
-            seeds=tuple(seeds) if seeds is not None else (random.randrange(2**32),),
+            seeds=tuple(seeds) if seeds is not None else _random_seeds(1 if latents is None else len(latents)),
             references=tuple(images),
             source=image,
             strength=strength if strength is not None else 0.75,
             mask=mask,
             loras=self._resolve(loras),
-            latents=latents,
+            latents=None if latents is None else np.asarray(latents, dtype=np.float32),
         )
         return list(_pictures(self.pipeline.paint(request), on_event))
 
@@ -99,6 +99,10 @@ class Model:
         area = first.width * first.height
         scale = min(1.0, (1024 * 1024 / area) ** 0.5)
         return max(SMALLEST_SIDE, int(first.size[axis] * scale) // SIDE_STEP * SIDE_STEP)
+
+
+def _random_seeds(count: int) -> tuple[int, ...]:
+    return tuple(random.randrange(2**32) for _ in range(count))
 
 
 def _pictures(events: Generator[Event, None, None], on_event: Callable[[Event], None] | None) -> Iterator[Picture]:
@@ -170,8 +174,8 @@ def generate_image(  # noqa: PLR0917 - the documented signature
 
     `timings` has "encoding", "diffusion", "decoding" and "total". Raises as `Model.generate`.
     """
-    used = seed if seed is not None else random.randrange(min(2**32, LARGEST_SEED))
+    seeds = (seed,) if seed is not None else None
     picture = _default_model().generate(
-        prompt, seeds=(used,), steps=steps, width=width, height=height, image=input_image, strength=strength
+        prompt, seeds=seeds, steps=steps, width=width, height=height, image=input_image, strength=strength
     )[0]
     return picture.image, picture.seed, picture.timings

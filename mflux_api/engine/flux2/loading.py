@@ -113,7 +113,13 @@ class Loader:
             quantization.quantize(module, self.bits)
         if self.precision.dequantize_first:
             quantization.dequantize_first(module)
-        # Now: what stays lazy reads its files again on every use, and cannot be used from another thread.
-        mx.eval(module.parameters())
-        module.freeze()
+        _materialise(module)
         return module
+
+
+def _materialise(module: nn.Module) -> None:
+    # Now: what stays lazy reads its files again on every use, and cannot be used from another thread.
+    # One by one: so only one layer's unquantized weights are in memory at a time.
+    for tensor in weights.parameters(module).values():
+        mx.eval(tensor)
+    mx.eval(module.parameters())

@@ -3,6 +3,7 @@
 What no tensor shows (rotary base, group-norm groups, epsilons) takes the value of the published FLUX.2 klein.
 """
 
+import math
 import re
 from collections.abc import Mapping
 
@@ -11,6 +12,7 @@ from mflux_api.errors import ModelUnsupported
 
 Shapes = Mapping[str, Tensor]
 
+PUBLISHED_GROUPS = 32
 PUBLISHED_HEAD_ROPE = {128: (32, 32, 32, 32)}
 
 
@@ -50,10 +52,12 @@ def text_encoder_config(tensors: Shapes, bits: int | None) -> Config:
 
 
 def vae_config(tensors: Shapes, bits: int | None) -> Config:
+    down, up = _widths(tensors, "encoder.down_blocks"), _widths(tensors, "decoder.up_blocks")[::-1]
     return {
         "latent_channels": _rows(tensors, "post_quant_conv"),
-        "block_out_channels": _widths(tensors, "encoder.down_blocks"),
-        "decoder_block_out_channels": _widths(tensors, "decoder.up_blocks")[::-1],
+        "block_out_channels": down,
+        "decoder_block_out_channels": up,
+        "norm_num_groups": math.gcd(PUBLISHED_GROUPS, *down, *up),
         "layers_per_block": _count(tensors, "encoder.down_blocks.0.resnets"),
         "mid_block_add_attention": "encoder.mid_block.attentions.0.to_q.weight" in tensors,
     }

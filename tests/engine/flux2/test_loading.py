@@ -5,11 +5,14 @@ import shutil
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
 import pytest
+from mflux.models.common.weights.saving.model_saver import ModelSaver
+from mflux.models.flux2.weights.flux2_weight_definition import Flux2KleinWeightDefinition
 
 from mflux_api.engine.model import Model, load_model
 from mflux_api.errors import (
@@ -163,6 +166,24 @@ def test_a_saved_model_paints_the_same_bits_without_quantizing_again(tmp_path: P
     again = load_model(tmp_path / "saved")
     assert again.pipeline.bits == bits
     assert_same_picture(model, again)
+
+
+@pytest.mark.parametrize("bits", [3, 4, 6, 8])
+def test_a_folder_that_mflux_itself_saved_paints_the_same(checkpoint: Path, bits: int) -> None:
+    quantized = load_model(checkpoint, quantize=bits)
+    pipeline = quantized.pipeline
+    parts = SimpleNamespace(
+        transformer=pipeline.transformer,
+        text_encoder=pipeline.conditioning.load(),
+        vae=pipeline.autoencoder.vae,
+        tokenizers={},
+    )
+    for path in checkpoint.glob("*/*.safetensors"):
+        path.unlink()
+    ModelSaver.save_model(parts, bits, str(checkpoint), Flux2KleinWeightDefinition)
+    again = load_model(checkpoint)
+    assert again.pipeline.bits == bits
+    assert_same_picture(quantized, again)
 
 
 def test_shards_are_read_together(tiny: Model, checkpoint: Path) -> None:

@@ -89,6 +89,11 @@ def test_given_latents_are_the_noise(tiny: Model) -> None:
     np.testing.assert_array_equal(pixels(tiny, latents=noise), pixels(tiny))
 
 
+def test_given_latents_are_a_picture_each(tiny: Model) -> None:
+    noise = np.random.default_rng(0).standard_normal((2, 128, 4, 4)).astype(np.float32)
+    assert len(tiny.generate(PROMPT, width=64, height=64, steps=1, latents=noise)) == 2
+
+
 # Stopping
 
 

@@ -39,6 +39,7 @@ VAE: dict[str, Any] = {
     "latent_channels": 32,
     "block_out_channels": [32, 32, 64, 64],
     "decoder_block_out_channels": [32, 64, 64, 96],
+    "norm_num_groups": 32,
     "layers_per_block": 2,
     "mid_block_add_attention": True,
 }
