@@ -16,7 +16,7 @@ LEVELS = 65535
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One picture. `pipeline`: "klein", "base", "inpaint" or "kv". `references`: sizes (width, height) of pictures.
+    """One picture. `pipeline`: a key of `PIPELINES` in make.py. `references`: sizes (width, height) of pictures.
 
     `seeded`: the pipeline draws the noise itself (it is made to draw this one), instead of being given latents.
     """
@@ -90,19 +90,26 @@ CASES = [
     Case(name="base-guidance-1", pipeline="base", guidance=1.0, negative="ignored"),
     Case(name="edit-1", references=((100, 90),)),
     Case(name="edit-2", references=((70, 130), (140, 72))),
+    Case(name="edit-5", references=((64, 64), (80, 64), (64, 96), (70, 70), (65, 66))),
     Case(name="edit-base", pipeline="base", guidance=3.0, negative="blue", references=((80, 64),)),
     Case(name="inpaint-full", pipeline="inpaint", strength=1.0),
     Case(name="inpaint-part", pipeline="inpaint", strength=0.6),
     Case(name="inpaint-seeded", pipeline="inpaint", strength=0.6, seeded=True),
     Case(name="inpaint-reference", pipeline="inpaint", strength=0.8, references=((90, 120),)),
+    Case(name="inpaint-20", pipeline="inpaint", strength=0.55, steps=20, width=80, seeded=True),
+    Case(name="inpaint-base", pipeline="inpaint-base", strength=0.7, guidance=3.0, negative="a green star"),
     Case(name="kv-text", pipeline="kv"),
     Case(name="kv-1", pipeline="kv", references=((100, 90),)),
     Case(name="kv-2", pipeline="kv", references=((70, 130), (140, 72))),
     Case(name="lora-diffusers", loras=(("style.diffusers", 0.7),)),
     Case(name="lora-kohya", loras=(("style.kohya", 0.7),)),
+    Case(name="lora-bfl", loras=(("style.bfl", 0.7),)),
+    Case(name="lora-base", pipeline="base", guidance=3.0, loras=(("detail.diffusers", 0.7),)),
+    Case(name="lora-kv", pipeline="kv", references=((100, 90),), loras=(("style.kohya", 0.7),)),
     Case(name="lora-two", loras=(("style.diffusers", 0.7), ("detail.kohya", -0.4))),
     Case(name="odd-text", checkpoint="odd"),
     Case(name="odd-edit", checkpoint="odd", references=((100, 90),)),
     Case(name="odd-base", checkpoint="odd", pipeline="base", guidance=4.0, negative="a green star"),
+    Case(name="odd-kv", checkpoint="odd", pipeline="kv", references=((100, 90), (64, 64))),
     Case(name="odd-inpaint", checkpoint="odd", pipeline="inpaint", strength=0.5),
 ]

@@ -3,7 +3,7 @@
 import json
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +25,33 @@ PIPELINES: dict[str, tuple[type, dict[str, bool]]] = {
     "klein": (Flux2KleinPipeline, {"is_distilled": True}),
     "base": (Flux2KleinPipeline, {"is_distilled": False}),
     "inpaint": (Flux2KleinInpaintPipeline, {"is_distilled": True}),
+    "inpaint-base": (Flux2KleinInpaintPipeline, {"is_distilled": False}),
     "kv": (Flux2KleinKVPipeline, {"is_distilled": True}),
 }
 PARTS = ("scheduler", "vae", "text_encoder", "tokenizer", "transformer")
-KOHYA = {
-    "to_out.0": "img_attn_proj",
-    "to_add_out": "txt_attn_proj",
-    "ff.linear_in": "img_mlp_0",
-    "ff.linear_out": "img_mlp_2",
-    "ff_context.linear_in": "txt_mlp_0",
-    "ff_context.linear_out": "txt_mlp_2",
+# diffusers' names -> Black Forest Labs', in which kohya's and ComfyUI's files are written.
+BFL_BLOCK = {
+    "attn.to_q": "img_attn.qkv",
+    "attn.add_q_proj": "txt_attn.qkv",
+    "attn.to_out.0": "img_attn.proj",
+    "attn.to_add_out": "txt_attn.proj",
+    "ff.linear_in": "img_mlp.0",
+    "ff.linear_out": "img_mlp.2",
+    "ff_context.linear_in": "txt_mlp.0",
+    "ff_context.linear_out": "txt_mlp.2",
+    "attn.to_qkv_mlp_proj": "linear1",
+    "attn.to_out": "linear2",
+}
+BFL_OUTER = {
+    "x_embedder": "img_in",
+    "context_embedder": "txt_in",
+    "time_guidance_embed.timestep_embedder.linear_1": "time_in.in_layer",
+    "time_guidance_embed.timestep_embedder.linear_2": "time_in.out_layer",
+    "proj_out": "final_layer.linear",
+}
+FUSED = {
+    "attn.to_q": ("attn.to_q", "attn.to_k", "attn.to_v"),
+    "attn.add_q_proj": ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"),
 }
 RANK, ALPHA = 4, 6.0
 
@@ -92,7 +109,7 @@ def arguments(case: Case, pipe: Any) -> dict[str, Any]:
         "max_sequence_length": index.get("max_sequence_length", 512),
         "text_encoder_out_layers": tuple(index.get("text_encoder_out_layers", (9, 18, 27))),
     }
-    if case.pipeline == "inpaint":
+    if case.pipeline.startswith("inpaint"):
         words |= {"image": case.source, "mask_image": case.mask, "strength": case.strength}
         words |= {"image_reference": case.images[0]} if case.images else {}
     else:
@@ -121,6 +138,7 @@ def write_loras(checkpoint: Path) -> None:
     for seed, name in enumerate(("style", "detail")):
         factors = draw_factors(transformer, seed)
         save_file(in_diffusers_names(factors), folder / f"{name}.diffusers.safetensors")
+        save_file(in_bfl_names(factors), folder / f"{name}.bfl.safetensors")
         save_file(in_kohya_names(factors), folder / f"{name}.kohya.safetensors")
 
 
@@ -128,21 +146,25 @@ Factors = dict[str, tuple[torch.Tensor, torch.Tensor]]
 
 
 def draw_factors(transformer: torch.nn.Module, seed: int) -> Factors:
-    """Random factors for every linear layer of the blocks; query, key and value share a lower one, as when fused."""
+    """Random factors for linear layers in and outside the blocks; query, key and value share a lower one, as fused."""
     generator = torch.Generator().manual_seed(seed)
     factors: Factors = {}
-    shared: dict[str, torch.Tensor] = {}
+    lower: dict[str, torch.Tensor] = {}
     for name, module in transformer.named_modules():
-        if isinstance(module, torch.nn.Linear) and "transformer_blocks" in name:
+        if isinstance(module, torch.nn.Linear) and ("transformer_blocks" in name or name in BFL_OUTER):
             rows, columns = module.weight.shape
-            group = name.rpartition(".")[0] + str("add_" in name) if name.endswith(FUSED) else name
-            if group not in shared:
-                shared[group] = torch.randn(RANK, columns, generator=generator) / columns**0.5
-            factors[name] = (shared[group], torch.randn(rows, RANK, generator=generator) * 0.3)
+            down = torch.randn(RANK, columns, generator=generator) / columns**0.5
+            down = lower.setdefault(first_of_fused(name), down)
+            factors[name] = (down, torch.randn(rows, RANK, generator=generator) * 0.3)
     return factors
 
 
-FUSED = ("attn.to_q", "attn.to_k", "attn.to_v", "attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj")
+def first_of_fused(name: str) -> str:
+    for first, parts in FUSED.items():
+        for part in parts:
+            if name.endswith(part):
+                return name.removesuffix(part) + first
+    return name
 
 
 def in_diffusers_names(factors: Factors) -> dict[str, torch.Tensor]:
@@ -153,30 +175,34 @@ def in_diffusers_names(factors: Factors) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def in_kohya_names(factors: Factors) -> dict[str, torch.Tensor]:
+def in_bfl_names(factors: Factors) -> dict[str, torch.Tensor]:
     tensors = {}
-    for name, (down, up) in kohya_layers(factors):
-        tensors[f"{name}.lora_down.weight"] = down.clone()
-        tensors[f"{name}.lora_up.weight"] = up.clone()
-        tensors[f"{name}.alpha"] = torch.tensor(ALPHA)
+    for name, (down, up) in bfl_layers(factors):
+        tensors[f"diffusion_model.{name}.lora_A.weight"] = down.clone()
+        tensors[f"diffusion_model.{name}.lora_B.weight"] = up.clone()
     return tensors
 
 
-def kohya_layers(factors: Factors) -> list[tuple[str, tuple[torch.Tensor, torch.Tensor]]]:
-    layers = []
-    for name, pair in factors.items():
-        block, number, layer = name.split(".", 2)
-        if block == "single_transformer_blocks":
-            short = "linear1" if layer.endswith("to_qkv_mlp_proj") else "linear2"
-            layers.append((f"lora_unet_single_blocks_{number}_{short}", pair))
-        elif layer in ("attn.to_q", "attn.add_q_proj"):
-            parts = ("to_q", "to_k", "to_v") if layer == "attn.to_q" else ("add_q_proj", "add_k_proj", "add_v_proj")
-            ups = [factors[f"{block}.{number}.attn.{part}"][1] for part in parts]
-            stream = "img" if layer == "attn.to_q" else "txt"
-            layers.append((f"lora_unet_double_blocks_{number}_{stream}_attn_qkv", (pair[0], torch.cat(ups))))
-        elif layer.removeprefix("attn.") in KOHYA:
-            layers.append((f"lora_unet_double_blocks_{number}_{KOHYA[layer.removeprefix('attn.')]}", pair))
-    return layers
+def in_kohya_names(factors: Factors) -> dict[str, torch.Tensor]:
+    tensors = {}
+    for name, (down, up) in bfl_layers(factors):
+        layer = f"lora_unet_{name.replace('.', '_')}"
+        tensors[f"{layer}.lora_down.weight"] = down.clone()
+        tensors[f"{layer}.lora_up.weight"] = up.clone()
+        tensors[f"{layer}.alpha"] = torch.tensor(ALPHA)
+    return tensors
+
+
+def bfl_layers(factors: Factors) -> Iterator[tuple[str, tuple[torch.Tensor, torch.Tensor]]]:
+    for name, (down, up) in factors.items():
+        if name in BFL_OUTER:
+            yield BFL_OUTER[name], (down, up)
+            continue
+        blocks, number, layer = name.split(".", 2)
+        if layer in BFL_BLOCK:
+            ups = [factors[f"{blocks}.{number}.{part}"][1] for part in FUSED.get(layer, (layer,))]
+            short = "single_blocks" if blocks.startswith("single") else "double_blocks"
+            yield f"{short}.{number}.{BFL_BLOCK[layer]}", (down, torch.cat(ups))
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from mflux.models.flux2.weights.flux2_lora_mapping import Flux2LoRAMapping
 from mlx import nn
 
 from mflux_api.engine.flux2.files import read_shard
+from mflux_api.engine.flux2.lora_names import known_name
 from mflux_api.engine.messages import LoraReport
 from mflux_api.errors import LoraInvalid, LoraNotFound, ModelCorrupt
 from mflux_api.request import LoraUse
@@ -139,7 +140,7 @@ def _read(path: str) -> tuple[dict[str, mx.array], dict[str, str]]:
     broken = [name for name, tensor in tensors.items() if not mx.isfinite(tensor).all().item()]
     if broken:
         raise LoraInvalid(f"{path} holds values that are not finite, in {broken[0]}.", path=path)
-    return tensors, shard.metadata
+    return {known_name(name): tensor for name, tensor in tensors.items()}, shard.metadata
 
 
 def _apply(skeleton: Flux2Transformer, tensors: dict[str, mx.array], metadata: dict[str, str], path: str) -> int:

@@ -18,6 +18,7 @@ TOLERANCE = 1e-4
 OVERRIDES = {
     "klein": {},
     "inpaint": {},
+    "inpaint-base": {"is_distilled": False},
     "base": {"is_distilled": False},
     "kv": {"_class_name": "Flux2KleinKVPipeline"},
 }
@@ -42,7 +43,7 @@ def lora(name: str, scale: float) -> LoraUse:
 
 def difference(model: Model, case: Case) -> float:
     """The largest difference between the model's picture and the reference's, of 0..1."""
-    inpainting = case.pipeline == "inpaint"
+    inpainting = case.pipeline.startswith("inpaint")
     picture = model.generate(
         case.prompt,
         negative_prompt=case.negative,
