@@ -8,12 +8,13 @@ model.generate("a red circle on a white background", seeds=(1,))[0].image.save("
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from mflux_api.version import __version__
+
 if TYPE_CHECKING:
     from mflux_api.engine.messages import Picture, Preview, Step
     from mflux_api.engine.model import Model, generate_image, load_model
     from mflux_api.errors import MfluxError
 
-__version__ = "0.1.0"
 __all__ = ["MfluxError", "Model", "Picture", "Preview", "Step", "__version__", "generate_image", "load_model"]
 
 _HOMES = {

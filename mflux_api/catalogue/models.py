@@ -88,6 +88,15 @@ def locate(model: str | Path, models_dir: Path) -> Located:
     return Located(find(str(model)), path)
 
 
+def is_here(spec: ModelSpec, models_dir: Path) -> bool:
+    """Whether the model's files are on this machine."""
+    try:
+        _folder(spec, models_dir)
+    except ModelNotDownloaded:
+        return False
+    return True
+
+
 def _folder(spec: ModelSpec, models_dir: Path) -> Path:
     for parent in (models_dir, EMBEDDED):
         if (parent / spec.folder).is_dir():

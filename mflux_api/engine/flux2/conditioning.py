@@ -73,8 +73,16 @@ class Conditioning:
         """The prompt's embedding, (1, text_length, states * hidden) in the model's dtype, evaluated."""
         embedding = self.cache.get(prompt)
         if embedding is None:
-            embedding = self._compute(prompt)
+            embedding = self.compute(prompt)
             self.cache.put(prompt, embedding)
+        return embedding
+
+    def compute(self, prompt: str) -> mx.array:
+        """The embedding as `encode` returns it, whether it is remembered or not."""
+        encoder = self.load()
+        with computing_in(self.dtype):
+            embedding = encoder(*self.tokenize(prompt)).astype(self.dtype)
+        mx.eval(embedding)
         return embedding
 
     def tokenize(self, prompt: str) -> tuple[mx.array, mx.array]:
@@ -100,10 +108,3 @@ class Conditioning:
         """Give the text encoder's memory back; the next prompt that is not remembered loads it again."""
         self.encoder = None
         mx.clear_cache()
-
-    def _compute(self, prompt: str) -> mx.array:
-        encoder = self.load()
-        with computing_in(self.dtype):
-            embedding = encoder(*self.tokenize(prompt)).astype(self.dtype)
-        mx.eval(embedding)
-        return embedding
