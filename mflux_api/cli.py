@@ -24,6 +24,8 @@ OK, FAILED, BAD_INPUT, CANCELLED = 0, 1, 2, 130
 WORDS_IN_NAME = 5
 LONGEST_NAME = 40
 
+# After one flag or repeating it.
+SEVERAL: dict[str, Any] = {"action": "extend", "nargs": "+", "default": []}
 # Flags of `generate`: what argparse needs, once.
 GENERATE: dict[str, dict[str, Any]] = {
     "--model": {"default": "flux2-tiny", "metavar": "NAME|FOLDER", "help": "default: %(default)s, the embedded model"},
@@ -36,8 +38,8 @@ GENERATE: dict[str, dict[str, Any]] = {
     "--image": {"type": Path, "metavar": "FILE", "help": "a picture to repaint"},
     "--strength": {"type": float, "metavar": "X", "help": "how much of it: 0 keeps, 1 ignores (default: 0.75)"},
     "--mask": {"type": Path, "metavar": "FILE", "help": "where to repaint it: white is painted, black kept"},
-    "--reference": {"type": Path, "action": "append", "default": [], "metavar": "FILE", "help": "a picture to look at"},
-    "--lora": {"action": "append", "default": [], "metavar": "NAME:SCALE", "help": "an adapter, by name or path"},
+    "--reference": {"type": Path, **SEVERAL, "metavar": "FILE", "help": "pictures to look at, for an edit"},
+    "--lora": {**SEVERAL, "metavar": "NAME:SCALE", "help": "adapters, by name or path"},
     "--quantize": {"type": int, "metavar": "BITS", "help": "weights in 3, 4, 6 or 8 bits"},
     "--precision": {"default": "auto", "metavar": "TYPE", "help": "auto, float32, bfloat16 or float16"},
     "--low-ram": {"action": "store_true", "help": "let go of the text encoder before denoising"},
