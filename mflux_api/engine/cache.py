@@ -68,7 +68,8 @@ class ModelCache:
             layout, precision = plan.layout(), choose(plan.precision)
             size = memory.estimate(layout, plan.bits, precision)
             self._make_room(plan, size)
-            self._models[plan] = (_load(plan, layout, precision), size)
+            with memory.overflow_is_ours():
+                self._models[plan] = (_load(plan, layout, precision), size)
         self._models.move_to_end(plan)
         return self._models[plan][0]
 

@@ -1,6 +1,8 @@
 """Bytes: what this machine has, what MLX holds, what a model will take."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import mlx.core as mx
@@ -9,10 +11,12 @@ import psutil
 from mflux_api.engine.flux2.configs import Layout
 from mflux_api.engine.flux2.files import Shard, Tensor, read_shards, stored_bits
 from mflux_api.engine.precision import Precision, device_name
+from mflux_api.errors import OutOfMemory
 
 GIB = 1024**3
 CACHE_LIMIT = GIB
 BUDGET_SHARE = 0.75
+ALLOCATION = re.compile(r"malloc|[Uu]nable to allocate|Attempting to allocate|Insufficient Memory|out of memory")
 GROUP = 64
 
 
@@ -27,6 +31,20 @@ class MemoryReport:
 
 def report() -> MemoryReport:
     return MemoryReport(mx.get_active_memory(), mx.get_cache_memory(), mx.get_peak_memory())
+
+
+@contextmanager
+def overflow_is_ours() -> Iterator[None]:
+    """Turn MLX's failed allocations into OutOfMemory; its other errors pass."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not ALLOCATION.search(str(error)):
+            raise
+        raise OutOfMemory(
+            "The memory is full. Use a quantized model, low_ram or a smaller picture.",
+            suggestion="Use flux2-klein-4b-mlx-4bit or set low_ram=true",
+        ) from error
 
 
 def limit_cache(limit: int) -> None:

@@ -60,7 +60,7 @@ class Model:
         "name:0.8" or ("name", 0.8). `latents`: initial noise, float32 (seeds, 128, H/16, W/16); in an inpainting the
         latents themselves. `on_event` is called with each Step, Preview and Picture; what it raises stops the painting.
 
-        Raises InvalidRequest, LoraNotFound, LoraInvalid.
+        Raises InvalidRequest, LoraNotFound, LoraInvalid, OutOfMemory.
         """
         request = GenerateRequest(
             prompt=prompt,
@@ -77,7 +77,8 @@ class Model:
             loras=self._resolve(loras),
             latents=None if latents is None else np.asarray(latents, dtype=np.float32),
         )
-        return list(_pictures(self.pipeline.paint(request), on_event))
+        with memory.overflow_is_ours():
+            return list(_pictures(self.pipeline.paint(request), on_event))
 
     def save(self, folder: str | Path) -> None:
         """Write the model as it is, quantized or not, to an empty folder that load_model and mflux can read.
