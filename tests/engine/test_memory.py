@@ -28,7 +28,7 @@ def test_the_budget_leaves_room_for_the_rest() -> None:
     "words",
     [
         "[malloc_or_wait] Unable to allocate 68719476736 bytes.",
-        "[metal::malloc] Attempting to allocate 19327352832 bytes which is greater than the maximum allowed buffer size",
+        "[metal::malloc] Attempting to allocate 19327352832 bytes above the maximum buffer size",
         "[METAL] Command buffer execution failed: Insufficient Memory",
     ],
 )
