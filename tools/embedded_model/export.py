@@ -1,0 +1,100 @@
+"""Write the checkpoint in FLUX.2 klein's diffusers layout, and put it in place file by file, each whole."""
+
+import argparse
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKLFlux2, FlowMatchEulerDiscreteScheduler, Flux2KleinPipeline
+from transformers import Qwen2Tokenizer
+
+from networks import OUT_LAYERS, Painter
+from store import load_part
+from text import MAX_TOKENS, train_tokenizer
+from vae import build_vae
+
+TOKENIZER = "tokenizer"
+
+
+def scheduler() -> FlowMatchEulerDiscreteScheduler:
+    """FLUX.2's schedule."""
+    return FlowMatchEulerDiscreteScheduler(
+        num_train_timesteps=1000,
+        shift=3.0,
+        use_dynamic_shifting=True,
+        base_shift=0.5,
+        max_shift=1.15,
+        base_image_seq_len=256,
+        max_image_seq_len=4096,
+        time_shift_type="exponential",
+    )
+
+
+def tokenizer_of(work: Path) -> Qwen2Tokenizer:
+    """The run's tokenizer, trained when first asked for."""
+    folder = work / TOKENIZER
+    if not folder.exists():
+        train_tokenizer().save_pretrained(folder)
+    return Qwen2Tokenizer.from_pretrained(folder)
+
+
+def load_vae(work: Path) -> AutoencoderKLFlux2:
+    """The trained VAE with its statistics."""
+    vae = build_vae()
+    load_part(work / "vae_final.pt", "model", vae)
+    return vae.eval()
+
+
+def load_painter(work: Path) -> Painter:
+    """The averaged weights of the text encoder and the transformer, random where training has not begun."""
+    painter = Painter()
+    if (work / "painter.pt").exists():
+        load_part(work / "painter.pt", "average", painter)
+    return painter.eval()
+
+
+def write(work: Path, target: Path) -> None:
+    """Build the whole folder aside, then move every file over the old one."""
+    # The statistics scale every latent, so they keep their full precision.
+    painter, vae = load_painter(work).to(torch.bfloat16), load_vae(work).to(torch.bfloat16)
+    vae.bn = load_vae(work).bn
+    with tempfile.TemporaryDirectory(dir=target.parent) as made:
+        folder = Path(made)
+        pipeline = Flux2KleinPipeline(
+            scheduler=scheduler(),
+            vae=vae,
+            text_encoder=painter.text_encoder,
+            tokenizer=tokenizer_of(work),
+            transformer=painter.transformer,
+            is_distilled=True,
+        )
+        pipeline.save_pretrained(folder)
+        shutil.copyfile(work / "latent_rgb.json", folder / "vae" / "latent_rgb.json")
+        _say_more(folder / "model_index.json")
+        _replace(folder, target)
+
+
+def _say_more(index: Path) -> None:
+    """Add what the loader must know beyond diffusers' own fields."""
+    told = json.loads(index.read_text())
+    told |= {"text_encoder_out_layers": list(OUT_LAYERS), "max_sequence_length": MAX_TOKENS}
+    index.write_text(json.dumps(told, indent=2) + "\n")
+
+
+def _replace(folder: Path, target: Path) -> None:
+    for source in sorted(p for p in folder.rglob("*") if p.is_file()):
+        place = target / source.relative_to(folder)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, place.with_name(place.name + ".part"))
+        place.with_name(place.name + ".part").replace(place)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work", type=Path, required=True, help="folder with the stages' checkpoints")
+    parser.add_argument("--target", type=Path, required=True, help="the checkpoint's folder")
+    args = parser.parse_args()
+    args.target.mkdir(parents=True, exist_ok=True)
+    write(args.work, args.target)
