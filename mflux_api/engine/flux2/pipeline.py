@@ -82,10 +82,9 @@ class Pipeline:
         except GeneratorExit as stop:
             # The picture's own frame is kept by the exception in flight, and its latents with it.
             traceback.clear_frames(stop.__traceback__)
-            raise
-        finally:
             del prepared
             mx.clear_cache()
+            raise
 
     def guidance(self, request: GenerateRequest) -> float:
         """The guidance that is really used: distilled models have it built in."""
