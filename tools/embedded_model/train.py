@@ -18,7 +18,7 @@ from edits import edit_batches
 from export import tokenizer_of
 from networks import Painter
 from painter_data import Batch, batches
-from store import load_checkpoint, save_checkpoint
+from store import load_checkpoint, load_part, save_checkpoint
 from text import encode
 
 STEPS = 4
@@ -70,6 +70,8 @@ class Run:
     def __init__(self, work: Path, minutes: float, matrix_rate: float, other_rate: float, compile_blocks: bool) -> None:
         self.work, self.seconds, self.rates = work, minutes * 60, [matrix_rate, other_rate]
         self.painter = Painter()
+        if (work / "start.pt").exists():
+            load_part(work / "start.pt", "model", self.painter)
         self.average = copy.deepcopy(self.painter)
         self.optimizers = optim.build(
             self.painter, matrix_rate, other_rate, lambda name: any(word in name for word in PLAIN)
