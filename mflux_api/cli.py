@@ -1,18 +1,19 @@
 """The command line: arguments to commands, errors to one line and an exit code."""
 
 import argparse
-import itertools
+import json
 import os
 import random
 import re
 import sys
+import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mflux_api.errors import InvalidImage, InvalidRequest, MfluxError
-from mflux_api.version import __version__
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 OK, FAILED, BAD_INPUT, CANCELLED = 0, 1, 2, 130
 WORDS_IN_NAME = 5
 LONGEST_NAME = 40
+OTHER_FORMATS = {".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
 
 # After one flag or repeating it.
 SEVERAL: dict[str, Any] = {"action": "extend", "nargs": "+", "default": []}
@@ -36,7 +38,7 @@ GENERATE: dict[str, dict[str, Any]] = {
     "--guidance": {"type": float, "metavar": "X", "help": "above 1 follows the prompt closer; base models only"},
     "--negative": {"metavar": "TEXT", "help": "what guidance paints away from"},
     "--image": {"type": Path, "metavar": "FILE", "help": "a picture to repaint"},
-    "--strength": {"type": float, "metavar": "X", "help": "how much of it: 0 keeps, 1 ignores (default: 0.75)"},
+    "--strength": {"type": float, "default": 0.75, "metavar": "X", "help": "0 keeps it, 1 ignores it (default: 0.75)"},
     "--mask": {"type": Path, "metavar": "FILE", "help": "where to repaint it: white is painted, black kept"},
     "--reference": {"type": Path, **SEVERAL, "metavar": "FILE", "help": "pictures to look at, for an edit"},
     "--lora": {**SEVERAL, "metavar": "NAME:SCALE", "help": "adapters, by name or path"},
@@ -55,20 +57,31 @@ def main(argv: Sequence[str]) -> int:
     try:
         return command(arguments)
     except MfluxError as error:
-        print(f"error: {error.message}", file=sys.stderr)
-        return BAD_INPUT if isinstance(error, InvalidRequest) else FAILED
+        return _refuse(error, error.message, debug=arguments.debug)
     except KeyboardInterrupt:
         print("Cancelled.", file=sys.stderr)
         return CANCELLED
     except BrokenPipeError:
         # Whoever read our lines has gone; there is nobody left to tell.
         return FAILED
+    except OSError as error:
+        return _refuse(error, f"{error.filename}: {error.strerror}", debug=arguments.debug)
+
+
+def _refuse(error: Exception, message: str, *, debug: bool) -> int:
+    if debug:
+        traceback.print_exception(error)
+    # A path may hold a line break; the message is one line whatever it quotes.
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    return BAD_INPUT if isinstance(error, InvalidRequest) else FAILED
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="mflux_api", description="FLUX.2 on MLX.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    painting = commands.add_parser("generate", help="paint pictures of a prompt")
+    # argparse would write the prompt last, where --reference and --lora take it for one of theirs.
+    usage = "mflux_api generate PROMPT [OPTION ...]"
+    painting = commands.add_parser("generate", help="paint pictures of a prompt", usage=usage)
     painting.add_argument("prompt")
     for flag, options in GENERATE.items():
         painting.add_argument(flag, **options)
@@ -81,10 +94,15 @@ def _parser() -> argparse.ArgumentParser:
     for flag in ("--model", "--quantize", "--models-dir"):
         saving.add_argument(flag, **GENERATE[flag])
     saving.set_defaults(command=save)
-    timing = commands.add_parser("bench", help="time the embedded model on this machine")
+    timing = commands.add_parser("bench", help="time a model on this machine")
+    for flag in ("--model", "--models-dir"):
+        timing.add_argument(flag, **GENERATE[flag])
+    timing.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
     timing.add_argument("--sizes", type=int, nargs="+", default=[256, 512], metavar="N", help="default: 256 512")
     timing.add_argument("--repeats", type=int, default=5, metavar="N", help="default: %(default)s")
     timing.set_defaults(command=bench)
+    for command in commands.choices.values():
+        command.add_argument("--debug", action="store_true", help="show where an error comes from")
     return parser
 
 
@@ -92,6 +110,7 @@ def generate(arguments: argparse.Namespace) -> int:
     """Paint, and print the path of each picture on standard output as soon as it is there."""
     width, height = parse_size(arguments.size)
     seeds = _seeds(arguments.seed, arguments.n)
+    _check_output(arguments.output)
     image, mask, *references = map(_open, [arguments.image, arguments.mask, *arguments.reference])
     model = _load(arguments)
     progress = _Progress(len(seeds))
@@ -146,13 +165,19 @@ def save(arguments: argparse.Namespace) -> int:
 
 
 def bench(arguments: argparse.Namespace) -> int:
-    """Print the bench table."""
+    """Print the bench table, each line when it is known."""
+    if arguments.repeats < 1:
+        raise InvalidRequest(f"--repeats must be 1 or more, not {arguments.repeats}.", field="repeats")
     # mflux draws a bar of its own; tqdm reads this when it is imported.
     os.environ["TQDM_DISABLE"] = "1"
     from mflux_api.engine.bench import run
 
-    for line in run(arguments.sizes, arguments.repeats):
-        print(line, flush=True)
+    figures = []
+    for figure in run(arguments.model, arguments.sizes, arguments.repeats, arguments.models_dir):
+        print(figure, flush=True)
+        figures.append(vars(figure))
+    if arguments.json:
+        arguments.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     return OK
 
 
@@ -173,13 +198,24 @@ def _seeds(first: int | None, count: int) -> list[int]:
     return [start + offset for offset in range(count)]
 
 
+def _check_output(output: Path) -> None:
+    """Say before painting what would fail after it. Raises InvalidRequest."""
+    if output.suffix.lower() in OTHER_FORMATS and not output.is_dir():
+        raise InvalidRequest(f"--output must be a folder or end in .png, not {output}.", field="output")
+    folder = output.parent if output.suffix.lower() == ".png" and not output.is_dir() else output
+    nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        raise InvalidRequest(f"--output: {nearest} is not a folder that can be written to.", field="output")
+
+
 def _open(path: Path | None) -> "Image.Image | None":
     if path is None:
         return None
     from PIL import Image, ImageOps
 
     try:
-        with Image.open(path) as image:
+        # Pillow warns about odd files on standard error, which holds our lines only.
+        with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
             return ImageOps.exif_transpose(image)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         raise InvalidImage(f"{path} is not a picture that can be read.", path=str(path)) from None
@@ -225,16 +261,18 @@ class _Progress:
 
 
 def _store(picture: "Picture", model: "Model", arguments: argparse.Namespace) -> Path:
-    """Write the picture under a name of its own, complete or not at all."""
-    from mflux_api.engine.encode import encode_png
+    """Write the picture under a name of its own, its generation data inside."""
+    from mflux_api.engine.encode import encode_png, generation_text, write_new
 
-    text = {"parameters": _parameters(picture, model, arguments)}
-    path = _free(_target(picture, model, arguments))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(encode_png(picture.image, text))
-    partial.rename(path)
-    return path
+    text = generation_text(
+        picture,
+        prompt=arguments.prompt,
+        negative=arguments.negative or "",
+        model=model.spec.name,
+        bits=model.pipeline.bits,
+        strength=arguments.strength if arguments.image else None,
+    )
+    return write_new(_target(picture, model, arguments), encode_png(picture.image, {"parameters": text}))
 
 
 def _target(picture: "Picture", model: "Model", arguments: argparse.Namespace) -> Path:
@@ -244,32 +282,6 @@ def _target(picture: "Picture", model: "Model", arguments: argparse.Namespace) -
     words = re.findall(r"[a-z0-9]+", arguments.prompt.lower())[:WORDS_IN_NAME]
     name = "-".join(words)[:LONGEST_NAME].strip("-") or "picture"
     return output / f"{model.spec.name}_{name}_seed{picture.seed}.png"
-
-
-def _free(path: Path) -> Path:
-    """The path, or the first of path-2, path-3, ... that nothing has yet."""
-    names = (path if number == 1 else path.with_stem(f"{path.stem}-{number}") for number in itertools.count(1))
-    return next(name for name in names if not name.exists())
-
-
-def _parameters(picture: "Picture", model: "Model", arguments: argparse.Namespace) -> str:
-    """Generation data as the SD-WebUI family writes it, so that its readers know the picture."""
-    facts = {
-        "Steps": picture.steps,
-        "Sampler": "Euler",
-        "CFG scale": f"{picture.guidance:g}",
-        "Seed": picture.seed,
-        "Size": "{}x{}".format(*picture.image.size),
-        "Model": model.spec.name,
-        "Denoising strength": arguments.strength if arguments.image else None,
-        "Quantized": f"{model.pipeline.bits} bits" if model.pipeline.bits else None,
-        "Lora": "; ".join(f"{Path(use.path).stem}:{use.scale:g}" for use in picture.loras) or None,
-        "Version": f"mflux-api {__version__}",
-    }
-    negative = f"Negative prompt: {arguments.negative}\n" if arguments.negative and picture.guidance > 1 else ""
-    return f"{arguments.prompt}\n{negative}" + ", ".join(
-        f"{name}: {value}" for name, value in facts.items() if value is not None
-    )
 
 
 def _tell(picture: "Picture", model: "Model", arguments: argparse.Namespace) -> None:

@@ -1,5 +1,6 @@
 """The command line as it is typed."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from PIL import Image
 
 from mflux_api.cli import main
+from mflux_api.engine.bench import Figure
 from mflux_api.engine.messages import Event, Step
 from mflux_api.engine.model import Model, load_model
 
@@ -128,6 +130,9 @@ REFUSALS = [
     (["--n", "0"], BAD_INPUT, "--n must be 1 or more, not 0."),
     (["--seed", "-1"], BAD_INPUT, "A seed must be an integer from 0 to 2^64-1, not -1."),
     (["--guidance", "nan"], BAD_INPUT, "guidance must be a number from 0 up, not nan."),
+    (["--output", __file__], BAD_INPUT, "test_cli.py is not a folder that can be written to."),
+    (["--output", f"{__file__}/mine.png"], BAD_INPUT, "test_cli.py is not a folder that can be written to."),
+    (["--output", "mine.jpg"], BAD_INPUT, "--output must be a folder or end in .png, not mine.jpg."),
     (["--strength", "2"], BAD_INPUT, "strength must be between 0 (keep) and 1 (ignore), not 2.0."),
     (["--quantize", "5"], BAD_INPUT, "quantize must be one of 3, 4, 6, 8 (bits), not 5."),
     (["--precision", "int8"], BAD_INPUT, "precision must be one of auto, float32, bfloat16, float16, not 'int8'."),
@@ -136,6 +141,7 @@ REFUSALS = [
     (["--lora", "nothing:1"], FAILED, "There is no LoRA 'nothing'"),
     (["--lora", "x:99"], BAD_INPUT, "A LoRA scale must be between -10 and 10, not '99'."),
     (["--model", "flux3"], FAILED, "Model 'flux3' not found: neither a known name nor a folder."),
+    (["--model", "/no\nwhere"], FAILED, "There is no model folder at /no where."),
     (["--model", "/nowhere/model"], FAILED, "There is no model folder at /nowhere/model."),
 ]
 
@@ -164,6 +170,68 @@ def test_ctrl_c_leaves_nothing_half_done(
     assert generate(tmp_path) == 130
     assert capsys.readouterr().err == "Cancelled.\n"
     assert not (tmp_path / "out").exists()
+
+
+def test_ctrl_c_while_writing_leaves_neither_half_a_file_nor_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(_self: Path, _target: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", interrupt)
+    assert generate(tmp_path) == 130
+    assert made(tmp_path) == []
+
+
+def test_a_full_disk_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: Path, _data: bytes) -> int:
+        raise OSError(28, "No space left on device", str(self))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    assert generate(tmp_path, "--seed", "7") == 1
+    assert capsys.readouterr().err.endswith("_seed7.png.partial: No space left on device\n")
+    assert made(tmp_path) == []
+
+
+def test_debug_shows_where_an_error_comes_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert generate(tmp_path, "--steps", "0", "--debug") == 2
+    err = capsys.readouterr().err
+    assert err.startswith("Traceback")
+    assert err.endswith("error: steps must be 1 or more, not 0.\n")
+
+
+def test_a_repainted_picture_carries_the_strength_it_was_painted_with(tmp_path: Path, picture: str) -> None:
+    generate(tmp_path, "--image", picture, "--seed", "7")
+    with Image.open(tmp_path / "out" / "flux2-tiny_a-red-circle_seed7.png") as image:
+        assert "Denoising strength: 0.75" in image.info["parameters"]
+
+
+def test_what_pillow_thinks_of_a_file_stays_inside(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "cut.tif"
+    Image.new("RGB", (64, 64)).save(path)
+    path.write_bytes(path.read_bytes()[:20])
+    assert generate(tmp_path, "--image", str(path)) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_the_bench_wants_a_number_of_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "--repeats", "0"]) == 2
+    assert capsys.readouterr().err == "error: --repeats must be 1 or more, not 0.\n"
+
+
+def test_the_bench_prints_and_writes_its_figures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figure = Figure("load", 12.0, "ms")
+    monkeypatch.setattr("mflux_api.engine.bench.run", lambda *_: iter([figure]))
+    # The command sets it for good; this puts it back.
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+    target = tmp_path / "figures.json"
+    assert main(["bench", "--json", str(target)]) == 0
+    assert capsys.readouterr().out == f"{figure}\n"
+    assert json.loads(target.read_text()) == [{"name": "load", "value": 12.0, "unit": "ms", "note": ""}]
 
 
 def test_models_are_listed_with_which_are_here(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""Times of the embedded model on this machine: stages, caches, PNG, and mflux's own pipeline on the same weights."""
+"""Times of a model on this machine: stages, caches, PNG, and mflux's own pipeline on the same weights."""
 
 import io
 import os
@@ -8,6 +8,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
@@ -35,32 +37,46 @@ MEBIBYTE = 1024**2
 SAME_PICTURE = 2
 
 
-def run(sizes: Sequence[int], repeats: int) -> Iterator[str]:
-    """The lines of the table. Every figure is a median of `repeats` runs after one that is thrown away."""
-    busy = os.getloadavg()[0]
-    yield f"{device_name()}, {os.cpu_count()} cores, load {busy:.1f}; flux2-tiny, {STEPS} steps, medians of {repeats}"
-    yield _line("import", _import_seconds())
-    load = _median(lambda: load_model("flux2-tiny"), repeats)
-    model = load_model("flux2-tiny")
-    yield _line("load", load)
+@dataclass(frozen=True)
+class Figure:
+    """A line of the table. `value` is None where there is nothing to compare."""
+
+    name: str
+    value: float | None
+    unit: str
+    note: str = ""
+
+    def __str__(self) -> str:
+        value = "-" if self.value is None else f"{self.value:.1f}"
+        return f"{self.name:34} {value:>9} {self.unit:3}   {self.note}".rstrip()
+
+
+def run(name: str, sizes: Sequence[int], repeats: int, models_dir: Path) -> Iterator[Figure]:
+    """The lines of the table: medians of `repeats` runs after one that is thrown away."""
+    note = f"on {device_name()} of {os.cpu_count()} cores; {name}, {STEPS} steps, medians of {repeats}"
+    yield Figure("machine's load", os.getloadavg()[0], "", note)
+    yield _time("import", _import_seconds())
+    yield _time("load", _median(lambda: load_model(name, models_dir=models_dir), repeats))
+    model = load_model(name, models_dir=models_dir)
     yield from _prompts(model, repeats)
     for size in sizes:
         yield from _painting(model, size, repeats)
+    # Before mflux paints: what follows is no longer ours alone.
+    yield Figure("process (RSS)", psutil.Process().memory_info().rss / MEBIBYTE, "MiB")
+    for size in sizes:
         yield from _against_mflux(model, size, repeats)
-    yield f"{'peak of MLX':34} {mx.get_peak_memory() / MEBIBYTE:9.0f} MiB"
-    yield f"{'process (RSS)':34} {psutil.Process().memory_info().rss / MEBIBYTE:9.0f} MiB"
 
 
-def _prompts(model: Model, repeats: int) -> Iterator[str]:
+def _prompts(model: Model, repeats: int) -> Iterator[Figure]:
     conditioning = model.pipeline.conditioning
     miss = _median(lambda: conditioning.compute(PROMPT), repeats)
     conditioning.encode(PROMPT)
     hit = _median(lambda: conditioning.encode(PROMPT), repeats)
-    yield _line("prompt, not remembered", miss)
-    yield _line("prompt, remembered", hit)
+    yield _time("prompt, not remembered", miss)
+    yield _time("prompt, remembered", hit)
 
 
-def _painting(model: Model, size: int, repeats: int) -> Iterator[str]:
+def _painting(model: Model, size: int, repeats: int) -> Iterator[Figure]:
     steps: list[float] = []
     pictures: list[Picture] = []
 
@@ -68,17 +84,19 @@ def _painting(model: Model, size: int, repeats: int) -> Iterator[str]:
         on_event = lambda event: steps.append(event.seconds) if isinstance(event, Step) else None  # noqa: E731
         pictures.extend(_paint(model, size, on_event))
 
+    mx.reset_peak_memory()
     total = _median(paint, repeats)
     image = pictures[-1].image
     ours = _median(lambda: encode_png(image, {}), repeats)
     pillow = _median(lambda: image.save(io.BytesIO(), "PNG"), repeats)
-    yield _line(f"{size}: a step", statistics.median(steps[STEPS:]))
-    yield _line(f"{size}: decode", statistics.median(picture.timings["decoding"] for picture in pictures[1:]))
-    yield _line(f"{size}: PNG", ours, f"{ours / pillow:.2f} of Pillow's {pillow * 1000:.1f} ms")
-    yield _line(f"{size}: picture", total)
+    yield _time(f"{size}: a step", statistics.median(steps[STEPS:]))
+    yield _time(f"{size}: decode", statistics.median(picture.timings["decoding"] for picture in pictures[1:]))
+    yield _time(f"{size}: PNG", ours, f"{ours / pillow:.2f} of Pillow's {pillow * 1000:.1f} ms")
+    yield _time(f"{size}: picture", total)
+    yield Figure(f"{size}: peak of MLX", mx.get_peak_memory() / MEBIBYTE, "MiB")
 
 
-def _against_mflux(model: Model, size: int, repeats: int) -> Iterator[str]:
+def _against_mflux(model: Model, size: int, repeats: int) -> Iterator[Figure]:
     theirs = BareMflux(model.pipeline)
     arms: dict[str, Callable[[], Image.Image]] = {
         "ours": lambda: _paint(model, size, None)[0].image,
@@ -89,11 +107,11 @@ def _against_mflux(model: Model, size: int, repeats: int) -> Iterator[str]:
         arms["mflux"] = lambda: theirs.paint(size, compiled=True)
     images = [np.asarray(arm(), np.int16) for arm in arms.values()]
     if max(np.abs(images[0] - image).max() for image in images) > SAME_PICTURE:
-        yield f"{size}: mflux paints another picture, so its time is not compared"
+        yield Figure(f"{size}: mflux", None, "", "it paints another picture, so its time is not compared")
         return
     seconds = _interleaved(arms, repeats)
     for name in list(arms)[1:]:
-        yield _line(f"{size}: {name}", seconds[name], f"ours takes {seconds['ours'] / seconds[name]:.2f} of it")
+        yield _time(f"{size}: {name}", seconds[name], f"ours takes {seconds['ours'] / seconds[name]:.2f} of it")
 
 
 class BareMflux(Flux2Klein):  # type: ignore[misc]
@@ -137,9 +155,9 @@ def _paint(model: Model, size: int, on_event: Callable[[Any], None] | None) -> l
 
 
 def _interleaved(arms: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
-    """Medians of arms run there and back (ABC CBA ...), so that a machine that slows down slows all of them."""
+    """Medians of arms run there and back (ABC CBA, always in pairs): a machine that slows down slows all of them."""
     seconds: dict[str, list[float]] = {name: [] for name in arms}
-    for turn in range(repeats):
+    for turn in range(repeats + repeats % 2):
         for name in list(arms)[:: 1 if turn % 2 == 0 else -1]:
             seconds[name].append(_seconds(arms[name]))
     return {name: statistics.median(values) for name, values in seconds.items()}
@@ -161,5 +179,5 @@ def _import_seconds() -> float:
     return float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
 
 
-def _line(name: str, seconds: float, note: str = "") -> str:
-    return f"{name:34} {seconds * 1000:9.1f} ms   {note}".rstrip()
+def _time(name: str, seconds: float, note: str = "") -> Figure:
+    return Figure(name, seconds * 1000, "ms", note)

@@ -1,12 +1,17 @@
-"""Pictures to PNG bytes, fast, with text inside."""
+"""Pictures to PNG bytes, fast, with text inside, and those to files of their own."""
 
+import itertools
 import struct
 import zlib
 from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePath
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+from mflux_api.engine.messages import Picture
+from mflux_api.version import __version__
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 EIGHT_BITS, TRUECOLOUR = 8, 2
@@ -26,6 +31,59 @@ def encode_png(image: Image.Image, text: Mapping[str, str]) -> bytes:
     data = zlib.compress(_filtered(pixels).tobytes(), LEVEL)
     chunks = [(b"IHDR", header), *_text_chunks(text), (b"IDAT", data), (b"IEND", b"")]
     return SIGNATURE + b"".join(_chunk(kind, content) for kind, content in chunks)
+
+
+def generation_text(
+    picture: Picture, *, prompt: str, negative: str, model: str, bits: int | None, strength: float | None
+) -> str:
+    """Generation data as the SD-WebUI family writes it, so that its readers know the picture. Names, never paths.
+
+    `strength` is None where no picture was repainted, `bits` where nothing is quantized.
+    """
+    facts = {
+        "Steps": picture.steps,
+        "Sampler": "Euler",
+        "CFG scale": f"{picture.guidance:g}",
+        "Seed": picture.seed,
+        "Size": "{}x{}".format(*picture.image.size),
+        "Model": model,
+        "Denoising strength": strength,
+        "Quantized": f"{bits} bits" if bits else None,
+        "Lora": "; ".join(f"{PurePath(use.path).stem}:{use.scale:g}" for use in picture.loras) or None,
+        "Version": f"mflux-api {__version__}",
+    }
+    against = f"Negative prompt: {negative}\n" if negative and picture.guidance > 1 else ""
+    return f"{prompt}\n{against}" + ", ".join(f"{name}: {value}" for name, value in facts.items() if value is not None)
+
+
+def write_new(path: Path, data: bytes) -> Path:
+    """Write a file at the path or, where there is one, at path-2, path-3, ...: all of it or nothing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    claimed = next(filter(_claim, _names(path)))
+    partial = claimed.with_name(f".{claimed.name}.partial")
+    try:
+        partial.write_bytes(data)
+        partial.replace(claimed)
+    except BaseException:
+        # Ctrl-C and a full disk as well: neither half a file nor the empty one that holds its name.
+        partial.unlink(missing_ok=True)
+        claimed.unlink(missing_ok=True)
+        raise
+    return claimed
+
+
+def _names(path: Path) -> Iterator[Path]:
+    yield path
+    yield from (path.with_stem(f"{path.stem}-{number}") for number in itertools.count(2))
+
+
+def _claim(path: Path) -> bool:
+    """Make an empty file, unless there is one. Asking first would leave another run time to take the name."""
+    try:
+        path.touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
 
 
 def _filtered(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
