@@ -4,6 +4,7 @@ import itertools
 import struct
 import zlib
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path, PurePath
 
 import numpy as np
@@ -61,14 +62,13 @@ def write_new(path: Path, data: bytes) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     claimed = next(filter(_claim, _names(path)))
     partial = claimed.with_name(f".{claimed.name}.partial")
-    try:
+    with ExitStack() as undo:
+        # On Ctrl-C and a full disk as well: neither half a file nor the empty one that holds its name.
+        undo.callback(claimed.unlink, missing_ok=True)
+        undo.callback(partial.unlink, missing_ok=True)
         partial.write_bytes(data)
         partial.replace(claimed)
-    except BaseException:
-        # Ctrl-C and a full disk as well: neither half a file nor the empty one that holds its name.
-        partial.unlink(missing_ok=True)
-        claimed.unlink(missing_ok=True)
-        raise
+        undo.pop_all()
     return claimed
 
 
