@@ -1,6 +1,6 @@
 # Bare `make` lists the targets. Each sets up .venv by itself, and again only when the lock changed.
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint format bench lock clean venv
+.PHONY: help run demo test crash check lint format bench lock clean venv
 
 PY := .venv/bin/python
 PROMPT ?= a beautiful sunset over mountains
@@ -9,11 +9,17 @@ export PYTHON
 help:  ## list the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)$$/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
 
+run: venv  ## start the server (ARGS="--port 8080")
+	@$(PY) api_main.py $(ARGS)
+
 demo: venv  ## paint "a beautiful sunset over mountains" with the embedded model into output/
 	@$(PY) -m mflux_api generate "$(PROMPT)" --output output
 
 test: venv  ## run the tests (PYTEST_ARGS="-k lora" for some of them)
 	@$(PY) -m pytest $(PYTEST_ARGS)
+
+crash: venv  ## kill the server and its engine 50 times while jobs run, and account for every job
+	@$(PY) -m tests.server.crash --kills 50
 
 check: lint test  ## everything: lint, then the tests
 
@@ -27,8 +33,9 @@ format: venv  ## let ruff put the code in order
 	@$(PY) -m ruff check --fix
 	@$(PY) -m ruff format
 
-bench: venv  ## time loading, steps, decoding and PNG with the embedded model
+bench: venv  ## time the engine, then what the server costs beside it, with the embedded model
 	@$(PY) -m mflux_api bench
+	@$(PY) -m mflux_api bench --server
 
 lock:  ## write the locks again with uv (ARGS=--upgrade takes newer versions)
 	@python3 tools/lock.py $(ARGS)

@@ -1,5 +1,6 @@
 """Every failure once: a stable code, the HTTP status a dialect answers with, a message fit for a client."""
 
+from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
 
@@ -18,6 +19,18 @@ class MfluxError(Exception):
         self.details = details
 
 
+def from_code(code: str, message: str, details: Mapping[str, object]) -> MfluxError:
+    """The error of this code again, on the other side of a process boundary."""
+    kinds = {kind.code: kind for kind in _descendants(MfluxError)}
+    return kinds.get(code, MfluxError)(message, **details)
+
+
+def _descendants(kind: type[MfluxError]) -> Iterator[type[MfluxError]]:
+    for child in kind.__subclasses__():
+        yield child
+        yield from _descendants(child)
+
+
 # What was asked
 
 
@@ -31,6 +44,129 @@ class InvalidImage(InvalidRequest):
     """A source, mask or reference picture cannot be read or is too small to use."""
 
     code, status = "INVALID_IMAGE", 400
+
+
+# Jobs
+
+
+class JobNotFound(MfluxError):
+    """No job has this id; finished ones are deleted after a while."""
+
+    code, status = "JOB_NOT_FOUND", 404
+
+
+class PictureNotFound(MfluxError):
+    """The job has no picture of this number, or its file was deleted."""
+
+    code, status = "PICTURE_NOT_FOUND", 404
+
+
+class JobConflict(MfluxError):
+    """The job's state, or an earlier request with the same Idempotency-Key, forbids this."""
+
+    code, status = "CONFLICT", 409
+
+
+class JobCancelled(MfluxError):
+    """Somebody cancelled the job that was waited for."""
+
+    code, status = "CANCELLED", 409
+
+
+class QueueFull(MfluxError):
+    """As many jobs wait as may wait."""
+
+    code, status = "QUEUE_FULL", 503
+
+
+class ShuttingDown(MfluxError):
+    """The server is stopping and takes no more jobs."""
+
+    code, status = "SHUTTING_DOWN", 503
+
+
+class StorageFailed(MfluxError):
+    """The job database or a picture could not be written: the disk is full or broken."""
+
+    code, status = "DISK_FULL", 507
+
+
+# The engine process
+
+
+class GenerationFailed(MfluxError):
+    """The engine met an error that is not the request's fault. The log has it."""
+
+    code, status = "GENERATION_FAILED", 500
+
+
+class EngineDied(MfluxError):
+    """The engine process ended while it was working."""
+
+    code, status = "ENGINE_DIED", 500
+
+
+class EngineStuck(EngineDied):
+    """The engine process said nothing for too long and was ended."""
+
+    code, status = "ENGINE_TIMEOUT", 500
+
+
+# HTTP
+
+
+class NoSuchRoute(MfluxError):
+    """There is nothing at this path."""
+
+    code, status = "NOT_FOUND", 404
+
+
+class MethodNotAllowed(MfluxError):
+    """The path exists, with another method."""
+
+    code, status = "METHOD_NOT_ALLOWED", 405
+
+
+class BodyTooLarge(MfluxError):
+    """The request's body is larger than the server takes."""
+
+    code, status = "PAYLOAD_TOO_LARGE", 413
+
+
+class BodyTooSlow(MfluxError):
+    """The request's body did not arrive in time."""
+
+    code, status = "REQUEST_TIMEOUT", 408
+
+
+class UnsupportedMedia(MfluxError):
+    """The body is of a kind that this endpoint does not read."""
+
+    code, status = "UNSUPPORTED_MEDIA_TYPE", 415
+
+
+class Unauthorized(MfluxError):
+    """An API key is needed, or the one given is not known."""
+
+    code, status = "UNAUTHORIZED", 401
+
+
+class HostRefused(MfluxError):
+    """The Host header names a host that this server does not answer for."""
+
+    code, status = "HOST_REFUSED", 403
+
+
+class OriginRefused(MfluxError):
+    """A web page of an origin that may not use this server asked for a change."""
+
+    code, status = "ORIGIN_REFUSED", 403
+
+
+class RateLimited(MfluxError):
+    """Too many requests from this key or address."""
+
+    code, status = "RATE_LIMITED", 429
 
 
 # Models
@@ -85,3 +221,31 @@ class LoraInvalid(MfluxError):
     """The file is not an adapter that this model can carry."""
 
     code, status = "LORA_INVALID", 400
+
+
+# Settings
+
+
+class InvalidSetting(InvalidRequest):
+    """A setting is unknown or has a value it cannot have, or the file it comes from cannot be read."""
+
+    code, status = "INVALID_SETTING", 400
+
+
+# Downloads
+
+
+class DownloadFailed(MfluxError):
+    """A model's files could not be fetched; the next attempt goes on where this one stopped."""
+
+    code, status = "MODEL_DOWNLOAD_FAILED", 503
+
+
+class ModelGated(MfluxError):
+    """The model's licence must be accepted first, or the token proves nothing."""
+
+    code, status = "MODEL_GATED", 403
+
+
+class DiskFull(StorageFailed):
+    """There is no room for the model's files."""

@@ -22,6 +22,15 @@ class LoraUse:
     scale: float
 
 
+@dataclass(frozen=True)
+class Upload:
+    """A picture as it came, checked by its header only. Sizes in pixels."""
+
+    data: bytes
+    width: int
+    height: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class GenerateRequest:
     """What to paint.

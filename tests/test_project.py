@@ -86,11 +86,11 @@ def test_every_direct_dependency_is_justified(requirement: str) -> None:
 
 def test_bare_make_lists_every_target() -> None:
     shown = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    targets = {"demo", "test", "check", "lint", "format", "bench", "lock", "clean"}
+    targets = {"run", "demo", "test", "crash", "check", "lint", "format", "bench", "lock", "clean"}
     assert {target for target in targets if f"make {target} " not in shown} == set()
 
 
-@pytest.mark.parametrize("command", ["make demo", "make test"])
+@pytest.mark.parametrize("command", ["make run", "make demo", "make test"])
 def test_the_readme_names_the_newcomers_commands(command: str) -> None:
     assert command in (ROOT / "README.md").read_text()
 

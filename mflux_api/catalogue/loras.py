@@ -1,12 +1,16 @@
 """Adapters by name or path, kept inside the folders they may come from."""
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from contextlib import suppress
+from pathlib import Path, PurePath
 
 from mflux_api.errors import InvalidRequest, LoraInvalid, LoraNotFound
 from mflux_api.request import LoraUse
 
 SUFFIX = ".safetensors"
+# In bytes, what every file system takes together with the suffix.
+LONGEST_NAME = 240
+SHOWN = 100
 LoraChoice = LoraUse | str | Path | tuple[str | Path, float]
 
 
@@ -36,6 +40,20 @@ def resolve(choice: LoraChoice, folders: Sequence[Path], *, anywhere: bool) -> L
             return LoraUse(path=str(_checked(path, folders, anywhere=anywhere)), scale=scale)
     places = ", ".join(map(str, folders)) or "no folder"
     raise LoraNotFound(f"There is no LoRA '{name}' (looked in {places}).", lora=name)
+
+
+def named(choice: tuple[str, float], folder: Path) -> LoraUse:
+    """The adapter a client names: a file inside the folder. What is outside is not even looked for.
+
+    Raises LoraNotFound, and InvalidRequest for a scale out of range.
+    """
+    name = choice[0]
+    given = PurePath(name)
+    outside = given.is_absolute() or ".." in given.parts or name.startswith("~")
+    if not outside and len(name.encode()) <= LONGEST_NAME:
+        with suppress(LoraNotFound, LoraInvalid):
+            return resolve(choice, [folder], anywhere=False)
+    raise LoraNotFound(f"There is no LoRA '{name[:SHOWN]}'. GET /api/v1/loras lists them.", lora=name[:SHOWN])
 
 
 def _candidates(name: str, folders: Sequence[Path], *, anywhere: bool) -> Iterator[Path]:

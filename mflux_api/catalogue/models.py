@@ -1,7 +1,10 @@
 """The model registry: names to checkpoint folders."""
 
+import contextlib
 import difflib
 import functools
+import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,11 +14,16 @@ import yaml
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-from mflux_api.errors import ModelNotDownloaded, ModelNotFound
+from mflux_api.errors import ModelNotDownloaded, ModelNotFound, ModelUnsupported
 
 PROJECT = Path(__file__).resolve().parents[2]
 REGISTRY = PROJECT / "configs" / "models.yaml"
 EMBEDDED = PROJECT / "models"
+PARTS = ("transformer", "text_encoder", "vae")
+# A dot in front would list half downloads, and ".." with them.
+FOLDER_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
+LONGEST_NAME = 100
+FLUX1 = re.compile(r"flux[._ -]?1(?!\d).*|(flux-)?(schnell|dev|krea|kontext|fill|redux)(-.*)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +44,10 @@ class ModelSpec:
     steps: int = 4
     guidance: float = 1.0
     side: int = 1024
+    size_gb: float | None = None
+    licence: str = ""
+    gated: bool = False
+    unavailable: str = ""
 
 
 @dataclass(frozen=True)
@@ -64,28 +76,86 @@ def find(name: str) -> ModelSpec:
     """The registry's entry for a name, in any case. Raises ModelNotFound with the nearest names."""
     spec = registry().get(name.lower())
     if spec is None:
-        near = difflib.get_close_matches(name.lower(), registry(), n=3)
-        hint = f"Did you mean {' or '.join(near)}?" if near else "`python -m mflux_api models` lists the names."
-        raise ModelNotFound(
-            f"Model '{name}' not found: neither a known name nor a folder. {hint}", model=name, suggestions=near
-        )
+        raise _not_found(name)
     return spec
+
+
+def _not_found(name: str) -> ModelNotFound:
+    shown = name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
+    names = [spec.name for spec in registry().values() if spec.quantize is None]
+    if FLUX1.fullmatch(name):
+        message = f"Model '{shown}' not found. Flux1 models removed. Use flux2-klein-4b or flux2-klein-9b"
+        return ModelNotFound(message, model=shown, available_models=names)
+    near = difflib.get_close_matches(shown.lower(), registry(), n=3)
+    hint = f"Did you mean {' or '.join(near)}?" if near else "`python -m mflux_api models` lists the names."
+    message = f"Model '{shown}' not found: neither a known name nor a folder. {hint}"
+    return ModelNotFound(message, model=shown, suggestions=near, available_models=names)
 
 
 def locate(model: str | Path, models_dir: Path) -> Located:
     """The folder of a model given by name or by path. A name in the registry wins over a folder of that name.
 
-    Raises ModelNotFound for an unknown name or a missing folder, ModelNotDownloaded for a known model without files.
+    Raises ModelNotFound for an unknown name or a missing folder, ModelNotDownloaded for a known model without files,
+    ModelUnsupported for one that this version cannot run.
     """
     if isinstance(model, str) and model.lower() in registry():
-        spec = registry()[model.lower()]
-        return Located(spec, _folder(spec, models_dir))
+        return _located(registry()[model.lower()], models_dir)
     path = Path(model).expanduser()
     if path.is_dir():
         return Located(ModelSpec(name=path.resolve().name), path)
     if isinstance(model, Path) or path.parent != Path():
         raise ModelNotFound(f"There is no model folder at {path}.", path=str(path))
-    return Located(find(str(model)), path)
+    return _located(find(str(model)), models_dir)
+
+
+def known(name: str, models_dir: Path) -> Located:
+    """A model named by a client: of the registry or a folder in `models_dir`, never a path. Raises as `locate`."""
+    if name.lower() in registry():
+        return _located(registry()[name.lower()], models_dir)
+    if len(name) <= LONGEST_NAME and _is_model_folder(name, models_dir):
+        return Located(_folder_spec(name), models_dir / name)
+    raise _not_found(name)
+
+
+def folders(models_dir: Path) -> Iterator[ModelSpec]:
+    """The checkpoints in `models_dir` that the registry does not know; each is a model with its folder's name."""
+    if models_dir.is_dir():
+        for folder in sorted(models_dir.iterdir()):
+            if _is_model_folder(folder.name, models_dir):
+                yield _folder_spec(folder.name)
+
+
+def _folder_spec(name: str) -> ModelSpec:
+    return ModelSpec(name=name, folder=name, description="A folder of your own")
+
+
+def _is_model_folder(name: str, models_dir: Path) -> bool:
+    # The name comes first: no path that a client made up reaches the file system.
+    return (
+        FOLDER_NAME.fullmatch(name) is not None
+        and name.lower() not in _taken()
+        and (models_dir / name).resolve().is_relative_to(models_dir.resolve())
+        and _is_checkpoint(models_dir / name)
+    )
+
+
+@functools.cache
+def _taken() -> frozenset[str]:
+    return frozenset(name for spec in registry().values() for name in (spec.name, spec.folder.lower()))
+
+
+def _is_checkpoint(folder: Path) -> bool:
+    """Whether it looks like FLUX.2 klein as diffusers or mflux write it; other pipelines have the same folders."""
+    return all(any((folder / part).glob("*.safetensors")) for part in PARTS) and _pipeline(folder).startswith("Flux2")
+
+
+def _pipeline(folder: Path) -> str:
+    try:
+        return str(json.loads((folder / "model_index.json").read_text(encoding="utf-8"))["_class_name"])
+    except FileNotFoundError:
+        return "Flux2"  # mflux writes no index
+    except (OSError, ValueError, LookupError, TypeError):
+        return ""
 
 
 def is_here(spec: ModelSpec, models_dir: Path) -> bool:
@@ -95,6 +165,24 @@ def is_here(spec: ModelSpec, models_dir: Path) -> bool:
     except ModelNotDownloaded:
         return False
     return True
+
+
+def disk_bytes(folder: Path) -> int:
+    """What a model takes on disk, links to the Hugging Face cache followed, each file once."""
+    sizes: dict[tuple[int, int], int] = {}
+    for path in folder.rglob("*"):
+        # A file may be gone since it was listed.
+        with contextlib.suppress(OSError):
+            if path.is_file():
+                stat = path.stat()
+                sizes[stat.st_dev, stat.st_ino] = stat.st_size
+    return sum(sizes.values())
+
+
+def _located(spec: ModelSpec, models_dir: Path) -> Located:
+    if spec.unavailable:
+        raise ModelUnsupported(spec.unavailable, model=spec.name)
+    return Located(spec, _folder(spec, models_dir))
 
 
 def _folder(spec: ModelSpec, models_dir: Path) -> Path:

@@ -8,6 +8,7 @@ from pathlib import Path
 import mlx.core as mx
 
 from mflux_api.engine import memory
+from mflux_api.engine.estimate import model_bytes
 from mflux_api.engine.flux2.configs import Layout, overridden, read_layout
 from mflux_api.engine.flux2.loading import Loader
 from mflux_api.engine.flux2.pipeline import Pipeline
@@ -66,7 +67,7 @@ class ModelCache:
         if plan not in self._models:
             check_bits(plan.bits)
             layout, precision = plan.layout(), choose(plan.precision)
-            size = memory.estimate(layout, plan.bits, precision)
+            size = model_bytes(layout, plan.bits, precision.dtype.size)
             self._make_room(plan, size)
             with memory.overflow_is_ours():
                 self._models[plan] = (_load(plan, layout, precision), size)

@@ -1,11 +1,15 @@
-"""What painting yields, in plain Python: steps, previews and finished pictures. No MLX here."""
+"""What painting yields, and what the two processes say to each other, in plain Python. No MLX here."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+from mflux_api.catalogue.models import Located
+from mflux_api.request import GenerateRequest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,3 +62,125 @@ class Picture:
 
 
 Event: TypeAlias = Step | Preview | Picture
+
+
+# Between the server's process and the engine's: what is asked
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """How the engine process is to work. `budget`: bytes for models, None for the default.
+    `largest_image`: pixels of the largest picture it opens."""
+
+    budget: int | None
+    precision: str
+    embedding_cache: int
+    largest_image: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Paint:
+    """`request` has no pictures: the engine reads them from files."""
+
+    model: Located
+    low_ram: bool
+    request: GenerateRequest
+    source: Path | None = None
+    mask: Path | None = None
+    references: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
+class Load:
+    model: Located
+    low_ram: bool
+
+
+@dataclass(frozen=True)
+class Unload:
+    """Let go of a model, by its name."""
+
+    model: str
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Stop the painting that is going on, after its step."""
+
+
+Command: TypeAlias = Paint | Load | Unload
+
+
+# And what is answered
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ready:
+    """The engine process works. `width`: bytes a number takes in what it computes with; `budget`: bytes for models."""
+
+    device: str
+    chip: str
+    mlx: str
+    width: int
+    budget: int
+
+
+@dataclass(frozen=True)
+class Loading:
+    model: str
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """A preview as PNG."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """A picture as PNG. `text`: the generation data inside it."""
+
+    data: bytes
+    text: str
+    seed: int
+    width: int
+    height: int
+    guidance: float
+    timings: dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """Bytes MLX uses, keeps for reuse, and has used at most; the names of the models it holds."""
+
+    active: int
+    cached: int
+    peak: int
+    loaded: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Done:
+    """The command is carried out; `stopped`: as far as it was wanted."""
+
+    stopped: bool = False
+
+
+@dataclass(frozen=True)
+class Refused:
+    """An error of ours, to be raised again on the other side."""
+
+    code: str
+    message: str
+    details: dict[str, object]
+
+
+@dataclass(frozen=True)
+class Crashed:
+    """An error that nobody foresaw. `trace` is for the log only."""
+
+    trace: str
+
+
+Reply: TypeAlias = Ready | Loading | Step | Thumbnail | Finished | Memory | Done | Refused | Crashed

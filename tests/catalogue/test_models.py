@@ -1,9 +1,54 @@
+import json
+import shutil
 from pathlib import Path
 
 import pytest
 
-from mflux_api.catalogue.models import EMBEDDED, locate, registry
-from mflux_api.errors import ModelNotDownloaded, ModelNotFound
+from mflux_api.catalogue.models import EMBEDDED, disk_bytes, find, folders, is_here, known, locate, registry
+from mflux_api.errors import ModelNotDownloaded, ModelNotFound, ModelUnsupported
+
+SIZES = ["4b", "9b", "base-4b", "base-9b"]
+DOCUMENTED = [
+    *(f"flux2-klein-{size}" for size in SIZES),
+    *(f"flux2-klein-{size}-{bits}-bit" for size in SIZES for bits in (3, 4, 6, 8)),
+    *(f"flux2-klein-{size}-mlx-{bits}bit" for size in ("4b", "9b", "base-4b") for bits in (4, 8)),
+    *("flux2-dev", "flux2-dev-4-bit", "flux2-dev-8-bit", "seedvr2"),
+]
+
+FLUX1_NAMES = [
+    *("schnell", "Schnell", "dev", "flux1-dev", "flux1-schnell", "flux.1-schnell", "FLUX.1-schnell"),
+    *("flux-1-dev", "flux-dev", "krea-dev", "dev-krea", "dev-kontext", "schnell-4-bit"),
+]
+# {} is the models folder, which is also the working directory.
+NO_NAMES = [
+    *(
+        "",
+        ".",
+        "..",
+        "~",
+        "./my.Model_1",
+        "my.Model_1/",
+        "my.Model_1/transformer",
+        "../models/my.Model_1",
+        "{}/my.Model_1",
+    ),
+    *("my.Model_1\\", "my.Model_1\0", "my.Model_1\n", "\0", "my.Model_1?"),
+]
+
+
+@pytest.fixture
+def models_dir(tmp_path: Path) -> Path:
+    """A folder of models with one that the registry does not know."""
+    models_dir = tmp_path / "models"
+    make_checkpoint(models_dir / "my.Model_1")
+    return models_dir
+
+
+def make_checkpoint(folder: Path) -> Path:
+    for part in ("transformer", "text_encoder", "vae"):
+        (folder / part).mkdir(parents=True)
+        (folder / part / "0.safetensors").write_bytes(b"weights")
+    return folder
 
 
 def test_the_embedded_model_is_found_from_anywhere(tmp_path: Path) -> None:
@@ -62,3 +107,166 @@ def test_a_known_model_without_files_says_how_to_get_them(tmp_path: Path, monkey
         locate("flux2-klein-9b", tmp_path)
     assert caught.value.code == "MODEL_NOT_DOWNLOADED"
     assert "hf download black-forest-labs/FLUX.2-klein-9B --local-dir" in caught.value.message
+
+
+# The document's table
+
+
+@pytest.mark.parametrize("name", DOCUMENTED)
+def test_every_documented_name_is_known(name: str) -> None:
+    spec = find(name)
+    assert spec.repository
+    assert spec.licence in ("Apache-2.0", "FLUX Non-Commercial")
+
+
+@pytest.mark.parametrize("name", ["flux2-klein-9b-4-bit", "flux2-dev-8-bit"])
+def test_a_quantized_variant_has_the_facts_of_what_is_downloaded(name: str) -> None:
+    variant, base = find(name), find(name[: -len("-4-bit")])
+    assert (variant.size_gb, variant.licence, variant.gated, variant.unavailable) == (
+        base.size_gb,
+        base.licence,
+        True,
+        base.unavailable,
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("flux2-dev", "FLUX.2-dev cannot be run by this version yet: its Mistral text encoder is not built."),
+        ("flux2-dev-4-bit", "FLUX.2-dev cannot be run by this version yet: its Mistral text encoder is not built."),
+        ("SeedVR2", "SeedVR2 enlarges pictures and cannot paint from a prompt; this version cannot run it yet."),
+    ],
+)
+def test_a_model_that_cannot_paint_says_why(tmp_path: Path, name: str, reason: str) -> None:
+    for locating in (locate, known):
+        with pytest.raises(ModelUnsupported) as caught:
+            locating(name, tmp_path)
+        assert caught.value.message == reason
+
+
+@pytest.mark.parametrize("name", FLUX1_NAMES)
+def test_flux1_names_are_answered_with_what_replaces_them(tmp_path: Path, name: str) -> None:
+    for locating in (locate, known):
+        with pytest.raises(ModelNotFound) as caught:
+            locating(name, tmp_path)
+        assert caught.value.message == (
+            f"Model '{name}' not found. Flux1 models removed. Use flux2-klein-4b or flux2-klein-9b"
+        )
+
+
+@pytest.mark.parametrize("name", ["flux2-devil", "flux2", "flux-10", "development", "x-schnell"])
+def test_other_names_are_not_taken_for_flux1(name: str) -> None:
+    with pytest.raises(ModelNotFound) as caught:
+        find(name)
+    assert "Flux1" not in caught.value.message
+
+
+@pytest.mark.parametrize("name", ["schnell", "nothing"])
+def test_an_unknown_name_is_answered_with_those_that_there_are(name: str) -> None:
+    with pytest.raises(ModelNotFound) as caught:
+        find(name)
+    available = caught.value.details["available_models"]
+    assert isinstance(available, list)
+    assert {"flux2-tiny", "flux2-klein-4b", "flux2-klein-9b-mlx-4bit"} <= set(available)
+    assert "flux2-klein-4b-4-bit" not in available
+
+
+# Folders
+
+
+def test_a_checkpoint_in_the_models_directory_is_a_model(models_dir: Path) -> None:
+    assert [spec.name for spec in folders(models_dir)] == ["my.Model_1"]
+    located = known("my.Model_1", models_dir)
+    assert (located.folder, located.spec) == (models_dir / "my.Model_1", *folders(models_dir))
+    assert is_here(located.spec, models_dir)
+
+
+def test_the_diffusers_layout_is_a_model(tmp_path: Path) -> None:
+    shutil.copytree(EMBEDDED / "flux2-tiny", tmp_path / "copy")
+    assert [spec.name for spec in folders(tmp_path)] == ["copy"]
+
+
+def test_a_missing_models_directory_has_no_models(tmp_path: Path) -> None:
+    assert list(folders(tmp_path / "nothing")) == []
+
+
+@pytest.mark.parametrize(
+    "name", ["flux2-klein-4b", "FLUX2-Klein-4B", "flux2-klein-4b-4-bit", ".hidden", "with space", "ä", "line\n"]
+)
+def test_registry_folders_and_odd_names_are_not_listed(tmp_path: Path, name: str) -> None:
+    make_checkpoint(tmp_path / name)
+    assert list(folders(tmp_path)) == []
+
+
+@pytest.mark.parametrize("part", ["transformer", "text_encoder", "vae"])
+def test_a_folder_without_one_of_the_networks_is_no_model(models_dir: Path, part: str) -> None:
+    (models_dir / "my.Model_1" / part / "0.safetensors").unlink()
+    assert list(folders(models_dir)) == []
+    with pytest.raises(ModelNotFound):
+        known("my.Model_1", models_dir)
+
+
+@pytest.mark.parametrize("index", [{"_class_name": "FluxPipeline"}, {}, [], "no JSON"])
+def test_another_pipeline_is_no_model(models_dir: Path, index: object) -> None:
+    text = index if isinstance(index, str) else json.dumps(index)
+    (models_dir / "my.Model_1" / "model_index.json").write_text(text)
+    assert list(folders(models_dir)) == []
+
+
+def test_a_link_that_leads_outside_is_not_listed(models_dir: Path, tmp_path: Path) -> None:
+    (models_dir / "inside").symlink_to(models_dir / "my.Model_1")
+    (models_dir / "outside").symlink_to(make_checkpoint(tmp_path / "elsewhere"))
+    assert [spec.name for spec in folders(models_dir)] == ["inside", "my.Model_1"]
+    with pytest.raises(ModelNotFound):
+        known("outside", models_dir)
+
+
+# Names from clients
+
+
+def test_a_client_may_name_a_model_of_the_registry(tmp_path: Path) -> None:
+    assert known("FLUX2-Tiny", tmp_path).folder == EMBEDDED / "flux2-tiny"
+
+
+def test_a_known_model_without_files_is_not_downloaded_for_clients_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(ModelNotDownloaded):
+        known("flux2-klein-9b", tmp_path)
+
+
+@pytest.mark.parametrize("name", NO_NAMES)
+def test_a_client_may_not_name_a_path(models_dir: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(models_dir)
+    with pytest.raises(ModelNotFound):
+        known(name.format(models_dir), models_dir)
+
+
+@pytest.mark.parametrize("name", ["x" * 101, "x" * 1_000_000, "flux1" + "x" * 1_000_000, "/" * 5000])
+def test_a_long_name_is_not_echoed(models_dir: Path, name: str) -> None:
+    with pytest.raises(ModelNotFound) as caught:
+        known(name, models_dir)
+    echoed = caught.value.message.split("'")[1]
+    assert len(echoed) <= 100
+    assert len(str(caught.value.details["model"])) <= 100
+
+
+# Sizes
+
+
+def test_the_size_on_disk_counts_each_file_once(models_dir: Path) -> None:
+    folder = models_dir / "my.Model_1"
+    (folder / "again.safetensors").hardlink_to(folder / "vae" / "0.safetensors")
+    (folder / "broken").symlink_to(folder / "nothing")
+    assert disk_bytes(folder) == 3 * len(b"weights")
+
+
+def test_the_size_on_disk_follows_links_to_the_cache(tmp_path: Path) -> None:
+    (tmp_path / "blob").write_bytes(b"12345")
+    snapshot = tmp_path / "snapshot" / "vae"
+    snapshot.mkdir(parents=True)
+    for name in ("a", "b"):
+        (snapshot / name).symlink_to(tmp_path / "blob")
+    assert disk_bytes(tmp_path / "snapshot") == 5

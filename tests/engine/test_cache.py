@@ -5,8 +5,8 @@ import mlx.core as mx
 import pytest
 
 from mflux_api.catalogue.models import EMBEDDED
-from mflux_api.engine import memory
 from mflux_api.engine.cache import ModelCache, Plan
+from mflux_api.engine.estimate import model_bytes
 from mflux_api.engine.precision import choose
 from mflux_api.errors import MfluxError, OutOfMemory
 
@@ -25,7 +25,7 @@ BITS_8 = replace(PLAN, bits=8)
 
 
 def size(plan: Plan) -> int:
-    return memory.estimate(plan.layout(), plan.bits, choose(plan.precision))
+    return model_bytes(plan.layout(), plan.bits, choose(plan.precision).dtype.size)
 
 
 def test_a_model_is_loaded_once() -> None:

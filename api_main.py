@@ -1,0 +1,10 @@
+"""Start the server: `python api_main.py`, with the options of `python -m mflux_api serve`; other commands work too."""
+
+import sys
+
+from mflux_api.cli import main
+
+if __name__ == "__main__":
+    arguments = sys.argv[1:]
+    is_command = bool(arguments) and not arguments[0].startswith("-")
+    sys.exit(main(arguments if is_command else ["serve", *arguments]))

@@ -1,0 +1,83 @@
+"""The only room that sees everything: builds the parts, mounts the dialects, starts and stops them in order."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import JSONResponse
+from starlette.routing import BaseRoute, Route
+
+from mflux_api.app.making import make_parts, make_tools
+from mflux_api.app.parts import Parts, view
+from mflux_api.dialects import native, ops, sdapi
+from mflux_api.errors import MfluxError
+from mflux_api.metrics import Metrics
+from mflux_api.settings import Settings
+from mflux_api.web.auth import Authentication, Keys
+from mflux_api.web.faults import Faults, plain_shape
+from mflux_api.web.middleware import AllowedHosts, AllowedOrigins, RateLimit, RequestId, Timing
+from mflux_api.web.openapi import Endpoint, document
+from mflux_api.web.tools import Tools
+
+TITLE = "MFLUX API"
+
+
+def build(settings: Settings) -> Starlette:
+    """The application. Its parts are at `app.state.parts`; they start and stop with its lifespan."""
+    parts = make_parts(settings)
+    tools = make_tools(settings)
+    faults = Faults([("/sdapi/", sdapi.shape)], plain_shape)
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        await parts.start()
+        try:
+            yield
+        finally:
+            await parts.stop()
+
+    app = Starlette(
+        routes=_routes(parts, tools),
+        middleware=_middleware(settings, parts.metrics, tools.keys, faults),
+        exception_handlers={MfluxError: faults.ours, HTTPException: faults.http, Exception: faults.unforeseen},
+        lifespan=lifespan,
+    )
+    app.state.parts = parts
+    return app
+
+
+def _routes(parts: Parts, tools: Tools) -> list[BaseRoute]:
+    listed: list[Endpoint] = [
+        *native.endpoints(parts.studio, tools, lambda: view(parts)),
+        *sdapi.endpoints(parts.studio, tools),
+        *ops.endpoints(parts.metrics.render, parts.metrics.CONTENT_TYPE),
+    ]
+    description = document(TITLE, listed, keys=bool(parts.settings.security.api_keys))
+
+    async def openapi(request: object) -> JSONResponse:
+        return JSONResponse(description)
+
+    return [*(endpoint.route() for endpoint in listed), Route("/openapi.json", openapi), *ops.pages()]
+
+
+def _middleware(settings: Settings, metrics: Metrics, keys: Keys, faults: Faults) -> list[Middleware]:
+    """From the outside in: what refuses comes after what must be on every reply."""
+    server = settings.server
+    return [
+        Middleware(RequestId),
+        Middleware(Timing, tell=metrics.http),
+        Middleware(
+            CORSMiddleware,
+            allow_origins=server.cors_origins,
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["*"],
+            expose_headers=["X-Request-ID", "Retry-After"],
+        ),
+        Middleware(AllowedHosts, hosts=server.allowed_hosts, faults=faults),
+        Middleware(AllowedOrigins, origins=server.cors_origins, faults=faults),
+        Middleware(Authentication, keys=keys, faults=faults, open_paths=ops.OPEN_PATHS),
+        Middleware(RateLimit, per_minute=settings.security.requests_per_minute, faults=faults),
+    ]

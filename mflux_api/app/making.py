@@ -1,0 +1,148 @@
+"""Settings to parts: each is handed plain values, none reads settings itself."""
+
+import threading
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from mflux_api.app.parts import Parts
+from mflux_api.catalogue import downloads as hub
+from mflux_api.catalogue.models import Located, ModelSpec, known
+from mflux_api.dispatcher import Dispatcher
+from mflux_api.engine.estimate import Machine, need
+from mflux_api.engine.messages import Load, Setup, Unload
+from mflux_api.engine.process import EngineProcess
+from mflux_api.errors import OutOfMemory
+from mflux_api.jobs.downloads import Downloads
+from mflux_api.jobs.events import Events
+from mflux_api.jobs.images import Images
+from mflux_api.jobs.models import EngineDoor, Models
+from mflux_api.jobs.order import Defaults, Limits
+from mflux_api.jobs.queue import JobQueue
+from mflux_api.jobs.store import Store
+from mflux_api.jobs.studio import LoraRules, Studio
+from mflux_api.metrics import Metrics
+from mflux_api.request import GenerateRequest
+from mflux_api.settings import Settings
+from mflux_api.web.auth import Keys
+from mflux_api.web.body import BodyReader
+from mflux_api.web.pictures import MEGAPIXEL, PictureReader
+from mflux_api.web.sse import Streamer
+from mflux_api.web.tools import Tools
+
+GIB = 1024**3
+MEBIBYTE = 1024**2
+EMBEDDINGS = 256 * MEBIBYTE
+DATABASE = "jobs.db"
+
+
+def make_parts(settings: Settings) -> Parts:
+    output = settings.generation.output_dir
+    models_dir = settings.models.cache_dir
+    events, metrics = Events(), Metrics()
+    engine = EngineProcess(_setup(settings), settings.engine.silence_seconds)
+    limits = settings.queue
+    queue = JobQueue(Store(output / DATABASE), Images(output), events, limit=limits.limit, tries=limits.tries)
+    studio = _studio(settings, queue, engine, metrics)
+    dispatcher = Dispatcher(
+        queue,
+        engine,
+        metrics,
+        locate=lambda name: known(name, models_dir),
+        inputs=output.resolve(),
+        idle_seconds=settings.engine.idle_seconds,
+        log_prompts=settings.logging.prompts,
+    )
+    metrics.watch_queue(lambda: len(queue.line))
+    return Parts(settings, queue, engine, studio, dispatcher, metrics)
+
+
+def _setup(settings: Settings) -> Setup:
+    budget = settings.engine.memory_budget_gb
+    return Setup(
+        budget=None if budget is None else int(budget * GIB),
+        precision=settings.engine.precision,
+        embedding_cache=EMBEDDINGS,
+        largest_image=int(settings.generation.max_image_megapixels * MEGAPIXEL),
+    )
+
+
+def _studio(settings: Settings, queue: JobQueue, engine: EngineProcess, metrics: Metrics) -> Studio:
+    models_dir, low_ram = settings.models.cache_dir, settings.engine.low_ram
+    door = EngineDoor(
+        load=lambda model: engine.run(Load(model, low_ram)),
+        unload=lambda model: engine.run(Unload(model.spec.name)),
+        loaded=lambda: engine.memory.loaded,
+    )
+    models = Models(models_dir, settings.models.default, door)
+    downloads = Downloads(partial(_fetch, metrics, models_dir), queue.events)
+    return Studio(
+        queue,
+        models,
+        downloads,
+        defaults=_defaults(settings),
+        loras=LoraRules(folder=settings.models.loras, anywhere=settings.security.lora_paths),
+        admit=partial(_admit, engine),
+        auto_download=settings.models.auto_download,
+        low_ram=low_ram,
+    )
+
+
+def _fetch(metrics: Metrics, models_dir: Path, spec: ModelSpec, tell: hub.Tell, stop: threading.Event) -> Path:
+    """Download a model, its bytes counted."""
+    before = 0
+
+    def counted(progress: hub.Progress) -> None:
+        nonlocal before
+        metrics.downloaded(max(0, progress.done_bytes - before))
+        before = progress.done_bytes
+        tell(progress)
+
+    return hub.download(spec, models_dir, counted, stop)
+
+
+def _defaults(settings: Settings) -> Defaults:
+    chosen = settings.generation
+    limits = Limits(
+        side=chosen.max_side,
+        steps=chosen.max_steps,
+        pictures=chosen.max_batch_size,
+        prompt=chosen.max_prompt_chars,
+        references=chosen.max_references,
+    )
+    return Defaults(steps=chosen.default_steps, width=chosen.default_width, height=chosen.default_height, limits=limits)
+
+
+def _admit(
+    engine: EngineProcess,
+    model: Located,
+    request: GenerateRequest,
+    references: Sequence[tuple[int, int]],
+    low_ram: bool,
+) -> None:
+    """Raises OutOfMemory when the machine cannot hold it. Until the engine has started, nothing is known of it."""
+    if engine.machine is None:
+        return
+    machine = Machine(device=engine.machine.device, width=engine.machine.width)
+    size = (request.width, request.height)
+    found = need(
+        model.folder, model.spec.quantize, machine, size=size, references=references, pictures=len(request.seeds)
+    )
+    needed = found.peak(low_ram=low_ram)
+    if needed > engine.machine.budget:
+        raise OutOfMemory(
+            "Insufficient memory. Try using a quantized model or low_ram mode",
+            suggestion="Use flux2-klein-4b-mlx-4bit or set low_ram=true",
+            needed_gb=round(needed / GIB, 2),
+            budget_gb=round(engine.machine.budget / GIB, 2),
+        )
+
+
+def make_tools(settings: Settings) -> Tools:
+    server, security = settings.server, settings.security
+    return Tools(
+        body=BodyReader(server.max_body_mb * MEBIBYTE, server.body_seconds),
+        pictures=PictureReader(int(settings.generation.max_image_megapixels * MEGAPIXEL)),
+        streamer=Streamer(server.heartbeat_seconds, server.send_seconds),
+        keys=Keys(security.api_keys, security.token_seconds),
+    )

@@ -1,0 +1,101 @@
+"""Everything that lives as long as the server, started and stopped in order."""
+
+import asyncio
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from mflux_api.dispatcher import Dispatcher
+from mflux_api.engine.process import EngineProcess
+from mflux_api.errors import MfluxError
+from mflux_api.jobs.queue import JobQueue, Retention
+from mflux_api.jobs.studio import EngineView, Studio
+from mflux_api.logs import event, failure
+from mflux_api.metrics import Metrics
+from mflux_api.settings import Settings
+
+GIGABYTE = 1000**3
+PRUNE_SECONDS = 600.0
+
+
+@dataclass
+class Parts:
+    """What `make` made of the settings."""
+
+    settings: Settings
+    queue: JobQueue
+    engine: EngineProcess
+    studio: Studio
+    dispatcher: Dispatcher
+    metrics: Metrics
+    tasks: list[asyncio.Task[None]] = field(default_factory=list)
+    # The loop's time at which the running job has had its time, once the server stops.
+    deadline: float | None = None
+
+    async def start(self) -> None:
+        await self.queue.open()
+        await self.studio.models.listed()
+        await self.studio.resume_downloads()
+        self.tasks = [asyncio.create_task(self.dispatcher.work()), asyncio.create_task(self._prune())]
+        self.tasks.append(asyncio.create_task(self._warm()))
+
+    def drain(self) -> None:
+        """The server stops: nothing new begins. The running job may go on until the deadline."""
+        if self.deadline is None:
+            loop = asyncio.get_running_loop()
+            self.deadline = loop.time() + self.settings.server.shutdown_seconds
+            loop.call_at(self.deadline, self.queue.endings.tell_all, ())
+            self.queue.drain()
+            self.studio.downloads.close()
+            event("server.stopping", running=len(self.queue.floor.active), waiting=len(self.queue.line))
+
+    async def stop(self) -> None:
+        self.drain()
+        assert self.deadline is not None
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(self.deadline):
+                await self.queue.floor.empty()
+        for task in self.tasks:
+            task.cancel()
+        # Killed first: a painting that is only asked to stop would first come to the end of its step.
+        await self.engine.stop()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+        await self.queue.close()
+        event("server.stopped")
+
+    async def _prune(self) -> None:
+        kept = self.settings.queue
+        retention = Retention(days=kept.keep_days, bytes=int(kept.keep_gb * GIGABYTE))
+        while True:
+            try:
+                if count := await self.queue.prune(retention):
+                    event("jobs.pruned", count=count)
+            except MfluxError as error:
+                failure("jobs.prune", error)
+            await asyncio.sleep(PRUNE_SECONDS)
+
+    async def _warm(self) -> None:
+        """The engine's start takes a second: better now than with the first picture."""
+        try:
+            await self.engine.start()
+            if self.settings.engine.preload:
+                await self.studio.models.load(self.settings.models.default)
+        except MfluxError as error:
+            failure("engine.start", error)
+
+
+def view(parts: Parts) -> EngineView:
+    """How the engine is, as clients may know it."""
+    engine, known, memory = parts.engine, parts.engine.machine, parts.engine.memory
+    return EngineView(
+        running=engine.ready is not None,
+        restarts=max(0, engine.starts - 1),
+        chip=known.chip if known else "unknown until the engine has started",
+        backend=known.device if known else None,
+        mlx=known.mlx if known else None,
+        budget=known.budget if known else None,
+        active=memory.active,
+        cached=memory.cached,
+        peak=memory.peak,
+        latest=memory.loaded[-1] if memory.loaded else None,
+        loaded=memory.loaded,
+    )

@@ -1,0 +1,246 @@
+"""Models from Hugging Face: continued where an attempt stopped, compared with the hub's checksums, whole or not there.
+
+`hf_hub_download` (1.33) starts an interrupted file again from its first byte, and these files have up to 18 GB. So the
+client lists, authenticates and connects, and the bytes are written here.
+"""
+
+import errno
+import fcntl
+import hashlib
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+import httpx
+
+from mflux_api.catalogue.hub import RemoteFile, Repository, is_passing, list_files, opened, translated
+from mflux_api.catalogue.models import PARTS, ModelSpec
+from mflux_api.errors import DiskFull, DownloadFailed, InvalidRequest, ModelUnsupported, StorageFailed
+
+CHUNK = 1 << 20
+SPARE_BYTES = 10**9
+LOCK_SECONDS = 0.2
+# Waits before a broken connection is tried again; whatever arrives starts the row anew.
+RETRY_SECONDS = (1.0, 2.0, 4.0, 8.0, 15.0)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a download is. What an earlier attempt left counts as done, but not in `bytes_per_second`."""
+
+    done_files: int
+    total_files: int
+    done_bytes: int
+    total_bytes: int
+    bytes_per_second: float
+
+
+Tell = Callable[[Progress], None]
+
+
+def download(spec: ModelSpec, models_dir: Path, on_progress: Tell, stop: threading.Event) -> Path:
+    """Bring a model's files to where `locate` finds them. Blocks; a folder that is there is left as it is.
+
+    Until all of it is there and right it lies in a hidden folder, which the next attempt continues. Raises
+    DownloadFailed (also when stopped), ModelGated, DiskFull, StorageFailed, ModelNotFound for a missing repository,
+    ModelUnsupported and InvalidRequest.
+    """
+    if spec.unavailable:
+        raise ModelUnsupported(spec.unavailable, model=spec.name)
+    if spec.repository is None:
+        raise InvalidRequest(f"{spec.name} cannot be downloaded: no repository is known for it.", model=spec.name)
+    target, partial = models_dir / spec.folder, models_dir / f".{spec.folder}.partial"
+    with _storage_errors(spec), translated(spec.repository):
+        models_dir.mkdir(parents=True, exist_ok=True)
+        with _alone(models_dir / f".{spec.folder}.lock", spec, stop):
+            if not target.is_dir():
+                repository = list_files(spec.repository, spec.revision)
+                _check_is_checkpoint(spec, repository)
+                _Download(spec, repository, partial, on_progress, stop).run()
+                partial.rename(target)
+    return target
+
+
+class _Download:
+    """One attempt at bringing a repository into `folder`."""
+
+    def __init__(
+        self, spec: ModelSpec, repository: Repository, folder: Path, on_progress: Tell, stop: threading.Event
+    ) -> None:
+        self.spec = spec
+        self.repository = repository
+        self.folder = folder
+        self.on_progress = on_progress
+        self.stop = stop
+        self.verified: set[str] = set()
+        self.received = 0
+        self.started = time.monotonic()
+
+    def run(self) -> None:
+        self.folder.mkdir(exist_ok=True)
+        self._check_room()
+        for file in self.repository.files:
+            self._tell()
+            self._fetch(file)
+            self.verified.add(file.path)
+        self._tell()
+        self._remove_strangers()
+
+    def _check_room(self) -> None:
+        needed = sum(file.size - self._have(file) for file in self.repository.files) + SPARE_BYTES
+        free = shutil.disk_usage(self.folder).free
+        if needed > free:
+            raise DiskFull(
+                f"{self.spec.name} needs {needed / 1e9:.1f} GB of disk space (1 GB to spare included), and "
+                f"{free / 1e9:.1f} GB are free. Make room and start it again: it goes on where it stopped.",
+                model=self.spec.name,
+                needed_bytes=needed,
+                free_bytes=free,
+            )
+
+    def _fetch(self, file: RemoteFile) -> None:
+        path = self.folder / file.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        continued = self._have(file) > 0
+        self._complete(file)
+        if self._is_right(file):
+            return
+        path.unlink()
+        if not continued:
+            raise DownloadFailed(
+                f"{file.path} of {self.spec.name} arrived with other bytes than {self.repository.name} lists, and was "
+                "thrown away. Try again: the other files are kept.",
+                model=self.spec.name,
+                file=file.path,
+            )
+        # The old part was spoilt or belongs to another commit: once more, from the first byte.
+        self._fetch(file)
+
+    def _complete(self, file: RemoteFile) -> None:
+        waits = iter(RETRY_SECONDS)
+        while (have := self._have(file)) < file.size:
+            self._check_not_stopped()
+            try:
+                self._receive(file, have)
+            except httpx.HTTPError as error:
+                waits = iter(RETRY_SECONDS) if self._have(file) > have else waits
+                wait = next(waits, None) if is_passing(error) else None
+                if wait is None:
+                    raise
+                self.stop.wait(wait)
+
+    def _receive(self, file: RemoteFile, have: int) -> None:
+        path = self.folder / file.path
+        with opened(self.repository, file, have) as response, path.open(_mode(response)) as out:
+            for chunk in response.iter_bytes(CHUNK):
+                self._check_not_stopped()
+                out.write(chunk)
+                # What is counted is what an interruption leaves.
+                out.flush()
+                self.received += len(chunk)
+                self._tell()
+                if out.tell() > file.size:
+                    return
+            # The rename at the end must not reach the disk before the bytes do.
+            os.fsync(out.fileno())
+        if self._have(file) < file.size:
+            raise httpx.RemoteProtocolError("The answer ended early.")
+
+    def _is_right(self, file: RemoteFile) -> bool:
+        path = self.folder / file.path
+        if path.stat().st_size != file.size:
+            return False
+        # Git's name of a small file is the SHA-1 of a header and its bytes.
+        digest = hashlib.sha256() if file.sha256 else hashlib.sha1(b"blob %d\0" % file.size, usedforsecurity=False)
+        with path.open("rb") as content:
+            while chunk := content.read(CHUNK):
+                self._check_not_stopped()
+                digest.update(chunk)
+        return digest.hexdigest() == (file.sha256 or file.blob_id)
+
+    def _remove_strangers(self) -> None:
+        # An earlier attempt at another commit may have left files that this one has not.
+        for path in self.folder.rglob("*"):
+            if path.is_file() and path.relative_to(self.folder).as_posix() not in self.verified:
+                path.unlink()
+
+    def _have(self, file: RemoteFile) -> int:
+        path = self.folder / file.path
+        return min(path.stat().st_size, file.size) if path.is_file() else 0
+
+    def _tell(self) -> None:
+        seconds = time.monotonic() - self.started
+        self.on_progress(
+            Progress(
+                done_files=len(self.verified),
+                total_files=len(self.repository.files),
+                done_bytes=sum(map(self._have, self.repository.files)),
+                total_bytes=sum(file.size for file in self.repository.files),
+                bytes_per_second=self.received / seconds if seconds else 0.0,
+            )
+        )
+
+    def _check_not_stopped(self) -> None:
+        if self.stop.is_set():
+            raise _stopped(self.spec)
+
+
+def _check_is_checkpoint(spec: ModelSpec, repository: Repository) -> None:
+    weights = [PurePosixPath(file.path) for file in repository.files if file.path.endswith(".safetensors")]
+    missing = [part for part in PARTS if not any(path.parts[0] == part for path in weights)]
+    if missing:
+        raise ModelUnsupported(
+            f"{repository.name} is not a FLUX.2 klein checkpoint: it has no {', '.join(missing)}.", model=spec.name
+        )
+
+
+def _mode(response: httpx.Response) -> Literal["ab", "wb"]:
+    # 200 is the whole file, from a server that knows no ranges.
+    return "ab" if response.status_code == 206 else "wb"
+
+
+def _stopped(spec: ModelSpec) -> DownloadFailed:
+    return DownloadFailed(
+        f"The download of {spec.name} was stopped. Start it again: it goes on where it stopped.", model=spec.name
+    )
+
+
+@contextmanager
+def _storage_errors(spec: ModelSpec) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull(
+                f"The disk is full: {spec.name} is not downloaded. Make room and start it again: "
+                "it goes on where it stopped.",
+                model=spec.name,
+            ) from error
+        raise StorageFailed(
+            f"The files of {spec.name} cannot be written to the models folder.", model=spec.name
+        ) from error
+
+
+@contextmanager
+def _alone(lock: Path, spec: ModelSpec, stop: threading.Event) -> Iterator[None]:
+    """Wait for other downloads of this model, in this process or another."""
+    with lock.open("w") as file:
+        while not _is_locked(file.fileno()):
+            if stop.wait(LOCK_SECONDS):
+                raise _stopped(spec)
+        yield
+
+
+def _is_locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

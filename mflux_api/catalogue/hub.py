@@ -1,0 +1,145 @@
+"""What is asked of a Hugging Face hub, through its own client, and its answers as errors of this package."""
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+import httpx
+from huggingface_hub import HfApi, constants, get_session, get_token, hf_hub_url, hf_raise_for_status
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HfHubHTTPError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.hf_api import RepoSibling
+
+from mflux_api.errors import DownloadFailed, MfluxError, ModelGated, ModelNotFound
+
+ANOTHER_HUB = "HF_ENDPOINT"
+PASSING = (408, 429, 500, 502, 503, 504)
+SUFFIXES = (".json", ".txt", ".safetensors", ".jinja", ".model", ".md")
+COMMIT = re.compile(r"[0-9a-f]{40}")
+# Names come from the network: no part of one may begin with a dot or a slash.
+SAFE_PATH = re.compile(r"(\w[\w.-]*/)*\w[\w.-]*", re.ASCII)
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """`sha256` is known of large files, `blob_id` (git's SHA-1) of small ones."""
+
+    path: str
+    size: int
+    sha256: str | None
+    blob_id: str | None
+
+
+@dataclass(frozen=True)
+class Repository:
+    """A model's repository at one commit, with the files that a model needs."""
+
+    name: str
+    commit: str
+    files: tuple[RemoteFile, ...]
+
+
+def list_files(name: str, revision: str | None) -> Repository:
+    """Raises what httpx and huggingface_hub raise (see `translated`), and DownloadFailed for an answer of no hub."""
+    try:
+        info = HfApi(endpoint=_endpoint()).model_info(name, revision=revision, files_metadata=True, timeout=_timeout())
+        if COMMIT.fullmatch(revision or "") and info.sha != revision:
+            raise ValueError(f"The hub answered with commit {info.sha}.")
+        files = tuple(_remote(file) for file in info.siblings or [] if _is_wanted(file.rfilename))
+    except (ValueError, TypeError, LookupError) as error:
+        raise DownloadFailed(
+            f"What answered in place of Hugging Face is no model hub: {name} cannot be listed. "
+            f"Check the network and {ANOTHER_HUB}, and try again.",
+            repository=name,
+        ) from error
+    return Repository(name, info.sha or revision or "main", files)
+
+
+@contextmanager
+def opened(repository: Repository, file: RemoteFile, start: int) -> Iterator[httpx.Response]:
+    """The file's bytes from `start` on; from 0 where the status is 200 and not 206."""
+    url = hf_hub_url(repository.name, file.path, revision=repository.commit, endpoint=_endpoint())
+    # Compressed bytes could not be counted.
+    headers = {"Accept-Encoding": "identity"}
+    if token := get_token():
+        headers["Authorization"] = f"Bearer {token}"
+    if start:
+        headers["Range"] = f"bytes={start}-"
+    with get_session().stream("GET", url, headers=headers, timeout=_timeout()) as response:
+        hf_raise_for_status(response)
+        yield response
+
+
+def is_passing(error: httpx.HTTPError) -> bool:
+    """Whether the same question may be answered in a moment."""
+    if isinstance(error, HfHubHTTPError):
+        return error.response.status_code in PASSING
+    return isinstance(error, httpx.TransportError)
+
+
+@contextmanager
+def translated(repository: str) -> Iterator[None]:
+    """The client's exceptions as errors of this package; their text stays out of the messages."""
+    try:
+        yield
+    except (httpx.HTTPError, httpx.InvalidURL, OfflineModeIsEnabled) as error:
+        raise _translation(error, repository) from error
+
+
+def _translation(error: Exception, repository: str) -> MfluxError:
+    status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
+    missing = isinstance(error, RepositoryNotFoundError | RevisionNotFoundError | EntryNotFoundError)
+    if isinstance(error, GatedRepoError) or (status in (401, 403) and not missing):
+        return _gated(repository, status)
+    if missing:
+        return ModelNotFound(
+            f"Hugging Face has no {repository}, not at this revision, or keeps it private.", repository=repository
+        )
+    reason = f"Hugging Face answered with status {status}" if status else "Hugging Face cannot be reached"
+    return DownloadFailed(
+        f"{reason}: {repository} is not downloaded. Try again: it goes on where it stopped.",
+        repository=repository,
+        status=status,
+    )
+
+
+def _gated(repository: str, status: int | None) -> ModelGated:
+    if get_token() is None:
+        reason, do = "no_token", "Accept its licence there and set HF_TOKEN to a token of that account."
+    elif status == 401:
+        reason, do = "token_refused", "HF_TOKEN holds a token that is not valid: make a new one."
+    else:
+        reason, do = "not_accepted", "The account of HF_TOKEN has not accepted its licence there, or may not read it."
+    page = f"{_endpoint() or constants.ENDPOINT}/{repository}"
+    return ModelGated(f"{repository} is gated: {page}. {do}", repository=repository, reason=reason, page=page)
+
+
+def _is_wanted(path: str) -> bool:
+    name = PurePosixPath(path)
+    # Safetensors beside the folders repeat the transformer in one file.
+    repeats = name.suffix == ".safetensors" and len(name.parts) == 1
+    kept = name.suffix in SUFFIXES or name.name.upper().startswith("LICEN")
+    return SAFE_PATH.fullmatch(path) is not None and kept and not repeats
+
+
+def _remote(file: RepoSibling) -> RemoteFile:
+    if file.size is None or (file.lfs is None and file.blob_id is None):
+        raise ValueError(f"The hub lists {file.rfilename} without a size or checksum.")
+    return RemoteFile(file.rfilename, file.size, file.lfs.sha256 if file.lfs else None, file.blob_id)
+
+
+def _endpoint() -> str | None:
+    return os.environ.get(ANOTHER_HUB, "").rstrip("/") or None
+
+
+def _timeout() -> float:
+    return float(constants.HF_HUB_DOWNLOAD_TIMEOUT)

@@ -1,0 +1,289 @@
+"""`doctor`: look for what is missing, slow or wrong on this machine, and say what to do about it."""
+
+import mmap
+import os
+import platform
+import re
+import resource
+import shutil
+import sqlite3
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Literal
+
+import psutil
+from huggingface_hub import get_token
+
+from mflux_api.catalogue.models import ModelSpec, find, folders, is_here, registry
+from mflux_api.commands.probe import Mlx, ask_mlx
+
+GIB = 1024**3
+GIGABYTE = 1000**3
+REAL_MODEL = "flux2-klein-4b"
+OUTPUT_SPACE = GIB
+# MLX's Linux wheel links the reference BLAS, which reaches 4; any other reaches 50 even on an old machine.
+SLOWEST_GFLOPS = 10
+LEAST_FILES = 1024
+SAFE_SQLITE = (3, 51, 3)
+SAFE_SQLITE_TEXT = ".".join(map(str, SAFE_SQLITE))
+NETWORKS = {"nfs", "nfs4", "smbfs", "cifs", "smb3", "afpfs", "webdav", "9p", "fuse.sshfs", "fuse.rclone", "macfuse"}
+CLOUDS = {"Mobile Documents", "CloudStorage", "Dropbox", "OneDrive", "Google Drive", "Nextcloud"}
+MATRIX_KERNEL = b"steel_gemm_fused_nax"
+
+State = Literal["ok", "note", "warn", "fail"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at. "fail" keeps the server from working, "warn" makes it slow or unsafe, "note" is to know."""
+
+    subject: str
+    state: State
+    message: str
+    advice: str = ""
+
+
+def run(models_dir: Path, output_dir: Path) -> int:
+    """Print what is found, as it is found; 1 when something fails, else 0."""
+    states: list[State] = []
+    for finding in examine(models_dir, output_dir):
+        states.append(finding.state)
+        print(f"{finding.state:5} {finding.subject:12} {finding.message}", flush=True)
+        if finding.advice:
+            print(f"{'':18} {finding.advice}", flush=True)
+    print(f"\n{states.count('fail')} failed, {states.count('warn')} to look at.")
+    return 1 if "fail" in states else 0
+
+
+def examine(models_dir: Path, output_dir: Path) -> Iterator[Finding]:
+    yield from _system()
+    found = ask_mlx()
+    yield from _engine(found)
+    yield from _memory(found.budget if isinstance(found, Mlx) else None)
+    yield from place("models", models_dir, int((find(REAL_MODEL).size_gb or 0) * GIGABYTE))
+    yield from place("output", output_dir, OUTPUT_SPACE)
+    yield from storage(output_dir, ((part.mountpoint, part.fstype) for part in psutil.disk_partitions(all=True)))
+    yield from _limits()
+    yield from _models(models_dir)
+    yield _token()
+
+
+# The system
+
+
+def _system() -> Iterator[Finding]:
+    yield _mac() if sys.platform == "darwin" else Finding("system", "ok", _linux())
+    yield Finding("python", "ok", f"{platform.python_version()}, {sys.executable}")
+
+
+def _mac() -> Finding:
+    version, machine = platform.mac_ver()[0], platform.machine()
+    if machine != "arm64":
+        advice = "MLX needs Apple silicon, and there a Python that is not translated by Rosetta."
+        return Finding("system", "fail", f"macOS {version} on {machine}", advice)
+    if numbers(version) < (14,):
+        return Finding("system", "fail", f"macOS {version}", "MLX needs macOS 14 or newer.")
+    return Finding("system", "ok", f"macOS {version}")
+
+
+def _linux() -> str:
+    try:
+        name = platform.freedesktop_os_release()["PRETTY_NAME"]
+    except (OSError, KeyError):
+        name = platform.system()
+    return f"{name}, {' '.join(platform.libc_ver())}, {platform.machine()}"
+
+
+def numbers(version: str) -> tuple[int, ...]:
+    """ "26.2.1" as (26, 2, 1)."""
+    return tuple(map(int, re.findall(r"\d+", version)))
+
+
+# MLX
+
+
+def _engine(found: Mlx | str) -> Iterator[Finding]:
+    if isinstance(found, str):
+        yield Finding("mlx", "fail", found, "Set up .venv again: make clean, then make demo.")
+        return
+    yield Finding("chip", "ok", found.chip)
+    yield Finding("mlx", "ok", f"{found.version} on {found.device}")
+    yield speed(found)
+    if found.device == "cpu":
+        yield _processor(found)
+    if found.device == "metal":
+        yield from apple(found.chip, platform.mac_ver()[0], Path(found.kernels))
+
+
+def speed(found: Mlx) -> Finding:
+    """A matrix product in float32, and why it is slow."""
+    message = f"{found.gflops:.0f} GFLOP/s in float32"
+    if found.gflops >= SLOWEST_GFLOPS:
+        return Finding("speed", "ok", message)
+    if found.openblas is None and found.device == "cpu":
+        advice = "MLX is on its reference BLAS. Install opencv-python in .venv, or the system's libopenblas."
+    else:
+        advice = "Other programs may keep the machine busy; ask again when it is quiet."
+    return Finding("speed", "warn", message, advice)
+
+
+def _processor(found: Mlx) -> Finding:
+    if sys.platform == "darwin":
+        return Finding("gpu", "warn", "MLX sees none.", "In a virtual machine there may be none; else update macOS.")
+    blas = f"OpenBLAS from {found.openblas}" if found.openblas else "No OpenBLAS"
+    return Finding("gpu", "note", f"None: flux2-tiny takes seconds, real models many minutes a picture. {blas}.")
+
+
+def apple(chip: str, system: str, kernels: Path) -> Iterator[Finding]:
+    """What is particular to this generation of Apple's chips."""
+    generation = re.search(r"Apple M(\d+)", chip)
+    if generation is None:
+        return
+    if int(generation[1]) <= 2:
+        advice = "engine.precision: float16 may be faster. Compare its pictures first: large values overflow in it."
+        yield Finding("bfloat16", "note", "M1 and M2 have no instructions for it and emulate it.", advice)
+    if int(generation[1]) >= 5:
+        yield _matrix_units(system, kernels)
+
+
+def _matrix_units(system: str, kernels: Path) -> Finding:
+    if numbers(system) < (26, 2):
+        advice = "With macOS 26.2 or newer MLX is about three times faster on this chip."
+        return Finding("matrix units", "warn", f"macOS {system} does not use them.", advice)
+    used = _holds(kernels, MATRIX_KERNEL)
+    if used is None:
+        return Finding("matrix units", "note", f"Unknown: {kernels} cannot be read.")
+    if not used:
+        advice = "Install mlx and mlx-metal with pip on this macOS: the wheel for macOS 26 has them."
+        return Finding("matrix units", "warn", "This build of MLX has no kernels for them.", advice)
+    return Finding("matrix units", "ok", "used")
+
+
+def _holds(file: Path, word: bytes) -> bool | None:
+    try:
+        with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return content.find(word) >= 0
+    except (OSError, ValueError):
+        return None
+
+
+# Memory and disks
+
+
+def _memory(budget: int | None) -> Iterator[Finding]:
+    memory, swap = psutil.virtual_memory(), psutil.swap_memory()
+    message = f"{_size(memory.total)}, {_size(memory.available)} free"
+    if budget is None or memory.available >= budget:
+        yield Finding("memory", "ok", message)
+    else:
+        advice = f"Models may use {_size(budget)}. Close other programs, or lower engine.memory_budget_gb."
+        yield Finding("memory", "note", message, advice)
+    if swap.used > memory.total / 10:
+        yield Finding("swap", "warn", f"{_size(swap.used)} in use", "What is swapped out is very slow: free memory.")
+    else:
+        yield Finding("swap", "ok", f"{_size(swap.used)} in use")
+
+
+def place(subject: str, path: Path, space: int) -> Iterator[Finding]:
+    """Whether a folder can be written to, or made, and has so many bytes free."""
+    folder = path.absolute()
+    nearest = next(parent for parent in (folder, *folder.parents) if os.access(parent, os.F_OK))
+    problem = _refusal(nearest)
+    if problem:
+        # Models that are there can be used from a folder that nobody may write to.
+        state: State = "warn" if subject == "models" and folder.is_dir() else "fail"
+        yield Finding(subject, state, f"{folder} cannot be written to: {problem}.", "Choose another folder.")
+        return
+    free = shutil.disk_usage(nearest).free
+    message = f"{folder}{'' if nearest == folder else ' (not there yet)'}, {_size(free)} free"
+    if free >= space:
+        yield Finding(subject, "ok", message)
+    else:
+        yield Finding(subject, "warn", message, f"{_size(space)} should be: {_purpose(subject)}.")
+
+
+def _purpose(subject: str) -> str:
+    return f"so much is {REAL_MODEL}" if subject == "models" else "jobs are refused when the disk is full"
+
+
+def _refusal(folder: Path) -> str:
+    """Why nothing can be written here; empty when it can."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"x")
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
+
+
+def storage(path: Path, mounts: Iterable[tuple[str, str]]) -> Iterator[Finding]:
+    """Whether the job database would lie where SQLite cannot lock or sync: `mounts` are places and file systems."""
+    folder = path.expanduser().resolve()
+    around = [(place, kind) for place, kind in mounts if folder.is_relative_to(place)]
+    kind = max(around, key=lambda mount: len(mount[0]), default=("", ""))[1]
+    if kind.lower() in NETWORKS:
+        where = f"over the network ({kind})"
+    elif CLOUDS.intersection(folder.parts):
+        where = "in a folder that is synced to a cloud"
+    else:
+        return
+    advice = "The job database can be damaged there. Set generation.output_dir to a folder on a disk of this machine."
+    yield Finding("output", "warn", f"{folder} lies {where}.", advice)
+
+
+def _size(count: float) -> str:
+    return f"{count / GIB:.1f} GiB"
+
+
+# Limits and libraries
+
+
+def _limits() -> Iterator[Finding]:
+    yield sqlite(sqlite3.sqlite_version)
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if soft == resource.RLIM_INFINITY or soft >= LEAST_FILES:
+        yield Finding("open files", "ok", "no limit" if soft == resource.RLIM_INFINITY else f"up to {soft}")
+    else:
+        yield Finding("open files", "warn", f"up to {soft}", "Every client is one. Before starting: ulimit -n 4096")
+
+
+def sqlite(version: str) -> Finding:
+    if numbers(version) >= SAFE_SQLITE:
+        return Finding("sqlite", "ok", version)
+    message = f"{version}: before {SAFE_SQLITE_TEXT}, two programs that write at once can damage a database."
+    return Finding("sqlite", "warn", message, "The server writes alone. Open jobs.db with nothing else while it runs.")
+
+
+# Models
+
+
+def _models(models_dir: Path) -> Iterator[Finding]:
+    named = [spec for spec in registry().values() if spec.quantize is None]
+    try:
+        here = [spec for spec in chain(named, folders(models_dir)) if is_here(spec, models_dir)]
+    except OSError as error:
+        yield Finding("models", "fail", f"{models_dir} cannot be read: {error.strerror}.")
+        return
+    for spec in here:
+        yield _model(spec)
+    missing = sum(spec not in here and not spec.unavailable for spec in named)
+    yield Finding("models", "ok", f"{len(here)} here, {missing} more can be had: python -m mflux_api models")
+
+
+def _model(spec: ModelSpec) -> Finding:
+    home = "part of this project" if spec.name in registry() else "a folder of your own"
+    message = f"{spec.name}, {spec.licence or home}{f', {spec.size_gb:g} GB' if spec.size_gb else ''}"
+    if spec.unavailable:
+        return Finding("model", "note", f"{message}: {spec.unavailable}")
+    return Finding("model", "note" if "non-commercial" in spec.licence.lower() else "ok", message)
+
+
+def _token() -> Finding:
+    if get_token():
+        return Finding("hf token", "ok", "set")
+    advice = "Accept the licence on the model's page, then: hf auth login"
+    return Finding("hf token", "note", "Not set: gated models cannot be downloaded.", advice)

@@ -1,0 +1,173 @@
+"""`bench --server`: what the server costs beside the painting, on this machine, from one run."""
+
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import httpx
+import psutil
+
+from mflux_api.engine.bench import Figure
+from mflux_api.engine.encode import encode_png
+from mflux_api.engine.model import Model, load_model
+
+MODEL = "flux2-tiny"
+PROMPT = "a red circle on a white background"
+MEBIBYTE = 1024**2
+QUEUES = (100, 1_000, 10_000)
+PROBES = 1_000
+PACE_SECONDS = 0.01
+ROUNDS = 15
+SMALL = {"prompt": PROMPT, "width": 64, "height": 64, "steps": 1, "seed": 1}
+
+
+class Bench:
+    """A server of its own, in a folder that is thrown away."""
+
+    def __init__(self, client: httpx.Client, process: psutil.Process) -> None:
+        self.client = client
+        self.process = process
+
+    def post(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        reply = self.client.post(path, json=body)
+        reply.raise_for_status()
+        content: dict[str, Any] = reply.json()
+        return content
+
+    def submit(self, **fields: object) -> str:
+        job_id: str = self.post("/api/v1/generate", {**SMALL, **fields})["job_id"]
+        return job_id
+
+    def wait(self, job_id: str) -> None:
+        while self.client.get(f"/api/v1/jobs/{job_id}?images=false").json()["completed_at"] is None:
+            time.sleep(0.02)
+
+    @property
+    def rss(self) -> float:
+        """MiB of the server's own process."""
+        return self.process.memory_info().rss / MEBIBYTE
+
+
+def run(jobs: int) -> Iterator[Figure]:
+    """The lines of the table. `jobs`: how many are painted to see whether memory stays flat."""
+    yield Figure("machine's load", os.getloadavg()[0], "", f"{os.cpu_count()} cores; {MODEL}")
+    with _server() as bench:
+        yield from _overhead(bench)
+        yield from _health(bench)
+        yield from _memory(bench, jobs)
+        yield from _queues(bench)
+
+
+@contextmanager
+def _server() -> Iterator[Bench]:
+    with tempfile.TemporaryDirectory() as folder:
+        flags = ["--host", "127.0.0.1", "--port", "0", "--output-dir", folder, "--model", MODEL]
+        limit = ["--set", "queue.limit=100000"]
+        command = [sys.executable, "-m", "mflux_api", "serve", *flags, *limit]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+            try:
+                with httpx.Client(base_url=_address(process), timeout=600) as client:
+                    yield Bench(client, psutil.Process(process.pid))
+            finally:
+                process.terminate()
+
+
+def _address(process: "subprocess.Popen[str]") -> str:
+    assert process.stderr is not None
+    for line in process.stderr:
+        if match := re.search(r"MFLUX API at (http://\S+)", line):
+            # Somebody has to read on, or the server's log would fill the pipe and stop it.
+            threading.Thread(target=process.stderr.read, daemon=True).start()
+            return match[1]
+    raise RuntimeError("The server did not start.")
+
+
+def _overhead(bench: Bench) -> Iterator[Figure]:
+    """The same picture from the library and over HTTP, in turn: what is between them is the server's."""
+    model = load_model(MODEL)
+    for size, steps in ((64, 1), (256, 4)):
+        body = {**SMALL, "width": size, "height": size, "steps": steps}
+        arms: dict[str, Callable[[], object]] = {
+            "library": partial(_paint, model, size, steps),
+            "HTTP": partial(bench.post, "/sdapi/v1/txt2img", body),
+        }
+        seconds = _in_turn(arms)
+        for name, value in seconds.items():
+            yield Figure(f"{size}x{size}, {steps} steps: {name}", value * 1000, "ms")
+        yield Figure(f"{size}x{size}: HTTP costs", (seconds["HTTP"] - seconds["library"]) * 1000, "ms", "at most 10")
+
+
+def _paint(model: Model, size: int, steps: int) -> bytes:
+    picture = model.generate(PROMPT, width=size, height=size, steps=steps, seeds=(1,))[0]
+    return encode_png(picture.image, {})
+
+
+def _in_turn(arms: dict[str, Callable[[], object]]) -> dict[str, float]:
+    seconds: dict[str, list[float]] = {name: [] for name in arms}
+    for turn in range(ROUNDS + 1):
+        for name in list(arms)[:: 1 if turn % 2 else -1]:
+            began = time.perf_counter()
+            arms[name]()
+            if turn:
+                seconds[name].append(time.perf_counter() - began)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def _health(bench: Bench) -> Iterator[Figure]:
+    """/api/v1/health, asked every hundredth of a second, while the engine is busy."""
+    body = {"width": 512, "height": 512, "steps": 50, "num_images": 4}
+    for name in ("idle", "while painting"):
+        job_id = bench.submit(**body) if name != "idle" else None
+        time.sleep(1)
+        times = [_timed(lambda: bench.client.get("/api/v1/health")) for _ in range(PROBES)]
+        if job_id is not None:
+            bench.client.delete(f"/api/v1/jobs/{job_id}")
+        cuts = statistics.quantiles(times, n=100)
+        yield Figure(f"health {name}: median", statistics.median(times) * 1000, "ms")
+        yield Figure(f"health {name}: p99", cuts[98] * 1000, "ms", "at most 5" if job_id else "")
+
+
+def _timed(call: Callable[[], object]) -> float:
+    time.sleep(PACE_SECONDS)
+    began = time.perf_counter()
+    call()
+    return time.perf_counter() - began
+
+
+def _memory(bench: Bench, jobs: int) -> Iterator[Figure]:
+    before = 0.0
+    for number in range(1, jobs + 1):
+        bench.wait(bench.submit(seed=number))
+        if number in {jobs // 5, jobs}:
+            note = f"{bench.rss - before:+.1f}" if before else ""
+            yield Figure(f"server (RSS) after {number} jobs", bench.rss, "MiB", note)
+            before = bench.rss
+
+
+def _queues(bench: Bench) -> Iterator[Figure]:
+    """Each verb at growing lengths of the line."""
+    bench.post("/api/v1/queue/pause")
+    waiting: list[str] = []
+    for length in QUEUES:
+        while len(waiting) < length:
+            waiting.append(bench.submit())
+        last = waiting[-1]
+        verbs: dict[str, Callable[[], object]] = {
+            "submit": lambda: waiting.append(bench.submit()),
+            "list": lambda: bench.client.get("/api/v1/jobs"),
+            "position": partial(bench.client.get, f"/api/v1/jobs/{last}?images=false"),
+            "queue": lambda: bench.client.get("/api/v1/queue"),
+            "cancel": lambda: bench.client.delete(f"/api/v1/jobs/{waiting.pop()}"),
+        }
+        for name, verb in verbs.items():
+            value = statistics.median(_timed(verb) for _ in range(ROUNDS))
+            yield Figure(f"{length} waiting: {name}", value * 1000, "ms")

@@ -1,0 +1,48 @@
+"""`models`, `save` and `bench`: what there is, and what it does on this machine."""
+
+import argparse
+import json
+import os
+
+from mflux_api.errors import InvalidRequest
+
+
+def models(arguments: argparse.Namespace) -> None:
+    """One line a model: whether it is here, its name, what it is."""
+    from mflux_api.catalogue.models import is_here, registry
+
+    for spec in registry().values():
+        mark = "here" if is_here(spec, arguments.models_dir) else "-"
+        bits = f", quantized to {spec.quantize} bits while loading" if spec.quantize else ""
+        print(f"{mark:5} {spec.name:32} {spec.description}{bits}")
+
+
+def save(arguments: argparse.Namespace) -> None:
+    """Load, quantize, write."""
+    from mflux_api.engine.model import load_model
+
+    model = load_model(arguments.model, quantize=arguments.quantize, models_dir=arguments.models_dir)
+    model.save(arguments.folder)
+    print(arguments.folder)
+
+
+def bench(arguments: argparse.Namespace) -> None:
+    """Print the bench table, each line when it is known."""
+    if arguments.repeats < 1:
+        raise InvalidRequest(f"--repeats must be 1 or more, not {arguments.repeats}.", field="repeats")
+    # mflux draws a bar of its own; tqdm reads this when it is imported.
+    os.environ["TQDM_DISABLE"] = "1"
+    from mflux_api.engine.bench import run
+
+    if arguments.server:
+        from mflux_api.commands.load import run as serve
+
+        found = serve(arguments.jobs)
+    else:
+        found = run(arguments.model, arguments.sizes, arguments.repeats, arguments.models_dir)
+    figures = []
+    for figure in found:
+        print(figure, flush=True)
+        figures.append(vars(figure))
+    if arguments.json:
+        arguments.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,173 @@
+"""`generate`: paint pictures of a prompt from the command line."""
+
+import argparse
+import os
+import random
+import re
+import sys
+import warnings
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mflux_api.errors import InvalidImage, InvalidRequest
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from mflux_api.engine.messages import Event, Picture
+    from mflux_api.engine.model import Model
+
+WORDS_IN_NAME = 5
+LONGEST_NAME = 40
+OTHER_FORMATS = {".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
+
+
+def generate(arguments: argparse.Namespace) -> None:
+    """Paint, and print the path of each picture on standard output as soon as it is there."""
+    width, height = parse_size(arguments.size)
+    seeds = _seeds(arguments.seed, arguments.n)
+    _check_output(arguments.output)
+    image, mask, *references = map(_open, [arguments.image, arguments.mask, *arguments.reference])
+    model = _load(arguments)
+    progress = _Progress(len(seeds))
+
+    def on_event(event: "Event") -> None:
+        from mflux_api.engine.messages import Picture
+
+        progress(event)
+        if isinstance(event, Picture):
+            progress.clear()
+            print(_store(event, model, arguments), flush=True)
+            _tell(event, model, arguments)
+
+    with closing(progress):
+        model.generate(
+            arguments.prompt,
+            negative_prompt=arguments.negative,
+            width=width,
+            height=height,
+            steps=arguments.steps,
+            guidance=arguments.guidance,
+            seeds=seeds,
+            images=[reference for reference in references if reference is not None],
+            image=image,
+            strength=arguments.strength,
+            mask=mask,
+            loras=arguments.lora,
+            on_event=on_event,
+        )
+
+
+def parse_size(text: str | None) -> tuple[int | None, int | None]:
+    """Width and height of "512x768"; None, None when not given. Raises InvalidRequest."""
+    if text is None:
+        return None, None
+    match = re.fullmatch(r"(\d{1,6})x(\d{1,6})", text.lower())
+    if match is None:
+        raise InvalidRequest(f"--size must look like 512x512, not {text!r}.", field="size")
+    return int(match[1]), int(match[2])
+
+
+def _seeds(first: int | None, count: int) -> list[int]:
+    if count < 1:
+        raise InvalidRequest(f"--n must be 1 or more, not {count}.", field="n")
+    start = first if first is not None else random.randrange(2**32)
+    return [start + offset for offset in range(count)]
+
+
+def _check_output(output: Path) -> None:
+    """Say before painting what would fail after it. Raises InvalidRequest."""
+    if output.suffix.lower() in OTHER_FORMATS and not output.is_dir():
+        raise InvalidRequest(f"--output must be a folder or end in .png, not {output}.", field="output")
+    folder = output.parent if output.suffix.lower() == ".png" and not output.is_dir() else output
+    nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        raise InvalidRequest(f"--output: {nearest} is not a folder that can be written to.", field="output")
+
+
+def _open(path: Path | None) -> "Image.Image | None":
+    if path is None:
+        return None
+    from PIL import Image, ImageOps
+
+    try:
+        # Pillow warns about odd files on standard error, which holds our lines only.
+        with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
+            return ImageOps.exif_transpose(image)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        raise InvalidImage(f"{path} is not a picture that can be read.", path=str(path)) from None
+
+
+def _load(arguments: argparse.Namespace) -> "Model":
+    from mflux_api.engine.model import load_model
+
+    return load_model(
+        arguments.model,
+        quantize=arguments.quantize,
+        precision=arguments.precision,
+        low_ram=arguments.low_ram,
+        models_dir=arguments.models_dir,
+    )
+
+
+class _Progress:
+    """A bar over all steps of all pictures, with the time left; drawn only where somebody watches."""
+
+    def __init__(self, pictures: int) -> None:
+        self.pictures = pictures
+        self.bar: Any = None
+
+    def __call__(self, event: "Event") -> None:
+        from tqdm import tqdm
+
+        from mflux_api.engine.messages import Step
+
+        if isinstance(event, Step):
+            if self.bar is None:
+                self.bar = tqdm(total=event.steps * self.pictures, unit="step", disable=None, leave=False)
+            self.bar.update()
+
+    def clear(self) -> None:
+        """Take the bar away so that a line can be printed."""
+        if self.bar is not None:
+            self.bar.clear()
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+
+def _store(picture: "Picture", model: "Model", arguments: argparse.Namespace) -> Path:
+    """Write the picture under a name of its own, its generation data inside."""
+    from mflux_api.engine.encode import encode_png, generation_text, write_new
+
+    text = generation_text(
+        picture,
+        prompt=arguments.prompt,
+        negative=arguments.negative or "",
+        model=model.spec.name,
+        bits=model.pipeline.bits,
+        strength=arguments.strength if arguments.image else None,
+    )
+    return write_new(_target(picture, model, arguments), encode_png(picture.image, {"parameters": text}))
+
+
+def _target(picture: "Picture", model: "Model", arguments: argparse.Namespace) -> Path:
+    output: Path = arguments.output
+    if output.suffix.lower() == ".png" and not output.is_dir():
+        return output if arguments.n == 1 else output.with_stem(f"{output.stem}_seed{picture.seed}")
+    words = re.findall(r"[a-z0-9]+", arguments.prompt.lower())[:WORDS_IN_NAME]
+    name = "-".join(words)[:LONGEST_NAME].strip("-") or "picture"
+    return output / f"{model.spec.name}_{name}_seed{picture.seed}.png"
+
+
+def _tell(picture: "Picture", model: "Model", arguments: argparse.Namespace) -> None:
+    """One line for a person, beside the path for a program."""
+    size = "{}x{}".format(*picture.image.size)
+    seconds = picture.timings["total"]
+    print(f"{model.spec.name}, {size}, {picture.steps} steps, seed {picture.seed}, {seconds:.1f} s", file=sys.stderr)
+    if arguments.guidance is not None and arguments.guidance > 1 >= picture.guidance:
+        print(f"{model.spec.name} is distilled: guidance ran at 1.", file=sys.stderr)
+    for use in picture.loras:
+        print(f"{Path(use.path).name}: {use.keys} of {use.total_keys} keys, {use.layers} layers", file=sys.stderr)

@@ -1,0 +1,70 @@
+"""What MLX says of this machine, asked in a process of its own."""
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+
+from mflux_api.catalogue.models import PROJECT
+
+PROBE_SECONDS = 120
+# MLX may abort, and which BLAS it gets can only be told before it is imported.
+PROBE = """
+import json, time
+from mflux_api.engine.blas import load_openblas
+blas = load_openblas()
+from pathlib import Path
+import mlx.core as mx
+from mflux_api.engine.engine import chip
+from mflux_api.engine.memory import default_budget
+from mflux_api.engine.precision import device_name
+
+device = device_name()
+side = 512 if device == "cpu" else 2048
+matrix = mx.random.normal((side, side))
+times = []
+for _ in range(4):
+    began = time.perf_counter()
+    mx.eval(matrix @ matrix)
+    times.append(time.perf_counter() - began)
+print(json.dumps({
+    "version": mx.__version__,
+    "device": device,
+    "chip": chip(),
+    "openblas": blas,
+    "kernels": str(Path(mx.__file__).parent / "lib" / "mlx.metallib"),
+    "budget": default_budget(),
+    "gflops": 2 * side**3 / min(times) / 1e9,
+}))
+"""
+
+
+@dataclass(frozen=True)
+class Mlx:
+    """What MLX says of itself, and how fast it multiplies in float32."""
+
+    version: str
+    device: str
+    chip: str
+    openblas: str | None
+    kernels: str
+    budget: int
+    gflops: float
+
+
+def ask_mlx() -> Mlx | str:
+    """What it says, or the last words of the process that asked."""
+    try:
+        asked = subprocess.run(
+            [sys.executable, "-c", PROBE],
+            cwd=PROJECT,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=PROBE_SECONDS,
+        )
+    except subprocess.TimeoutExpired:
+        return f"It gave no answer in {PROBE_SECONDS} seconds."
+    if asked.returncode != 0:
+        return (asked.stderr.strip().splitlines() or [f"It ended with code {asked.returncode}."])[-1]
+    return Mlx(**json.loads(asked.stdout.splitlines()[-1]))

@@ -1,0 +1,92 @@
+"""`serve`: settings to a running server, and a stop in stated order."""
+
+import ipaddress
+import math
+import os
+import socket
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import FrameType
+
+import uvicorn
+
+from mflux_api import logs, settings
+from mflux_api.app import build
+from mflux_api.app.parts import Parts
+from mflux_api.settings import Settings
+
+OK, FAILED, STOPPED_AT_ONCE = 0, 1, 1
+ANYWHERE = ("0.0.0.0", "::", "")
+FIRST_PICTURE = """First picture:  curl -X POST {url}/sdapi/v1/txt2img -H "Content-Type: application/json" \\
+  -d '{{"prompt": "a red circle on a white background", "model": "flux2-tiny"}}' -o reply.json
+"""
+
+
+class Server(uvicorn.Server):
+    """uvicorn's, which tells the application to drain before it waits for connections, and heeds a second signal."""
+
+    parts: Parts
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if not self.should_exit:
+            _greet(self.parts.settings, self._port())
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self.parts.drain()
+        await super().shutdown(sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        # uvicorn's own would raise the signal again once all is done, and an orderly stop would look like a crash.
+        if self.should_exit:
+            # The engine sees its line close and ends as well; what it painted is painted again after a start.
+            os._exit(STOPPED_AT_ONCE)
+        self.should_exit = True
+
+    def _port(self) -> int:
+        port: int = self.servers[0].sockets[0].getsockname()[1]
+        return port
+
+
+def run(arguments: Mapping[str, str], file: Path | None) -> int:
+    """Serve until a signal; 0 after an orderly stop. Raises InvalidSetting."""
+    chosen = settings.load(arguments, os.environ, file).settings
+    logs.configure(chosen.logging.level, chosen.logging.format)
+    app = build(chosen)
+    config = uvicorn.Config(
+        app,
+        host=chosen.server.host,
+        port=chosen.server.port,
+        log_config=None,
+        access_log=False,
+        lifespan="on",
+        # A moment more than the running job gets, so that who waits for it is answered and not cut off.
+        timeout_graceful_shutdown=math.ceil(chosen.server.shutdown_seconds) + 2,
+        server_header=False,
+        ws="none",
+    )
+    server = Server(config)
+    server.parts = app.state.parts
+    server.run()
+    return OK if server.started else FAILED
+
+
+def _greet(chosen: Settings, port: int) -> None:
+    host = chosen.server.host
+    url = f"http://{'localhost' if host in ANYWHERE else host}:{port}"
+    print(f"MFLUX API at {url}  (documentation: {url}/docs)", file=sys.stderr)
+    print(FIRST_PICTURE.format(url=url), file=sys.stderr, flush=True)
+    if not chosen.security.api_keys and not _is_loopback(host):
+        print(
+            f"Anybody who can reach {host}:{port} may use this server: no API key is set (security.api_keys).",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,18 @@
+"""/api/v1, the project's own API, as its document has it and beyond."""
+
+from collections.abc import Callable
+
+from mflux_api.dialects.native.jobs import Jobs
+from mflux_api.dialects.native.models import Models
+from mflux_api.dialects.native.queue import Queue
+from mflux_api.dialects.native.streams import Streams
+from mflux_api.dialects.native.system import System
+from mflux_api.jobs.studio import EngineView, Studio
+from mflux_api.web.openapi import Endpoint
+from mflux_api.web.tools import Tools
+
+
+def endpoints(studio: Studio, tools: Tools, engine: Callable[[], EngineView]) -> list[Endpoint]:
+    jobs = Jobs(studio, tools)
+    parts = (jobs, Streams(studio, tools, jobs), Queue(studio), Models(studio), System(studio, tools, engine))
+    return [endpoint for part in parts for endpoint in part.endpoints()]

@@ -1,0 +1,191 @@
+"""/api/v1: order pictures, look at jobs, change one's mind, fetch what was painted."""
+
+import asyncio
+import io
+from typing import Any
+
+from PIL import Image
+from starlette.requests import Request
+from starlette.responses import Response
+
+from mflux_api.dialects.native import wire
+from mflux_api.errors import (
+    BodyTooLarge,
+    BodyTooSlow,
+    InvalidImage,
+    InvalidRequest,
+    JobConflict,
+    JobNotFound,
+    LoraInvalid,
+    LoraNotFound,
+    ModelNotDownloaded,
+    ModelNotFound,
+    ModelUnsupported,
+    OutOfMemory,
+    PictureNotFound,
+    QueueFull,
+    ShuttingDown,
+    StorageFailed,
+    UnsupportedMedia,
+)
+from mflux_api.forms import PictureForm
+from mflux_api.jobs.job import Job, State
+from mflux_api.jobs.studio import Studio
+from mflux_api.web.body import query
+from mflux_api.web.openapi import Endpoint
+from mflux_api.web.tools import Tools, owner
+
+TAG = "jobs"
+JOB = "/api/v1/jobs/{job_id}"
+ORDERING = (
+    *(InvalidRequest, InvalidImage, ModelNotFound, ModelNotDownloaded, ModelUnsupported, LoraNotFound, LoraInvalid),
+    *(OutOfMemory, QueueFull, ShuttingDown, StorageFailed, JobConflict),
+    *(BodyTooLarge, BodyTooSlow, UnsupportedMedia),
+)
+IMMUTABLE = "private, max-age=31536000, immutable"
+
+
+class Jobs:
+    """Handlers of jobs."""
+
+    def __init__(self, studio: Studio, tools: Tools) -> None:
+        self.studio = studio
+        self.tools = tools
+
+    async def generate(self, request: Request) -> Response:
+        form = await self.tools.body.json(request, PictureForm)
+        key = request.headers.get("idempotency-key")
+        job = await self.studio.submit(await form.order(self.tools.pictures, owner(request), key))
+        return self._submitted(job)
+
+    async def index(self, request: Request) -> Response:
+        asked = query(request, wire.JobsQuery)
+        jobs, total = await self.studio.queue.page(asked.status, asked.before, asked.limit)
+        following = jobs[-1].number if len(jobs) == asked.limit else None
+        rows = [wire.summary(job, self.studio.progress(job)) for job in jobs]
+        return reply(wire.JobList(jobs=rows, next=following, total=total))
+
+    async def show(self, request: Request) -> Response:
+        asked = query(request, wire.JobQuery)
+        return reply(await self.detail(request.path_params["job_id"], images=asked.images))
+
+    async def detail(self, job_id: str, *, images: bool) -> wire.JobDetail:
+        job = await self.studio.queue.get(job_id)
+        pictures = await self.studio.read(job) if images else None
+        position = self.studio.queue.position(job.id)
+        # Base64 of four large pictures would hold up everybody else.
+        return await asyncio.to_thread(
+            wire.detail, job, progress=self.studio.progress(job), position=position, pictures=pictures
+        )
+
+    async def cancel(self, request: Request) -> Response:
+        await self.studio.cancel(request.path_params["job_id"])
+        return reply(wire.Cancelled(status="cancelled"))
+
+    async def retry(self, request: Request) -> Response:
+        return self._submitted(await self.studio.retry(request.path_params["job_id"]))
+
+    async def picture(self, request: Request) -> Response:
+        asked = query(request, wire.PictureQuery)
+        job = await self.studio.queue.get(request.path_params["job_id"])
+        index = request.path_params["n"]
+        # A running job shows what it has finished so far.
+        active = self.studio.queue.floor.active.get(job.id)
+        pictures = active.pictures if active else job.pictures
+        if index not in map(str, range(len(pictures))):
+            raise PictureNotFound(f"This job has {len(pictures)} pictures, counted from 0.", pictures=len(pictures))
+        data = await asyncio.to_thread(self.studio.queue.images.read, pictures[int(index)].file)
+        if asked.format != "png":
+            data = await asyncio.to_thread(_converted, data, asked.format, asked.quality)
+        return Response(data, media_type=f"image/{asked.format}", headers={"Cache-Control": IMMUTABLE})
+
+    def _submitted(self, job: Job) -> Response:
+        position = self.studio.queue.position(job.id)
+        status: Any = State.QUEUED if job.state is State.INTERRUPTED else job.state
+        return reply(wire.Submitted(job_id=job.id, status=status, position=position or 0))
+
+    def endpoints(self) -> list[Endpoint]:
+        return [*self._orders(), *self._fetching()]
+
+    def _orders(self) -> list[Endpoint]:
+        return [
+            Endpoint(
+                "POST",
+                "/api/v1/generate",
+                self.generate,
+                "Order pictures; returns at once",
+                TAG,
+                wire.Submitted,
+                body=PictureForm,
+                headers={"Idempotency-Key": "Sent again with the same key, an order is made only once"},
+                errors=ORDERING,
+            ),
+            Endpoint(
+                "DELETE",
+                JOB,
+                self.cancel,
+                "Cancel a job; pictures it has finished stay",
+                TAG,
+                wire.Cancelled,
+                errors=(JobNotFound, JobConflict, StorageFailed),
+            ),
+            Endpoint(
+                "POST",
+                f"{JOB}/retry",
+                self.retry,
+                "Paint a failed or cancelled job again",
+                TAG,
+                wire.Submitted,
+                errors=(JobNotFound, JobConflict, QueueFull, ModelNotFound, ModelNotDownloaded, StorageFailed),
+            ),
+        ]
+
+    def _fetching(self) -> list[Endpoint]:
+        return [
+            Endpoint(
+                "GET",
+                "/api/v1/jobs",
+                self.index,
+                "Jobs, newest first",
+                TAG,
+                wire.JobList,
+                query=wire.JobsQuery,
+                errors=(InvalidRequest,),
+            ),
+            Endpoint(
+                "GET",
+                JOB,
+                self.show,
+                "A job and its pictures",
+                TAG,
+                wire.JobDetail,
+                query=wire.JobQuery,
+                errors=(InvalidRequest, JobNotFound, PictureNotFound),
+            ),
+            Endpoint(
+                "GET",
+                f"{JOB}/images/{{n}}",
+                self.picture,
+                "A picture of a job as a file, counted from 0",
+                TAG,
+                "image/*",
+                query=wire.PictureQuery,
+                errors=(InvalidRequest, JobNotFound, PictureNotFound),
+            ),
+        ]
+
+
+def reply(content: wire.Wire) -> Response:
+    return Response(content.model_dump_json(), media_type="application/json")
+
+
+def _converted(data: bytes, form: str, quality: int) -> bytes:
+    """A PNG as JPEG or WebP, its generation data where those keep it (EXIF UserComment)."""
+    with Image.open(io.BytesIO(data)) as image:
+        exif = Image.Exif()
+        text = image.info.get("parameters", "")
+        # Exif 2.3, 4.6.5: the first eight bytes name the encoding.
+        exif.get_ifd(0x8769)[0x9286] = b"UNICODE\0" + text.encode("utf-16-be")
+        buffer = io.BytesIO()
+        image.convert("RGB").save(buffer, form, quality=quality, exif=exif)
+    return buffer.getvalue()

@@ -1,0 +1,166 @@
+"""/api/v1: models and adapters, what they are, where they are, and bringing them here."""
+
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from mflux_api.dialects.native import wire
+from mflux_api.dialects.native.jobs import reply
+from mflux_api.errors import (
+    EngineDied,
+    JobConflict,
+    ModelCorrupt,
+    ModelIncomplete,
+    ModelNotDownloaded,
+    ModelNotFound,
+    ModelUnsupported,
+    OutOfMemory,
+)
+from mflux_api.jobs.models import Entry
+from mflux_api.jobs.studio import Studio
+from mflux_api.web.openapi import Endpoint
+
+TAG = "models"
+SHORT_HASH = 10
+TEXT_TOKENS = 512
+MEGABYTE = 1000**2
+LOADING = (ModelNotDownloaded, ModelUnsupported, ModelIncomplete, ModelCorrupt, OutOfMemory, EngineDied)
+
+
+class Models:
+    """Handlers of models."""
+
+    def __init__(self, studio: Studio) -> None:
+        self.studio = studio
+        self.models = studio.models
+
+    async def index(self, request: Request) -> Response:
+        return reply(wire.ModelList(models=[self._row(entry) for entry in await self.models.listed()]))
+
+    async def status(self, request: Request) -> Response:
+        return reply(await self._status(request.path_params["model_id"]))
+
+    async def download(self, request: Request) -> Response:
+        spec = await self.models.find(request.path_params["model_id"])
+        if spec.unavailable or spec.repository is None:
+            raise ModelUnsupported(spec.unavailable or f"{spec.name} has no repository to come from.", model=spec.name)
+        if not (await self.models.entry(spec.name)).is_here:
+            self.studio.downloads.start(spec)
+        return reply(await self._status(spec.name))
+
+    async def stop_download(self, request: Request) -> Response:
+        spec = await self.models.find(request.path_params["model_id"])
+        if not self.studio.downloads.cancel(spec):
+            raise JobConflict(f"{spec.name} is not being downloaded.", model=spec.name)
+        return reply(await self._status(spec.name))
+
+    async def load(self, request: Request) -> Response:
+        await self.models.load(request.path_params["model_id"])
+        return reply(await self._status(request.path_params["model_id"]))
+
+    async def unload(self, request: Request) -> Response:
+        await self.models.unload(request.path_params["model_id"])
+        return reply(await self._status(request.path_params["model_id"]))
+
+    async def loras(self, request: Request) -> Response:
+        found = await self.studio.list_loras()
+        return reply(
+            wire.LoraList(loras=[wire.LoraRow(name=name, size_mb=round(size / MEGABYTE, 2)) for name, size in found])
+        )
+
+    async def _status(self, name: str) -> wire.ModelStatus:
+        entry = await self.models.entry(name)
+        coming = self.studio.downloads.of(entry.spec)
+        return wire.ModelStatus(
+            model=entry.spec.name,
+            status=_state(entry, coming=coming is not None),
+            downloaded=entry.is_here,
+            loaded=self.models.is_loaded(entry),
+            size_gb=entry.size_gb,
+            path=None if entry.folder is None else str(entry.folder.resolve()),
+            progress=None if coming is None else round(coming.fraction, 4),
+        )
+
+    def _row(self, entry: Entry) -> wire.ModelRow:
+        spec = entry.spec
+        return wire.ModelRow(
+            title=spec.name,
+            model_name=spec.repository or spec.name,
+            hash=entry.fingerprint and entry.fingerprint[:SHORT_HASH],
+            sha256=entry.fingerprint,
+            config=wire.ModelConfig(
+                base_arch="flux2", supports_guidance=spec.distilled is False, max_sequence_length=TEXT_TOKENS
+            ),
+            downloaded=entry.is_here,
+            loaded=self.models.is_loaded(entry),
+            size_gb=entry.size_gb,
+            description=spec.description,
+            licence=spec.licence,
+            gated=spec.gated,
+            quantize=spec.quantize,
+            default_steps=spec.steps,
+            unavailable=spec.unavailable or None,
+        )
+
+    def endpoints(self) -> list[Endpoint]:
+        model = "/api/v1/models/{model_id}"
+        return [
+            Endpoint("GET", "/api/v1/models", self.index, "Every model that may be asked for", TAG, wire.ModelList),
+            Endpoint(
+                "GET",
+                f"{model}/status",
+                self.status,
+                "Whether a model is here and in memory",
+                TAG,
+                wire.ModelStatus,
+                errors=(ModelNotFound,),
+            ),
+            Endpoint(
+                "POST",
+                f"{model}/download",
+                self.download,
+                "Bring a model here; GET the same address for its progress",
+                TAG,
+                wire.ModelStatus,
+                errors=(ModelNotFound, ModelUnsupported),
+            ),
+            Endpoint(
+                "DELETE",
+                f"{model}/download",
+                self.stop_download,
+                "Stop a download; started again, it goes on where it stopped",
+                TAG,
+                wire.ModelStatus,
+                errors=(ModelNotFound, JobConflict),
+            ),
+            Endpoint(
+                "POST",
+                f"{model}/load",
+                self.load,
+                "Load a model into memory",
+                TAG,
+                wire.ModelStatus,
+                errors=(ModelNotFound, *LOADING),
+            ),
+            Endpoint(
+                "POST",
+                f"{model}/unload",
+                self.unload,
+                "Let go of a model's memory",
+                TAG,
+                wire.ModelStatus,
+                errors=(ModelNotFound,),
+            ),
+            Endpoint(
+                "GET", "/api/v1/loras", self.loras, "The adapters that may be named in lora_files", TAG, wire.LoraList
+            ),
+        ]
+
+
+def _state(entry: Entry, *, coming: bool) -> Any:
+    if entry.spec.unavailable:
+        return "unavailable"
+    if entry.is_here:
+        return "ready"
+    return "downloading" if coming else "not_downloaded"

@@ -1,0 +1,137 @@
+"""/api/v1: server-sent events of one job, of one download, and of everything."""
+
+import asyncio
+import base64
+from collections import OrderedDict
+from collections.abc import AsyncIterator
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from mflux_api.dialects.native import wire
+from mflux_api.dialects.native.jobs import Jobs
+from mflux_api.errors import InvalidRequest, JobNotFound, ModelNotFound
+from mflux_api.jobs.events import Event
+from mflux_api.jobs.studio import END, Studio
+from mflux_api.web.body import query
+from mflux_api.web.openapi import Endpoint
+from mflux_api.web.sse import Message
+from mflux_api.web.tools import Tools
+
+TAG = "streams"
+ENDINGS = frozenset(END.values())
+NO_CONTENT = 204
+# Final events carry the pictures: made once for all who listen to the same job.
+REMEMBERED = 4
+
+
+class Streams:
+    """Handlers of event streams."""
+
+    def __init__(self, studio: Studio, tools: Tools, jobs: Jobs) -> None:
+        self.studio = studio
+        self.tools = tools
+        self.jobs = jobs
+        self._finals: OrderedDict[str, asyncio.Task[str]] = OrderedDict()
+
+    async def job(self, request: Request) -> Response:
+        asked = query(request, wire.StreamQuery)
+        job_id, last_id = request.path_params["job_id"], _last_id(request)
+        job = await self.studio.queue.get(job_id)
+        if job.is_final and last_id == self.studio.standing(job).id:
+            # It has seen the end. Only this status keeps a browser from connecting again.
+            return Response(status_code=NO_CONTENT)
+        return self.tools.streamer.respond(self._messages(job_id, last_id, preview=asked.preview))
+
+    async def everything(self, request: Request) -> Response:
+        asked = query(request, wire.StreamQuery)
+        return self.tools.streamer.respond(self._all(_last_id(request), preview=asked.preview))
+
+    async def download(self, request: Request) -> Response:
+        spec = await self.studio.models.find(request.path_params["model_id"])
+        return self.tools.streamer.respond(self._download(f"model:{spec.folder}"))
+
+    async def _messages(self, job_id: str, last_id: str | None, *, preview: bool) -> AsyncIterator[Message]:
+        async for event in self.studio.watch(job_id, last_id):
+            if event.name in ENDINGS:
+                # The id of an ending is the same for whoever comes later.
+                job = await self.studio.queue.get(job_id)
+                yield Message(self.studio.standing(job).id, event.name, await self._final(job_id, job.attempts))
+            elif event.preview is None or preview:
+                yield _message(event)
+
+    async def _all(self, last_id: str | None, *, preview: bool) -> AsyncIterator[Message]:
+        with self.studio.queue.events.listen(None) as box:
+            for event in self.studio.queue.events.since(last_id, None) or []:
+                yield _message(event)
+            async for event in box:
+                if event.preview is None or preview:
+                    yield _message(event)
+
+    async def _download(self, channel: str) -> AsyncIterator[Message]:
+        with self.studio.queue.events.listen(channel) as box:
+            async for event in box:
+                yield _message(event)
+                if event.name in {"downloaded", "download_failed"}:
+                    return
+
+    async def _final(self, job_id: str, attempts: int) -> str:
+        """The job with its pictures, as JSON."""
+        key = f"{job_id}-{attempts}"
+        if key not in self._finals:
+            self._finals[key] = asyncio.create_task(self._detail(job_id))
+            if len(self._finals) > REMEMBERED:
+                self._finals.popitem(last=False)
+        return await asyncio.shield(self._finals[key])
+
+    async def _detail(self, job_id: str) -> str:
+        found = await self.jobs.detail(job_id, images=True)
+        return await asyncio.to_thread(found.model_copy(update={"progress": 1.0}).model_dump_json)
+
+    def endpoints(self) -> list[Endpoint]:
+        resume = {"Last-Event-ID": "Go on after this event"}
+        return [
+            Endpoint(
+                "GET",
+                "/api/v1/jobs/{job_id}/stream",
+                self.job,
+                "Events of a job: progress, then complete, failed or cancelled",
+                TAG,
+                "text/event-stream",
+                query=wire.StreamQuery,
+                headers=resume,
+                errors=(InvalidRequest, JobNotFound),
+            ),
+            Endpoint(
+                "GET",
+                "/api/v1/events",
+                self.everything,
+                "Events of every job and download",
+                TAG,
+                "text/event-stream",
+                query=wire.StreamQuery,
+                headers=resume,
+                errors=(InvalidRequest,),
+            ),
+            Endpoint(
+                "GET",
+                "/api/v1/models/{model_id}/download",
+                self.download,
+                "Events of a download: download, then downloaded or download_failed",
+                TAG,
+                "text/event-stream",
+                errors=(ModelNotFound,),
+            ),
+        ]
+
+
+def _last_id(request: Request) -> str | None:
+    return request.headers.get("last-event-id")
+
+
+def _message(event: Event) -> Message:
+    data: dict[str, Any] = dict(event.data)
+    if event.preview is not None:
+        data["preview"] = base64.b64encode(event.preview).decode("ascii")
+    return Message(event.id, event.name, data)

@@ -1,0 +1,300 @@
+"""The shapes of /api/v1: what is asked beside a picture, and what is answered."""
+
+import base64
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from mflux_api.jobs.job import Job, State, shown
+
+PROMPT_IN_LISTS = 200
+Status = Literal["queued", "generating", "completed", "failed", "cancelled"]
+
+
+class Wire(BaseModel):
+    model_config = ConfigDict(protected_namespaces=())
+
+
+class Submitted(Wire):
+    """`position`: 1 is the next to be painted, 0 is being painted."""
+
+    job_id: str
+    status: Status
+    position: int
+
+
+class Result(Wire):
+    images: list[str] = Field(description="PNG files in base64")
+    seeds: list[int]
+
+
+class JobSummary(Wire):
+    id: str
+    status: Status
+    progress: float = Field(description="0 to 1")
+    prompt: str
+    model: str
+    num_images: int
+    created_at: str
+    completed_at: str | None
+
+
+class JobList(Wire):
+    """`next`: give it as `before` for the page after this one; null on the last."""
+
+    jobs: list[JobSummary]
+    next: int | None
+    total: int
+
+
+class JobDetail(Wire):
+    """`images`: where each picture can be had as a file. `error`, `code`, `details`: why a job failed."""
+
+    id: str
+    status: Status
+    progress: float
+    position: int | None
+    prompt: str
+    model: str
+    parameters: dict[str, Any]
+    result: Result | None
+    images: list[str]
+    error: str | None
+    code: str | None
+    details: dict[str, Any] | None
+    attempts: int
+    created_at: str
+    started_at: str | None
+    completed_at: str | None
+
+
+class Cancelled(Wire):
+    status: Literal["cancelled"]
+
+
+class JobsQuery(Wire):
+    status: Status | None = None
+    limit: int = Field(50, ge=1, le=200)
+    before: int | None = Field(None, ge=0, lt=2**63, description="`next` of the page before")
+
+
+class JobQuery(Wire):
+    images: bool = Field(True, description="false leaves the pictures out of the result")
+
+
+class PictureQuery(Wire):
+    format: Literal["png", "jpeg", "webp"] = "png"
+    quality: int = Field(90, ge=1, le=100, description="of JPEG and WebP")
+
+
+class StreamQuery(Wire):
+    preview: bool = Field(False, description="send small pictures of how it is coming along")
+
+
+class QueueQuery(Wire):
+    limit: int = Field(100, ge=1, le=1000, description="waiting jobs to list")
+
+
+class ActiveJob(Wire):
+    job_id: str
+    prompt: str
+    progress: float
+    eta_seconds: float | None
+
+
+class QueuedJob(Wire):
+    job_id: str
+    position: int
+    prompt: str
+    eta_seconds: float | None
+
+
+class QueueStatus(Wire):
+    """`eta_seconds`: until it is done; null until this model has painted here."""
+
+    active: ActiveJob | None
+    queued: list[QueuedJob]
+    length: int
+    paused: bool
+
+
+class Paused(Wire):
+    paused: bool
+
+
+class ModelConfig(Wire):
+    base_arch: str
+    supports_guidance: bool
+    max_sequence_length: int
+
+
+class ModelRow(Wire):
+    """`hash`, `sha256`: of names, sizes and headers of the weights; null where the model is not here.
+
+    `unavailable`: why it cannot paint with this version.
+    """
+
+    title: str
+    model_name: str
+    hash: str | None
+    sha256: str | None
+    config: ModelConfig
+    downloaded: bool
+    loaded: bool
+    size_gb: float | None
+    description: str
+    licence: str
+    gated: bool
+    quantize: int | None
+    default_steps: int
+    unavailable: str | None
+
+
+class ModelList(Wire):
+    models: list[ModelRow]
+
+
+class ModelStatus(Wire):
+    """`status`: ready, not_downloaded, downloading or unavailable. `progress`: of a download."""
+
+    model: str
+    status: Literal["ready", "not_downloaded", "downloading", "unavailable"]
+    downloaded: bool
+    loaded: bool
+    size_gb: float | None
+    path: str | None
+    progress: float | None
+
+
+class LoraRow(Wire):
+    name: str
+    size_mb: float
+
+
+class LoraList(Wire):
+    loras: list[LoraRow]
+
+
+class Health(Wire):
+    """`models_available`: those that are here and can paint."""
+
+    status: Literal["healthy", "stopping"]
+    version: str
+    models_available: int
+    active_jobs: int
+    queue_length: int
+
+
+class SystemMemory(Wire):
+    total: float
+    used: float
+    free: float
+
+
+class EngineStatus(Wire):
+    running: bool
+    backend: str | None
+    mlx: str | None
+    restarts: int
+    memory_budget_gb: float | None
+
+
+class System(Wire):
+    """Gigabytes are of 1024^3 bytes. `active_model`: the one used last among those in memory."""
+
+    active_model: str | None
+    loaded_models: list[str]
+    mlx_memory_gb: float
+    mlx_cache_gb: float
+    mlx_peak_gb: float
+    system_memory_gb: SystemMemory
+    device: str
+    engine: EngineStatus
+
+
+class Stats(Wire):
+    total_generations: int
+    total_images: int
+    total_failures: int
+    average_time_seconds: float
+    uptime_hours: float
+
+
+class Token(Wire):
+    """For EventSource, which can send no headers: `?token=` in the address of a GET."""
+
+    token: str
+    expires_in: float
+
+
+class Nothing(Wire):
+    """An empty object."""
+
+
+def stamp(seconds: float | None) -> str | None:
+    """ISO 8601 in UTC."""
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def summary(job: Job, progress: float) -> JobSummary:
+    return JobSummary(
+        id=job.id,
+        status=shown(job.state),
+        progress=progress,
+        prompt=shortened(job.request.prompt),
+        model=job.model,
+        num_images=len(job.request.seeds),
+        created_at=stamp(job.created) or "",
+        completed_at=stamp(job.finished),
+    )
+
+
+def shortened(prompt: str) -> str:
+    return prompt if len(prompt) <= PROMPT_IN_LISTS else prompt[: PROMPT_IN_LISTS - 3] + "..."
+
+
+def detail(job: Job, *, progress: float, position: int | None, pictures: Sequence[bytes] | None) -> JobDetail:
+    """`pictures`: the PNGs to put into the result; None leaves them out."""
+    result = None
+    if job.state is State.COMPLETED or job.pictures:
+        encoded = [base64.b64encode(data).decode("ascii") for data in pictures or ()]
+        result = Result(images=encoded, seeds=[picture.seed for picture in job.pictures])
+    return JobDetail(
+        id=job.id,
+        status=shown(job.state),
+        progress=progress,
+        position=position,
+        prompt=job.request.prompt,
+        model=job.model,
+        parameters=parameters(job),
+        result=result,
+        images=[f"/api/v1/jobs/{job.id}/images/{index}" for index in range(len(job.pictures))],
+        error=job.error.message if job.error else None,
+        code=job.error.code if job.error else None,
+        details=job.error.details if job.error else None,
+        attempts=job.attempts,
+        created_at=stamp(job.created) or "",
+        started_at=stamp(job.started),
+        completed_at=stamp(job.finished),
+    )
+
+
+def parameters(job: Job) -> dict[str, Any]:
+    """What the pictures are painted with; `guidance` is the value really used once they are."""
+    request = job.request
+    used = job.pictures[0].guidance if job.pictures else request.guidance
+    return {
+        "prompt": request.prompt,
+        "negative_prompt": request.negative_prompt,
+        "model": job.model,
+        "seed": request.seeds[0],
+        "width": request.width,
+        "height": request.height,
+        "steps": request.steps,
+        "guidance": used,
+        "num_images": len(request.seeds),
+        "loras": [{"name": use.path.rsplit("/", 1)[-1], "scale": use.scale} for use in request.loras],
+        **({} if job.inputs.source is None else {"image_strength": request.strength}),
+    }

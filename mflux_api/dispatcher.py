@@ -1,0 +1,211 @@
+"""The single worker: claim a job, hand it to the engine, relay what it says; one function for each outcome."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mflux_api.catalogue.models import Located
+from mflux_api.engine.messages import Finished, Loading, Paint, Reply, Step, Thumbnail
+from mflux_api.engine.process import EngineProcess
+from mflux_api.errors import EngineDied, JobConflict, MfluxError, StorageFailed
+from mflux_api.jobs.job import Failure, Job
+from mflux_api.jobs.protocol import Painted, Progress, WorkQueue
+from mflux_api.logs import event, failure
+from mflux_api.metrics import Metrics
+
+HEARTBEAT_SECONDS = 15.0
+PAUSE_AFTER_ERROR = 1.0
+
+
+@dataclass
+class Position:
+    """How far the job that is being painted has come."""
+
+    job: Job
+    stage: str = "loading"
+    step: int = 0
+    steps: int = 1
+    image: int = 1
+
+    def progress(self, *, seconds: float | None = None, preview: bytes | None = None) -> Progress:
+        return Progress(
+            stage=self.stage,
+            step=self.step,
+            steps=self.steps,
+            image=min(self.image, len(self.job.request.seeds)),
+            of=len(self.job.request.seeds),
+            seconds=seconds,
+            preview=preview,
+        )
+
+
+class Dispatcher:
+    """Joins one queue to one engine. `locate` finds the model of a job, `inputs` is the folder of their pictures."""
+
+    def __init__(
+        self,
+        queue: WorkQueue,
+        engine: EngineProcess,
+        metrics: Metrics,
+        *,
+        locate: Callable[[str], Located],
+        inputs: Path,
+        idle_seconds: float,
+        log_prompts: bool,
+    ) -> None:
+        self.queue = queue
+        self.engine = engine
+        self.metrics = metrics
+        self.locate = locate
+        self.inputs = inputs
+        self.idle_seconds = idle_seconds
+        self.log_prompts = log_prompts
+        self.began = 0.0
+
+    async def work(self) -> None:
+        """Paint jobs for ever. An error of the queue's own (a full disk) is logged, and tried again."""
+        while True:
+            try:
+                job = await self._next()
+                self.began = time.monotonic()
+                await self._paint(job)
+            except Exception as error:  # noqa: BLE001 - the worker's boundary: without it nothing is painted any more
+                failure("dispatcher.error", error)
+                await asyncio.sleep(PAUSE_AFTER_ERROR)
+
+    async def _next(self) -> Job:
+        """The next job; meanwhile the engine may be ended to give its memory back."""
+        claim = asyncio.create_task(self.queue.claim())
+        try:
+            await asyncio.wait([claim], timeout=self.idle_seconds or None)
+            if not claim.done():
+                await self.engine.stop()
+                event("engine.idle", seconds=self.idle_seconds)
+            return await claim
+        finally:
+            claim.cancel()
+
+    async def _paint(self, job: Job) -> None:
+        starts = self.engine.starts
+        try:
+            async with self._attended(job):
+                await self._relay(job)
+        except JobConflict:
+            self._lost(job)
+        except EngineDied as error:
+            await self._died(job, error)
+        except StorageFailed as error:
+            await self._failed(job, error, again=True)
+        except MfluxError as error:
+            await self._failed(job, error, again=False)
+        else:
+            await self._done(job)
+        for _ in range(max(0, self.engine.starts - max(starts, 1))):
+            self.metrics.engine_restart()
+
+    async def _relay(self, job: Job) -> None:
+        """What the engine says, told to the queue."""
+        where = Position(job, steps=job.request.steps)
+        await self.queue.progress(job, where.progress())
+        async with aclosing(self.engine.ask(await self._command(job))) as replies:
+            async for reply in replies:
+                await self._tell(job, where, reply)
+
+    async def _tell(self, job: Job, where: Position, reply: Reply) -> None:
+        match reply:
+            case Loading():
+                where.stage = "loading"
+                await self.queue.progress(job, where.progress())
+            case Step():
+                where.stage, where.step, where.steps = "painting", reply.number, reply.steps
+                self.metrics.step(job.model, reply.seconds)
+                await self.queue.progress(job, where.progress(seconds=reply.seconds))
+            case Thumbnail():
+                await self.queue.progress(job, where.progress(preview=reply.data))
+            case Finished():
+                await self.queue.picture(job, Painted(index=where.image - 1, **vars(reply)))
+                self.metrics.picture(job.model)
+                where.image, where.step = where.image + 1, 0
+                self._tell_memory()
+
+    async def _command(self, job: Job) -> Paint:
+        # Asked again at the last moment: the model may have been deleted since the job was accepted.
+        model = await asyncio.to_thread(self.locate, job.model)
+        files = job.inputs
+        return Paint(
+            model=model,
+            low_ram=job.low_ram,
+            request=job.request,
+            source=None if files.source is None else self.inputs / files.source,
+            mask=None if files.mask is None else self.inputs / files.mask,
+            references=tuple(self.inputs / file for file in files.references),
+        )
+
+    def _attended(self, job: Job) -> AbstractAsyncContextManager[None]:
+        return _tasks(self._beat(job), self._watch(job))
+
+    async def _beat(self, job: Job) -> None:
+        while True:
+            await asyncio.sleep(HEARTBEAT_SECONDS)
+            await self.queue.heartbeat(job)
+
+    async def _watch(self, job: Job) -> None:
+        await self.queue.cancelled(job)
+        self.engine.stop_painting()
+
+    async def _done(self, job: Job) -> None:
+        try:
+            await self.queue.finish(job)
+        except JobConflict:
+            self._lost(job)
+        except StorageFailed as error:
+            await self._failed(job, error, again=True)
+        else:
+            self._log(job, "completed")
+
+    async def _failed(self, job: Job, error: MfluxError, *, again: bool) -> None:
+        reason = Failure(error.code, error.status, error.message, dict(error.details))
+        try:
+            retried = await self.queue.fail(job, reason, again=again)
+        except JobConflict:
+            self._lost(job)
+        else:
+            self._log(job, "retried" if retried else "failed", code=error.code, message=error.message)
+
+    async def _died(self, job: Job, error: EngineDied) -> None:
+        """The engine's end need not be the job's fault: it gets another try."""
+        await self._failed(job, error, again=True)
+
+    def _lost(self, job: Job) -> None:
+        """Cancelled, or given to another worker: nothing of it is ours any more."""
+        self._log(job, "cancelled")
+
+    def _log(self, job: Job, outcome: str, **facts: object) -> None:
+        request = job.request
+        size = f"{request.width}x{request.height}"
+        seconds = round(time.monotonic() - self.began, 3)
+        self.metrics.job(outcome, job.model, seconds)
+        self._tell_memory()
+        said = {"prompt": request.prompt} if self.log_prompts else {}
+        line = {"id": job.id, "model": job.model, "size": size, "steps": request.steps, "pictures": len(request.seeds)}
+        event("job", outcome=outcome, seconds=seconds, **line, **facts, **said)
+
+    def _tell_memory(self) -> None:
+        held = self.engine.memory
+        self.metrics.engine_memory(held.active, held.cached, held.peak)
+
+
+@asynccontextmanager
+async def _tasks(*coroutines: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run these beside what is inside, and end them with it."""
+    tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

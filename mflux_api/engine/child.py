@@ -1,0 +1,88 @@
+"""The engine process: one thread paints, another listens. It ends when the server's end of the line closes."""
+
+import os
+import queue
+import signal
+import socket
+import sys
+import threading
+import traceback
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+from mflux_api.engine import frames
+from mflux_api.engine.messages import Command, Crashed, Done, Refused, Reply, Setup, Stop
+from mflux_api.errors import MfluxError
+
+if TYPE_CHECKING:
+    from mflux_api.engine.engine import Engine
+
+# The server decides what an interrupt means, and it ends this process itself.
+IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Line:
+    """The child's end: commands in order, and whether the painting is to stop."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.connection = connection
+        self.commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
+        self.stop = threading.Event()
+        self.setup: Setup = frames.receive(connection)
+        threading.Thread(target=self._listen, daemon=True, name="listener").start()
+
+    def send(self, reply: Reply) -> None:
+        self.connection.sendall(frames.pack(reply))
+
+    def _listen(self) -> None:
+        while True:
+            try:
+                message = frames.receive(self.connection)
+            except (EOFError, OSError):
+                # The server is gone: whatever is being painted, nobody will see it.
+                os._exit(0)
+            if isinstance(message, Stop):
+                self.stop.set()
+            else:
+                self.stop.clear()
+                self.commands.put(message)
+
+
+def main(descriptor: int) -> None:
+    for number in IGNORED:
+        signal.signal(number, signal.SIG_IGN)
+    line = Line(socket.socket(fileno=descriptor))
+    from mflux_api.engine.engine import Engine
+
+    engine = Engine(line.setup)
+    line.send(engine.ready())
+    while True:
+        _carry_out(engine, line, line.commands.get())
+
+
+def _carry_out(engine: "Engine", line: Line, command: Command) -> None:
+    try:
+        stopped = _work(engine, line, command)
+    except MfluxError as error:
+        line.send(engine.memory())
+        line.send(Refused(error.code, error.message, dict(error.details)))
+    except Exception:  # noqa: BLE001 - the boundary of the process: the next command must work
+        line.send(engine.memory())
+        line.send(Crashed(traceback.format_exc()))
+    else:
+        line.send(engine.memory())
+        line.send(Done(stopped))
+
+
+def _work(engine: "Engine", line: Line, command: Command) -> bool:
+    """Carry out a command; whether it was stopped."""
+    with closing(engine.carry_out(command)) as replies:
+        for reply in replies:
+            line.send(reply)
+            if line.stop.is_set():
+                return True
+    return False
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

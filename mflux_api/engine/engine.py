@@ -1,0 +1,169 @@
+"""The door inside the engine process: commands in, plain messages out, MLX on this one thread."""
+
+import platform
+import subprocess
+import sys
+import warnings
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+
+from PIL import Image, ImageOps
+
+from mflux_api.engine import memory
+from mflux_api.engine.cache import ModelCache, Plan
+from mflux_api.engine.encode import encode_png, generation_text
+from mflux_api.engine.flux2.pipeline import Pipeline
+from mflux_api.engine.messages import (
+    Command,
+    Event,
+    Finished,
+    Load,
+    Loading,
+    Memory,
+    Paint,
+    Picture,
+    Preview,
+    Ready,
+    Reply,
+    Setup,
+    Step,
+    Thumbnail,
+    Unload,
+)
+from mflux_api.engine.model import plan
+from mflux_api.engine.precision import choose, device_name
+from mflux_api.errors import InvalidImage
+from mflux_api.request import GenerateRequest
+
+# What browsers write. Other formats of Pillow's have had holes, and nobody misses them here.
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
+
+
+class Engine:
+    """Carries out commands, one after the other, on the thread that made it."""
+
+    def __init__(self, setup: Setup) -> None:
+        memory.limit_cache(memory.CACHE_LIMIT)
+        Image.MAX_IMAGE_PIXELS = setup.largest_image
+        self.setup = setup
+        self.names: dict[Plan, str] = {}
+        self.cache = ModelCache(setup.budget if setup.budget is not None else memory.default_budget())
+
+    def ready(self) -> Ready:
+        width = choose(self.setup.precision).dtype.size
+        return Ready(device=device_name(), chip=chip(), mlx=version("mlx"), width=width, budget=self.cache.budget)
+
+    def memory(self) -> Memory:
+        used = memory.report()
+        loaded = tuple(self.names[held] for held in self.cache.plans())
+        return Memory(active=used.active, cached=used.cached, peak=used.peak, loaded=loaded)
+
+    def carry_out(self, command: Command) -> Generator[Reply, None, None]:
+        """What there is to say while a command is carried out. Closing it stops a painting.
+
+        Raises what loading and painting raise.
+        """
+        match command:
+            case Paint():
+                yield from self._paint(command)
+            case Load():
+                yield from self._load(self._plan(command), command.model.spec.name)
+            case Unload():
+                for held in self.cache.plans():
+                    if self.names[held] == command.model:
+                        self.cache.unload(held)
+
+    def _plan(self, command: Paint | Load) -> Plan:
+        embeddings = self.setup.embedding_cache
+        return plan(command.model, None, self.setup.precision, low_ram=command.low_ram, embedding_cache=embeddings)
+
+    def _load(self, wanted: Plan, name: str) -> Iterator[Reply]:
+        if wanted not in self.cache.plans():
+            yield Loading(name)
+        self.names[wanted] = name
+        self.cache.get(wanted)
+        yield self.memory()
+
+    def _paint(self, command: Paint) -> Iterator[Reply]:
+        wanted = self._plan(command)
+        yield from self._load(wanted, command.model.spec.name)
+        pipeline = self.cache.get(wanted)
+        with memory.overflow_is_ours(), closing(pipeline.paint(_with_pictures(command))) as events:
+            for event in events:
+                yield _reply(event, command, pipeline)
+
+
+def _with_pictures(command: Paint) -> GenerateRequest:
+    return replace(
+        command.request,
+        source=None if command.source is None else open_picture(command.source, "The source"),
+        mask=None if command.mask is None else open_picture(command.mask, "The mask"),
+        references=tuple(open_picture(path, "A reference") for path in command.references),
+    )
+
+
+def open_picture(path: Path, what: str) -> Image.Image:
+    """A picture, upright, its transparent parts white where it has any. Raises InvalidImage."""
+    try:
+        # A picture larger than the limit is an error and no warning.
+        with (
+            warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning),
+            Image.open(path, formats=FORMATS) as image,
+        ):
+            return _opaque(ImageOps.exif_transpose(image))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise InvalidImage(f"{what} picture cannot be read: PNG, JPEG and WebP are.") from None
+
+
+def _opaque(image: Image.Image) -> Image.Image:
+    if not image.has_transparency_data:
+        return image.copy()
+    rgba = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+
+
+def _reply(event: Event, command: Paint, pipeline: Pipeline) -> Reply:
+    match event:
+        case Step():
+            return event
+        case Preview():
+            return Thumbnail(encode_png(event.image, {}))
+        case Picture():
+            return _finished(event, command, pipeline)
+
+
+def _finished(picture: Picture, command: Paint, pipeline: Pipeline) -> Finished:
+    request = command.request
+    text = generation_text(
+        picture,
+        prompt=request.prompt,
+        negative=request.negative_prompt,
+        model=command.model.spec.name,
+        bits=pipeline.bits,
+        strength=None if command.source is None else request.strength,
+    )
+    return Finished(
+        data=encode_png(picture.image, {"parameters": text}),
+        text=text,
+        seed=picture.seed,
+        width=picture.image.width,
+        height=picture.image.height,
+        guidance=picture.guidance,
+        timings=picture.timings,
+    )
+
+
+def chip() -> str:
+    """The name of this machine's processor, as its maker writes it."""
+    if sys.platform == "darwin":
+        asked = subprocess.run(
+            ["sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True, check=False
+        )
+        return asked.stdout.strip() or platform.processor()
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())

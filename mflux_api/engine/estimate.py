@@ -1,0 +1,125 @@
+"""Bytes a model and a picture will take, from headers and configuration alone. No MLX: the server asks first."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mflux_api.engine.flux2 import shapes
+from mflux_api.engine.flux2.configs import Layout, read_layout
+from mflux_api.engine.flux2.files import Config, Shard, Tensor, read_shards, stored_bits
+
+GROUP = 64
+COMPONENTS = ("transformer", "text_encoder", "vae")
+# Measured on the CPU backend with the embedded model from 128 to 1024 pixels a side (docs/performance.md): values
+# alive at once, per token and hidden unit in a step, per pixel and first channel in the autoencoder.
+STEP_VALUES = 40
+DECODE_VALUES = 6
+ENCODE_VALUES = {"cpu": 36}
+ENCODE_VALUES_FUSED = 10
+DECODE_FLOOR = 48 * 1024**2
+PATCH = 16
+LARGEST_REFERENCE = 1024 * 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """What computes: its backend, and the bytes a number takes there."""
+
+    device: str
+    width: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Need:
+    """Bytes, part by part. `work`: what one picture takes beside the weights."""
+
+    transformer: int
+    text_encoder: int
+    vae: int
+    work: int
+
+    def peak(self, *, low_ram: bool) -> int:
+        """The most at any time. With `low_ram` the text encoder has gone before the denoising begins."""
+        weights = self.transformer + self.vae
+        if low_ram:
+            return weights + max(self.text_encoder, self.work)
+        return weights + self.text_encoder + self.work
+
+
+def need(
+    folder: Path,
+    bits: int | None,
+    machine: Machine,
+    *,
+    size: tuple[int, int],
+    references: Sequence[tuple[int, int]],
+    pictures: int,
+) -> Need:
+    """What painting takes: `size` and `references` are (width, height) in pixels. Raises the errors of a bad folder."""
+    layout = read_layout(folder)
+    work = picture_bytes(layout, machine, size=size, references=references)
+    # Finished pictures leave the engine one by one; each is whole, and encoded, for a moment.
+    work += min(pictures, 2) * 4 * size[0] * size[1]
+    parts = {name: _component_bytes(layout, name, bits, machine.width) for name in COMPONENTS}
+    return Need(**parts, work=work)
+
+
+def model_bytes(layout: Layout, bits: int | None, width: int) -> int:
+    """Bytes the model will hold once loaded; `width`: bytes of a number in what it computes with."""
+    return sum(_component_bytes(layout, name, bits, width) for name in COMPONENTS)
+
+
+def picture_bytes(
+    layout: Layout, machine: Machine, *, size: tuple[int, int], references: Sequence[tuple[int, int]]
+) -> int:
+    """Bytes one picture takes beside the weights: the most that a step, the decoding or a reference needs."""
+    transformer, vae = _config(layout, "transformer"), _config(layout, "vae")
+    heads = int(transformer.get("num_attention_heads", 24))
+    hidden = heads * int(transformer.get("attention_head_dim", 128))
+    channels = int(vae.get("block_out_channels", (128,))[0])
+    seen = [min(width * height, LARGEST_REFERENCE) for width, height in references]
+    tokens = layout.text_length + (size[0] * size[1] + sum(seen)) // PATCH**2
+    step = tokens * hidden * STEP_VALUES * machine.width
+    if machine.device == "cpu":
+        # Only here attention writes its whole table.
+        step += tokens**2 * heads * machine.width
+    decode = size[0] * size[1] * channels * DECODE_VALUES * machine.width + DECODE_FLOOR
+    values = ENCODE_VALUES.get(machine.device, ENCODE_VALUES_FUSED)
+    encode = max(seen, default=0) * channels * values * machine.width
+    return max(step, decode, encode)
+
+
+def _config(layout: Layout, name: str) -> Config:
+    written: Config = getattr(layout, name)
+    if written:
+        return written
+    folder = layout.folder / name
+    shards = read_shards(folder)
+    infer = {"transformer": shapes.transformer_config, "vae": shapes.vae_config}[name]
+    return infer(shapes.tensors_of(shards), stored_bits(folder, shards))
+
+
+def _component_bytes(layout: Layout, name: str, bits: int | None, width: int) -> int:
+    folder = layout.folder / name
+    shards = read_shards(folder)
+    quantized = bits if name != "vae" and stored_bits(folder, shards) is None else None
+    return _shards_bytes(shards, layout, quantized, width)
+
+
+def _shards_bytes(shards: list[Shard], layout: Layout, bits: int | None, width: int) -> int:
+    used = (tensor for shard in shards for name, tensor in shard.tensors.items() if _is_used(name, layout))
+    return sum(_loaded(tensor, bits, width) for tensor in used)
+
+
+def _is_used(name: str, layout: Layout) -> bool:
+    layer = re.match(r"(?:model\.)?layers\.(\d+)\.", name)
+    return not name.startswith("lm_head.") and not (layer and int(layer[1]) >= max(layout.layers))
+
+
+def _loaded(tensor: Tensor, bits: int | None, width: int) -> int:
+    if not tensor.dtype.startswith(("F", "BF")):
+        return tensor.size
+    if bits is not None and len(tensor.shape) == 2 and tensor.shape[1] % GROUP == 0:
+        return tensor.count * bits // 8 + 2 * width * tensor.count // GROUP
+    return tensor.count * width

@@ -1,0 +1,208 @@
+"""The server's end of the engine process: start it, ask it, notice when it dies, end it. No MLX here."""
+
+import asyncio
+import os
+import re
+import socket
+import sys
+from collections import deque
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+from mflux_api import errors
+from mflux_api.engine import frames
+from mflux_api.engine.messages import Command, Crashed, Done, Memory, Ready, Refused, Reply, Setup, Stop
+from mflux_api.errors import EngineDied, EngineStuck, GenerationFailed, MfluxError, OutOfMemory
+from mflux_api.logs import event, warning
+
+ALLOCATION = re.compile(r"malloc|[Uu]nable to allocate|Attempting to allocate|Insufficient Memory|out of memory")
+LAST_LINES = 20
+SIGKILLED = -9
+START_SECONDS = 120.0
+NOTHING_HELD = Memory(active=0, cached=0, peak=0, loaded=())
+
+
+class EngineProcess:
+    """One engine, started when it is first needed and again after it died.
+
+    `silence`: seconds it may say nothing while it works, before it is taken for stuck and killed.
+    """
+
+    def __init__(self, setup: Setup, silence: float) -> None:
+        self.setup = setup
+        self.silence = silence
+        self.memory = NOTHING_HELD
+        self.ready: Ready | None = None
+        # What the last engine said of itself: true also while none runs.
+        self.machine: Ready | None = None
+        self.starts = 0
+        self._lock = asyncio.Lock()
+        self._process: asyncio.subprocess.Process | None = None
+        self._writer: asyncio.StreamWriter | None = None
+        self._last_words: deque[str] = deque(maxlen=LAST_LINES)
+
+    @property
+    def pid(self) -> int | None:
+        return None if self._process is None else self._process.pid
+
+    async def start(self) -> Ready:
+        """Start it unless it runs. Raises EngineDied when it cannot start."""
+        async with self._lock:
+            return await self._started()
+
+    async def ask(self, command: Command) -> AsyncGenerator[Reply, None]:
+        """Carry out a command; yields what it says, its end excepted. Closing this stops it after its step.
+
+        Raises the engine's own errors, EngineDied, EngineStuck, OutOfMemory, GenerationFailed.
+        """
+        async with self._lock:
+            await self._started()
+            await self._send(command)
+            finished = False
+            try:
+                async with aclosing(self._replies()) as replies:
+                    async for reply in replies:
+                        yield reply
+                finished = True
+            except MfluxError:
+                finished = True
+                raise
+            finally:
+                if not finished:
+                    await self._wind_down()
+
+    async def run(self, command: Command) -> None:
+        """Carry out a command that has nothing to show."""
+        async with aclosing(self.ask(command)) as replies:
+            async for _ in replies:
+                pass
+
+    def stop_painting(self) -> None:
+        """Ask for an end of the painting, after its step. It then ends as if it were done."""
+        if self._writer is not None:
+            self._writer.write(frames.pack(Stop()))
+
+    async def stop(self) -> None:
+        """End the process, whatever it does; its memory comes back. The next command starts another."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+        self._forget()
+
+    async def _started(self) -> Ready:
+        if self._process is None or self._process.returncode is not None or self.ready is None:
+            await self.stop()
+            await self._spawn()
+            self.ready = self.machine = await self._expect(START_SECONDS)
+            event("engine.ready", pid=self.pid, device=self.ready.device, chip=self.ready.chip, mlx=self.ready.mlx)
+        return self.ready
+
+    async def _spawn(self) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            # A session of its own: Ctrl-C in the terminal is for the server to handle.
+            self._process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "mflux_api.engine.child", str(theirs.fileno())),
+                pass_fds=(theirs.fileno(),),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.PIPE,
+                env={**os.environ, "PYTHONPATH": _search_path()},
+                start_new_session=True,
+            )
+        self.starts += 1
+        self._kills_before = _kernel_kills()
+        self._reader, self._writer = await asyncio.open_connection(sock=ours)
+        self._last_words.clear()
+        self._echo = asyncio.create_task(self._overhear(self._process))
+        await self._send(self.setup)
+
+    async def _overhear(self, process: asyncio.subprocess.Process) -> None:
+        """What libraries write to standard error goes to our log, and tells what the process died of."""
+        assert process.stderr is not None
+        while line := await process.stderr.readline():
+            text = line.decode("utf-8", "replace").rstrip()
+            self._last_words.append(text)
+            warning("engine.stderr", text=text)
+
+    async def _send(self, message: object) -> None:
+        if self._writer is None:
+            raise EngineDied("The engine is not running.")
+        self._writer.write(frames.pack(message))
+
+    async def _replies(self) -> AsyncGenerator[Reply, None]:
+        while True:
+            reply = await self._expect(self.silence)
+            match reply:
+                case Done():
+                    return
+                case Memory():
+                    self.memory = reply
+                case _:
+                    yield reply
+
+    async def _expect(self, seconds: float) -> Any:
+        """The next reply; an error reply is raised."""
+        try:
+            async with asyncio.timeout(seconds):
+                reply = await frames.read(self._reader)
+        except TimeoutError:
+            await self.stop()
+            raise EngineStuck(f"The engine said nothing for {seconds:g} seconds and was ended.") from None
+        except (asyncio.IncompleteReadError, ConnectionError):
+            raise await self._cause_of_death() from None
+        if isinstance(reply, Refused):
+            raise errors.from_code(reply.code, reply.message, reply.details)
+        if isinstance(reply, Crashed):
+            warning("engine.crashed", trace=reply.trace)
+            raise GenerationFailed("The picture could not be painted: an internal error, described in the log.")
+        return reply
+
+    async def _wind_down(self) -> None:
+        """Whoever asked has gone: wait for the end of the step, so that the next command finds the engine free."""
+        self.stop_painting()
+        try:
+            async with aclosing(self._replies()) as replies:
+                async for _ in replies:
+                    pass
+        except MfluxError as error:
+            event("engine.stopped", code=error.code)
+
+    async def _cause_of_death(self) -> MfluxError:
+        assert self._process is not None
+        # Its line closes a moment before it is gone.
+        code = await self._process.wait()
+        await asyncio.wait([self._echo], timeout=1)
+        killed_for_memory = code == SIGKILLED and _kernel_kills() > self._kills_before
+        words = "\n".join(self._last_words)
+        await self.stop()
+        if killed_for_memory or ALLOCATION.search(words):
+            return OutOfMemory(
+                "Insufficient memory. Try using a quantized model or low_ram mode",
+                suggestion="Use flux2-klein-4b-mlx-4bit or set low_ram=true",
+            )
+        return EngineDied(f"The engine process ended unexpectedly (exit code {code}).", exit_code=code)
+
+    def _forget(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+        self._writer, self.ready, self.memory = None, None, NOTHING_HELD
+
+
+def _kernel_kills() -> int:
+    """How many processes Linux has killed for memory since it started; elsewhere 0."""
+    vmstat = Path("/proc/vmstat")
+    text = vmstat.read_text(encoding="ascii") if vmstat.is_file() else ""
+    found = re.search(r"^oom_kill (\d+)$", text, flags=re.MULTILINE)
+    return int(found[1]) if found else 0
+
+
+def _search_path() -> str:
+    """The child has to import this very package, wherever it was started from."""
+    package = str(Path(__file__).resolve().parents[2])
+    return os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH", "")]))

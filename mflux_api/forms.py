@@ -1,0 +1,129 @@
+"""What several dialects call the parts of an order: the documented field names and SD-WebUI's beside them."""
+
+import hashlib
+from typing import Annotated
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from mflux_api.errors import InvalidRequest
+from mflux_api.jobs.order import Order
+from mflux_api.request import LARGEST_SEED
+from mflux_api.web.pictures import PictureReader
+
+LARGEST_KEY = 200
+
+
+def _whole(value: object) -> object:
+    """Clients send 25.0 and "25.0" and mean 25; 7.5 steps are 7."""
+    if isinstance(value, str) and value.strip():
+        try:
+            value = float(value) if any(mark in value for mark in ".eE") else int(value)
+        except ValueError:
+            return value
+    value = _number(value)
+    if isinstance(value, float) and abs(value) < 2**63:
+        return int(value)
+    if isinstance(value, int) and abs(value) > LARGEST_SEED:
+        raise ValueError(f"Input should be at most {LARGEST_SEED}")
+    return value
+
+
+def _number(value: object) -> object:
+    """true is no 1."""
+    if isinstance(value, bool):
+        raise ValueError("Input should be a number")  # noqa: TRY004 - what pydantic makes a refusal of
+    return value
+
+
+def _listed(value: object) -> object:
+    """One thing where a list is meant; null is no list."""
+    if value is None:
+        return []
+    return value if isinstance(value, list) else [value]
+
+
+Whole = Annotated[int, BeforeValidator(_whole)]
+Number = Annotated[float, BeforeValidator(_number)]
+Names = Annotated[list[str], BeforeValidator(_listed)]
+Scales = Annotated[list[Number], BeforeValidator(_listed)]
+
+
+class PictureForm(BaseModel):
+    """What to paint. Fields that are null count as left out; unknown ones are ignored."""
+
+    model_config = ConfigDict(extra="ignore", allow_inf_nan=False, protected_namespaces=())
+
+    prompt: str = Field(description="What the picture shows")
+    negative_prompt: str | None = Field(None, description="What to paint away from; base models only")
+    model: str | None = Field(None, description="A name from /api/v1/models")
+    sd_model_checkpoint: str | None = Field(None, description="SD-WebUI's name for `model`")
+    seed: Whole | None = Field(None, description="The first picture's seed; null or -1 is random")
+    width: Whole | None = Field(None, description="Pixels, a multiple of 16 from 64 up")
+    height: Whole | None = Field(None, description="Pixels, a multiple of 16 from 64 up")
+    steps: Whole | None = Field(None, description="Denoising steps")
+    guidance: Number | None = Field(None, description="Above 1 follows the prompt closer; distilled models run at 1")
+    cfg_scale: Number | None = Field(None, description="SD-WebUI's name for `guidance`")
+    num_images: Whole | None = Field(None, description="Pictures, of seeds N, N+1, ...")
+    batch_size: Whole | None = Field(None, description="SD-WebUI: pictures = batch_size x n_iter")
+    n_iter: Whole | None = Field(None, description="SD-WebUI: pictures = batch_size x n_iter")
+    lora_files: Names = Field(default_factory=list, description="Adapters, by name (/api/v1/loras)")
+    lora_scales: Scales = Field(default_factory=list, description="Their weights, 1.0 where left out")
+    low_ram: bool | None = Field(None, description="Let go of the text encoder before denoising")
+    init_images: Names = Field(default_factory=list, description="One picture to repaint, in base64")
+    image_strength: Number | None = Field(None, description="0 keeps the picture, 1 ignores it")
+    denoising_strength: Number | None = Field(None, description="SD-WebUI's name for `image_strength`")
+    mask: str | None = Field(None, description="Repaint only where this picture is white")
+    extra_images: Names = Field(default_factory=list, description="Reference pictures to look at, in base64")
+    priority: Whole | None = Field(None, description="-10 to 10; higher ones are painted first")
+
+    async def order(self, pictures: PictureReader, owner: str, key: str | None) -> Order:
+        """Raises InvalidRequest, InvalidImage."""
+        if len(self.init_images) > 1:
+            raise InvalidRequest("init_images: one picture is repainted at a time.", field="init_images")
+        if key is not None and len(key) > LARGEST_KEY:
+            raise InvalidRequest(f"Idempotency-Key may have at most {LARGEST_KEY} characters.", field="Idempotency-Key")
+        source = [await pictures.read(text, "init_images") for text in self.init_images]
+        references = [await pictures.read(text, "extra_images") for text in self.extra_images]
+        mask = None if not self.mask else await pictures.read(self.mask, "mask")
+        return Order(
+            prompt=self.prompt,
+            negative_prompt=self.negative_prompt or "",
+            model=self.model or self.sd_model_checkpoint or None,
+            width=self.width,
+            height=self.height,
+            steps=self.steps,
+            guidance=self.guidance if self.guidance is not None else self.cfg_scale,
+            seed=self.seed,
+            count=self._count(),
+            strength=self._strength(),
+            source=source[0] if source else None,
+            mask=mask,
+            references=tuple(references),
+            loras=self._loras(),
+            low_ram=bool(self.low_ram),
+            priority=self.priority or 0,
+            owner=owner,
+            key=key,
+            digest=None if key is None else self._digest(),
+        )
+
+    def _count(self) -> int:
+        if self.num_images is not None:
+            return self.num_images
+        sides = [side if side is not None else 1 for side in (self.batch_size, self.n_iter)]
+        # Two negative numbers must not make a positive one.
+        return sides[0] * sides[1] if min(sides) > 0 else 0
+
+    def _strength(self) -> float:
+        given = self.image_strength if self.image_strength is not None else self.denoising_strength
+        return 0.75 if given is None else given
+
+    def _loras(self) -> tuple[tuple[str, float], ...]:
+        if len(self.lora_scales) > len(self.lora_files):
+            raise InvalidRequest("lora_scales: there are more scales than lora_files.", field="lora_scales")
+        scales = [*self.lora_scales, *[1.0] * (len(self.lora_files) - len(self.lora_scales))]
+        return tuple(zip(self.lora_files, scales, strict=True))
+
+    def _digest(self) -> str:
+        """The same for the same order, whatever the order of its fields."""
+        return hashlib.sha256(repr(sorted(self.model_dump(mode="json").items())).encode()).hexdigest()

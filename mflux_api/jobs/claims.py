@@ -1,0 +1,157 @@
+"""The worker's side of the queue: claim, progress, finish, fail. The verb decides, the store writes, events tell."""
+
+import asyncio
+import functools
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any, ParamSpec, TypeVar
+
+from mflux_api.errors import JobConflict
+from mflux_api.jobs import pace, rows, verdicts
+from mflux_api.jobs.endings import Endings
+from mflux_api.jobs.events import Events
+from mflux_api.jobs.floor import Floor
+from mflux_api.jobs.images import Images
+from mflux_api.jobs.job import Failure, Job, PictureFile, State, shown
+from mflux_api.jobs.line import Line
+from mflux_api.jobs.pace import Paces
+from mflux_api.jobs.protocol import Painted, Progress
+from mflux_api.jobs.store import Store
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def whole(verb: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
+    """Once begun it goes to its end: a caller that goes away must not leave the row and the line in disagreement."""
+
+    @functools.wraps(verb)
+    async def shielded(*args: P.args, **kwargs: P.kwargs) -> T:
+        return await asyncio.shield(verb(*args, **kwargs))
+
+    return shielded
+
+
+class Claims:
+    """Implements `WorkQueue` on SQLite."""
+
+    def __init__(self, store: Store, images: Images, events: Events, *, limit: int, tries: int) -> None:
+        self.store = store
+        self.images = images
+        self.events = events
+        self.limit = limit
+        self.tries = tries
+        self.paused = False
+        self.closing = False
+        self.line = Line()
+        self.paces = Paces({})
+        self.floor = Floor(self.paces)
+        self.endings = Endings()
+        self._arriving = 0
+        self._wake = asyncio.Event()
+
+    async def claim(self) -> Job:
+        while True:
+            self._wake.clear()
+            await self._reap()
+            job = None if self.paused or self.closing else await self.store.run(rows.claim, time.time())
+            if job is not None:
+                self.line.remove(job.id)
+                self.floor.take(job)
+                self.events.publish(job.id, "started", {"job_id": job.id, "status": job.state})
+                return job
+            timeout = self.floor.lease if self.floor.active else None
+            try:
+                await asyncio.wait_for(self._wake.wait(), timeout)
+            except TimeoutError:
+                continue
+
+    async def heartbeat(self, job: Job) -> None:
+        self.floor.renew(job)
+
+    async def progress(self, job: Job, progress: Progress) -> None:
+        active = self.floor.renew(job)
+        active.progress, active.told = progress, time.monotonic()
+        self.events.publish(job.id, "progress", self.floor.data(active), progress.preview)
+
+    async def picture(self, job: Job, painted: Painted) -> None:
+        active = self.floor.owned(job)
+        file = await asyncio.to_thread(self.images.keep, job, painted.index, painted.data)
+        facts = {name: value for name, value in vars(painted).items() if name not in {"index", "data"}}
+        # Somebody may have cancelled it meanwhile; then the file is not wanted.
+        if self.floor.active.get(job.id) is not active:
+            await asyncio.to_thread((self.images.folder / file).unlink, missing_ok=True)
+            raise JobConflict("The job is no longer this worker's.")
+        active.pictures += (PictureFile(file=file, size=len(painted.data), **facts),)
+
+    @whole
+    async def finish(self, job: Job) -> None:
+        active = self.floor.owned(job)
+        done = await self.store.run(verdicts.complete, job, active.pictures)
+        self.paces.replace(await self.store.run(pace.all_paces))
+        self._leave(done)
+        self._told_end(done, "complete")
+
+    @whole
+    async def fail(self, job: Job, failure: Failure, *, again: bool) -> bool:
+        active = self.floor.owned(job)
+        if again and job.attempts < self.tries:
+            await self._interrupt(job, failure)
+            return True
+        failed = await self.store.run(verdicts.fail, job, failure, active.pictures)
+        self._leave(failed)
+        self._told_end(failed, "failed")
+        return False
+
+    @whole
+    async def release(self, job: Job) -> None:
+        active = self.floor.owned(job)
+        await self._return(await self.store.run(rows.release, job.id), active.pictures)
+
+    async def cancelled(self, job: Job) -> None:
+        active = self.floor.active.get(job.id)
+        if active is not None and active.is_of(job):
+            await active.stop.wait()
+
+    # Inside
+
+    def _enter(self, job: Job) -> None:
+        self.line.add(job.id, job.priority, job.number)
+        self.events.forget(job.id)
+        data = {"job_id": job.id, "status": shown(job.state), "position": self.line.position(job.id)}
+        self.events.publish(job.id, "queued", data)
+        self._wake.set()
+
+    def _leave(self, job: Job) -> None:
+        self.line.remove(job.id)
+        self.floor.drop(job.id)
+
+    def _told_end(self, job: Job, name: str) -> None:
+        self.events.forget(job.id)
+        self.events.publish(job.id, name, {"job_id": job.id, "status": shown(job.state)})
+        self.endings.tell(job.id)
+
+    async def _interrupt(self, job: Job, failure: Failure) -> None:
+        """Back into the line, or failed when all tries are used up."""
+        active = self.floor.active.get(job.id)
+        pictures = active.pictures if active else ()
+        if job.attempts >= self.tries:
+            failed = await self.store.run(verdicts.fail, job, failure, pictures)
+            self._leave(failed)
+            self._told_end(failed, "failed")
+            return
+        await self._return(await self.store.run(rows.move, job.id, State.INTERRUPTED), pictures)
+
+    async def _return(self, waiting: Job, pictures: tuple[PictureFile, ...]) -> None:
+        """Back into the line, to begin again."""
+        self._leave(waiting)
+        self._enter(waiting)
+        await asyncio.to_thread(self._delete_pictures, pictures)
+
+    async def _reap(self) -> None:
+        for job in self.floor.silent():
+            await self._interrupt(job, Failure("WORKER_LOST", 500, "The worker that painted this job went silent."))
+
+    def _delete_pictures(self, pictures: tuple[PictureFile, ...]) -> None:
+        for picture in pictures:
+            (self.images.folder / picture.file).unlink(missing_ok=True)

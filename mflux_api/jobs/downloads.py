@@ -1,0 +1,147 @@
+"""Models on their way here: one after the other, each in a thread of its own, heard by the jobs that wait for it."""
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mflux_api.catalogue.downloads import Progress
+from mflux_api.catalogue.models import ModelSpec
+from mflux_api.errors import DownloadFailed, GenerationFailed, MfluxError
+from mflux_api.jobs.events import Events
+from mflux_api.logs import event, failure
+
+TELL_SECONDS = 0.5
+Settled = Callable[[ModelSpec, MfluxError | None], Awaitable[None]]
+Fetch = Callable[[ModelSpec, Callable[[Progress], None], threading.Event], Path]
+
+
+@dataclass
+class Download:
+    """`progress` is None until the list of files is known. `done` ends with the error of a failed one."""
+
+    spec: ModelSpec
+    done: asyncio.Future[None]
+    progress: Progress | None = None
+    stop: threading.Event = field(default_factory=threading.Event)
+    told: float = 0.0
+
+    @property
+    def fraction(self) -> float:
+        if self.progress is None or not self.progress.total_bytes:
+            return 0.0
+        return self.progress.done_bytes / self.progress.total_bytes
+
+
+class Downloads:
+    """`fetch` blocks until a model is here; then `settled(spec, error)` is awaited. `told` hears of each progress."""
+
+    def __init__(self, fetch: Fetch, events: Events) -> None:
+        self.fetch = fetch
+        self.events = events
+        self.active: dict[str, Download] = {}
+        self.settled: Settled = _ignore
+        self.told: Callable[[Download], None] = lambda _: None
+        self._turn = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def of(self, spec: ModelSpec) -> Download | None:
+        """The download of this model's files, if they are on their way."""
+        return self.active.get(spec.folder)
+
+    def start(self, spec: ModelSpec) -> Download:
+        """Begin, unless it has begun already. Quantized variants share the files of their model."""
+        found = self.active.get(spec.folder)
+        if found is not None:
+            return found
+        download = Download(spec, asyncio.get_running_loop().create_future())
+        # Nobody need wait for it; its error is told to the jobs and the streams.
+        download.done.add_done_callback(lambda future: future.cancelled() or future.exception())
+        self.active[spec.folder] = download
+        task = asyncio.create_task(self._run(download))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return download
+
+    def cancel(self, spec: ModelSpec) -> bool:
+        """Stop a download; it goes on where it stopped when it is started again. False when there is none."""
+        found = self.active.get(spec.folder)
+        if found is not None:
+            found.stop.set()
+        return found is not None
+
+    def close(self) -> None:
+        for download in self.active.values():
+            download.stop.set()
+        for task in self._tasks:
+            task.cancel()
+
+    async def _run(self, download: Download) -> None:
+        async with self._turn:
+            error = await self._fetched(download)
+        del self.active[download.spec.folder]
+        await self.settled(download.spec, error)
+        self._tell(download, "downloaded" if error is None else "download_failed", error)
+        if error is None:
+            download.done.set_result(None)
+        else:
+            download.done.set_exception(error)
+
+    async def _fetched(self, download: Download) -> MfluxError | None:
+        loop = asyncio.get_running_loop()
+        finished: asyncio.Future[MfluxError | None] = loop.create_future()
+
+        def work() -> None:
+            error = self._attempt(download, loop)
+            _safely(loop, lambda: _answer(finished, error))
+
+        # A daemon: a stalled connection must not keep the server from ending.
+        threading.Thread(target=work, daemon=True, name=f"download-{download.spec.folder}").start()
+        return await finished
+
+    def _attempt(self, download: Download, loop: asyncio.AbstractEventLoop) -> MfluxError | None:
+        try:
+            self.fetch(download.spec, lambda p: _safely(loop, lambda: self._progressed(download, p)), download.stop)
+        except MfluxError as error:
+            failure("model.download", error, model=download.spec.name)
+            return error
+        except Exception as error:  # noqa: BLE001 - the boundary of the thread: jobs wait for an answer
+            failure("model.download", error, model=download.spec.name)
+            return GenerationFailed("The download ended with an internal error, described in the log.")
+        if download.stop.is_set():
+            return DownloadFailed("The download was stopped. Start it again: it goes on where it stopped.")
+        event("model.downloaded", model=download.spec.name)
+        return None
+
+    def _progressed(self, download: Download, progress: Progress) -> None:
+        download.progress = progress
+        now = asyncio.get_running_loop().time()
+        if now - download.told >= TELL_SECONDS:
+            download.told = now
+            self._tell(download, "download", None)
+            self.told(download)
+
+    def _tell(self, download: Download, name: str, error: MfluxError | None) -> None:
+        data = {
+            "model": download.spec.name,
+            "progress": 1.0 if name == "downloaded" else round(download.fraction, 4),
+            "done_bytes": download.progress.done_bytes if download.progress else 0,
+            "total_bytes": download.progress.total_bytes if download.progress else None,
+            **({} if error is None else {"error": error.message, "code": error.code}),
+        }
+        self.events.publish(f"model:{download.spec.folder}", name, data)
+
+
+async def _ignore(spec: ModelSpec, error: MfluxError | None) -> None:
+    """Nobody waits for it."""
+
+
+def _answer(future: "asyncio.Future[MfluxError | None]", error: MfluxError | None) -> None:
+    if not future.done():
+        future.set_result(error)
+
+
+def _safely(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(call)

@@ -1,0 +1,94 @@
+"""Pictures on disk: all of a file or nothing, in a folder a day, and deleted with their job."""
+
+import contextlib
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from mflux_api.errors import PictureNotFound, StorageFailed
+from mflux_api.jobs.job import Inputs, Job
+
+INPUTS = "inputs"
+NAME = re.compile(r"(?P<job>[0-9a-f]{12})-\d+\.png(\.partial)?")
+
+
+class Images:
+    """The output folder. Calls block: run them on a thread."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def keep(self, job: Job, index: int, data: bytes) -> str:
+        """Write a finished picture; its name relative to the folder. Raises StorageFailed."""
+        day = time.strftime("%Y-%m-%d", time.localtime(job.created))
+        file = f"{day}/{job.id}-{index}.png"
+        self._write(file, data)
+        return file
+
+    def keep_inputs(self, job_id: str, source: bytes | None, mask: bytes | None, references: Iterable[bytes]) -> Inputs:
+        """Write what a job starts from, as it came. Raises StorageFailed."""
+        return Inputs(
+            source=None if source is None else self._write(f"{INPUTS}/{job_id}/source", source),
+            mask=None if mask is None else self._write(f"{INPUTS}/{job_id}/mask", mask),
+            references=tuple(
+                self._write(f"{INPUTS}/{job_id}/reference-{index}", data) for index, data in enumerate(references)
+            ),
+        )
+
+    def read(self, file: str) -> bytes:
+        """Raises PictureNotFound when somebody deleted it."""
+        try:
+            return (self.folder / file).read_bytes()
+        except FileNotFoundError:
+            raise PictureNotFound("The file of this picture was deleted.") from None
+
+    def delete(self, job: Job) -> None:
+        """Delete everything a job left, and the day's folder when it was the last."""
+        for picture in job.pictures:
+            path = self.folder / picture.file
+            path.unlink(missing_ok=True)
+            # Not empty, or gone: the day has other pictures, or another job's were the last.
+            with contextlib.suppress(OSError):
+                path.parent.rmdir()
+        self.delete_inputs(job.id)
+
+    def delete_inputs(self, job_id: str) -> None:
+        shutil.rmtree(self.folder / INPUTS / job_id, ignore_errors=True)
+
+    def strays(self, jobs: Iterable[Job]) -> Iterator[Path]:
+        """Files of these jobs that their rows do not name: what an interrupted run left."""
+        named = {job.id: {picture.file for picture in job.pictures} for job in jobs}
+        for path in self.folder.glob("????-??-??/*"):
+            match = NAME.fullmatch(path.name)
+            if match and match["job"] in named and str(path.relative_to(self.folder)) not in named[match["job"]]:
+                yield path
+
+    def _write(self, file: str, data: bytes) -> str:
+        path = self.folder / file
+        partial = path.with_name(f"{path.name}.partial")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with partial.open("wb") as stream:
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())
+            partial.replace(path)
+            _sync_folder(path.parent)
+        except OSError as error:
+            # A disk that became read-only refuses this too.
+            with contextlib.suppress(OSError):
+                partial.unlink()
+            raise StorageFailed("A picture cannot be written: is the disk full?") from error
+        return file
+
+
+def _sync_folder(folder: Path) -> None:
+    # A renamed file is only safe from a power cut once its folder is written too.
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,119 @@
+"""What a job is: its record, its states, and which may follow which."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from mflux_api.errors import JobConflict
+from mflux_api.request import GenerateRequest
+
+
+class State(StrEnum):
+    QUEUED = "queued"
+    GENERATING = "generating"
+    # Its worker was lost; it waits to be started again.
+    INTERRUPTED = "interrupted"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+WAITING = frozenset({State.QUEUED, State.INTERRUPTED})
+FINAL = frozenset({State.COMPLETED, State.FAILED, State.CANCELLED})
+
+ALLOWED: dict[State, frozenset[State]] = {
+    State.QUEUED: frozenset({State.GENERATING, State.FAILED, State.CANCELLED}),
+    State.GENERATING: frozenset({State.COMPLETED, State.FAILED, State.CANCELLED, State.INTERRUPTED}),
+    State.INTERRUPTED: frozenset({State.GENERATING, State.FAILED, State.CANCELLED}),
+    State.COMPLETED: frozenset(),
+    State.FAILED: frozenset({State.QUEUED}),
+    State.CANCELLED: frozenset({State.QUEUED}),
+}
+
+
+def check_transition(before: State, after: State) -> None:
+    """Raises JobConflict for a change of state that no table row allows."""
+    if after not in ALLOWED[before]:
+        raise JobConflict(f"A {shown(before)} job cannot become {shown(after)}.", status=shown(before))
+
+
+def shown(state: State) -> str:
+    """The documented name: what waits again is queued to whoever asks."""
+    return State.QUEUED if state is State.INTERRUPTED else state
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureFile:
+    """A finished picture: its file, relative to the output folder, and what it was painted with.
+
+    `guidance`: the value really used. `timings`: seconds by stage and in "total". `text`: the data inside the PNG.
+    """
+
+    file: str
+    text: str
+    seed: int
+    width: int
+    height: int
+    guidance: float
+    timings: dict[str, float]
+    size: int
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a job failed, as a client may read it."""
+
+    code: str
+    status: int
+    message: str
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """Files of the pictures a job starts from, relative to the output folder."""
+
+    source: str | None = None
+    mask: str | None = None
+    references: tuple[str, ...] = ()
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        return tuple(file for file in (self.source, self.mask, *self.references) if file is not None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A row of the database. Times are seconds since 1970.
+
+    `number` orders jobs by submission. `attempts` counts starts; a worker proves with it that a job is still its own.
+    `held`: it waits for its model to be downloaded. `request` has no pictures: those are files, named by `inputs`.
+    """
+
+    id: str
+    number: int
+    state: State
+    priority: int
+    held: bool
+    attempts: int
+    owner: str
+    key: str | None
+    digest: str | None
+    model: str
+    low_ram: bool
+    request: GenerateRequest
+    inputs: Inputs
+    pictures: tuple[PictureFile, ...]
+    error: Failure | None
+    created: float
+    started: float | None
+    finished: float | None
+
+    @property
+    def is_final(self) -> bool:
+        return self.state in FINAL
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it ran."""
+        return None if self.started is None or self.finished is None else self.finished - self.started

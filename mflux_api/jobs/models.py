@@ -1,0 +1,144 @@
+"""The models as clients see them: which there are, which are here, in memory, or on their way."""
+
+import asyncio
+import hashlib
+import struct
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from mflux_api.catalogue import models as catalogue
+from mflux_api.catalogue.models import Located, ModelSpec
+from mflux_api.errors import ModelNotDownloaded, ModelUnsupported
+
+GIGABYTE = 1000**3
+REFRESH_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A model of the list. `folder` and `size` (bytes on disk) are None where it is not here."""
+
+    spec: ModelSpec
+    folder: Path | None
+    size: int | None
+    fingerprint: str | None
+
+    @property
+    def is_here(self) -> bool:
+        return self.folder is not None
+
+    @property
+    def size_gb(self) -> float | None:
+        """What it takes on disk, or would take."""
+        return self.spec.size_gb if self.size is None else round(self.size / GIGABYTE, 3)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineDoor:
+    """What the engine can do about a model. `loaded`: names in memory now."""
+
+    load: Callable[[Located], Awaitable[None]]
+    unload: Callable[[Located], Awaitable[None]]
+    loaded: Callable[[], Iterable[str]]
+
+
+class Models:
+    """The registry and the folders under `models_dir`. The list is made on a thread and remembered for a moment."""
+
+    def __init__(self, models_dir: Path, default: str, engine: EngineDoor) -> None:
+        self.models_dir = models_dir
+        self.default = default
+        self.engine = engine
+        self.entries: list[Entry] = []
+        self._made = -REFRESH_SECONDS
+        self._making = asyncio.Lock()
+        self._measured: dict[Path, tuple[float, int, str | None]] = {}
+
+    async def listed(self) -> list[Entry]:
+        async with self._making:
+            if time.monotonic() - self._made > REFRESH_SECONDS:
+                self.entries = await asyncio.to_thread(self._look)
+                self._made = time.monotonic()
+        return self.entries
+
+    def forget(self) -> None:
+        """Files came or went: look again."""
+        self._made = -REFRESH_SECONDS
+
+    @property
+    def here(self) -> int:
+        """How many could be painted with now, by the last list."""
+        return sum(entry.is_here and not entry.spec.unavailable for entry in self.entries)
+
+    async def find(self, name: str | None) -> ModelSpec:
+        """The model of this name, in any case; None is the default one. Raises ModelNotFound."""
+        return (await self._known(name))[0]
+
+    async def locate(self, name: str | None) -> Located:
+        """Raises ModelNotFound, ModelNotDownloaded, and ModelUnsupported for one that cannot paint yet."""
+        spec, located = await self._known(name)
+        if spec.unavailable:
+            raise ModelUnsupported(spec.unavailable, model=spec.name)
+        if located is None:
+            catalogue.known(spec.name, self.models_dir)
+            raise ModelNotDownloaded(f"{spec.name} is not on this machine.", model=spec.name)
+        return located
+
+    async def entry(self, name: str) -> Entry:
+        """One model, looked at now. Raises ModelNotFound."""
+        spec, located = await self._known(name)
+        return await asyncio.to_thread(self._entry, spec, located)
+
+    def is_loaded(self, entry: Entry) -> bool:
+        return entry.spec.name in set(self.engine.loaded())
+
+    async def load(self, name: str) -> None:
+        """Raises as `locate`, and what loading raises."""
+        await self.engine.load(await self.locate(name))
+
+    async def unload(self, name: str) -> None:
+        _, located = await self._known(name)
+        if located is not None:
+            await self.engine.unload(located)
+
+    async def _known(self, name: str | None) -> tuple[ModelSpec, Located | None]:
+        return await asyncio.to_thread(self._find, self.default if name is None else name)
+
+    def _find(self, name: str) -> tuple[ModelSpec, Located | None]:
+        try:
+            located = catalogue.known(name, self.models_dir)
+        except (ModelNotDownloaded, ModelUnsupported):
+            return catalogue.find(name), None
+        return located.spec, located
+
+    def _look(self) -> list[Entry]:
+        found = [*catalogue.registry().values(), *catalogue.folders(self.models_dir)]
+        return [self._entry(*self._find(spec.name)) for spec in found]
+
+    def _entry(self, spec: ModelSpec, located: Located | None) -> Entry:
+        if located is None:
+            return Entry(spec, None, None, None)
+        size, fingerprint = self._measure(located.folder)
+        return Entry(spec, located.folder, size, fingerprint)
+
+    def _measure(self, folder: Path) -> tuple[int, str | None]:
+        changed = folder.stat().st_mtime
+        known = self._measured.get(folder)
+        if known is None or known[0] != changed:
+            known = (changed, catalogue.disk_bytes(folder), _fingerprint(folder / "transformer"))
+            self._measured[folder] = known
+        return known[1], known[2]
+
+
+def _fingerprint(folder: Path) -> str | None:
+    """SHA-256 over names, sizes and headers of the weights: reading 8 GB to name a model would take a minute."""
+    digest = hashlib.sha256()
+    files = sorted(folder.glob("*.safetensors"))
+    for path in files:
+        with path.open("rb") as stream:
+            head = stream.read(8)
+            (length,) = struct.unpack("<Q", head) if len(head) == 8 else (0,)
+            digest.update(f"{path.name}:{path.stat().st_size}:".encode() + head + stream.read(min(length, 1 << 24)))
+    return digest.hexdigest() if files else None

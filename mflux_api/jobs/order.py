@@ -1,0 +1,135 @@
+"""What a client asks for, in words no dialect owns, and the limits it has to keep."""
+
+import random
+from dataclasses import dataclass, field
+
+from mflux_api.catalogue.models import ModelSpec
+from mflux_api.errors import InvalidRequest
+from mflux_api.request import LARGEST_SEED, SIDE_STEP, SMALLEST_SIDE, GenerateRequest, LoraUse, Upload
+
+LARGEST_AREA = 1024 * 1024
+RANDOM_SEEDS = 2**32
+PRIORITIES = range(-10, 11)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """One request for pictures. None takes the default of the model or of the server; a seed below 0 is random.
+
+    `source` is repainted by `strength` (0 keeps it, 1 ignores it), only where `mask` is white; `references` are
+    looked at. `loras`: (name, scale). `key`: a client's own name for the order, unique within `owner`; `digest`
+    tells two orders under one key apart.
+    """
+
+    prompt: str
+    negative_prompt: str = ""
+    model: str | None = None
+    width: int | None = None
+    height: int | None = None
+    steps: int | None = None
+    guidance: float | None = None
+    seed: int | None = None
+    count: int = 1
+    strength: float = 0.75
+    source: Upload | None = None
+    mask: Upload | None = None
+    references: tuple[Upload, ...] = ()
+    loras: tuple[tuple[str, float], ...] = ()
+    low_ram: bool = False
+    priority: int = 0
+    owner: str = ""
+    key: str | None = None
+    digest: str | None = None
+
+    @property
+    def uploads(self) -> tuple[Upload, ...]:
+        return tuple(upload for upload in (self.source, self.mask, *self.references) if upload is not None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """The most a client may ask for: `side` in pixels, `prompt` in characters."""
+
+    side: int = 2048
+    steps: int = 100
+    pictures: int = 4
+    prompt: int = 10_000
+    references: int = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Defaults:
+    """What the server takes where neither the order nor a base model says. Sizes in pixels."""
+
+    steps: int = 4
+    width: int = 512
+    height: int = 512
+    limits: Limits = field(default_factory=Limits)
+
+
+def check(order: Order, limits: Limits) -> None:
+    """Raises InvalidRequest for an order beyond the limits."""
+    for name in ("prompt", "negative_prompt"):
+        _at_most(name, len(getattr(order, name)), limits.prompt, "characters")
+    for name in ("width", "height"):
+        _at_most(name, getattr(order, name), limits.side, "pixels")
+    _at_most("steps", order.steps, limits.steps, "steps")
+    _at_most("references", len(order.references), limits.references, "pictures")
+    if not 1 <= order.count <= limits.pictures:
+        raise InvalidRequest(f"num_images must be from 1 to {limits.pictures}, not {order.count}.", field="num_images")
+    if order.priority not in PRIORITIES:
+        raise InvalidRequest("priority must be from -10 to 10.", field="priority")
+
+
+def _at_most(name: str, value: int | None, limit: int, unit: str) -> None:
+    if value is not None and value > limit:
+        raise InvalidRequest(f"{name} may be at most {limit} {unit}, not {value}.", field=name, limit=limit)
+
+
+def complete(order: Order, spec: ModelSpec, defaults: Defaults, loras: tuple[LoraUse, ...]) -> GenerateRequest:
+    """The order with every gap filled, without its pictures. Raises InvalidRequest for what no model can do."""
+    if order.mask is not None and order.source is None:
+        raise InvalidRequest("A mask needs the picture it belongs to: send init_images as well.", field="mask")
+    width, height = _size(order, spec, defaults)
+    usual = defaults.steps if spec.distilled is not False else spec.steps
+    return GenerateRequest(
+        prompt=order.prompt,
+        negative_prompt=order.negative_prompt,
+        width=width,
+        height=height,
+        steps=order.steps if order.steps is not None else min(usual, defaults.limits.steps),
+        guidance=float(order.guidance) if order.guidance is not None else spec.guidance,
+        seeds=_seeds(order),
+        strength=float(order.strength),
+        loras=loras,
+    )
+
+
+def _seeds(order: Order) -> tuple[int, ...]:
+    if order.seed is not None and order.seed > LARGEST_SEED:
+        raise InvalidRequest("seed may be at most 2^64-1.", field="seed")
+    first = order.seed if order.seed is not None and order.seed >= 0 else random.randrange(RANDOM_SEEDS)
+    return tuple((first + index) % (LARGEST_SEED + 1) for index in range(order.count))
+
+
+def _size(order: Order, spec: ModelSpec, defaults: Defaults) -> tuple[int, int]:
+    """What was asked, else the size of the picture that is worked on, else the default, no larger than the model's."""
+    basis = order.source or next(iter(order.references), None)
+    if basis is None:
+        usual = (min(defaults.width, spec.side), min(defaults.height, spec.side))
+    else:
+        usual = _fitted(basis.width, basis.height, defaults.limits.side)
+    return (
+        order.width if order.width is not None else usual[0],
+        order.height if order.height is not None else usual[1],
+    )
+
+
+def _fitted(width: int, height: int, limit: int) -> tuple[int, int]:
+    """A picture's own size, shrunk to a megapixel, the limit, and the steps that sizes come in."""
+    scale = min(1.0, (LARGEST_AREA / (width * height)) ** 0.5, limit / max(width, height))
+    return _stepped(width * scale), _stepped(height * scale)
+
+
+def _stepped(side: float) -> int:
+    return max(SMALLEST_SIDE, int(side) // SIDE_STEP * SIDE_STEP)

@@ -1,0 +1,62 @@
+"""How long a picture takes here, learned from the ones painted: seconds a step, and seconds for the rest."""
+
+import sqlite3
+from dataclasses import dataclass
+
+from mflux_api.request import GenerateRequest
+
+# A new measurement counts for a third: it follows a machine that gets hot, and is not thrown by one slow run.
+WEIGHT = 1 / 3
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Seconds a step, and seconds a picture for everything else."""
+
+    step: float
+    rest: float
+
+    def picture(self, steps: int) -> float:
+        return steps * self.step + self.rest
+
+
+def learn(db: sqlite3.Connection, model: str, width: int, height: int, pace: Pace) -> None:
+    """Remember a measurement, mixed with the earlier ones of this model and size."""
+    db.execute(
+        f"""INSERT INTO paces VALUES (?, ?, ?, ?, ?, 1) ON CONFLICT (model, width, height) DO UPDATE SET
+        step = step + (excluded.step - step) * {WEIGHT}, rest = rest + (excluded.rest - rest) * {WEIGHT},
+        samples = samples + 1""",
+        (model, width, height, pace.step, pace.rest),
+    )
+
+
+def all_paces(db: sqlite3.Connection) -> dict[tuple[str, int, int], Pace]:
+    rows = db.execute("SELECT * FROM paces")
+    return {(row["model"], row["width"], row["height"]): Pace(row["step"], row["rest"]) for row in rows}
+
+
+class Paces:
+    """What is known, in memory: predictions must not wait for the database."""
+
+    def __init__(self, known: dict[tuple[str, int, int], Pace]) -> None:
+        self._known = known
+
+    def replace(self, known: dict[tuple[str, int, int], Pace]) -> None:
+        self._known = known
+
+    def find(self, model: str, width: int, height: int) -> Pace | None:
+        """The pace at this size, or that of the nearest size of the model, scaled by pixels; None when unknown."""
+        exact = self._known.get((model, width, height))
+        if exact is not None:
+            return exact
+        area = width * height
+        sizes = [(w * h, pace) for (name, w, h), pace in self._known.items() if name == model]
+        if not sizes:
+            return None
+        nearest, pace = min(sizes, key=lambda size: abs(size[0] - area))
+        return Pace(pace.step * area / nearest, pace.rest * area / nearest)
+
+    def seconds(self, model: str, request: GenerateRequest) -> float | None:
+        """What the whole job will take, without loading the model; None when nothing is known."""
+        pace = self.find(model, request.width, request.height)
+        return None if pace is None else len(request.seeds) * pace.picture(request.steps)

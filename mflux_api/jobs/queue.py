@@ -1,0 +1,185 @@
+"""The queue on SQLite, as clients use it: order, limits, cancel, retry, and what remains after a restart."""
+
+import asyncio
+import secrets
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+
+from mflux_api.errors import JobConflict, QueueFull, ShuttingDown
+from mflux_api.jobs import pace, rows, verdicts
+from mflux_api.jobs.claims import Claims, whole
+from mflux_api.jobs.job import Failure, Job, State, shown
+from mflux_api.jobs.line import Line
+from mflux_api.jobs.rows import NewJob
+
+DAY = 86400
+
+
+def new_id() -> str:
+    return secrets.token_hex(6)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retention:
+    """How long finished jobs stay: days and bytes of pictures; 0 is for ever, and any number of bytes."""
+
+    days: float
+    bytes: int
+
+
+class JobQueue(Claims):
+    """Everything a client may do with a job, beside the worker's verbs."""
+
+    async def open(self) -> None:
+        """Take up where the last run ended: what was being painted waits again, or fails after too many tries."""
+        await self.store.open()
+        interrupted = await self.store.run(rows.in_state, State.GENERATING)
+        for job in interrupted:
+            await self._interrupt(job, Failure("INTERRUPTED", 500, f"The server stopped {job.attempts} times in it."))
+        waiting = await self.store.run(rows.waiting, 2**62)
+        for stray in await asyncio.to_thread(lambda: list(self.images.strays([*interrupted, *waiting]))):
+            stray.unlink(missing_ok=True)
+        self.line = Line((job.id, job.priority, job.number) for job in waiting)
+        self.paces.replace(await self.store.run(pace.all_paces))
+        self._wake.set()
+
+    async def close(self) -> None:
+        """Give every unfinished job back to the line for the next run, and close the database."""
+        for active in list(self.floor.active.values()):
+            # A verdict that its worker no longer waits for may be on its way.
+            with suppress(JobConflict):
+                await self.release(active.job)
+        self.endings.tell_all(())
+        for job in await self.store.run(rows.in_state, State.GENERATING):
+            await self.store.run(rows.release, job.id)
+        await self.store.close()
+
+    @whole
+    async def put(self, new: NewJob) -> Job:
+        """Accept a job: it is on disk when this returns. With a key seen before, the job accepted then.
+
+        Raises QueueFull, ShuttingDown, StorageFailed, and JobConflict for a key used with another request.
+        """
+        if self.closing:
+            raise ShuttingDown("The server is stopping. Send this again in a minute.")
+        if self._is_full:
+            return await self._accepted_before(new)
+        self._arriving += 1
+        try:
+            job = await self.store.run(verdicts.insert_once, new)
+        finally:
+            self._arriving -= 1
+        if job.id == new.id:
+            self._enter(job)
+        return job
+
+    async def get(self, job_id: str) -> Job:
+        """Raises JobNotFound."""
+        return await self.store.run(rows.find, job_id)
+
+    async def page(self, status: str | None, before: int | None, limit: int) -> tuple[list[Job], int]:
+        """Jobs of one shown status or of all, newest first, numbered below `before`; and how many there are."""
+        states = tuple(state for state in State if shown(state) == status)
+        return await self.store.run(rows.page, states, before, limit), await self.store.run(rows.count, states)
+
+    async def waiting(self, limit: int) -> list[Job]:
+        """The next jobs, in order."""
+        return await self.store.run(rows.waiting, limit)
+
+    @whole
+    async def cancel(self, job_id: str) -> Job:
+        """Cancel a waiting job at once, a running one at its next step; pictures it has finished stay.
+
+        Raises JobNotFound, and JobConflict when it has completed or failed.
+        """
+        active = self.floor.active.get(job_id)
+        pictures = active.pictures if active else ()
+        job = await self.store.run(verdicts.cancel, job_id, time.time(), pictures)
+        self._leave(job)
+        self._told_end(job, "cancelled")
+        # Kept while the row was written: no row names it.
+        await asyncio.to_thread(self._delete_pictures, active.pictures[len(pictures) :] if active else ())
+        return job
+
+    @whole
+    async def retry(self, job_id: str, *, held: bool) -> Job:
+        """A failed or cancelled job back into the line. Raises JobNotFound, JobConflict, QueueFull."""
+        if self._is_full:
+            raise self._full()
+        self._arriving += 1
+        try:
+            pictures = (await self.store.run(rows.find, job_id)).pictures
+            job = await self.store.run(rows.reset, job_id, held=held)
+        finally:
+            self._arriving -= 1
+        self._enter(job)
+        await asyncio.to_thread(self._delete_pictures, pictures)
+        return job
+
+    def pause(self) -> None:
+        """Start no more jobs. The running one goes on."""
+        self.paused = True
+        self.events.publish("", "paused", {"paused": True})
+
+    def resume(self) -> None:
+        self.paused = False
+        self.events.publish("", "paused", {"paused": False})
+        self._wake.set()
+
+    async def release_held(self, models: Iterable[str]) -> None:
+        """These models are here now: jobs that waited for them may run."""
+        await self.store.run(rows.unhold, list(models))
+        self._wake.set()
+
+    @whole
+    async def refuse(self, job: Job, failure: Failure) -> None:
+        """A waiting job can never run. Nothing happens when it has stopped waiting meanwhile."""
+        try:
+            job = await self.store.run(verdicts.fail, job, failure, ())
+        except JobConflict:
+            return
+        self._leave(job)
+        self._told_end(job, "failed")
+
+    async def ended(self, job: Job) -> Job:
+        """The job once it has ended, or as it is when the server stops before it comes to it."""
+        with self.endings.expect(job.id) as end:
+            found = await self.get(job.id)
+            if found.is_final or (self.closing and job.id not in self.floor.active):
+                return found
+            await end.wait()
+        return await self.get(job.id)
+
+    def drain(self) -> None:
+        """The server stops: accept and start no more jobs, end the streams, wake who waits for a waiting job."""
+        self.closing = True
+        self.endings.tell_all(self.floor.active)
+        self.events.close()
+
+    async def prune(self, retention: Retention) -> int:
+        """Delete finished jobs that are too old or too many, with their pictures; how many."""
+        before = time.time() - retention.days * DAY if retention.days else 0.0
+        stale = await self.store.run(verdicts.prune, before, retention.bytes)
+        for job in stale:
+            await asyncio.to_thread(self.images.delete, job)
+        return len(stale)
+
+    def position(self, job_id: str) -> int | None:
+        """1 for the next one; 0 while it runs; None when it is over."""
+        return 0 if job_id in self.floor.active else self.line.position(job_id)
+
+    @property
+    def _is_full(self) -> bool:
+        return len(self.line) + self._arriving >= self.limit
+
+    def _full(self) -> QueueFull:
+        return QueueFull(f"{self.limit} jobs wait already. Try again later.", limit=self.limit, retry_after=10)
+
+    async def _accepted_before(self, new: NewJob) -> Job:
+        """A full queue still answers for what it took earlier."""
+        job = None if new.key is None else await self.store.run(verdicts.accepted, new)
+        if job is None:
+            raise self._full()
+        return job

@@ -1,0 +1,158 @@
+"""The statements of the job database. Each takes the connection first and runs inside `Store.run`."""
+
+import sqlite3
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from mflux_api.errors import JobNotFound
+from mflux_api.jobs.job import Failure, Inputs, Job, PictureFile, State, check_transition
+from mflux_api.jobs.records import pack_error, pack_inputs, pack_pictures, pack_request, to_job
+from mflux_api.request import GenerateRequest
+
+WAITING = "state IN ('queued', 'interrupted')"
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewJob:
+    """What a job is before it has a place in the line."""
+
+    id: str
+    priority: int
+    held: bool
+    owner: str
+    key: str | None
+    digest: str | None
+    model: str
+    low_ram: bool
+    request: GenerateRequest
+    inputs: Inputs
+    created: float
+
+
+def insert(db: sqlite3.Connection, new: NewJob) -> Job:
+    columns = {
+        **vars(new),
+        "state": State.QUEUED,
+        "request": pack_request(new.request),
+        "inputs": pack_inputs(new.inputs),
+    }
+    names, marks = ", ".join(columns), ", ".join(f":{name}" for name in columns)
+    return to_job(db.execute(f"INSERT INTO jobs ({names}) VALUES ({marks}) RETURNING *", columns).fetchone())
+
+
+def find(db: sqlite3.Connection, job_id: str) -> Job:
+    row = db.execute("SELECT * FROM jobs WHERE id = ?", (job_id,)).fetchone()
+    if row is None:
+        raise JobNotFound(f"There is no job {job_id[:40]!r}.", job_id=job_id[:40])
+    return to_job(row)
+
+
+def find_key(db: sqlite3.Connection, owner: str, key: str) -> Job | None:
+    row = db.execute("SELECT * FROM jobs WHERE owner = ? AND key = ?", (owner, key)).fetchone()
+    return None if row is None else to_job(row)
+
+
+def claim(db: sqlite3.Connection, now: float) -> Job | None:
+    """The next job in line, now generating; None when none waits."""
+    row = db.execute(
+        f"""UPDATE jobs SET state = 'generating', attempts = attempts + 1, started = ?
+        WHERE number = (SELECT number FROM jobs WHERE {WAITING} AND held = 0 ORDER BY priority DESC, number LIMIT 1)
+        RETURNING *""",
+        (now,),
+    ).fetchone()
+    return None if row is None else to_job(row)
+
+
+def move(
+    db: sqlite3.Connection,
+    job_id: str,
+    after: State,
+    *,
+    now: float | None = None,
+    error: Failure | None = None,
+    pictures: tuple[PictureFile, ...] = (),
+) -> Job:
+    """Change a job's state, if the table of transitions allows it. `now`: the time it finished."""
+    check_transition(find(db, job_id).state, after)
+    row = db.execute(
+        "UPDATE jobs SET state = ?, finished = ?, error = ?, pictures = ?, size = ?, held = 0 WHERE id = ? RETURNING *",
+        (after, now, pack_error(error), pack_pictures(pictures), sum(picture.size for picture in pictures), job_id),
+    ).fetchone()
+    return to_job(row)
+
+
+def reset(db: sqlite3.Connection, job_id: str, *, held: bool) -> Job:
+    """A finished job back to the line, as if it had just been submitted."""
+    move(db, job_id, State.QUEUED)
+    db.execute("UPDATE jobs SET attempts = 0, started = NULL, held = ? WHERE id = ?", (held, job_id))
+    return find(db, job_id)
+
+
+def release(db: sqlite3.Connection, job_id: str) -> Job:
+    """Take back a start that was no fault of the job's: it does not count."""
+    db.execute("UPDATE jobs SET attempts = attempts - 1 WHERE id = ?", (job_id,))
+    return move(db, job_id, State.INTERRUPTED)
+
+
+def unhold(db: sqlite3.Connection, models: Iterable[str]) -> None:
+    db.executemany("UPDATE jobs SET held = 0 WHERE model = ?", [(model,) for model in models])
+
+
+def waiting(db: sqlite3.Connection, limit: int) -> list[Job]:
+    """Jobs in the order they will run."""
+    rows = db.execute(f"SELECT * FROM jobs WHERE {WAITING} ORDER BY priority DESC, number LIMIT ?", (limit,))
+    return [to_job(row) for row in rows]
+
+
+def line(db: sqlite3.Connection) -> list[tuple[str, int, int]]:
+    """(id, priority, number) of every waiting job."""
+    return [tuple(row) for row in db.execute(f"SELECT id, priority, number FROM jobs WHERE {WAITING}")]
+
+
+def held(db: sqlite3.Connection) -> list[Job]:
+    return [to_job(row) for row in db.execute(f"SELECT * FROM jobs WHERE {WAITING} AND held = 1 ORDER BY number")]
+
+
+def in_state(db: sqlite3.Connection, state: State) -> list[Job]:
+    return [to_job(row) for row in db.execute("SELECT * FROM jobs WHERE state = ? ORDER BY number", (state,))]
+
+
+def page(db: sqlite3.Connection, states: tuple[State, ...], before: int | None, limit: int) -> list[Job]:
+    """Newest first, those numbered below `before` only; all states when `states` is empty."""
+    chosen = f"state IN ({', '.join('?' * len(states))})" if states else "1"
+    ceiling = before if before is not None else 2**62
+    query = f"SELECT * FROM jobs WHERE {chosen} AND number < ? ORDER BY number DESC LIMIT ?"
+    return [to_job(row) for row in db.execute(query, (*states, ceiling, limit))]
+
+
+def count(db: sqlite3.Connection, states: tuple[State, ...]) -> int:
+    chosen = f"state IN ({', '.join('?' * len(states))})" if states else "1"
+    found: int = db.execute(f"SELECT count(*) FROM jobs WHERE {chosen}", states).fetchone()[0]
+    return found
+
+
+def add_totals(db: sqlite3.Connection, **amounts: float) -> None:
+    """Sums that outlive the jobs they count."""
+    db.executemany(
+        "INSERT INTO totals VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = value + excluded.value",
+        list(amounts.items()),
+    )
+
+
+def totals(db: sqlite3.Connection) -> dict[str, float]:
+    return {row["name"]: row["value"] for row in db.execute("SELECT * FROM totals")}
+
+
+def stale(db: sqlite3.Connection, before: float, keep_bytes: int) -> list[Job]:
+    """Finished jobs to delete: those that ended before a time, then the oldest until the pictures fit."""
+    old = "SELECT * FROM jobs WHERE finished IS NOT NULL AND finished < ?"
+    # A running sum from the newest down: whatever lies beyond the limit goes.
+    beyond = """SELECT * FROM jobs WHERE id IN (SELECT id FROM (
+        SELECT id, sum(size) OVER (ORDER BY finished DESC, number DESC) AS total FROM jobs WHERE finished IS NOT NULL
+    ) WHERE total > ?)"""
+    rows = [*db.execute(old, (before,)), *(db.execute(beyond, (keep_bytes,)) if keep_bytes else ())]
+    return list({row["id"]: to_job(row) for row in rows}.values())
+
+
+def delete(db: sqlite3.Connection, ids: Iterable[str]) -> None:
+    db.executemany("DELETE FROM jobs WHERE id = ?", [(job_id,) for job_id in ids])

@@ -1,0 +1,148 @@
+"""The job database: one SQLite file, one connection, one thread, one transaction a call."""
+
+import asyncio
+import fcntl
+import os
+import sqlite3
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar
+
+from mflux_api.errors import InvalidRequest, MfluxError, StorageFailed
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+# FULL: what a client was told is on disk survives a power cut. On macOS a plain fsync does not reach the drive.
+PRAGMAS = (
+    "journal_mode=WAL",
+    "synchronous=FULL",
+    "busy_timeout=5000",
+    "foreign_keys=ON",
+    "wal_autocheckpoint=1000",
+    "journal_size_limit=67108864",
+    "temp_store=MEMORY",
+    *(("fullfsync=ON", "checkpoint_fullfsync=ON") if sys.platform == "darwin" else ()),
+)
+# Each entry brings the database from its index to the next version; never change one that was released.
+MIGRATIONS = (
+    """
+    CREATE TABLE jobs (
+        number INTEGER PRIMARY KEY AUTOINCREMENT,
+        id TEXT NOT NULL UNIQUE,
+        state TEXT NOT NULL,
+        priority INTEGER NOT NULL,
+        held INTEGER NOT NULL DEFAULT 0,
+        attempts INTEGER NOT NULL DEFAULT 0,
+        owner TEXT NOT NULL,
+        key TEXT,
+        digest TEXT,
+        model TEXT NOT NULL,
+        low_ram INTEGER NOT NULL,
+        request TEXT NOT NULL,
+        inputs TEXT NOT NULL,
+        pictures TEXT NOT NULL DEFAULT '[]',
+        size INTEGER NOT NULL DEFAULT 0,
+        error TEXT,
+        created REAL NOT NULL,
+        started REAL,
+        finished REAL
+    );
+    CREATE UNIQUE INDEX jobs_key ON jobs (owner, key) WHERE key IS NOT NULL;
+    CREATE INDEX jobs_line ON jobs (priority DESC, number) WHERE state IN ('queued', 'interrupted');
+    CREATE INDEX jobs_state ON jobs (state, number);
+    CREATE INDEX jobs_finished ON jobs (finished) WHERE finished IS NOT NULL;
+    CREATE TABLE totals (name TEXT PRIMARY KEY, value REAL NOT NULL);
+    CREATE TABLE paces (
+        model TEXT NOT NULL, width INTEGER NOT NULL, height INTEGER NOT NULL,
+        step REAL NOT NULL, rest REAL NOT NULL, samples INTEGER NOT NULL,
+        PRIMARY KEY (model, width, height)
+    );
+    """,
+)
+
+
+class Store:
+    """Open it, run transactions, close it. Only one process at a time may have the file open."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
+        self._opened = ExitStack()
+
+    async def open(self) -> None:
+        """Raises InvalidRequest when another server has the database, StorageFailed when it cannot be made."""
+        try:
+            await self._on_thread(self._open)
+        except MfluxError:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        await self._on_thread(self._opened.close)
+        self._thread.shutdown()
+
+    async def run(
+        self, action: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Call `action` with the connection inside a transaction: all of it reaches the disk, or nothing.
+
+        Raises StorageFailed when the disk is full or broken.
+        """
+        return await self._on_thread(lambda: self._transact(lambda: action(self._db, *args, **kwargs)))
+
+    async def _on_thread(self, call: Callable[[], T]) -> T:
+        # Shielded: a caller that goes away must not leave others guessing whether its transaction was made.
+        return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._thread, call))
+
+    def _open(self) -> None:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._claim_folder()
+            connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
+            self._db = self._opened.enter_context(closing(connection))
+            self._db.row_factory = sqlite3.Row
+            for pragma in PRAGMAS:
+                self._db.execute(f"PRAGMA {pragma}")
+            self._migrate()
+        except (OSError, sqlite3.DatabaseError) as error:
+            raise StorageFailed(f"The job database {self.path} cannot be opened: {error}") from error
+
+    def _claim_folder(self) -> None:
+        # Opened for appending: whoever holds the lock has its number in there, and that must stay readable.
+        lock = self._opened.enter_context(self.path.with_suffix(".lock").open("a+", encoding="utf-8"))
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            holder = lock.read().strip() or "unknown"
+            raise InvalidRequest(
+                f"Another server (process {holder}) already uses {self.path.parent}. Stop it, or give this one "
+                "another folder with MFLUX_OUTPUT_DIR.",
+                field="generation.output_dir",
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+
+    def _migrate(self) -> None:
+        version: int = self._db.execute("PRAGMA user_version").fetchone()[0]
+        if version > len(MIGRATIONS):
+            raise StorageFailed(f"The job database {self.path} was written by a newer version of this server.")
+        for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
+            self._db.executescript(f"BEGIN IMMEDIATE; {script} PRAGMA user_version = {number}; COMMIT;")
+
+    def _transact(self, action: Callable[[], T]) -> T:
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            result = action()
+            self._db.execute("COMMIT")
+        except sqlite3.DatabaseError as error:
+            raise StorageFailed("The job database cannot be written: is the disk full?") from error
+        finally:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+        return result

@@ -1,0 +1,268 @@
+"""The one door for dialects: order pictures, wait for them, watch them come, change one's mind."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mflux_api.catalogue.loras import SUFFIX, named, resolve
+from mflux_api.catalogue.models import Located, ModelSpec
+from mflux_api.errors import JobCancelled, MfluxError, ModelNotDownloaded, ShuttingDown, from_code
+from mflux_api.jobs import order as orders
+from mflux_api.jobs import rows
+from mflux_api.jobs.downloads import Download, Downloads
+from mflux_api.jobs.events import Event
+from mflux_api.jobs.job import FINAL, Failure, Inputs, Job, State, shown
+from mflux_api.jobs.models import Models
+from mflux_api.jobs.order import Defaults, Order
+from mflux_api.jobs.queue import JobQueue, new_id
+from mflux_api.jobs.rows import NewJob
+from mflux_api.request import GenerateRequest, LoraUse
+
+END = {State.COMPLETED: "complete", State.FAILED: "failed", State.CANCELLED: "cancelled"}
+# Checks that the memory suffices, or raises OutOfMemory: (model, request, sizes of references, low_ram).
+Admit = Callable[[Located, GenerateRequest, Sequence[tuple[int, int]], bool], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraRules:
+    """Where adapters come from; with `anywhere` also from any path a client names."""
+
+    folder: Path
+    anywhere: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineView:
+    """How the engine process is. Bytes; `latest`: the model it used last, `loaded`: those it holds."""
+
+    running: bool
+    restarts: int
+    chip: str
+    backend: str | None
+    mlx: str | None
+    budget: int | None
+    active: int
+    cached: int
+    peak: int
+    latest: str | None
+    loaded: tuple[str, ...]
+
+
+class Studio:
+    """What every dialect shares. `models` and `queue` have doors of their own for listing and steering."""
+
+    def __init__(
+        self,
+        queue: JobQueue,
+        models: Models,
+        downloads: Downloads,
+        *,
+        defaults: Defaults,
+        loras: LoraRules,
+        admit: Admit,
+        auto_download: bool,
+        low_ram: bool,
+    ) -> None:
+        self.queue = queue
+        self.models = models
+        self.downloads = downloads
+        self.defaults = defaults
+        self.loras = loras
+        self.admit = admit
+        self.auto_download = auto_download
+        self.low_ram = low_ram
+        self.started = time.time()
+        downloads.settled, downloads.told = self.model_settled, self._tell_waiting
+
+    async def submit(self, order: Order) -> Job:
+        """Accept an order: what it became is on disk when this returns.
+
+        Raises InvalidRequest, ModelNotFound, ModelNotDownloaded, ModelUnsupported, LoraNotFound, LoraInvalid,
+        OutOfMemory, QueueFull, ShuttingDown, StorageFailed, JobConflict.
+        """
+        orders.check(order, self.defaults.limits)
+        spec, located = await self._model(order.model)
+        loras = await asyncio.to_thread(self._resolve, order.loras)
+        request = orders.complete(order, spec, self.defaults, loras)
+        low_ram = order.low_ram or self.low_ram
+        if located is not None:
+            sizes = [(upload.width, upload.height) for upload in order.references]
+            await asyncio.to_thread(self.admit, located, request, sizes, low_ram)
+        # A client that goes away now must not leave files without a job, or a job without its download.
+        return await asyncio.shield(self._put(order, spec, request, held=located is None, low_ram=low_ram))
+
+    async def finished(self, job: Job) -> Job:
+        """The job once it has completed; raises the error of a failed one, JobCancelled, and ShuttingDown."""
+        ended = await self.queue.ended(job)
+        if ended.error is not None:
+            raise from_code(ended.error.code, ended.error.message, ended.error.details)
+        if ended.state is State.CANCELLED:
+            raise JobCancelled("The job was cancelled.", job_id=job.id)
+        if not ended.is_final:
+            raise ShuttingDown("The server is stopping. The job stays in its queue.", job_id=job.id)
+        return ended
+
+    def progress(self, job: Job) -> float:
+        """0 to 1."""
+        active = self.queue.floor.active.get(job.id)
+        if active is not None:
+            return active.fraction
+        return 1.0 if job.state is State.COMPLETED else 0.0
+
+    async def watch(self, job_id: str, last_id: str | None) -> AsyncIterator[Event]:
+        """A job's events until its last; after `last_id` where that is remembered, else from how it stands now.
+
+        Ends early when the listener is too slow or the server stops. Raises JobNotFound.
+        """
+        with self.queue.events.listen(job_id) as box:
+            job = await self.queue.get(job_id)
+            missed = self.queue.events.since(last_id, job_id)
+            seen = set()
+            for event in missed if missed is not None else [self.standing(job)]:
+                seen.add(event.id)
+                yield event
+                if event.name in END.values():
+                    return
+            if job.is_final:
+                yield self.standing(job)
+                return
+            async for event in box:
+                if event.id not in seen:
+                    yield event
+                if event.name in END.values():
+                    return
+
+    async def cancel(self, job_id: str) -> Job:
+        """Raises JobNotFound, and JobConflict for a job that has completed or failed."""
+        return await self.queue.cancel(job_id)
+
+    async def retry(self, job_id: str) -> Job:
+        """Raises JobNotFound, JobConflict unless it failed or was cancelled, and what a new order may raise."""
+        job = await self.queue.get(job_id)
+        spec, located = await self._model(job.model)
+        held = located is None
+        job = await self.queue.retry(job_id, held=held)
+        if held:
+            self.downloads.start(spec)
+        return job
+
+    async def read(self, job: Job) -> list[bytes]:
+        """The PNGs of a job. Raises PictureNotFound when somebody deleted one."""
+        return await asyncio.to_thread(lambda: [self.queue.images.read(picture.file) for picture in job.pictures])
+
+    async def list_loras(self) -> list[tuple[str, int]]:
+        """(name, bytes) of the adapters in their folder."""
+        return await asyncio.to_thread(lambda: list(self._scan()))
+
+    async def resume_downloads(self) -> None:
+        """After a start: jobs that wait for a model go on waiting, or run if it has come meanwhile."""
+        for job in await self.queue.store.run(rows.held):
+            try:
+                spec, located = await self._model(job.model)
+            except MfluxError as error:
+                await self.queue.refuse(job, _failure(error))
+                continue
+            if located is None:
+                self.downloads.start(spec)
+            else:
+                await self.queue.release_held([job.model])
+
+    async def model_settled(self, spec: ModelSpec, error: MfluxError | None) -> None:
+        """A download has ended: the jobs that waited for it may run, or never can."""
+        self.models.forget()
+        waiting = [job for job in await self.queue.store.run(rows.held) if await self._shares(job, spec)]
+        if error is None:
+            await self.queue.release_held({job.model for job in waiting})
+            return
+        for job in waiting:
+            await self.queue.refuse(job, _failure(error))
+
+    async def _shares(self, job: Job, spec: ModelSpec) -> bool:
+        return (await self.models.find(job.model)).folder == spec.folder
+
+    async def _model(self, name: str | None) -> tuple[ModelSpec, Located | None]:
+        """The model, and where it is, or None where it has to be downloaded first."""
+        spec = await self.models.find(name)
+        try:
+            return spec, await self.models.locate(name)
+        except ModelNotDownloaded:
+            if not self.auto_download:
+                raise
+            return spec, None
+
+    async def _put(self, order: Order, spec: ModelSpec, request: GenerateRequest, *, held: bool, low_ram: bool) -> Job:
+        job_id = new_id()
+        try:
+            job = await self.queue.put(
+                NewJob(
+                    id=job_id,
+                    priority=order.priority,
+                    held=held,
+                    owner=order.owner,
+                    key=order.key,
+                    digest=order.digest,
+                    model=spec.name,
+                    low_ram=low_ram,
+                    request=request,
+                    inputs=await self._keep_inputs(job_id, order),
+                    created=time.time(),
+                )
+            )
+        except MfluxError:
+            await asyncio.to_thread(self.queue.images.delete_inputs, job_id)
+            raise
+        if job.id != job_id:
+            await asyncio.to_thread(self.queue.images.delete_inputs, job_id)
+        elif held:
+            self.downloads.start(spec)
+        return job
+
+    async def _keep_inputs(self, job_id: str, order: Order) -> Inputs:
+        if not order.uploads:
+            return Inputs()
+        return await asyncio.to_thread(
+            self.queue.images.keep_inputs,
+            job_id,
+            None if order.source is None else order.source.data,
+            None if order.mask is None else order.mask.data,
+            [upload.data for upload in order.references],
+        )
+
+    def _resolve(self, loras: Sequence[tuple[str, float]]) -> tuple[LoraUse, ...]:
+        rules = self.loras
+        if rules.anywhere:
+            return tuple(resolve(choice, [rules.folder], anywhere=True) for choice in loras)
+        return tuple(named(choice, rules.folder) for choice in loras)
+
+    def _scan(self) -> list[tuple[str, int]]:
+        folder = self.loras.folder
+        found = sorted(folder.rglob(f"*{SUFFIX}"))
+        inside = [path for path in found if path.resolve().is_relative_to(folder.resolve())]
+        return [(str(path.relative_to(folder).with_suffix("")), path.stat().st_size) for path in inside]
+
+    def standing(self, job: Job) -> Event:
+        """How a job stands now, as the event that would have told it."""
+        if job.state in FINAL:
+            data = {"job_id": job.id, "status": str(shown(job.state))}
+            return Event(f"end-{job.id}-{job.attempts}", job.id, END[job.state], data)
+        latest = self.queue.events.latest(job.id)
+        if latest is not None:
+            return latest
+        position = self.queue.position(job.id)
+        now = {"job_id": job.id, "status": shown(job.state), "progress": 0.0, "position": position}
+        return Event(f"now-{job.id}", job.id, "progress", now)
+
+    def _tell_waiting(self, download: Download) -> None:
+        asyncio.get_running_loop().create_task(self._tell_held(download))
+
+    async def _tell_held(self, download: Download) -> None:
+        for job in await self.queue.store.run(rows.held):
+            if await self._shares(job, download.spec):
+                data = {"job_id": job.id, "status": shown(job.state), "progress": 0.0, "stage": "downloading"}
+                self.queue.events.publish(job.id, "progress", {**data, "download": round(download.fraction, 4)})
+
+
+def _failure(error: MfluxError) -> Failure:
+    return Failure(error.code, error.status, error.message, dict(error.details))

@@ -1,0 +1,99 @@
+"""What Prometheus reads: counts, times and gauges in a registry of their own."""
+
+from collections.abc import Callable, Iterator
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from mflux_api.version import __version__
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+# From the smallest picture on the fastest Mac to the largest on a CPU.
+STEP_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
+JOB_BUCKETS = (0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
+HTTP_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 300.0)
+METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+
+
+class Metrics:
+    """One server's metrics. Every method may be called from any thread."""
+
+    CONTENT_TYPE = CONTENT_TYPE
+
+    def __init__(self) -> None:
+        home = self._registry = CollectorRegistry()
+        self._jobs = Counter("mflux_jobs_total", "Jobs by how they ended.", ["outcome", "model"], registry=home)
+        self._queue = Gauge("mflux_queue_depth", "Jobs that wait.", registry=home)
+        self._steps = Histogram(
+            "mflux_step_seconds", "One denoising step.", ["model"], registry=home, buckets=STEP_BUCKETS
+        )
+        self._job_seconds = Histogram(
+            "mflux_job_seconds",
+            "A completed job, from its start to its end.",
+            ["model"],
+            registry=home,
+            buckets=JOB_BUCKETS,
+        )
+        self._pictures = Counter("mflux_pictures_total", "Pictures painted.", ["model"], registry=home)
+        self._memory = Gauge("mflux_engine_memory_bytes", "What MLX holds.", ["kind"], registry=home)
+        self._restarts = Counter("mflux_engine_restarts_total", "Engine processes started anew.", registry=home)
+        self._http = Histogram(
+            "mflux_http_seconds",
+            "A request until the first byte of its answer.",
+            ["method", "route", "status"],
+            registry=home,
+            buckets=HTTP_BUCKETS,
+        )
+        self._downloads = Counter("mflux_downloads_bytes_total", "Bytes of models downloaded.", registry=home)
+        Info("mflux", "This server.", registry=home).info({"version": __version__})
+
+    def job(self, outcome: str, model: str, seconds: float | None = None) -> None:
+        """A job came to an end: completed, failed, cancelled, or retried. Only completed ones are timed."""
+        self._jobs.labels(outcome, model).inc()
+        if outcome == "completed" and seconds is not None:
+            self._job_seconds.labels(model).observe(seconds)
+
+    def step(self, model: str, seconds: float) -> None:
+        self._steps.labels(model).observe(seconds)
+
+    def picture(self, model: str) -> None:
+        self._pictures.labels(model).inc()
+
+    def queue(self, depth: int) -> None:
+        self._queue.set(depth)
+
+    def watch_queue(self, depth: Callable[[], int]) -> None:
+        """Ask for the depth whenever somebody reads, instead of being told."""
+        self._queue.set_function(depth)
+
+    def engine_memory(self, active: int, cached: int, peak: int) -> None:
+        for kind, size in {"active": active, "cached": cached, "peak": peak}.items():
+            self._memory.labels(kind).set(size)
+
+    def engine_restart(self) -> None:
+        self._restarts.inc()
+
+    def http(self, method: str, route: str, status: int, seconds: float) -> None:
+        """`route` is the pattern that matched, never the path: every new value is kept for ever."""
+        known = method if method in METHODS else "other"
+        self._http.labels(known, route, status).observe(seconds)
+
+    def downloaded(self, size: int) -> None:
+        self._downloads.inc(size)
+
+    def render(self) -> bytes:
+        """Everything in Prometheus' text format, of the type CONTENT_TYPE."""
+        return generate_latest(_WithoutBirthdays(self._registry))
+
+
+class _WithoutBirthdays(Collector):
+    """The library adds a series `..._created` to each counter and histogram, and a switch for all registries only."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+
+    def collect(self) -> Iterator[Metric]:
+        for metric in self._registry.collect():
+            metric.samples = [sample for sample in metric.samples if not sample.name.endswith("_created")]
+            yield metric

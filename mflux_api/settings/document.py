@@ -1,0 +1,46 @@
+"""A YAML file as text in mappings and lists, and what is wrong with it, by line."""
+
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+
+from mflux_api.errors import InvalidSetting
+
+
+class _Yaml(yaml.BaseLoader):
+    """Leaves scalars text, so that a value reads the same wherever it comes from."""
+
+    def document(self) -> dict[str, object]:
+        node = self.get_single_node()
+        if node is None:
+            return {}
+        if not isinstance(node, yaml.MappingNode):
+            raise yaml.MarkedYAMLError(problem="sections with settings are expected", problem_mark=node.start_mark)
+        return cast(dict[str, object], self.construct_document(node))
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        found = super().construct_mapping(node, deep)
+        if len(found) < len(node.value):
+            raise yaml.MarkedYAMLError(problem="a key is given twice below this line", problem_mark=node.start_mark)
+        return found
+
+
+def parse(text: str, path: Path) -> dict[str, object]:
+    """The mapping in a YAML text; `path` is for messages. Raises InvalidSetting with the line."""
+    try:
+        loader = _Yaml(text)
+    except yaml.reader.ReaderError as error:
+        raise _broken(path, text.count("\n", 0, error.position), error.reason) from None
+    try:
+        return loader.document()
+    except yaml.MarkedYAMLError as error:
+        # Not str(error), which quotes the file and with it, perhaps, an API key.
+        line = error.problem_mark.line if error.problem_mark else loader.line
+        raise _broken(path, line, error.problem or "it is no YAML") from None
+    except (ValueError, OverflowError, RecursionError) as error:
+        raise _broken(path, loader.line, str(error)) from None
+
+
+def _broken(path: Path, line: int, problem: str) -> InvalidSetting:
+    return InvalidSetting(f"{path}, line {line + 1}: {problem}.", origin=str(path), line=line + 1)

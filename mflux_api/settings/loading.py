@@ -1,0 +1,168 @@
+"""Where values come from: command line > environment > config.yaml > default."""
+
+import difflib
+import json
+import re
+import reprlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, cast
+
+from pydantic import ValidationError
+
+from mflux_api.errors import InvalidSetting
+from mflux_api.settings.declared import NULLS, Option, Settings, options, options_of, usual_env
+from mflux_api.settings.document import parse
+
+FILE = Path("config.yaml")
+# What pydantic says beyond what is expected.
+NOISE = re.compile(r"^Value error, |, unable.*| after validation.*| for <class.*")
+
+
+class Given(NamedTuple):
+    """A value somebody set, and where."""
+
+    value: object
+    origin: str
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """The settings, and the origin of each by its dotted key."""
+
+    settings: Settings
+    origins: dict[str, str]
+
+
+def load(arguments: Mapping[str, str], environ: Mapping[str, str], file: Path | None) -> Loaded:
+    """The settings in effect. `arguments` has dotted keys; `file` None is config.yaml here, if there is one.
+
+    Raises InvalidSetting with the key, what is expected and where the value came from.
+    """
+    given = _from_file(file) | _from_environment(environ) | _from_arguments(arguments)
+    settings = _validated(given)
+    origins = {key: given[key].origin if key in given else "default" for key in options()}
+    return Loaded(settings, origins)
+
+
+def describe(loaded: Loaded) -> Iterator[str]:
+    """One line a setting: key, value, origin. API keys are not shown."""
+    for key, option in options().items():
+        yield f"{key} = {_shown(_value(loaded.settings, key), option)} ({loaded.origins[key]})"
+
+
+def example() -> str:
+    """The text of config.yaml.example."""
+    lines = [
+        "# Every setting with its default. Copy this file to config.yaml and keep the lines you change.",
+        "# The command line wins over environment variables (in parentheses), and those over this file.",
+    ]
+    for section, values in Settings():
+        lines += ["", f"# {type(values).__doc__}", f"{section}:"]
+        for option in options_of(section, values):
+            name = option.key.partition(".")[2]
+            lines += [f"  # {option.help} ({option.env})", f"  {name}: {_shown(option.default, option)}"]
+    return "\n".join(lines) + "\n"
+
+
+def _value(settings: Settings, key: str) -> object:
+    section, _, name = key.partition(".")
+    return getattr(getattr(settings, section), name)
+
+
+def _shown(value: object, option: Option) -> str:
+    """As JSON, which YAML reads as well."""
+    if option.secret:
+        value = dict.fromkeys(cast(Mapping[str, str], value), "***")
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return json.dumps(value, default=str)
+
+
+# Places
+
+
+def _from_arguments(arguments: Mapping[str, str]) -> dict[str, Given]:
+    for key in arguments:
+        _require_known(key, f"command line --set {key}")
+    return {key: Given(value, options()[key].origin) for key, value in arguments.items()}
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, Given]:
+    keys = {option.env: key for key, option in options().items()}
+    given = {name: value for name, value in environ.items() if value}
+    prefixes = ("MFLUX_API_", *(f"MFLUX_{section.upper()}_" for section in Settings.model_fields))
+    # mflux reads variables of its own.
+    for name in given:
+        if name not in keys and name.startswith(prefixes):
+            usual = {usual_env(key): env for env, key in keys.items()} | {env: env for env in keys}
+            near = [usual[word] for word in difflib.get_close_matches(name, usual, n=1)]
+            raise InvalidSetting(f"No setting reads the environment variable {name!r}.{_hint(near)}", origin=name)
+    return {keys[name]: Given(value, f"environment {name}") for name, value in given.items() if name in keys}
+
+
+def _from_file(file: Path | None) -> dict[str, Given]:
+    path = file or FILE
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        if file is None:
+            return {}
+        raise InvalidSetting(f"There is no configuration file {file}.", origin=str(file)) from None
+    except (OSError, ValueError) as error:
+        raise InvalidSetting(f"{path} cannot be read: {error}.", origin=str(path)) from None
+    given = {key: Given(value, str(path)) for key, value in _flat(parse(text, path))}
+    for key in given:
+        _require_known(key, str(path))
+    return given
+
+
+def _flat(document: Mapping[str, object]) -> Iterator[tuple[str, object]]:
+    for section, values in document.items():
+        if isinstance(values, dict):
+            yield from ((f"{section}.{name}", value) for name, value in values.items())
+        # A section whose settings are all commented out is there, and empty.
+        elif section not in Settings.model_fields or values not in NULLS:
+            yield section, values
+
+
+# Checks
+
+
+def _require_known(key: str, origin: str) -> None:
+    if key in Settings.model_fields:
+        raise InvalidSetting(f"{key} is a section: its settings go below it ({origin}).", key=key, origin=origin)
+    if key not in options():
+        name = key.rpartition(".")[2]
+        near = [known for known in options() if known.endswith(f".{name}")]
+        hint = _hint(near or difflib.get_close_matches(key, options(), n=1))
+        raise InvalidSetting(f"There is no setting {key!r} ({origin}).{hint}", key=key, origin=origin)
+
+
+def _hint(near: Iterable[str]) -> str:
+    words = " or ".join(near)
+    return f" Did you mean {words}?" if words else ""
+
+
+def _validated(given: Mapping[str, Given]) -> Settings:
+    sections: dict[str, dict[str, object]] = {}
+    for key, (value, _) in given.items():
+        section, _, name = key.partition(".")
+        sections.setdefault(section, {})[name] = value
+    try:
+        return Settings.model_validate(sections)
+    except ValidationError as error:
+        problems = {".".join(map(str, found["loc"][:2])): found["msg"] for found in error.errors(include_input=False)}
+    raise InvalidSetting(
+        " ".join(_complaint(options()[key], given[key], message) for key, message in problems.items()),
+        keys=list(problems),
+    )
+
+
+def _complaint(option: Option, given: Given, message: str) -> str:
+    if option.secret:
+        return f'{option.key}: names with their keys are expected, as in "alice:key1,bob:key2" ({given.origin}).'
+    expected = NOISE.sub("", message)
+    expected = (expected[0].lower() + expected[1:]).replace("tuple", "list")
+    return f"{option.key}: {expected}, not {reprlib.repr(given.value)} ({given.origin})."

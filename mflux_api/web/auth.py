@@ -1,0 +1,121 @@
+"""API keys in every form clients send them, and short-lived tokens for EventSource, which can send no header."""
+
+import base64
+import binascii
+import hashlib
+import hmac
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from urllib.parse import parse_qs
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from mflux_api.errors import Unauthorized
+from mflux_api.web.faults import Faults
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Named keys. `token_seconds`: how long a token stays good; it is bound to this run of the server."""
+
+    keys: Mapping[str, str]
+    token_seconds: float
+    secret: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
+
+    def owner(self, key: str) -> str | None:
+        """The name of a key. Every known key is compared, each in constant time."""
+        given = hashlib.sha256(key.encode()).digest()
+        found = None
+        for name, known in self.keys.items():
+            if hmac.compare_digest(hashlib.sha256(known.encode()).digest(), given):
+                found = name
+        return found
+
+    def token(self, owner: str) -> str:
+        """Stands for the owner in the query string of a stream."""
+        claim = f"{int(time.time() + self.token_seconds)}.{owner}"
+        return base64.urlsafe_b64encode(f"{claim}.{self._sign(claim)}".encode()).decode().rstrip("=")
+
+    def token_owner(self, token: str) -> str | None:
+        try:
+            text = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)).decode()
+        except (binascii.Error, ValueError):
+            return None
+        claim, _, signature = text.rpartition(".")
+        expires, _, owner = claim.partition(".")
+        if not hmac.compare_digest(self._sign(claim).encode(), signature.encode()):
+            return None
+        return owner if int(expires) >= time.time() else None
+
+    def _sign(self, claim: str) -> str:
+        return hmac.new(self.secret, claim.encode(), hashlib.sha256).hexdigest()
+
+
+# What an EventSource reads.
+STREAMS = ("/stream", "/events", "/download")
+
+
+class Authentication:
+    """Lets a request in when it has a key, puts the key's name into its state; without configured keys lets all in.
+
+    `open_paths` need none: what a load balancer or a person's first look asks for.
+    """
+
+    def __init__(self, app: ASGIApp, keys: Keys, faults: Faults, open_paths: frozenset[str]) -> None:
+        self.app = app
+        self.keys = keys
+        self.faults = faults
+        self.open_paths = open_paths
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or not self.keys.keys:
+            await self.app(scope, receive, send)
+            return
+        owner = self._owner(scope)
+        if owner is None and scope["path"] not in self.open_paths:
+            error = Unauthorized("An API key is needed: send it as X-API-Key or Authorization: Bearer.")
+            response = self.faults.reply(error, scope)
+            response.headers["WWW-Authenticate"] = 'Basic realm="mflux-api"' if _is_sdapi(scope) else "Bearer"
+            await response(scope, receive, send)
+            return
+        scope.setdefault("state", {})["owner"] = owner or ""
+        await self.app(scope, receive, send)
+
+    def _owner(self, scope: Scope) -> str | None:
+        headers = Headers(scope=scope)
+        for key in _keys(headers, sdapi=_is_sdapi(scope)):
+            if owner := self.keys.owner(key):
+                return owner
+        tokens = parse_qs(scope.get("query_string", b"").decode("latin-1")).get("token", [])
+        if scope["method"] == "GET" and scope["path"].endswith(STREAMS) and tokens:
+            return self.keys.token_owner(tokens[0])
+        return None
+
+
+def _is_sdapi(scope: Scope) -> bool:
+    path: str = scope["path"]
+    return path.startswith("/sdapi/")
+
+
+def _keys(headers: Headers, *, sdapi: bool) -> list[str]:
+    """Every key a request may mean: X-API-Key, Bearer, the bare header, and the password of Basic for /sdapi."""
+    found = [headers["x-api-key"]] if "x-api-key" in headers else []
+    scheme, _, rest = headers.get("authorization", "").strip().partition(" ")
+    if scheme.lower() == "bearer":
+        found.append(rest.strip())
+    elif scheme.lower() == "basic":
+        found += _passwords(rest) if sdapi else []
+    elif scheme:
+        found.append(scheme)
+    return found
+
+
+def _passwords(encoded: str) -> list[str]:
+    try:
+        name, _, password = base64.b64decode(encoded.strip(), validate=True).decode().partition(":")
+    except (binascii.Error, ValueError):
+        return []
+    return [password] if password else [name]

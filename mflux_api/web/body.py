@@ -1,0 +1,84 @@
+"""Bodies: read with a limit on bytes and time, parsed as JSON, checked against a model."""
+
+import asyncio
+import json
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from starlette.requests import ClientDisconnect, Request
+
+from mflux_api.errors import BodyTooLarge, BodyTooSlow, InvalidRequest, UnsupportedMedia
+
+M = TypeVar("M", bound=BaseModel)
+MEBIBYTE = 1024**2
+
+
+@dataclass(frozen=True)
+class BodyReader:
+    """`limit`: bytes a body may have; `seconds`: how long it may take to arrive."""
+
+    limit: int
+    seconds: float
+
+    async def json(self, request: Request, model: type[M]) -> M:
+        """The body as a checked model.
+
+        Raises InvalidRequest, BodyTooLarge, BodyTooSlow, UnsupportedMedia.
+        """
+        # A form sent by a foreign web page carries another type; asking for this one makes its browser ask us first.
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind != "application/json" and not kind.endswith("+json"):
+            raise UnsupportedMedia("Send JSON, with the header Content-Type: application/json.")
+        return validated(model, await self.object(request))
+
+    async def object(self, request: Request) -> dict[str, Any]:
+        """The body as a JSON object, whatever it says it is. Nothing at all is an empty object."""
+        data = await self.bytes(request)
+        try:
+            content = await asyncio.to_thread(_parsed, data) if len(data) > MEBIBYTE else _parsed(data or b"{}")
+        except (ValueError, RecursionError):
+            raise InvalidRequest("The body is not valid JSON.", field="body") from None
+        if not isinstance(content, dict):
+            raise InvalidRequest("The body must be a JSON object: {...}.", field="body")
+        return content
+
+    async def bytes(self, request: Request) -> bytes:
+        parts, size = [], 0
+        try:
+            async with asyncio.timeout(self.seconds):
+                async for part in request.stream():
+                    size += len(part)
+                    if size > self.limit:
+                        raise BodyTooLarge(f"The body may have at most {self.limit // MEBIBYTE} MiB.", limit=self.limit)
+                    parts.append(part)
+        except TimeoutError:
+            raise BodyTooSlow(f"The body did not arrive within {self.seconds:g} seconds.") from None
+        except ClientDisconnect:
+            raise InvalidRequest("The connection was closed before the body had arrived.") from None
+        return b"".join(parts)
+
+
+def _parsed(data: bytes) -> Any:
+    """Raises ValueError, RecursionError."""
+    content = json.loads(data.decode("utf-8-sig"))
+    if b"\\ud" in data or b"\\uD" in data:
+        # Half of a surrogate pair is no text: nothing could store it or send it back.
+        json.dumps(content, ensure_ascii=False).encode()
+    return content
+
+
+def validated(model: type[M], content: dict[str, Any]) -> M:
+    """Raises InvalidRequest, with the field and what it should have been."""
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        field = ".".join(map(str, first["loc"])) or "body"
+        problem = first["msg"].removeprefix("Value error, ")
+        raise InvalidRequest(f"{field}: {problem}.", field=field) from None
+
+
+def query(request: Request, model: type[M]) -> M:
+    """The query string as a checked model. Raises InvalidRequest."""
+    return validated(model, dict(request.query_params))

@@ -1,0 +1,54 @@
+"""Pictures in requests: base64 or data URL to bytes, checked by their header before anything decodes them."""
+
+import asyncio
+import base64
+import binascii
+import io
+import warnings
+from dataclasses import dataclass
+
+from PIL import Image, UnidentifiedImageError
+
+from mflux_api.errors import InvalidImage
+from mflux_api.request import Upload
+
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
+MEGAPIXEL = 1_000_000
+# Orientations that lay a picture on its side.
+TURNED = {5, 6, 7, 8}
+ORIENTATION = 0x0112
+
+
+@dataclass(frozen=True)
+class PictureReader:
+    """`limit`: pixels a picture may have."""
+
+    limit: int
+
+    async def read(self, text: str, field: str) -> Upload:
+        """A picture from base64, with or without `data:image/...;base64,` before it. Raises InvalidImage."""
+        return await asyncio.to_thread(self._read, text, field)
+
+    def _read(self, text: str, field: str) -> Upload:
+        if text.startswith(("http://", "https://")):
+            raise InvalidImage(f"{field}: send the picture itself in base64, not its address.", field=field)
+        try:
+            data = base64.b64decode(text.partition(",")[2] if text.startswith("data:") else text, validate=False)
+        except (binascii.Error, ValueError):
+            raise InvalidImage(f"{field} is not valid base64.", field=field) from None
+        return self.check(data, field)
+
+    def check(self, data: bytes, field: str) -> Upload:
+        """A picture as it came. Only its header is read here. Raises InvalidImage."""
+        try:
+            with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                width, height = image.size
+                # Pillow decodes a whole PNG to find its orientation; nobody turns those.
+                turned = image.format in {"JPEG", "WEBP"} and image.getexif().get(ORIENTATION) in TURNED
+        except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            message = f"{field} is not a picture that can be read: send PNG, JPEG or WebP."
+            raise InvalidImage(message, field=field) from None
+        if width * height > self.limit:
+            limit = f"at most {self.limit / MEGAPIXEL:g} million are taken"
+            raise InvalidImage(f"{field} has {width}x{height} pixels; {limit}.", field=field)
+        return Upload(data, *((height, width) if turned else (width, height)))

@@ -1,0 +1,40 @@
+"""A hub on loopback, and a machine that knows no other."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from huggingface_hub import close_session
+
+from mflux_api.catalogue import downloads
+from mflux_api.catalogue.models import registry
+from tests.catalogue.fetching import CHUNK, EXTRAS, NAME, SPEC, TINY
+from tests.catalogue.hub import Hub, running
+
+
+@pytest.fixture
+def quick_and_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No waits between attempts, pieces fit for a small model, no token, cache or proxy of whoever runs the tests."""
+    monkeypatch.setattr(downloads, "RETRY_SECONDS", (0.0, 0.0))
+    monkeypatch.setattr(downloads, "CHUNK", CHUNK)
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "token"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setitem(registry(), NAME, SPEC)
+    close_session()
+    yield
+    close_session()
+
+
+@pytest.fixture
+def hub(quick_and_alone: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    with running({**TINY, **EXTRAS}) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        yield hub
+
+
+@pytest.fixture
+def models_dir(tmp_path: Path) -> Path:
+    return tmp_path / "models"

@@ -1,0 +1,51 @@
+"""A model for the hub to serve, and what tests of downloads do with it."""
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from mflux_api.catalogue.downloads import Progress, download
+from mflux_api.catalogue.models import EMBEDDED, ModelSpec, folders, locate
+from mflux_api.errors import MfluxError, ModelNotDownloaded
+from tests.catalogue.hub import COMMIT, REPOSITORY, contents
+
+NAME = "flux2-test"
+WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"
+FIRST_WEIGHTS = "text_encoder/model.safetensors"
+CONFIG = "transformer/config.json"
+SPEC = ModelSpec(name=NAME, folder=NAME, repository=REPOSITORY, revision=COMMIT)
+TINY = contents(EMBEDDED / "flux2-tiny")
+NEEDED = {name: body for name, body in TINY.items() if not name.endswith(".jpg")}
+CHUNK = 1 << 14
+EXTRAS = {
+    "flux2-tiny.safetensors": b"the transformer once more, in one file",
+    ".gitattributes": b"",
+    "../outside.json": b"{}",
+    "/outside.json": b"{}",
+    "vae/.hidden.json": b"{}",
+}
+
+
+def fetch(models_dir: Path, spec: ModelSpec = SPEC) -> list[Progress]:
+    heard: list[Progress] = []
+    download(spec, models_dir, heard.append, threading.Event())
+    return heard
+
+
+def refused(models_dir: Path, kind: type[MfluxError], spec: ModelSpec = SPEC) -> MfluxError:
+    """The error of a download that fails; what it leaves is no model."""
+    with pytest.raises(kind) as caught:
+        fetch(models_dir, spec)
+    assert_no_model(models_dir)
+    return caught.value
+
+
+def assert_no_model(models_dir: Path) -> None:
+    with pytest.raises(ModelNotDownloaded):
+        locate(NAME, models_dir)
+    assert list(folders(models_dir)) == []
+
+
+def partial(models_dir: Path, name: str) -> Path:
+    return models_dir / f".{NAME}.partial" / name

@@ -1,0 +1,173 @@
+"""The real client against a hub on loopback; the repository it serves is the embedded model."""
+
+import threading
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from mflux_api.catalogue import downloads
+from mflux_api.catalogue.downloads import Progress, download
+from mflux_api.catalogue.models import locate, registry
+from mflux_api.errors import DownloadFailed, InvalidRequest, ModelUnsupported
+from tests.catalogue.fetching import (
+    CHUNK,
+    FIRST_WEIGHTS,
+    NAME,
+    NEEDED,
+    SPEC,
+    TINY,
+    WEIGHTS,
+    assert_no_model,
+    fetch,
+    partial,
+    refused,
+)
+from tests.catalogue.hub import Hub, contents
+
+pytestmark = pytest.mark.usefixtures("quick_and_alone")
+
+# What arrives
+
+
+def test_a_downloaded_model_is_found(hub: Hub, models_dir: Path) -> None:
+    fetch(models_dir)
+    assert locate(NAME, models_dir).folder == models_dir / NAME
+
+
+def test_every_file_that_is_needed_arrives_and_no_other(hub: Hub, models_dir: Path) -> None:
+    fetch(models_dir)
+    assert contents(models_dir / NAME) == NEEDED
+    assert sorted(path.name for path in models_dir.iterdir()) == [f".{NAME}.lock", NAME]
+
+
+def test_the_main_branch_is_used_where_no_revision_is_pinned(hub: Hub, models_dir: Path) -> None:
+    fetch(models_dir, replace(SPEC, revision=None))
+    assert locate(NAME, models_dir).folder == models_dir / NAME
+
+
+def test_progress_grows_to_the_total(hub: Hub, models_dir: Path) -> None:
+    heard = fetch(models_dir)
+    assert all(before.done_bytes <= after.done_bytes for before, after in pairwise(heard))
+    assert heard[0].done_bytes == 0
+    assert (heard[-1].done_bytes, heard[-1].done_files) == (heard[-1].total_bytes, heard[-1].total_files)
+    assert heard[-1].total_bytes == sum(map(len, NEEDED.values()))
+    assert len({progress.done_bytes for progress in heard}) > len(TINY)
+
+
+def test_a_model_that_is_here_is_left_alone(hub: Hub, models_dir: Path) -> None:
+    (models_dir / NAME).mkdir(parents=True)
+    assert fetch(models_dir) == []
+    assert hub.asked == []
+
+
+# Interruptions
+
+
+def test_a_broken_connection_is_continued_where_it_broke(hub: Hub, models_dir: Path) -> None:
+    hub.broken = 1
+    fetch(models_dir)
+    # The piece that was on its way is lost.
+    assert len(TINY[FIRST_WEIGHTS]) <= hub.sent[FIRST_WEIGHTS] < len(TINY[FIRST_WEIGHTS]) + CHUNK
+    assert contents(models_dir / NAME) == NEEDED
+
+
+def test_a_failed_download_is_continued_by_the_next(
+    hub: Hub, models_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(downloads, "RETRY_SECONDS", ())
+    hub.broken = 1
+    error = refused(models_dir, DownloadFailed)
+    assert "Try again: it goes on where it stopped." in error.message
+    left = partial(models_dir, FIRST_WEIGHTS).stat().st_size
+    assert hub.sent[FIRST_WEIGHTS] - CHUNK < left <= hub.sent[FIRST_WEIGHTS]
+    heard = fetch(models_dir)
+    assert heard[0].done_bytes >= left
+    assert hub.ranges_asked(FIRST_WEIGHTS) == [None, f"bytes={left}-"]
+    assert contents(models_dir / NAME) == NEEDED
+
+
+def test_files_that_are_there_are_not_fetched_again(hub: Hub, models_dir: Path) -> None:
+    hub.served[WEIGHTS] = b"\0" * len(TINY[WEIGHTS])
+    refused(models_dir, DownloadFailed)
+    hub.served.clear()
+    fetch(models_dir)
+    assert {name for name, sent in hub.sent.items() if sent > len(TINY[name])} == {WEIGHTS}
+
+
+def test_a_server_without_ranges_sends_the_whole_file_again(hub: Hub, models_dir: Path) -> None:
+    hub.broken, hub.ranges = 1, False
+    fetch(models_dir)
+    assert contents(models_dir / NAME) == NEEDED
+
+
+def test_a_spoilt_part_is_thrown_away_and_fetched_again(hub: Hub, models_dir: Path) -> None:
+    spoilt = partial(models_dir, WEIGHTS)
+    spoilt.parent.mkdir(parents=True)
+    spoilt.write_bytes(b"?" * 1000)
+    partial(models_dir, "gone.json").write_bytes(b"{}")
+    fetch(models_dir)
+    assert (models_dir / NAME / WEIGHTS).read_bytes() == TINY[WEIGHTS]
+    assert not (models_dir / NAME / "gone.json").exists()
+
+
+@pytest.mark.parametrize("when", ["before it begins", "in the middle of a file"])
+def test_a_download_can_be_stopped(hub: Hub, models_dir: Path, when: str) -> None:
+    stop = threading.Event()
+
+    def hear(progress: Progress) -> None:
+        if when == "before it begins" or progress.done_bytes > 2_000_000:
+            stop.set()
+
+    with pytest.raises(DownloadFailed, match=r"was stopped\. Start it again: it goes on"):
+        download(SPEC, models_dir, hear, stop)
+    assert_no_model(models_dir)
+    assert sum(hub.sent.values()) < sum(map(len, TINY.values()))
+
+
+# Two at once
+
+
+def test_a_second_download_waits_and_finds_the_model_there(hub: Hub, models_dir: Path) -> None:
+    hub.hold = True
+    first = threading.Thread(target=fetch, args=(models_dir,))
+    second = threading.Thread(target=fetch, args=(models_dir,))
+    first.start()
+    assert hub.held.wait(5)
+    second.start()
+    second.join(0.1)
+    assert second.is_alive()
+    hub.resume.set()
+    first.join(10)
+    second.join(10)
+    assert hub.sent == {name: len(body) for name, body in NEEDED.items()}
+    assert contents(models_dir / NAME) == NEEDED
+
+
+def test_a_download_that_waits_for_another_can_be_stopped(hub: Hub, models_dir: Path) -> None:
+    hub.hold = True
+    first = threading.Thread(target=fetch, args=(models_dir,))
+    first.start()
+    assert hub.held.wait(5)
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(DownloadFailed, match="was stopped"):
+        download(SPEC, models_dir, lambda _: None, stop)
+    hub.resume.set()
+    first.join(10)
+
+
+# What is not downloaded
+
+
+def test_a_model_without_a_repository_is_refused(models_dir: Path) -> None:
+    with pytest.raises(InvalidRequest, match="flux2-tiny cannot be downloaded: no repository is known"):
+        fetch(models_dir, registry()["flux2-tiny"])
+
+
+@pytest.mark.parametrize("name", ["flux2-dev", "flux2-dev-4-bit", "seedvr2"])
+def test_a_model_that_cannot_paint_is_not_downloaded(models_dir: Path, name: str) -> None:
+    with pytest.raises(ModelUnsupported, match="this version"):
+        fetch(models_dir, registry()[name])
+    assert not models_dir.exists()

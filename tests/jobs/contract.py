@@ -1,0 +1,308 @@
+"""What every implementation of `WorkQueue` has to keep. Subclass it as Test..., with a fixture `opening` of its own."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+import pytest
+
+from mflux_api.errors import JobConflict
+from mflux_api.jobs.job import Job, State
+from mflux_api.jobs.protocol import WorkQueue
+from tests.jobs.making import BROKEN, PROGRESS, asynchronous, is_waiting, make_painted
+
+
+class Workshop(Protocol):
+    """A queue, what clients do to it and see of it, and the lease of its claims."""
+
+    @property
+    def queue(self) -> WorkQueue: ...
+
+    @property
+    def tries(self) -> int:
+        """How often a job is started before it fails."""
+
+    async def submit(self, *, priority: int = 0) -> str:
+        """The id of a new job."""
+
+    async def cancel(self, job_id: str) -> None: ...
+
+    async def find(self, job_id: str) -> Job: ...
+
+    def lease(self, seconds: float) -> None:
+        """Claims and heartbeats from now on last so long."""
+
+    def written(self) -> object:
+        """Equal to an earlier answer if nothing was written to disk since."""
+
+    def picture(self, file: str) -> bytes:
+        """A picture's bytes, as anybody else would read them."""
+
+    def pictures(self, job_id: str) -> list[bytes]:
+        """What lies on the disk for a job, whatever its record says."""
+
+
+Opening = Callable[[], AbstractAsyncContextManager[Workshop]]
+Verb = Callable[[WorkQueue, Job], Awaitable[object]]
+
+LONG = 60.0
+# Over at once, and long enough for a waiting claim not to spin.
+SHORT = 0.01
+VERBS: dict[str, Verb] = {
+    "heartbeat": lambda queue, job: queue.heartbeat(job),
+    "progress": lambda queue, job: queue.progress(job, PROGRESS),
+    "picture": lambda queue, job: queue.picture(job, make_painted(0, b"too late")),
+    "finish": lambda queue, job: queue.finish(job),
+    "fail": lambda queue, job: queue.fail(job, BROKEN, again=False),
+    "fail again": lambda queue, job: queue.fail(job, BROKEN, again=True),
+    "release": lambda queue, job: queue.release(job),
+}
+every_verb = pytest.mark.parametrize("verb", VERBS.values(), ids=VERBS.keys())
+
+
+async def claimed(shop: Workshop) -> Job:
+    await shop.submit()
+    return await shop.queue.claim()
+
+
+async def taken_over(shop: Workshop) -> tuple[Job, Job]:
+    """A job as the worker that fell silent knows it, and as its successor does."""
+    shop.lease(SHORT)
+    first = await claimed(shop)
+    return first, await shop.queue.claim()
+
+
+class WorkQueueContract:
+    @pytest.fixture
+    def opening(self) -> Opening:
+        raise NotImplementedError
+
+    # Claims
+
+    @asynchronous
+    async def test_a_claim_waits_until_a_job_is_there(self, opening: Opening) -> None:
+        async with opening() as shop:
+            claim = asyncio.create_task(shop.queue.claim())
+            assert await is_waiting(claim)
+            job_id = await shop.submit()
+            job = await claim
+            assert (job.id, job.state, job.attempts) == (job_id, State.GENERATING, 1)
+            assert (await shop.find(job_id)).state is State.GENERATING
+
+    @asynchronous
+    async def test_jobs_come_by_priority_and_then_by_submission(self, opening: Opening) -> None:
+        async with opening() as shop:
+            ids = [await shop.submit(priority=priority) for priority in (0, -1, 5, 0, 5)]
+            came = [(await shop.queue.claim()).id for _ in ids]
+            assert came == [ids[2], ids[4], ids[0], ids[3], ids[1]]
+
+    @asynchronous
+    async def test_no_job_is_claimed_twice(self, opening: Opening) -> None:
+        async with opening() as shop:
+            claims = [asyncio.create_task(shop.queue.claim()) for _ in range(5)]
+            ids = {await shop.submit() for _ in range(5)}
+            assert {job.id for job in await asyncio.gather(*claims)} == ids
+            another = asyncio.create_task(shop.queue.claim())
+            assert await is_waiting(another)
+            another.cancel()
+
+    @asynchronous
+    async def test_a_claim_that_is_given_up_takes_no_job(self, opening: Opening) -> None:
+        async with opening() as shop:
+            claim = asyncio.create_task(shop.queue.claim())
+            assert await is_waiting(claim)
+            claim.cancel()
+            assert (await claimed(shop)).attempts == 1
+
+    # Pictures and the end
+
+    @asynchronous
+    async def test_a_picture_is_on_disk_when_it_was_taken_and_named_when_the_job_is_finished(
+        self, opening: Opening
+    ) -> None:
+        async with opening() as shop:
+            job = await claimed(shop)
+            for index, data in enumerate((b"first", b"second")):
+                await shop.queue.picture(job, make_painted(index, data))
+                assert data in shop.pictures(job.id)
+            await shop.queue.finish(job)
+            done = await shop.find(job.id)
+            assert done.state is State.COMPLETED
+            assert [shop.picture(picture.file) for picture in done.pictures] == [b"first", b"second"]
+            assert [(picture.seed, picture.size, picture.text) for picture in done.pictures] == [
+                (7, 5, "fox"),
+                (8, 6, "fox"),
+            ]
+            assert done.finished is not None
+            assert done.error is None
+
+    @asynchronous
+    async def test_a_failed_job_says_why(self, opening: Opening) -> None:
+        async with opening() as shop:
+            job = await claimed(shop)
+            assert not await shop.queue.fail(job, BROKEN, again=False)
+            found = await shop.find(job.id)
+            assert (found.state, found.error) == (State.FAILED, BROKEN)
+
+    @asynchronous
+    async def test_a_job_that_may_be_tried_again_comes_back_until_its_tries_are_used_up(self, opening: Opening) -> None:
+        async with opening() as shop:
+            job_id = await shop.submit()
+            for attempt in range(1, shop.tries + 1):
+                job = await shop.queue.claim()
+                assert (job.id, job.attempts) == (job_id, attempt)
+                assert await shop.queue.fail(job, BROKEN, again=True) is (attempt < shop.tries)
+            found = await shop.find(job_id)
+            assert (found.state, found.error) == (State.FAILED, BROKEN)
+
+    @asynchronous
+    async def test_pictures_of_a_broken_try_are_not_left(self, opening: Opening) -> None:
+        async with opening() as shop:
+            job = await claimed(shop)
+            for index in range(2):
+                await shop.queue.picture(job, make_painted(index, b"first try"))
+            await shop.queue.fail(job, BROKEN, again=True)
+            job = await shop.queue.claim()
+            await shop.queue.picture(job, make_painted(0, b"second try"))
+            await shop.queue.finish(job)
+            assert len((await shop.find(job.id)).pictures) == 1
+            assert shop.pictures(job.id) == [b"second try"]
+
+    @asynchronous
+    async def test_a_released_job_comes_back_at_its_old_place_and_the_try_does_not_count(
+        self, opening: Opening
+    ) -> None:
+        async with opening() as shop:
+            first, second = await shop.submit(), await shop.submit()
+            for _ in range(shop.tries + 1):
+                job = await shop.queue.claim()
+                assert (job.id, job.attempts) == (first, 1)
+                await shop.queue.picture(job, make_painted())
+                await shop.queue.release(job)
+                assert shop.pictures(first) == []
+            assert (await shop.queue.claim()).id == first
+            assert (await shop.queue.claim()).id == second
+
+    @every_verb
+    @asynchronous
+    async def test_after_the_end_every_verb_is_refused(self, opening: Opening, verb: Verb) -> None:
+        async with opening() as shop:
+            job = await claimed(shop)
+            await shop.queue.picture(job, make_painted())
+            await shop.queue.finish(job)
+            await refused(shop, job, verb)
+
+    @every_verb
+    @asynchronous
+    async def test_after_a_release_every_verb_is_refused(self, opening: Opening, verb: Verb) -> None:
+        async with opening() as shop:
+            job = await claimed(shop)
+            await shop.queue.release(job)
+            await refused(shop, job, verb)
+            await shop.queue.claim()
+            await refused(shop, job, verb)
+
+    # Cancelled
+
+    @asynchronous
+    async def test_a_cancelled_job_is_not_claimed(self, opening: Opening) -> None:
+        async with opening() as shop:
+            first, second = await shop.submit(), await shop.submit()
+            await shop.cancel(first)
+            assert (await shop.queue.claim()).id == second
+
+    @asynchronous
+    async def test_a_worker_hears_that_its_job_was_cancelled(self, opening: Opening) -> None:
+        async with opening() as shop:
+            job = await claimed(shop)
+            cancelled = asyncio.create_task(shop.queue.cancelled(job))
+            assert await is_waiting(cancelled)
+            await shop.cancel(job.id)
+            await cancelled
+
+    @asynchronous
+    async def test_a_worker_that_asks_late_hears_at_once_that_its_job_was_cancelled(self, opening: Opening) -> None:
+        async with opening() as shop:
+            job = await claimed(shop)
+            await shop.cancel(job.id)
+            await shop.queue.cancelled(job)
+
+    @every_verb
+    @asynchronous
+    async def test_a_cancelled_job_stays_cancelled(self, opening: Opening, verb: Verb) -> None:
+        async with opening() as shop:
+            job = await claimed(shop)
+            await shop.queue.picture(job, make_painted())
+            await shop.cancel(job.id)
+            await refused(shop, job, verb)
+            assert (await shop.find(job.id)).state is State.CANCELLED
+            assert shop.pictures(job.id) == [b"picture"]
+
+    # Silence
+
+    @asynchronous
+    async def test_a_job_whose_worker_fell_silent_is_given_to_another(self, opening: Opening) -> None:
+        async with opening() as shop:
+            first, second = await taken_over(shop)
+            assert (second.id, second.attempts) == (first.id, 2)
+            await shop.queue.cancelled(first)
+
+    @every_verb
+    @asynchronous
+    async def test_a_worker_that_was_silent_changes_nothing_any_more(self, opening: Opening, verb: Verb) -> None:
+        async with opening() as shop:
+            first, second = await taken_over(shop)
+            await shop.queue.picture(second, make_painted(0, b"successor's"))
+            await refused(shop, first, verb)
+            await shop.queue.finish(second)
+            assert [shop.picture(picture.file) for picture in (await shop.find(second.id)).pictures] == [b"successor's"]
+
+    @pytest.mark.parametrize("verb", [VERBS["heartbeat"], VERBS["progress"]], ids=["heartbeat", "progress"])
+    @asynchronous
+    async def test_a_worker_that_is_heard_of_keeps_its_job(self, opening: Opening, verb: Verb) -> None:
+        async with opening() as shop:
+            shop.lease(SHORT)
+            job = await claimed(shop)
+            shop.lease(LONG)
+            await verb(shop.queue, job)
+            shop.lease(SHORT)
+            another = asyncio.create_task(shop.queue.claim())
+            assert await is_waiting(another)
+            another.cancel()
+            await shop.queue.finish(job)
+
+    @asynchronous
+    async def test_a_job_that_loses_every_worker_fails(self, opening: Opening) -> None:
+        async with opening() as shop:
+            shop.lease(SHORT)
+            job_id = await shop.submit()
+            for _ in range(shop.tries):
+                assert (await shop.queue.claim()).id == job_id
+            following = asyncio.create_task(shop.queue.claim())
+            assert await is_waiting(following)
+            found = await shop.find(job_id)
+            assert found.state is State.FAILED
+            assert found.error is not None
+            assert (await shop.submit()) == (await following).id
+
+    # Progress
+
+    @asynchronous
+    async def test_progress_and_heartbeats_write_nothing_to_disk(self, opening: Opening) -> None:
+        async with opening() as shop:
+            job = await claimed(shop)
+            before = shop.written()
+            for _ in range(100):
+                await shop.queue.progress(job, PROGRESS)
+                await shop.queue.heartbeat(job)
+            assert shop.written() == before
+            await shop.queue.finish(job)
+            assert shop.written() != before
+
+
+async def refused(shop: Workshop, job: Job, verb: Verb) -> None:
+    before, kept, written = await shop.find(job.id), shop.pictures(job.id), shop.written()
+    with pytest.raises(JobConflict):
+        await verb(shop.queue, job)
+    assert (await shop.find(job.id), shop.pictures(job.id), shop.written()) == (before, kept, written)

@@ -1,0 +1,123 @@
+"""Jobs to put, pictures to keep, and a queue that is open for the length of a block."""
+
+import asyncio
+import functools
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+from mflux_api.jobs.events import Events
+from mflux_api.jobs.images import Images
+from mflux_api.jobs.job import Failure, Inputs, Job
+from mflux_api.jobs.protocol import Painted, Progress
+from mflux_api.jobs.queue import JobQueue, new_id
+from mflux_api.jobs.rows import NewJob
+from mflux_api.jobs.store import Store
+from mflux_api.request import GenerateRequest
+
+P = ParamSpec("P")
+T = TypeVar("T")
+PATIENCE_SECONDS = 30
+MOMENT_SECONDS = 0.05
+BROKEN = Failure("GENERATION_FAILED", 500, "It broke.", {"step": 3})
+PROGRESS = Progress(stage="painting", step=1, steps=2, image=1, of=1, seconds=0.1)
+REQUEST = GenerateRequest(
+    prompt="a red fox", negative_prompt="", width=64, height=64, steps=2, guidance=1.0, seeds=(7,)
+)
+
+
+def asynchronous(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
+    """A test to be run on a loop of its own; one that waits for ever fails."""
+
+    @functools.wraps(test)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        asyncio.run(asyncio.wait_for(test(*args, **kwargs), PATIENCE_SECONDS))
+
+    return run
+
+
+async def is_waiting(task: Awaitable[object]) -> bool:
+    """Whether it is not done after a moment, in which it could have been."""
+    _, pending = await asyncio.wait([asyncio.ensure_future(task)], timeout=MOMENT_SECONDS)
+    return bool(pending)
+
+
+def make_job(**changes: Any) -> NewJob:
+    usual = NewJob(
+        id=new_id(),
+        priority=0,
+        held=False,
+        owner="",
+        key=None,
+        digest=None,
+        model="flux2-tiny",
+        low_ram=False,
+        request=REQUEST,
+        inputs=Inputs(),
+        created=time.time(),
+    )
+    return replace(usual, **changes)
+
+
+def make_painted(index: int = 0, data: bytes = b"picture", *, diffusion: float = 2.0, total: float = 3.0) -> Painted:
+    return Painted(
+        index=index,
+        data=data,
+        text="fox",
+        seed=7 + index,
+        width=64,
+        height=64,
+        guidance=1.0,
+        timings={"diffusion": diffusion, "total": total},
+    )
+
+
+def make_queue(folder: Path, *, limit: int = 100, tries: int = 2) -> JobQueue:
+    return JobQueue(Store(folder / "jobs.db"), Images(folder), Events(), limit=limit, tries=tries)
+
+
+@asynccontextmanager
+async def opened(folder: Path, *, limit: int = 100, tries: int = 2) -> AsyncIterator[JobQueue]:
+    queue = make_queue(folder, limit=limit, tries=tries)
+    await queue.open()
+    try:
+        yield queue
+    finally:
+        await queue.close()
+
+
+@asynccontextmanager
+async def crashing(folder: Path, *, tries: int = 2) -> AsyncIterator[JobQueue]:
+    """A queue that is left at the end as a killed server leaves it."""
+    queue = make_queue(folder, tries=tries)
+    await queue.open()
+    try:
+        yield queue
+    finally:
+        await queue.store.close()
+
+
+async def completed(queue: JobQueue, *pictures: bytes, **changes: Any) -> Job:
+    """A new job, put, claimed, and finished with these pictures. Nothing else may wait."""
+    await queue.put(make_job(**changes))
+    job = await queue.claim()
+    for index, data in enumerate(pictures):
+        await queue.picture(job, make_painted(index, data))
+    await queue.finish(job)
+    return await queue.get(job.id)
+
+
+async def failed(queue: JobQueue) -> Job:
+    await queue.put(make_job())
+    job = await queue.claim()
+    await queue.fail(job, BROKEN, again=False)
+    return await queue.get(job.id)
+
+
+def files(folder: Path) -> set[str]:
+    """Pictures and inputs, complete or not."""
+    found = (str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    return {name for name in found if not name.startswith("jobs.")}

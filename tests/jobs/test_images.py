@@ -1,0 +1,154 @@
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from mflux_api.errors import PictureNotFound, StorageFailed
+from mflux_api.jobs.images import Images
+from mflux_api.jobs.job import Inputs, Job, PictureFile, State
+from tests.jobs.making import REQUEST, files
+
+JOB = Job(
+    id="0123456789ab",
+    number=1,
+    state=State.COMPLETED,
+    priority=0,
+    held=False,
+    attempts=1,
+    owner="",
+    key=None,
+    digest=None,
+    model="flux2-tiny",
+    low_ram=False,
+    request=REQUEST,
+    inputs=Inputs(),
+    pictures=(),
+    error=None,
+    created=1_800_000_000.0,
+    started=None,
+    finished=None,
+)
+DAY = time.strftime("%Y-%m-%d", time.localtime(JOB.created))
+OTHER = replace(JOB, id="ba9876543210")
+
+
+def with_pictures(job: Job, *names: str) -> Job:
+    return replace(
+        job,
+        pictures=tuple(
+            PictureFile(file=name, text="", seed=1, width=64, height=64, guidance=1.0, timings={}, size=1)
+            for name in names
+        ),
+    )
+
+
+def no_space(*_: object) -> NoReturn:
+    raise OSError(28, "No space left on device")
+
+
+def test_a_picture_is_kept_in_the_folder_of_its_day(tmp_path: Path) -> None:
+    images = Images(tmp_path)
+    file = images.keep(JOB, 0, b"picture")
+    assert file == f"{DAY}/0123456789ab-0.png"
+    assert images.read(file) == b"picture"
+    assert files(tmp_path) == {file}
+
+
+def test_a_picture_painted_again_replaces_the_first(tmp_path: Path) -> None:
+    images = Images(tmp_path)
+    assert images.keep(JOB, 0, b"first") == images.keep(JOB, 0, b"second")
+    assert images.read(images.keep(JOB, 0, b"third")) == b"third"
+    assert len(files(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("failing", ["fsync", "replace"])
+def test_a_write_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str) -> None:
+    images = Images(tmp_path)
+    monkeypatch.setattr(os if failing == "fsync" else Path, failing, no_space)
+    with pytest.raises(StorageFailed, match="is the disk full"):
+        images.keep(JOB, 0, b"picture")
+    assert files(tmp_path) == set()
+    monkeypatch.undo()
+    assert images.read(images.keep(JOB, 0, b"picture")) == b"picture"
+
+
+def test_a_write_that_fails_leaves_the_earlier_picture_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = Images(tmp_path)
+    file = images.keep(JOB, 0, b"earlier")
+    monkeypatch.setattr(os, "fsync", no_space)
+    with pytest.raises(StorageFailed):
+        images.keep(JOB, 0, b"later")
+    assert images.read(file) == b"earlier"
+    assert files(tmp_path) == {file}
+
+
+def test_a_folder_that_cannot_be_made_is_told_as_a_broken_disk(tmp_path: Path) -> None:
+    (tmp_path / DAY).write_bytes(b"in the way")
+    with pytest.raises(StorageFailed):
+        Images(tmp_path).keep(JOB, 0, b"picture")
+
+
+def test_file_and_folder_are_written_through_before_the_picture_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    fsync = os.fsync
+
+    def recorded(handle: int) -> None:
+        synced.append(Path(f"/dev/fd/{handle}").resolve().name)
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", recorded)
+    Images(tmp_path).keep(JOB, 0, b"picture")
+    assert len(synced) == 2
+
+
+def test_a_picture_that_somebody_deleted_is_not_found(tmp_path: Path) -> None:
+    images = Images(tmp_path)
+    file = images.keep(JOB, 0, b"picture")
+    (tmp_path / file).unlink()
+    with pytest.raises(PictureNotFound):
+        images.read(file)
+
+
+def test_inputs_are_kept_as_they_came(tmp_path: Path) -> None:
+    images = Images(tmp_path)
+    inputs = images.keep_inputs(JOB.id, b"source", b"mask", [b"one", b"two"])
+    assert [images.read(file) for file in inputs.files] == [b"source", b"mask", b"one", b"two"]
+    assert images.keep_inputs(JOB.id, None, None, []) == Inputs()
+    images.delete_inputs(JOB.id)
+    images.delete_inputs(JOB.id)
+    assert files(tmp_path) == set()
+
+
+def test_a_job_is_deleted_with_its_inputs_and_the_empty_folder_of_its_day(tmp_path: Path) -> None:
+    images = Images(tmp_path)
+    job = with_pictures(JOB, *(images.keep(JOB, index, b"picture") for index in range(2)))
+    kept = images.keep(OTHER, 0, b"other")
+    images.keep_inputs(JOB.id, b"source", None, [])
+    theirs = images.keep_inputs(OTHER.id, b"source", None, [])
+    images.delete(job)
+    assert files(tmp_path) == {kept, *theirs.files}
+    images.delete(with_pictures(OTHER, kept))
+    assert not (tmp_path / kept).parent.exists()
+
+
+def test_a_job_whose_files_are_gone_can_be_deleted(tmp_path: Path) -> None:
+    Images(tmp_path).delete(with_pictures(JOB, f"{DAY}/0123456789ab-0.png"))
+    assert files(tmp_path) == set()
+
+
+def test_strays_are_files_of_these_jobs_that_their_records_do_not_name(tmp_path: Path) -> None:
+    images = Images(tmp_path)
+    named, stray = images.keep(JOB, 0, b"named"), images.keep(JOB, 1, b"stray")
+    images.keep(OTHER, 0, b"somebody else's")
+    day = (tmp_path / named).parent
+    for name in ("holiday.png", "0123456789ab-x.png", "0123456789abc-0.png", "0123456789ab-0.png.bak"):
+        (day / name).write_bytes(b"a person's own")
+    partial = day / "0123456789ab-2.png.partial"
+    partial.write_bytes(b"half")
+    assert set(images.strays([with_pictures(JOB, named)])) == {tmp_path / stray, partial}
+    assert list(images.strays([])) == []

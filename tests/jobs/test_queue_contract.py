@@ -1,0 +1,49 @@
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from mflux_api.jobs.job import Job
+from mflux_api.jobs.queue import JobQueue
+from tests.jobs.contract import Opening, WorkQueueContract, Workshop
+from tests.jobs.making import make_job, opened
+
+
+class SqliteWorkshop:
+    def __init__(self, queue: JobQueue) -> None:
+        self.queue = queue
+        self.tries = queue.tries
+
+    async def submit(self, *, priority: int = 0) -> str:
+        return (await self.queue.put(make_job(priority=priority))).id
+
+    async def cancel(self, job_id: str) -> None:
+        await self.queue.cancel(job_id)
+
+    async def find(self, job_id: str) -> Job:
+        return await self.queue.get(job_id)
+
+    def lease(self, seconds: float) -> None:
+        self.queue.floor.lease = seconds
+
+    def written(self) -> object:
+        facts = {path: path.stat() for path in self.queue.images.folder.rglob("*")}
+        return {path: (fact.st_size, fact.st_mtime_ns) for path, fact in facts.items()}
+
+    def picture(self, file: str) -> bytes:
+        return self.queue.images.read(file)
+
+    def pictures(self, job_id: str) -> list[bytes]:
+        return [path.read_bytes() for path in sorted(self.queue.images.folder.glob(f"*/{job_id}*"))]
+
+
+class TestSqliteQueue(WorkQueueContract):
+    @pytest.fixture
+    def opening(self, tmp_path: Path) -> Opening:
+        @asynccontextmanager
+        async def open_shop() -> AsyncIterator[Workshop]:
+            async with opened(tmp_path) as queue:
+                yield SqliteWorkshop(queue)
+
+        return open_shop

@@ -1,0 +1,247 @@
+import asyncio
+import os
+import random
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mflux_api.errors import InvalidRequest, JobNotFound, StorageFailed
+from mflux_api.jobs import rows
+from mflux_api.jobs.store import MIGRATIONS, Store
+from tests.jobs.making import asynchronous, make_job
+
+PROJECT = Path(__file__).parents[2]
+KILLS = 5
+# Accepts jobs as fast as it can, and says so of each once it is told.
+ACCEPTING = """
+import asyncio, sys
+from pathlib import Path
+from tests.jobs.making import make_job, make_queue
+
+async def main():
+    queue = make_queue(Path(sys.argv[1]), limit=10**9)
+    await queue.open()
+    while True:
+        print((await queue.put(make_job())).id, flush=True)
+
+asyncio.run(main())
+"""
+
+
+@asynccontextmanager
+async def opened(folder: Path) -> AsyncIterator[Store]:
+    store = Store(folder / "jobs.db")
+    await store.open()
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+def pragma(db: sqlite3.Connection, name: str) -> Any:
+    return db.execute(f"PRAGMA {name}").fetchone()[0]
+
+
+def set_pragma(db: sqlite3.Connection, text: str) -> None:
+    db.execute(f"PRAGMA {text}")
+
+
+def add(db: sqlite3.Connection, name: str) -> None:
+    db.execute("INSERT INTO totals VALUES (?, 1)", (name,))
+
+
+async def totals(store: Store) -> set[str]:
+    return set(await store.run(rows.totals))
+
+
+# Opening
+
+
+@asynchronous
+async def test_what_was_written_is_there_when_it_is_opened_again(tmp_path: Path) -> None:
+    new = make_job(owner="alice", key="k", digest="d", priority=3, held=True, low_ram=True)
+    async with opened(tmp_path / "deep" / "folder") as store:
+        job = await store.run(rows.insert, new)
+    async with opened(tmp_path / "deep" / "folder") as store:
+        assert await store.run(rows.find, new.id) == job
+    facts = (job.owner, job.key, job.digest, job.priority, job.held, job.low_ram, job.request, job.created)
+    assert facts == ("alice", "k", "d", 3, True, True, new.request, new.created)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("journal_mode", "wal"), ("synchronous", 2), ("busy_timeout", 5000), ("foreign_keys", 1)),
+        *(("wal_autocheckpoint", 1000), ("journal_size_limit", 67_108_864), ("temp_store", 2)),
+    ],
+)
+@asynchronous
+async def test_the_database_is_set_to_keep_what_was_told(tmp_path: Path, name: str, value: object) -> None:
+    async with opened(tmp_path) as store:
+        assert await store.run(pragma, name) == value
+
+
+@asynchronous
+async def test_a_new_database_has_the_latest_version(tmp_path: Path) -> None:
+    async with opened(tmp_path) as store:
+        assert await store.run(pragma, "user_version") == len(MIGRATIONS)
+
+
+@asynchronous
+async def test_a_database_of_a_newer_server_is_refused_and_left_alone(tmp_path: Path) -> None:
+    async with opened(tmp_path) as store:
+        await store.run(add, "kept")
+        await store.run(set_pragma, f"user_version = {len(MIGRATIONS) + 1}")
+    with pytest.raises(StorageFailed, match="newer version"):
+        await Store(tmp_path / "jobs.db").open()
+    with closing(sqlite3.connect(tmp_path / "jobs.db")) as db:
+        assert pragma(db, "user_version") == len(MIGRATIONS) + 1
+        set_pragma(db, f"user_version = {len(MIGRATIONS)}")
+    async with opened(tmp_path) as store:
+        assert await totals(store) == {"kept"}
+
+
+@pytest.mark.parametrize("content", [b"this is no database" * 100, b"SQLite format 3\0" + b"\xff" * 4096])
+@asynchronous
+async def test_a_file_that_is_no_database_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "jobs.db").write_bytes(content)
+    with pytest.raises(StorageFailed, match="cannot be opened"):
+        await Store(tmp_path / "jobs.db").open()
+    assert (tmp_path / "jobs.db").read_bytes() == content
+
+
+@asynchronous
+async def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageFailed, match="cannot be opened"):
+        await Store(tmp_path / "file" / "jobs.db").open()
+
+
+# One server
+
+
+@asynchronous
+async def test_a_second_server_is_refused_and_told_which_is_the_first(tmp_path: Path) -> None:
+    async with opened(tmp_path) as first:
+        for _ in range(2):
+            with pytest.raises(InvalidRequest, match=f"process {os.getpid()}\\).*{tmp_path}") as caught:
+                await Store(tmp_path / "jobs.db").open()
+            assert caught.value.details["field"] == "generation.output_dir"
+        await first.run(add, "unharmed")
+        assert await totals(first) == {"unharmed"}
+    async with opened(tmp_path) as second:
+        assert await totals(second) == {"unharmed"}
+
+
+@asynchronous
+async def test_two_servers_with_folders_of_their_own_get_on(tmp_path: Path) -> None:
+    async with opened(tmp_path / "a") as a, opened(tmp_path / "b") as b:
+        await a.run(add, "a")
+        assert await totals(b) == set()
+
+
+# All or nothing
+
+
+@asynchronous
+async def test_an_action_that_fails_writes_nothing(tmp_path: Path) -> None:
+    def half(db: sqlite3.Connection) -> None:
+        add(db, "half")
+        rows.find(db, "nothing")
+
+    async with opened(tmp_path) as store:
+        with pytest.raises(JobNotFound):
+            await store.run(half)
+        assert await totals(store) == set()
+        await store.run(add, "whole")
+        assert await totals(store) == {"whole"}
+
+
+@asynchronous
+async def test_a_caller_that_goes_away_leaves_no_half_transaction(tmp_path: Path) -> None:
+    begun, gate = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def slow(db: sqlite3.Connection) -> None:
+        add(db, "first half")
+        loop.call_soon_threadsafe(begun.set)
+        gate.wait()
+        add(db, "second half")
+
+    async with opened(tmp_path) as store:
+        caller = asyncio.create_task(store.run(slow))
+        await begun.wait()
+        caller.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await caller
+        gate.set()
+        assert await totals(store) == {"first half", "second half"}
+
+
+@asynchronous
+async def test_many_callers_take_turns(tmp_path: Path) -> None:
+    async with opened(tmp_path) as store:
+        jobs = await asyncio.gather(*(store.run(rows.insert, make_job()) for _ in range(50)))
+        assert sorted(job.number for job in jobs) == list(range(1, 51))
+
+
+# A broken disk
+
+
+@asynchronous
+async def test_a_full_disk_is_told_and_everything_works_when_there_is_room_again(tmp_path: Path) -> None:
+    async with opened(tmp_path) as store:
+        await store.run(rows.insert, make_job(id="first"))
+        await store.run(set_pragma, f"max_page_count = {await store.run(pragma, 'page_count')}")
+        with pytest.raises(StorageFailed, match="is the disk full") as caught:
+            await store.run(rows.insert, make_job(id="large", key="x" * 1_000_000))
+        assert caught.value.status == 507
+        assert (await store.run(rows.find, "first")).id == "first"
+        await store.run(set_pragma, "max_page_count = 1000000")
+        with pytest.raises(JobNotFound):
+            await store.run(rows.find, "large")
+        await store.run(rows.insert, make_job(id="large", key="x" * 1_000_000))
+        assert await store.run(pragma, "integrity_check") == "ok"
+
+
+@asynchronous
+async def test_a_damaged_database_is_told_as_a_broken_disk(tmp_path: Path) -> None:
+    async with opened(tmp_path) as store:
+        await store.run(add, "first")
+    content = (tmp_path / "jobs.db").read_bytes()
+    (tmp_path / "jobs.db").write_bytes(content[:4096] + b"\xff" * (len(content) - 4096))
+    async with opened(tmp_path) as store:
+        with pytest.raises(StorageFailed):
+            await store.run(rows.totals)
+
+
+# kill -9
+
+
+def accepted_until_killed(folder: Path) -> list[str]:
+    command = [sys.executable, "-c", ACCEPTING, str(folder)]
+    with subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        told = [server.stdout.readline() for _ in range(random.randint(1, 100))]
+        server.kill()
+        # Whatever is in the pipe was told too; only the last line may be cut.
+        told += server.stdout.readlines()
+    return [line.strip() for line in told if line.endswith("\n")]
+
+
+def test_every_job_that_was_accepted_survives_a_kill(tmp_path: Path) -> None:
+    accepted: list[str] = []
+    for _ in range(KILLS):
+        accepted += accepted_until_killed(tmp_path)
+        with closing(sqlite3.connect(tmp_path / "jobs.db")) as db:
+            assert pragma(db, "integrity_check") == "ok"
+            stored = {row[0] for row in db.execute("SELECT id FROM jobs")}
+        assert set(accepted) <= stored
+    assert len(accepted) == len(set(accepted)) >= KILLS

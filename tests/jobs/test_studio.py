@@ -1,0 +1,467 @@
+"""Watching, waiting and downloads. What becomes of an order is told by the dialects' own tests."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from mflux_api.catalogue.downloads import Progress as Bytes
+from mflux_api.catalogue.models import Located, ModelSpec
+from mflux_api.errors import (
+    DownloadFailed,
+    GenerationFailed,
+    JobCancelled,
+    JobConflict,
+    JobNotFound,
+    MfluxError,
+    ModelGated,
+    ModelNotDownloaded,
+    OutOfMemory,
+    ShuttingDown,
+)
+from mflux_api.jobs.downloads import Downloads
+from mflux_api.jobs.events import BOX, Event
+from mflux_api.jobs.job import Job, State
+from mflux_api.jobs.models import EngineDoor, Models
+from mflux_api.jobs.order import Defaults, Order
+from mflux_api.jobs.queue import JobQueue
+from mflux_api.jobs.studio import LoraRules, Studio
+from mflux_api.request import Upload
+from tests.jobs.making import BROKEN, PROGRESS, asynchronous, completed, failed, files, is_waiting, make_job, opened
+
+AWAY = "flux2-klein-4b"
+FOX = Order(prompt="a fox", model="flux2-tiny", width=64, height=64)
+AWAY_FOX = Order(prompt="a fox", model=AWAY, width=64, height=64)
+GATED = ModelGated("Accept the licence.", repository="b")
+
+
+@dataclass
+class Hub:
+    """Brings models when it is let to; with an `error` it does not. `asked`: the folders it was asked for."""
+
+    models_dir: Path
+    error: MfluxError | None = None
+    gate: threading.Event = field(default_factory=threading.Event)
+    asked: list[str] = field(default_factory=list)
+
+    def fetch(self, spec: ModelSpec, tell: Callable[[Bytes], None], stop: threading.Event) -> Path:
+        self.asked.append(spec.folder)
+        tell(Bytes(0, 2, 25, 100, 1.0))
+        self.gate.wait()
+        if stop.is_set():
+            raise DownloadFailed("Stopped.")
+        if self.error is not None:
+            raise self.error
+        folder = self.models_dir / spec.folder
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+
+@dataclass
+class House:
+    queue: JobQueue
+    studio: Studio
+    hub: Hub
+
+
+@pytest.fixture(autouse=True)
+def _empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+
+
+async def _no_engine(model: Located) -> None:
+    """Nobody paints here."""
+
+
+def no_loaded() -> Iterable[str]:
+    return ()
+
+
+def make_studio(queue: JobQueue, hub: Hub, *, auto_download: bool = True) -> Studio:
+    models = Models(hub.models_dir, "flux2-tiny", EngineDoor(load=_no_engine, unload=_no_engine, loaded=no_loaded))
+    return Studio(
+        queue,
+        models,
+        Downloads(hub.fetch, queue.events),
+        defaults=Defaults(),
+        loras=LoraRules(folder=hub.models_dir / "loras", anywhere=False),
+        admit=lambda *_: None,
+        auto_download=auto_download,
+        low_ram=False,
+    )
+
+
+@asynccontextmanager
+async def house(tmp_path: Path, *, limit: int = 100, auto_download: bool = True) -> AsyncIterator[House]:
+    hub = Hub(tmp_path / "models")
+    async with opened(tmp_path / "output", limit=limit) as queue:
+        studio = make_studio(queue, hub, auto_download=auto_download)
+        try:
+            yield House(queue, studio, hub)
+        finally:
+            studio.downloads.close()
+            hub.gate.set()
+
+
+async def watched(studio: Studio, job_id: str, last_id: str | None = None) -> list[Event]:
+    return [event async for event in studio.watch(job_id, last_id)]
+
+
+def names(events: list[Event]) -> list[str]:
+    return [event.name for event in events]
+
+
+async def until(events: AsyncIterator[Event], name: str) -> Event:
+    return await anext(event async for event in events if event.name == name)
+
+
+# Watching
+
+
+@asynchronous
+async def test_a_job_is_watched_from_where_it_stands_to_its_end(tmp_path: Path) -> None:
+    async with house(tmp_path) as it:
+        await it.queue.put(make_job())
+        job = await it.queue.put(make_job(priority=-1))
+        watching = asyncio.create_task(watched(it.studio, job.id))
+        assert await is_waiting(watching)
+        await it.queue.claim()
+        mine = await it.queue.claim()
+        await it.queue.progress(mine, PROGRESS)
+        await it.queue.finish(mine)
+        events = await watching
+    assert names(events) == ["progress", "started", "progress", "complete"]
+    assert events[0].data == {"job_id": job.id, "status": "queued", "progress": 0.0, "position": 2}
+    assert (events[2].data["status"], events[2].data["progress"]) == ("generating", pytest.approx(1 / 3, abs=1e-4))
+    assert events[3].data == {"job_id": job.id, "status": "completed"}
+
+
+@asynchronous
+async def test_whoever_comes_while_it_is_painted_begins_with_the_latest_progress(tmp_path: Path) -> None:
+    async with house(tmp_path) as it:
+        await it.queue.put(make_job())
+        job = await it.queue.claim()
+        await it.queue.progress(job, PROGRESS)
+        latest = it.queue.events.latest(job.id)
+        events = it.studio.watch(job.id, None)
+        assert await anext(events) is latest
+        await it.queue.cancel(job.id)
+        assert names([event async for event in events]) == ["cancelled"]
+
+
+@pytest.mark.parametrize(("end", "name"), [(completed, "complete"), (failed, "failed")])
+@pytest.mark.parametrize("last_id", [None, "unknown-7"])
+@asynchronous
+async def test_whoever_comes_late_gets_the_end_at_once(
+    tmp_path: Path, end: Callable[[JobQueue], Awaitable[Job]], name: str, last_id: str | None
+) -> None:
+    async with house(tmp_path) as it:
+        job = await end(it.queue)
+        for _ in range(2):
+            assert names(await watched(it.studio, job.id, last_id)) == [name]
+
+
+@asynchronous
+async def test_the_end_is_told_after_a_restart(tmp_path: Path) -> None:
+    async with house(tmp_path) as it:
+        job = await completed(it.queue)
+    async with house(tmp_path) as it:
+        assert names(await watched(it.studio, job.id)) == ["complete"]
+
+
+@asynchronous
+async def test_a_broken_stream_goes_on_after_the_last_event_that_was_heard(tmp_path: Path) -> None:
+    async with house(tmp_path) as it:
+        await it.queue.put(make_job())
+        job = await it.queue.claim()
+        await it.queue.progress(job, PROGRESS)
+        latest = it.queue.events.latest(job.id)
+        assert latest is not None
+        await it.queue.progress(job, PROGRESS)
+        resumed = it.studio.watch(job.id, latest.id)
+        following = await anext(resumed)
+        await it.queue.finish(job)
+        assert names([following, *[event async for event in resumed]]) == ["progress", "complete"]
+        assert names(await watched(it.studio, job.id, latest.id)) == ["progress", "complete"]
+        assert names(await watched(it.studio, job.id, following.id)) == ["complete"]
+
+
+@asynchronous
+async def test_no_event_is_told_twice_or_lost_when_it_happens_while_somebody_comes(tmp_path: Path) -> None:
+    async with house(tmp_path) as it:
+        await it.queue.put(make_job())
+        job = await it.queue.claim()
+        watching = [asyncio.create_task(watched(it.studio, job.id)) for _ in range(20)]
+        for _ in range(20):
+            await it.queue.progress(job, PROGRESS)
+            await asyncio.sleep(0)
+        await it.queue.finish(job)
+        for events in await asyncio.gather(*watching):
+            ids = [event.id for event in events]
+            assert len(ids) == len(set(ids))
+            assert names(events).count("complete") == 1
+            assert events[-1].name == "complete"
+
+
+@asynchronous
+async def test_a_listener_that_is_too_slow_is_dropped_and_the_others_hear_the_end(tmp_path: Path) -> None:
+    async with house(tmp_path) as it:
+        await it.queue.put(make_job())
+        job = await it.queue.claim()
+        slow = it.studio.watch(job.id, None)
+        await anext(slow)
+        for _ in range(BOX + 1):
+            await it.queue.progress(job, PROGRESS)
+        others = [asyncio.create_task(watched(it.studio, job.id)) for _ in range(5)]
+        assert await is_waiting(others[0])
+        await it.queue.finish(job)
+        assert "complete" not in names([event async for event in slow])
+        assert [names(await other)[-1] for other in others] == ["complete"] * 5
+
+
+@asynchronous
+async def test_streams_end_when_the_server_stops(tmp_path: Path) -> None:
+    async with house(tmp_path) as it:
+        job = await it.queue.put(make_job())
+        watching = asyncio.create_task(watched(it.studio, job.id))
+        assert await is_waiting(watching)
+        it.queue.drain()
+        assert names(await watching) == ["progress", "closing"]
+
+
+@asynchronous
+async def test_a_job_that_waits_again_stands_as_queued(tmp_path: Path) -> None:
+    async with house(tmp_path) as it:
+        await it.queue.put(make_job())
+        job = await it.queue.claim()
+        await it.queue.progress(job, PROGRESS)
+        await it.queue.fail(job, BROKEN, again=True)
+        first = await anext(it.studio.watch(job.id, None))
+        assert first.data == {"job_id": job.id, "status": "queued", "progress": 0.0, "position": 1}
+
+
+@asynchronous
+async def test_an_unknown_job_cannot_be_watched_and_nobody_is_left_listening(tmp_path: Path) -> None:
+    async with house(tmp_path) as it:
+        with pytest.raises(JobNotFound):
+            await watched(it.studio, "nothing")
+        job = await completed(it.queue)
+        await watched(it.studio, job.id)
+        assert not it.queue.events._boxes
+
+
+# Waiting for the end
+
+
+@asynchronous
+async def test_a_completed_job_is_returned(tmp_path: Path) -> None:
+    async with house(tmp_path) as it:
+        job = await completed(it.queue, b"one", b"two")
+        assert await it.studio.finished(job) == job
+        assert await it.studio.read(job) == [b"one", b"two"]
+
+
+@asynchronous
+async def test_the_error_of_a_failed_job_is_raised_again(tmp_path: Path) -> None:
+    async with house(tmp_path) as it:
+        with pytest.raises(GenerationFailed) as caught:
+            await it.studio.finished(await failed(it.queue))
+        assert (caught.value.message, caught.value.details) == (BROKEN.message, BROKEN.details)
+
+
+@asynchronous
+async def test_a_cancelled_job_is_said_to_be_cancelled(tmp_path: Path) -> None:
+    async with house(tmp_path) as it:
+        job = await it.queue.put(make_job())
+        waiting = asyncio.create_task(it.studio.finished(job))
+        assert await is_waiting(waiting)
+        await it.studio.cancel(job.id)
+        with pytest.raises(JobCancelled):
+            await waiting
+
+
+@asynchronous
+async def test_who_waits_for_a_job_is_told_that_the_server_stops(tmp_path: Path) -> None:
+    async with house(tmp_path) as it:
+        job = await it.queue.put(make_job())
+        waiting = asyncio.create_task(it.studio.finished(job))
+        assert await is_waiting(waiting)
+        it.queue.drain()
+        with pytest.raises(ShuttingDown):
+            await waiting
+        with pytest.raises(ShuttingDown):
+            await it.studio.finished(job)
+
+
+# Orders
+
+
+@asynchronous
+async def test_an_order_is_a_job_with_its_pictures_on_disk(tmp_path: Path) -> None:
+    async with house(tmp_path) as it:
+        source, reference = Upload(b"source", 128, 64), Upload(b"reference", 64, 64)
+        order = Order(prompt="a fox", source=source, references=(reference,), seed=5, count=2)
+        job = await it.studio.submit(order)
+        assert (job.model, job.held, job.request.seeds) == ("flux2-tiny", False, (5, 6))
+        assert (job.request.width, job.request.height) == (128, 64)
+        assert [it.queue.images.read(file) for file in job.inputs.files] == [b"source", b"reference"]
+        assert await it.queue.claim() == await it.queue.get(job.id)
+
+
+@asynchronous
+async def test_a_refused_order_leaves_no_pictures(tmp_path: Path) -> None:
+    async with house(tmp_path, limit=1) as it:
+        order = Order(prompt="a fox", source=Upload(b"source", 64, 64), key="k", digest="d")
+        first = await it.studio.submit(order)
+        kept = files(tmp_path / "output")
+        assert (await it.studio.submit(order)).id == first.id
+        with pytest.raises(MfluxError, match="wait already"):
+            await it.studio.submit(Order(prompt="a fox", source=Upload(b"source", 64, 64)))
+        with pytest.raises(JobConflict):
+            await it.studio.submit(Order(prompt="a fox", source=Upload(b"source", 64, 64), key="k", digest="e"))
+        assert files(tmp_path / "output") == kept
+
+
+@asynchronous
+async def test_what_does_not_fit_in_memory_is_refused_before_it_is_queued(tmp_path: Path) -> None:
+    def refuse(*_: object) -> NoReturn:
+        raise OutOfMemory("Too large.")
+
+    async with house(tmp_path) as it:
+        it.studio.admit = refuse
+        with pytest.raises(OutOfMemory):
+            await it.studio.submit(FOX)
+        assert len(it.queue.line) == 0
+
+
+# Downloads
+
+
+@asynchronous
+async def test_a_job_waits_for_its_model_and_then_runs(tmp_path: Path) -> None:
+    async with house(tmp_path) as it:
+        job = await it.studio.submit(AWAY_FOX)
+        events = it.studio.watch(job.id, None)
+        told = await anext(event async for event in events if "download" in event.data)
+        assert (told.data["stage"], told.data["download"], told.data["status"]) == ("downloading", 0.25, "queued")
+        assert job.held
+        claim = asyncio.create_task(it.queue.claim())
+        assert await is_waiting(claim)
+        it.hub.gate.set()
+        assert (await claim).id == job.id
+        await events.aclose()  # type: ignore[attr-defined]
+
+
+@asynchronous
+async def test_jobs_whose_model_cannot_come_fail_with_the_reason(tmp_path: Path) -> None:
+    async with house(tmp_path) as it:
+        it.hub.error = GATED
+        jobs = [await it.studio.submit(AWAY_FOX) for _ in range(2)]
+        other = await it.studio.submit(FOX)
+        gone = await it.studio.submit(AWAY_FOX)
+        await it.queue.cancel(gone.id)
+        it.hub.gate.set()
+        for job in jobs:
+            with pytest.raises(ModelGated) as caught:
+                await it.studio.finished(job)
+            assert (caught.value.message, caught.value.details) == (GATED.message, GATED.details)
+        assert (await it.queue.get(gone.id)).state is State.CANCELLED
+        assert (await it.queue.claim()).id == other.id
+
+
+@asynchronous
+async def test_variants_that_share_their_files_wait_for_one_download(tmp_path: Path) -> None:
+    async with house(tmp_path) as it:
+        orders = [AWAY_FOX, Order(prompt="a fox", model=f"{AWAY}-4-bit", width=64, height=64)]
+        jobs = [await it.studio.submit(order) for order in orders]
+        it.hub.gate.set()
+        assert {(await it.queue.claim()).id for _ in jobs} == {job.id for job in jobs}
+        assert it.hub.asked == [AWAY]
+
+
+@asynchronous
+async def test_another_download_changes_nothing_for_a_waiting_job(tmp_path: Path) -> None:
+    async with house(tmp_path) as it:
+        job = await it.studio.submit(AWAY_FOX)
+        other = await it.studio.models.find("flux2-klein-9b")
+        await it.studio.model_settled(other, GATED)
+        await it.studio.model_settled(other, None)
+        found = await it.queue.get(job.id)
+        assert (found.state, found.held) == (State.QUEUED, True)
+
+
+@asynchronous
+async def test_without_downloads_a_model_that_is_away_is_refused(tmp_path: Path) -> None:
+    async with house(tmp_path, auto_download=False) as it:
+        with pytest.raises(ModelNotDownloaded):
+            await it.studio.submit(AWAY_FOX)
+        assert it.hub.asked == []
+
+
+@asynchronous
+async def test_a_download_that_was_going_on_at_a_stop_goes_on_at_the_start(tmp_path: Path) -> None:
+    async with house(tmp_path) as it:
+        job = await it.studio.submit(AWAY_FOX)
+    async with house(tmp_path) as it:
+        claim = asyncio.create_task(it.queue.claim())
+        await it.studio.resume_downloads()
+        assert await is_waiting(claim)
+        it.hub.gate.set()
+        assert (await claim).id == job.id
+
+
+@asynchronous
+async def test_a_model_that_came_while_the_server_was_off_lets_its_jobs_run(tmp_path: Path) -> None:
+    async with house(tmp_path) as it:
+        jobs = [await it.queue.put(make_job(model=AWAY, held=True)) for _ in range(2)]
+        (it.hub.models_dir / AWAY).mkdir(parents=True)
+    async with house(tmp_path) as it:
+        await it.studio.resume_downloads()
+        assert [(await it.queue.claim()).id for _ in jobs] == [job.id for job in jobs]
+        assert it.hub.asked == []
+
+
+@pytest.mark.parametrize("model", [AWAY, "a-folder-that-was-deleted"])
+@asynchronous
+async def test_a_job_whose_model_can_no_longer_come_fails_at_the_start(tmp_path: Path, model: str) -> None:
+    async with house(tmp_path, auto_download=False) as it:
+        lost = await it.queue.put(make_job(model=model, held=True))
+        other = await it.queue.put(make_job(held=True))
+        await it.studio.resume_downloads()
+        found = await it.queue.get(lost.id)
+        assert found.state is State.FAILED
+        assert found.error is not None
+        assert found.error.code in {"MODEL_NOT_DOWNLOADED", "MODEL_NOT_FOUND"}
+        assert (await it.queue.claim()).id == other.id
+
+
+@asynchronous
+async def test_a_sender_that_goes_away_leaves_a_job_with_its_download(tmp_path: Path) -> None:
+    async with house(tmp_path) as it:
+        with it.queue.events.listen(None) as box:
+            sender = asyncio.create_task(it.studio.submit(AWAY_FOX))
+            queued = await until(box, "queued")
+            sender.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await sender
+        it.hub.gate.set()
+        assert (await it.queue.claim()).id == queued.job
+
+
+@asynchronous
+async def test_a_retry_brings_the_model_again(tmp_path: Path) -> None:
+    async with house(tmp_path) as it:
+        it.hub.error = DownloadFailed("The connection broke.")
+        it.hub.gate.set()
+        job = await it.studio.submit(AWAY_FOX)
+        with pytest.raises(DownloadFailed):
+            await it.studio.finished(job)
+        it.hub.error = None
+        assert (await it.studio.retry(job.id)).held
+        assert (await it.queue.claim()).id == job.id
+        assert it.hub.asked == [AWAY, AWAY]

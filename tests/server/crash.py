@@ -1,0 +1,189 @@
+"""Kill the server or its engine again and again while clients order pictures; then account for every order.
+
+`python -m tests.server.crash --kills 50` (also `make crash`).
+"""
+
+import argparse
+import io
+import os
+import random
+import re
+import signal
+import sqlite3
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import requests
+from PIL import Image
+
+from tests.server.live import Live, running
+
+CLIENTS = 3
+# Killed jobs start again, and that must not be what they fail of here.
+PLENTY = ("--set", "queue.tries=1000", "--set", "queue.limit=100000")
+COMPLETED = re.compile(r"outcome=completed id=([0-9a-f]{12})|id=([0-9a-f]{12}) .*outcome=completed")
+
+
+@dataclass
+class Ledger:
+    """What clients were promised: key of an order -> ids they were told, and the seeds they asked for."""
+
+    ids: dict[str, set[str]] = field(default_factory=dict)
+    seeds: dict[str, list[int]] = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    stop: threading.Event = field(default_factory=threading.Event)
+    url: str = ""
+
+    def promised(self, key: str, job_id: str, seeds: list[int]) -> None:
+        with self.lock:
+            self.ids.setdefault(key, set()).add(job_id)
+            self.seeds[job_id] = seeds
+
+
+def order(ledger: Ledger, client: int) -> None:
+    """One client: orders small pictures, and sends each again under its key until it is accepted."""
+    dice = random.Random(client)
+    for number in range(10**6):
+        seed, count = dice.randrange(1000), dice.choice((1, 2))
+        body = {"prompt": "a red circle", "width": 64, "height": 64, "steps": 2, "seed": seed, "num_images": count}
+        key = f"client{client}-{number}"
+        while not ledger.stop.is_set():
+            try:
+                headers = {"Idempotency-Key": key}
+                reply = requests.post(f"{ledger.url}/api/v1/generate", json=body, headers=headers, timeout=5)
+            except requests.RequestException:
+                time.sleep(0.02)
+                continue
+            if reply.status_code == 200:
+                ledger.promised(key, reply.json()["job_id"], [seed + index for index in range(count)])
+                break
+            time.sleep(0.05)
+        # As fast as they are painted, so that there is always something to interrupt.
+        if ledger.stop.wait(dice.uniform(0.1, 0.5)):
+            return
+
+
+def torment(folder: Path, kills: int, dice: random.Random) -> tuple[Ledger, Counter[str], Counter[str]]:
+    """Order and kill; (what was promised, what was killed, how often each job was reported completed)."""
+    ledger, killed, reported = Ledger(), Counter[str](), Counter[str]()
+    clients = [threading.Thread(target=order, args=(ledger, client)) for client in range(CLIENTS)]
+    started = False
+    while killed.total() < kills:
+        with running(folder / "output", *PLENTY) as live:
+            ledger.url = live.url
+            if not started:
+                started = True
+                for client in clients:
+                    client.start()
+            while killed.total() < kills:
+                time.sleep(dice.uniform(0.05, 1.2))
+                victim = dice.choice(("server", "engine"))
+                killed[victim] += 1
+                if victim == "server":
+                    live.process.kill()
+                    live.process.wait()
+                    break
+                kill_engine(live)
+        reported.update(completions(live))
+    ledger.stop.set()
+    for client in clients:
+        client.join()
+    return ledger, killed, reported
+
+
+def kill_engine(live: Live) -> None:
+    for child in live.children:
+        try:
+            os.kill(child.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+
+
+def completions(live: Live) -> list[str]:
+    matches = filter(None, map(COMPLETED.search, live.lines))
+    return [match[1] or match[2] for match in matches]
+
+
+def account(live: Live, ledger: Ledger, folder: Path) -> list[str]:
+    """What is wrong with what became of the orders."""
+    faults = [f"{key} was given two jobs: {ids}" for key, ids in ledger.ids.items() if len(ids) > 1]
+    for job_id, seeds in ledger.seeds.items():
+        job: dict[str, Any] = live.until(job_id, seconds=120)
+        if job["status"] != "completed":
+            faults.append(f"{job_id} is {job['status']}: {job['error']}")
+        elif job["result"]["seeds"] != seeds:
+            faults.append(f"{job_id} has the seeds {job['result']['seeds']}, not {seeds}")
+        else:
+            faults += [f"{job_id}: {fault}" for index in range(len(seeds)) if (fault := broken(live, job_id, index))]
+    return faults + leftovers(folder / "output")
+
+
+def broken(live: Live, job_id: str, index: int) -> str:
+    data = live.get(f"/api/v1/jobs/{job_id}/images/{index}").content
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            image.load()
+            return "" if image.size == (64, 64) else f"picture {index} is {image.size}"
+    except OSError as error:
+        return f"picture {index} is broken: {error}"
+
+
+def leftovers(output: Path) -> list[str]:
+    """Half-written files, and pictures that no job names."""
+    with sqlite3.connect(output / "jobs.db") as db:
+        named = " ".join(row[0] for row in db.execute("SELECT pictures FROM jobs"))
+        names = [row[0] for row in db.execute("SELECT id FROM jobs")]
+    db.close()
+    files = [path for path in output.glob("????-??-??/*") if path.is_file()]
+    strays = [f"{path.name} belongs to no job" for path in files if path.name not in named]
+    twice = [f"{job_id} has two rows" for job_id, count in Counter(names).items() if count > 1]
+    return strays + twice
+
+
+def orphans(before: set[int]) -> list[str]:
+    """Engine processes that outlived their servers."""
+    found = psutil.process_iter(["cmdline", "pid"])
+    mine = [process for process in found if "mflux_api.engine.child" in (process.info["cmdline"] or [])]
+    return [f"process {process.pid} is left" for process in mine if process.pid not in before]
+
+
+def engines() -> set[int]:
+    found = psutil.process_iter(["cmdline", "pid"])
+    return {process.pid for process in found if "mflux_api.engine.child" in (process.info["cmdline"] or [])}
+
+
+def trial(folder: Path, kills: int, seed: int) -> tuple[str, list[str]]:
+    """One run: a line that sums it up, and everything that was wrong."""
+    before = engines()
+    ledger, killed, reported = torment(folder, kills, random.Random(seed))
+    with running(folder / "output", *PLENTY) as live:
+        faults = account(live, ledger, folder)
+        live.stop()
+        reported.update(completions(live))
+    faults += [f"{job_id} was completed {count} times" for job_id, count in reported.items() if count > 1]
+    time.sleep(0.5)
+    faults += orphans(before)
+    sums = ", ".join(f"{count} x {victim}" for victim, count in sorted(killed.items()))
+    return f"killed {sums}; {len(ledger.seeds)} jobs accepted, {len(faults)} faults", faults
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        line, faults = trial(Path(folder), arguments.kills, arguments.seed)
+    print(line, *faults, sep="\n")  # noqa: T201 - a command of its own
+    sys.exit(bool(faults))
+
+
+if __name__ == "__main__":
+    main()

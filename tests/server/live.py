@@ -1,0 +1,110 @@
+"""A real server in a process of its own, on a free port, with the embedded model."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import requests
+
+ROOT = Path(__file__).parents[2]
+ADDRESS = re.compile(r"MFLUX API at (http://\S+)")
+START_SECONDS = 60
+
+
+class Live:
+    """`url`: where it answers. `lines`: what it has written to standard error so far."""
+
+    def __init__(self, process: subprocess.Popen[str], output: Path) -> None:
+        self.process = process
+        self.output = output
+        self.lines: list[str] = []
+        self.url = ""
+        self._ready = threading.Event()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        if not self._ready.wait(START_SECONDS) or not self.url:
+            self.close()
+            raise RuntimeError("The server did not start:\n" + "\n".join(self.lines))
+
+    @property
+    def children(self) -> list[psutil.Process]:
+        """The engine process, if it runs."""
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+    def get(self, path: str, **options: object) -> requests.Response:
+        return requests.get(self.url + path, timeout=60, **options)  # type: ignore[arg-type]
+
+    def post(self, path: str, json: object = None, **options: object) -> requests.Response:
+        return requests.post(self.url + path, json=json, timeout=120, **options)  # type: ignore[arg-type]
+
+    def delete(self, path: str, **options: object) -> requests.Response:
+        return requests.delete(self.url + path, timeout=60, **options)  # type: ignore[arg-type]
+
+    def submit(self, **fields: object) -> str:
+        """Order a small picture; the job's id."""
+        body = {"prompt": "a red circle", "width": 64, "height": 64, "steps": 1, **fields}
+        reply = self.post("/api/v1/generate", body)
+        assert reply.status_code == 200, reply.text
+        job_id: str = reply.json()["job_id"]
+        return job_id
+
+    def job(self, job_id: str) -> dict[str, object]:
+        found: dict[str, object] = self.get(f"/api/v1/jobs/{job_id}").json()
+        return found
+
+    def until(self, job_id: str, *statuses: str, seconds: float = 60) -> dict[str, object]:
+        """The job once it has one of these statuses (by default: has ended)."""
+        wanted = statuses or ("completed", "failed", "cancelled")
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            job = self.job(job_id)
+            if job["status"] in wanted:
+                return job
+            time.sleep(0.05)
+        raise AssertionError(f"job {job_id} is {job['status']}, not {' or '.join(wanted)}, after {seconds} s")
+
+    def stop(self, sign: signal.Signals = signal.SIGTERM, seconds: float = 60) -> int:
+        """Send a signal and wait for the end; the exit code."""
+        self.process.send_signal(sign)
+        return self.process.wait(seconds)
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self._reader.join()
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        with self.process.stderr as lines:
+            for line in lines:
+                self.lines.append(line.rstrip())
+                if match := ADDRESS.search(line):
+                    self.url = match[1]
+                    self._ready.set()
+        self._ready.set()
+
+
+@contextmanager
+def running(output: Path, *arguments: str, environ: Mapping[str, str] | None = None) -> Iterator[Live]:
+    """`python api_main.py` with these arguments. Settings: `--set name=value`."""
+    flags = ["--host", "127.0.0.1", "--port", "0", "--output-dir", str(output), "--model", "flux2-tiny", *arguments]
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "api_main.py"), *flags],
+        cwd=output.parent,
+        env={**os.environ, **(environ or {})},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    live = Live(process, output)
+    try:
+        yield live
+    finally:
+        live.close()

@@ -1,0 +1,162 @@
+"""/openapi.json says what the server does, and /docs shows it without a network."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from schemathesis.specs.openapi.definitions import OPENAPI_31_VALIDATOR
+from starlette.routing import Route
+
+from mflux_api import errors
+from mflux_api.app import build
+from mflux_api.settings import Settings
+from tests.server.live import Live, running
+
+PAGES = {"/", "/openapi.json", "/docs", "/docs/docs.js", "/docs/docs.css"}
+# Ones that never end, wait for others, or go to the network.
+ENDLESS = r"/stream$|/events$|/download$|/queue/pause$"
+FOREIGN = re.compile(r"https?:|//[a-z0-9-]+\.[a-z]|@import|\burl\(", re.IGNORECASE)
+SMALL = (
+    *("generation.max_side=64", "generation.default_width=64", "generation.default_height=64"),
+    *("generation.max_steps=1", "generation.default_steps=1", "generation.max_batch_size=1"),
+    "models.auto_download=false",
+)
+# Two checks do not fit: clients send "25.0" and mean 25, and no generator guesses a picture in base64.
+UNFIT = "positive_data_acceptance,negative_data_rejection"
+HOW = [
+    *("--phases", "examples,coverage,fuzzing", "--max-examples", "8", "--no-shrink", "--generation-database", "none"),
+    *("--checks", "all", "--exclude-checks", UNFIT, "--request-timeout", "30", "--warnings", "off", "--no-color"),
+]
+
+
+@pytest.fixture(scope="module")
+def described(server: Live) -> dict[str, Any]:
+    reply = server.get("/openapi.json")
+    assert reply.headers["Content-Type"] == "application/json"
+    found: dict[str, Any] = reply.json()
+    return found
+
+
+def operations(described: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
+    return [
+        (method.upper(), path, operation)
+        for path, found in described["paths"].items()
+        for method, operation in found.items()
+    ]
+
+
+# The description
+
+
+def test_it_is_valid(described: dict[str, Any]) -> None:
+    assert described["openapi"].startswith("3.1.")
+    assert [error.message for error in OPENAPI_31_VALIDATOR.iter_errors(described)] == []
+
+
+def test_every_reference_leads_somewhere(described: dict[str, Any]) -> None:
+    references = set(re.findall(r"'\$ref': '([^']+)'", str(described)))
+    assert references
+    schemas = described["components"]["schemas"]
+    assert references <= {f"#/components/schemas/{name}" for name in schemas}
+
+
+def test_every_route_is_in_it_and_nothing_else(described: dict[str, Any], tmp_path: Path) -> None:
+    chosen = Settings.model_validate({"generation": {"output_dir": tmp_path}})
+    routes = [route for route in build(chosen).routes if isinstance(route, Route)]
+    served = {(method, route.path) for route in routes for method in (route.methods or ()) if method != "HEAD"}
+    listed = {(method, path) for method, path, _ in operations(described)}
+    assert served - listed == {("GET", path) for path in PAGES}
+    assert listed <= served
+
+
+def test_every_operation_has_a_name_of_its_own(described: dict[str, Any]) -> None:
+    names = [operation["operationId"] for _, _, operation in operations(described)]
+    assert len(set(names)) == len(names)
+
+
+def test_every_part_of_a_path_is_described(described: dict[str, Any]) -> None:
+    for _, path, operation in operations(described):
+        described_names = {one["name"] for one in operation["parameters"] if one["in"] == "path"}
+        assert described_names == set(re.findall(r"\{(\w+)\}", path))
+
+
+def test_every_documented_code_belongs_to_its_status(described: dict[str, Any]) -> None:
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.MfluxError)]
+    known = {(str(kind.status), kind.code) for kind in kinds}
+    for _, path, operation in operations(described):
+        for status, reply in operation["responses"].items():
+            if status not in {"200", "default"}:
+                assert {(status, code) for code in reply["description"].split(", ")} <= known, path
+
+
+def test_every_reply_but_success_is_described_as_an_error(described: dict[str, Any]) -> None:
+    for _, _, operation in operations(described):
+        for status, reply in operation["responses"].items():
+            if status != "200":
+                schema = reply["content"]["application/json"]["schema"]
+                assert schema == {"$ref": "#/components/schemas/Problem"}
+
+
+@pytest.mark.parametrize("path", ["/api/v1/generate", "/sdapi/v1/txt2img", "/sdapi/v1/img2img"])
+def test_an_order_describes_each_of_its_fields(described: dict[str, Any], path: str) -> None:
+    reference = described["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"]["$ref"]
+    schema = described["components"]["schemas"][reference.rpartition("/")[2]]
+    assert {"prompt", "model", "guidance", "num_images", "lora_files", "image_strength"} <= set(schema["properties"])
+    assert "prompt" in schema["required"]
+    assert all(field.get("description") for field in schema["properties"].values())
+
+
+def test_it_says_when_a_key_is_needed(described: dict[str, Any], tmp_path: Path) -> None:
+    assert described["security"] == []
+    with running(tmp_path / "output", "--set", "security.api_keys=alice:key") as locked:
+        named = {name for choice in locked.get("/openapi.json").json()["security"] for name in choice}
+    assert named == set(described["components"]["securitySchemes"])
+
+
+# The page
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"), [("/docs", "text/html"), ("/docs/docs.js", "text/javascript"), ("/docs/docs.css", "text/css")]
+)
+def test_the_page_needs_no_network(server: Live, path: str, kind: str) -> None:
+    reply = server.get(path)
+    assert reply.headers["Content-Type"].partition(";")[0] == kind
+    assert not FOREIGN.search(reply.text)
+    policy = dict(rule.strip().split(" ", 1) for rule in reply.headers["Content-Security-Policy"].split(";"))
+    assert policy["default-src"] == "'none'"
+    assert set(policy.values()) == {"'none'", "'self'"}
+
+
+def test_the_page_loads_only_what_is_served(server: Live) -> None:
+    loaded = re.findall(r'(?:src|href)="([^"]+)"', server.get("/docs").text)
+    assert {"/docs/docs.js", "/docs/docs.css", "/openapi.json"} <= set(loaded)
+    assert all(server.get(path).status_code == 200 for path in loaded)
+
+
+def test_the_first_address_leads_to_the_page(server: Live) -> None:
+    reply = server.get("/")
+    assert reply.url == f"{server.url}/docs"
+    assert reply.status_code == 200
+
+
+# Whatever the description allows, and what it does not
+
+
+def test_no_request_is_answered_with_a_fault_of_the_server_or_against_the_description(tmp_path: Path) -> None:
+    with running(tmp_path / "output", *(part for value in SMALL for part in ("--set", value))) as live:
+        arguments = ["run", f"{live.url}/openapi.json", "--exclude-path-regex", ENDLESS]
+        done = subprocess.run(
+            [sys.executable, "-m", "schemathesis.cli", *arguments, *HOW],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert live.process.poll() is None
+        assert not [line for line in live.lines if "Traceback" in line]
+    assert done.returncode == 0, done.stdout + done.stderr
