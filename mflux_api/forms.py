@@ -43,9 +43,11 @@ def _listed(value: object) -> object:
 
 
 Whole = Annotated[int, BeforeValidator(_whole)]
-Number = Annotated[float, BeforeValidator(_number)]
+Share = Annotated[float, Field(ge=0, le=1), BeforeValidator(_number)]
+Guidance = Annotated[float, Field(ge=0, le=100), BeforeValidator(_number)]
+Scale = Annotated[float, Field(ge=-10, le=10), BeforeValidator(_number)]
 Names = Annotated[list[str], BeforeValidator(_listed)]
-Scales = Annotated[list[Number], BeforeValidator(_listed)]
+Scales = Annotated[list[Scale], BeforeValidator(_listed)]
 
 
 class PictureForm(BaseModel):
@@ -61,8 +63,8 @@ class PictureForm(BaseModel):
     width: Whole | None = Field(None, description="Pixels, a multiple of 16 from 64 up")
     height: Whole | None = Field(None, description="Pixels, a multiple of 16 from 64 up")
     steps: Whole | None = Field(None, description="Denoising steps")
-    guidance: Number | None = Field(None, description="Above 1 follows the prompt closer; distilled models run at 1")
-    cfg_scale: Number | None = Field(None, description="SD-WebUI's name for `guidance`")
+    guidance: Guidance | None = Field(None, description="Above 1 follows the prompt closer; distilled models run at 1")
+    cfg_scale: Guidance | None = Field(None, description="SD-WebUI's name for `guidance`")
     num_images: Whole | None = Field(None, description="Pictures, of seeds N, N+1, ...")
     batch_size: Whole | None = Field(None, description="SD-WebUI: pictures = batch_size x n_iter")
     n_iter: Whole | None = Field(None, description="SD-WebUI: pictures = batch_size x n_iter")
@@ -70,8 +72,8 @@ class PictureForm(BaseModel):
     lora_scales: Scales = Field(default_factory=list, description="Their weights, 1.0 where left out")
     low_ram: bool | None = Field(None, description="Let go of the text encoder before denoising")
     init_images: Names = Field(default_factory=list, description="One picture to repaint, in base64")
-    image_strength: Number | None = Field(None, description="0 keeps the picture, 1 ignores it")
-    denoising_strength: Number | None = Field(None, description="SD-WebUI's name for `image_strength`")
+    image_strength: Share | None = Field(None, description="0 keeps the picture, 1 ignores it")
+    denoising_strength: Share | None = Field(None, description="SD-WebUI's name for `image_strength`")
     mask: str | None = Field(None, description="Repaint only where this picture is white")
     extra_images: Names = Field(default_factory=list, description="Reference pictures to look at, in base64")
     priority: Whole | None = Field(None, description="-10 to 10; higher ones are painted first")

@@ -17,6 +17,7 @@ from mflux_api.app.parts import Parts
 from mflux_api.settings import Settings
 
 OK, FAILED, STOPPED_AT_ONCE = 0, 1, 1
+NO_KEY = "no API key is set (security.api_keys)."
 ANYWHERE = ("0.0.0.0", "::", "")
 FIRST_PICTURE = """First picture:  curl -X POST {url}/sdapi/v1/txt2img -H "Content-Type: application/json" \\
   -d '{{"prompt": "a red circle on a white background", "model": "flux2-tiny"}}' -o reply.json
@@ -59,6 +60,8 @@ def run(arguments: Mapping[str, str], file: Path | None) -> int:
         host=chosen.server.host,
         port=chosen.server.port,
         log_config=None,
+        # What it has to say beyond warnings, our own events say.
+        log_level="warning",
         access_log=False,
         lifespan="on",
         # A moment more than the running job gets, so that who waits for it is answered and not cut off.
@@ -73,16 +76,18 @@ def run(arguments: Mapping[str, str], file: Path | None) -> int:
 
 
 def _greet(chosen: Settings, port: int) -> None:
+    """Say where it is: to a person in words, to a program that reads the log as an event."""
     host = chosen.server.host
     url = f"http://{'localhost' if host in ANYWHERE else host}:{port}"
-    print(f"MFLUX API at {url}  (documentation: {url}/docs)", file=sys.stderr)
-    print(FIRST_PICTURE.format(url=url), file=sys.stderr, flush=True)
-    if not chosen.security.api_keys and not _is_loopback(host):
-        print(
-            f"Anybody who can reach {host}:{port} may use this server: no API key is set (security.api_keys).",
-            file=sys.stderr,
-            flush=True,
-        )
+    unguarded = not chosen.security.api_keys and not _is_loopback(host)
+    logs.event("server.ready", url=url, unguarded=unguarded)
+    if chosen.logging.format == "json":
+        return
+    print(f"MFLUX API at {url}  (documentation: {url}/docs; Ctrl+C stops it)", file=sys.stderr)
+    print(FIRST_PICTURE.format(url=url), file=sys.stderr)
+    if unguarded:
+        print(f"Anybody who can reach {host}:{port} may use this server: {NO_KEY}", file=sys.stderr)
+    sys.stderr.flush()
 
 
 def _is_loopback(host: str) -> bool:

@@ -12,6 +12,7 @@ from mflux_api.errors import PictureNotFound, StorageFailed
 from mflux_api.jobs.job import Inputs, Job
 
 INPUTS = "inputs"
+JOB_ID = re.compile(r"[0-9a-f]{12}")
 NAME = re.compile(r"(?P<job>[0-9a-f]{12})-\d+\.png(\.partial)?")
 
 
@@ -65,6 +66,12 @@ class Images:
             match = NAME.fullmatch(path.name)
             if match and match["job"] in named and str(path.relative_to(self.folder)) not in named[match["job"]]:
                 yield path
+
+    def delete_stray_inputs(self, known: set[str]) -> None:
+        """Delete inputs whose job was never accepted: a crash came between the two."""
+        for path in (self.folder / INPUTS).glob("*"):
+            if JOB_ID.fullmatch(path.name) and path.name not in known:
+                self.delete_inputs(path.name)
 
     def _write(self, file: str, data: bytes) -> str:
         path = self.folder / file

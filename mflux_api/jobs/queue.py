@@ -41,6 +41,7 @@ class JobQueue(Claims):
         waiting = await self.store.run(rows.waiting, 2**62)
         for stray in await asyncio.to_thread(lambda: list(self.images.strays([*interrupted, *waiting]))):
             stray.unlink(missing_ok=True)
+        await asyncio.to_thread(self.images.delete_stray_inputs, await self.store.run(rows.ids))
         self.line = Line((job.id, job.priority, job.number) for job in waiting)
         self.paces.replace(await self.store.run(pace.all_paces))
         self._wake.set()
@@ -105,7 +106,9 @@ class JobQueue(Claims):
 
     @whole
     async def retry(self, job_id: str, *, held: bool) -> Job:
-        """A failed or cancelled job back into the line. Raises JobNotFound, JobConflict, QueueFull."""
+        """A failed or cancelled job back into the line. Raises JobNotFound, JobConflict, QueueFull, ShuttingDown."""
+        if self.closing:
+            raise ShuttingDown("The server is stopping. Send this again in a minute.")
         if self._is_full:
             raise self._full()
         self._arriving += 1

@@ -10,6 +10,8 @@ from mflux_api.jobs.records import pack_error, pack_inputs, pack_pictures, pack_
 from mflux_api.request import GenerateRequest
 
 WAITING = "state IN ('queued', 'interrupted')"
+# Named, because SQLite by itself sorts the whole line to find its first.
+LINE = f"jobs INDEXED BY jobs_line WHERE {WAITING}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +58,7 @@ def claim(db: sqlite3.Connection, now: float) -> Job | None:
     """The next job in line, now generating; None when none waits."""
     row = db.execute(
         f"""UPDATE jobs SET state = 'generating', attempts = attempts + 1, started = ?
-        WHERE number = (SELECT number FROM jobs WHERE {WAITING} AND held = 0 ORDER BY priority DESC, number LIMIT 1)
+        WHERE number = (SELECT number FROM {LINE} AND held = 0 ORDER BY priority DESC, number LIMIT 1)
         RETURNING *""",
         (now,),
     ).fetchone()
@@ -100,17 +102,16 @@ def unhold(db: sqlite3.Connection, models: Iterable[str]) -> None:
 
 def waiting(db: sqlite3.Connection, limit: int) -> list[Job]:
     """Jobs in the order they will run."""
-    rows = db.execute(f"SELECT * FROM jobs WHERE {WAITING} ORDER BY priority DESC, number LIMIT ?", (limit,))
+    rows = db.execute(f"SELECT * FROM {LINE} ORDER BY priority DESC, number LIMIT ?", (limit,))
     return [to_job(row) for row in rows]
-
-
-def line(db: sqlite3.Connection) -> list[tuple[str, int, int]]:
-    """(id, priority, number) of every waiting job."""
-    return [tuple(row) for row in db.execute(f"SELECT id, priority, number FROM jobs WHERE {WAITING}")]
 
 
 def held(db: sqlite3.Connection) -> list[Job]:
     return [to_job(row) for row in db.execute(f"SELECT * FROM jobs WHERE {WAITING} AND held = 1 ORDER BY number")]
+
+
+def ids(db: sqlite3.Connection) -> set[str]:
+    return {row[0] for row in db.execute("SELECT id FROM jobs")}
 
 
 def in_state(db: sqlite3.Connection, state: State) -> list[Job]:

@@ -152,3 +152,12 @@ def test_strays_are_files_of_these_jobs_that_their_records_do_not_name(tmp_path:
     partial.write_bytes(b"half")
     assert set(images.strays([with_pictures(JOB, named)])) == {tmp_path / stray, partial}
     assert list(images.strays([])) == []
+
+
+def test_inputs_of_an_order_that_was_never_accepted_are_deleted_and_nothing_else_is(tmp_path: Path) -> None:
+    images = Images(tmp_path)
+    images.keep_inputs("0123456789ab", b"kept", None, ())
+    images.keep_inputs("ba9876543210", b"stray", None, ())
+    (tmp_path / "inputs" / "mine").mkdir()
+    images.delete_stray_inputs({"0123456789ab"})
+    assert sorted(path.name for path in (tmp_path / "inputs").iterdir()) == ["0123456789ab", "mine"]

@@ -15,7 +15,7 @@ import psutil
 import requests
 
 ROOT = Path(__file__).parents[2]
-ADDRESS = re.compile(r"MFLUX API at (http://\S+)")
+ADDRESS = re.compile(r"""(?:MFLUX API at |"url": ?")(http://[^\s"]+)""")
 START_SECONDS = 60
 
 
