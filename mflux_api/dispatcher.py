@@ -81,10 +81,13 @@ class Dispatcher:
         """The next job; meanwhile the engine may be ended to give its memory back."""
         claim = asyncio.create_task(self.queue.claim())
         try:
-            await asyncio.wait([claim], timeout=self.idle_seconds or None)
-            if not claim.done():
-                await self.engine.stop()
-                event("engine.idle", seconds=self.idle_seconds)
+            while not claim.done():
+                # Whoever had a model loaded meanwhile is given as long again.
+                left = self.idle_seconds - self.engine.idle if self.idle_seconds else None
+                await asyncio.wait([claim], timeout=left)
+                if not claim.done() and self.engine.idle >= self.idle_seconds:
+                    await self.engine.stop()
+                    event("engine.idle", seconds=self.idle_seconds)
             return await claim
         finally:
             claim.cancel()

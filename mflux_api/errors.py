@@ -1,6 +1,7 @@
 """Every failure once: a stable code, the HTTP status a dialect answers with, a message fit for a client."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import ClassVar
 
 
@@ -23,6 +24,21 @@ def from_code(code: str, message: str, details: Mapping[str, object]) -> MfluxEr
     """The error of this code again, on the other side of a process boundary."""
     kinds = {kind.code: kind for kind in _descendants(MfluxError)}
     return kinds.get(code, MfluxError)(message, **details)
+
+
+def without_folders(error: MfluxError, folders: Iterable[Path]) -> MfluxError:
+    """The same error for a stranger's eyes: files keep their names, and where they lie is left out."""
+    places = sorted({f"{folder}/" for folder in folders}, key=len, reverse=True)
+
+    def shortened(value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        for place in places:
+            value = value.replace(place, "")
+        return value
+
+    details = {name: shortened(value) for name, value in error.details.items()}
+    return type(error)(str(shortened(error.message)), **details)
 
 
 def _descendants(kind: type[MfluxError]) -> Iterator[type[MfluxError]]:

@@ -5,12 +5,33 @@ from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from mflux_api.errors import InvalidRequest
+from mflux_api.errors import (
+    BodyTooLarge,
+    BodyTooSlow,
+    InvalidImage,
+    InvalidRequest,
+    LoraInvalid,
+    LoraNotFound,
+    ModelNotDownloaded,
+    ModelNotFound,
+    ModelUnsupported,
+    OutOfMemory,
+    QueueFull,
+    ShuttingDown,
+    StorageFailed,
+    UnsupportedMedia,
+)
 from mflux_api.jobs.order import Order
 from mflux_api.request import LARGEST_SEED
 from mflux_api.web.pictures import PictureReader
 
 LARGEST_KEY = 200
+# What may become of an order, for the description of every endpoint that takes one.
+ORDER_ERRORS = (
+    *(InvalidRequest, InvalidImage, ModelNotFound, ModelNotDownloaded, ModelUnsupported, LoraNotFound, LoraInvalid),
+    *(OutOfMemory, QueueFull, ShuttingDown, StorageFailed),
+    *(BodyTooLarge, BodyTooSlow, UnsupportedMedia),
+)
 
 
 def _whole(value: object) -> object:

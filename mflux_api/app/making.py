@@ -12,7 +12,7 @@ from mflux_api.dispatcher import Dispatcher
 from mflux_api.engine.estimate import Machine, need
 from mflux_api.engine.messages import Load, Setup, Unload
 from mflux_api.engine.process import EngineProcess
-from mflux_api.errors import OutOfMemory
+from mflux_api.errors import MfluxError, OutOfMemory, without_folders
 from mflux_api.jobs.downloads import Downloads
 from mflux_api.jobs.events import Events
 from mflux_api.jobs.images import Images
@@ -125,10 +125,13 @@ def _admit(
         return
     machine = Machine(device=engine.machine.device, width=engine.machine.width)
     size = (request.width, request.height)
-    found = need(
-        model.folder, model.spec.quantize, machine, size=size, references=references, pictures=len(request.seeds)
-    )
-    needed = found.peak(low_ram=low_ram)
+    bits, count = model.spec.quantize, len(request.seeds)
+    try:
+        needed = need(model.folder, bits, machine, size=size, references=references, pictures=count).peak(
+            low_ram=low_ram
+        )
+    except MfluxError as error:
+        raise without_folders(error, [model.folder.parent]) from error
     if needed > engine.machine.budget:
         raise OutOfMemory(
             "Insufficient memory. Try using a quantized model or low_ram mode",

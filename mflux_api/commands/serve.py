@@ -1,5 +1,6 @@
 """`serve`: settings to a running server, and a stop in stated order."""
 
+import errno
 import ipaddress
 import math
 import os
@@ -14,9 +15,10 @@ import uvicorn
 from mflux_api import logs, settings
 from mflux_api.app import build
 from mflux_api.app.parts import Parts
+from mflux_api.errors import InvalidSetting
 from mflux_api.settings import Settings
 
-OK, FAILED, STOPPED_AT_ONCE = 0, 1, 1
+OK, STOPPED_AT_ONCE = 0, 1
 NO_KEY = "no API key is set (security.api_keys)."
 ANYWHERE = ("0.0.0.0", "::", "")
 FIRST_PICTURE = """First picture:  curl -X POST {url}/sdapi/v1/txt2img -H "Content-Type: application/json" \\
@@ -29,14 +31,17 @@ class Server(uvicorn.Server):
 
     parts: Parts
 
+    # Started here and not by uvicorn's lifespan, which turns what goes wrong into a page of traceback.
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await self.parts.start()
         await super().startup(sockets)
-        if not self.should_exit:
-            _greet(self.parts.settings, self._port())
+        if sockets:
+            _greet(self.parts.settings, sockets[0].getsockname()[1])
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self.parts.drain()
         await super().shutdown(sockets)
+        await self.parts.stop()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         # uvicorn's own would raise the signal again once all is done, and an orderly stop would look like a crash.
@@ -45,13 +50,12 @@ class Server(uvicorn.Server):
             os._exit(STOPPED_AT_ONCE)
         self.should_exit = True
 
-    def _port(self) -> int:
-        port: int = self.servers[0].sockets[0].getsockname()[1]
-        return port
-
 
 def run(arguments: Mapping[str, str], file: Path | None) -> int:
-    """Serve until a signal; 0 after an orderly stop. Raises InvalidSetting."""
+    """Serve until a signal; 0 after an orderly stop.
+
+    Raises InvalidSetting, InvalidRequest when another server has the output folder, StorageFailed.
+    """
     chosen = settings.load(arguments, os.environ, file).settings
     logs.configure(chosen.logging.level, chosen.logging.format)
     app = build(chosen)
@@ -63,7 +67,7 @@ def run(arguments: Mapping[str, str], file: Path | None) -> int:
         # What it has to say beyond warnings, our own events say.
         log_level="warning",
         access_log=False,
-        lifespan="on",
+        lifespan="off",
         # A moment more than the running job gets, so that who waits for it is answered and not cut off.
         timeout_graceful_shutdown=math.ceil(chosen.server.shutdown_seconds) + 2,
         server_header=False,
@@ -71,8 +75,24 @@ def run(arguments: Mapping[str, str], file: Path | None) -> int:
     )
     server = Server(config)
     server.parts = app.state.parts
-    server.run()
-    return OK if server.started else FAILED
+    with _bound(chosen.server.host, chosen.server.port) as listener:
+        server.run(sockets=[listener])
+    return OK
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    """The address, before anything is started for it. Raises InvalidSetting when it cannot be had."""
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        reason = "in use by another program" if error.errno == errno.EADDRINUSE else error.strerror
+        raise InvalidSetting(
+            f"{host}, port {port} cannot be listened on: {reason}. Take another one: --port 8080", keys=["server.port"]
+        ) from None
+    return listener
 
 
 def _greet(chosen: Settings, port: int) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from mflux_api.engine import frames
 from mflux_api.engine.messages import Command, Crashed, Done, Refused, Reply, Setup, Stop
-from mflux_api.errors import MfluxError
+from mflux_api.errors import MfluxError, without_folders
 
 if TYPE_CHECKING:
     from mflux_api.engine.engine import Engine
@@ -51,6 +51,7 @@ class Line:
 def main(descriptor: int) -> None:
     for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
+    os.nice(5)
     line = Line(socket.socket(fileno=descriptor))
     from mflux_api.engine.engine import Engine
 
@@ -65,7 +66,8 @@ def _carry_out(engine: "Engine", line: Line, command: Command) -> None:
         stopped = _work(engine, line, command)
     except MfluxError as error:
         line.send(engine.memory())
-        line.send(Refused(error.code, error.message, dict(error.details)))
+        shown = without_folders(error, command.folders)
+        line.send(Refused(shown.code, shown.message, dict(shown.details)))
     except Exception:  # noqa: BLE001 - the boundary of the process: the next command must work
         line.send(engine.memory())
         line.send(Crashed(traceback.format_exc()))

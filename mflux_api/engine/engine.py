@@ -10,6 +10,7 @@ from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageOps
 
 from mflux_api.engine import memory
@@ -119,6 +120,9 @@ def open_picture(path: Path, what: str) -> Image.Image:
 
 
 def _opaque(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):
+        # Sixteen bits of grey: Pillow would clip them where it should scale.
+        return Image.fromarray(np.rint(np.asarray(image) / 257).astype(np.uint8))
     if not image.has_transparency_data:
         return image.copy()
     rgba = image.convert("RGBA")

@@ -12,12 +12,14 @@ from mflux_api.engine.flux2.files import Config, Shard, Tensor, read_shards, sto
 GROUP = 64
 COMPONENTS = ("transformer", "text_encoder", "vae")
 # Measured on the CPU backend with the embedded model from 128 to 1024 pixels a side (docs/performance.md): values
-# alive at once, per token and hidden unit in a step, per pixel and first channel in the autoencoder.
+# alive at once, per token and hidden unit in a step, per pixel and first channel in the autoencoder. It decodes in
+# strips of some rows, and those take more.
 STEP_VALUES = 40
-DECODE_VALUES = 6
-ENCODE_VALUES = {"cpu": 36}
+DECODE_VALUES = 4
+STRIP_VALUES = 24
+STRIP_ROWS = 130
+ENCODE_VALUES = {"cpu": 40}
 ENCODE_VALUES_FUSED = 10
-DECODE_FLOOR = 48 * 1024**2
 PATCH = 16
 LARGEST_REFERENCE = 1024 * 1024
 
@@ -84,7 +86,8 @@ def picture_bytes(
     if machine.device == "cpu":
         # Only here attention writes its whole table.
         step += tokens**2 * heads * machine.width
-    decode = size[0] * size[1] * channels * DECODE_VALUES * machine.width + DECODE_FLOOR
+    column = size[1] * DECODE_VALUES + min(size[1] + 2, STRIP_ROWS) * STRIP_VALUES
+    decode = size[0] * column * channels * machine.width
     values = ENCODE_VALUES.get(machine.device, ENCODE_VALUES_FUSED)
     encode = max(seen, default=0) * channels * values * machine.width
     return max(step, decode, encode)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,11 +89,20 @@ class Paint:
     mask: Path | None = None
     references: tuple[Path, ...] = ()
 
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """Where its files lie, which is nobody's business but the server's."""
+        return (self.model.folder.parent, *(Path(use.path).parent for use in self.request.loras))
+
 
 @dataclass(frozen=True)
 class Load:
     model: Located
     low_ram: bool
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        return (self.model.folder.parent,)
 
 
 @dataclass(frozen=True)
@@ -101,6 +110,7 @@ class Unload:
     """Let go of a model, by its name."""
 
     model: str
+    folders: ClassVar[tuple[Path, ...]] = ()
 
 
 @dataclass(frozen=True)

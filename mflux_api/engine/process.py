@@ -5,6 +5,7 @@ import os
 import re
 import socket
 import sys
+import time
 from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -17,7 +18,8 @@ from mflux_api.engine.messages import Command, Crashed, Done, Memory, Ready, Ref
 from mflux_api.errors import EngineDied, EngineStuck, GenerationFailed, MfluxError, OutOfMemory
 from mflux_api.logs import event, warning
 
-ALLOCATION = re.compile(r"malloc|[Uu]nable to allocate|Attempting to allocate|Insufficient Memory|out of memory")
+# Not "malloc" alone: macOS writes MallocStackLogging lines that say nothing.
+ALLOCATION = re.compile(r"[Uu]nable to allocate|Attempting to allocate|Insufficient Memory|out of memory|bad_alloc")
 LAST_LINES = 20
 SIGKILLED = -9
 START_SECONDS = 120.0
@@ -41,16 +43,25 @@ class EngineProcess:
         self._lock = asyncio.Lock()
         self._process: asyncio.subprocess.Process | None = None
         self._writer: asyncio.StreamWriter | None = None
+        self._reading: asyncio.Task[Any] | None = None
+        self._used = time.monotonic()
         self._last_words: deque[str] = deque(maxlen=LAST_LINES)
 
     @property
     def pid(self) -> int | None:
         return None if self._process is None else self._process.pid
 
+    @property
+    def idle(self) -> float:
+        """For how many seconds nothing has been asked of it; 0 while it works or does not run."""
+        return 0.0 if self._process is None or self._lock.locked() else time.monotonic() - self._used
+
     async def start(self) -> Ready:
         """Start it unless it runs. Raises EngineDied when it cannot start."""
         async with self._lock:
-            return await self._started()
+            ready = await self._started()
+            self._used = time.monotonic()
+            return ready
 
     async def ask(self, command: Command) -> AsyncGenerator[Reply, None]:
         """Carry out a command; yields what it says, its end excepted. Closing this stops it after its step.
@@ -72,6 +83,7 @@ class EngineProcess:
             finally:
                 if not finished:
                     await self._wind_down()
+                self._used = time.monotonic()
 
     async def run(self, command: Command) -> None:
         """Carry out a command that has nothing to show."""
@@ -87,12 +99,13 @@ class EngineProcess:
     async def stop(self) -> None:
         """End the process, whatever it does; its memory comes back. The next command starts another."""
         process, self._process = self._process, None
+        # Before anything is waited for: meanwhile the next one may be started.
+        self._forget()
         if process is None:
             return
         if process.returncode is None:
             process.kill()
         await process.wait()
-        self._forget()
 
     async def _started(self) -> Ready:
         if self._process is None or self._process.returncode is not None or self.ready is None:
@@ -105,16 +118,13 @@ class EngineProcess:
     async def _spawn(self) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
-            # A session of its own: Ctrl-C in the terminal is for the server to handle.
-            self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "mflux_api.engine.child", str(theirs.fileno())),
-                pass_fds=(theirs.fileno(),),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.DEVNULL,
-                stderr=asyncio.subprocess.PIPE,
-                env={**os.environ, "PYTHONPATH": _search_path()},
-                start_new_session=True,
-            )
+            try:
+                self._process = await _launch(theirs)
+            except BaseException as error:
+                ours.close()
+                if isinstance(error, OSError):
+                    raise EngineDied(f"The engine process cannot be started: {error.strerror}.") from error
+                raise
         self.starts += 1
         self._kills_before = _kernel_kills()
         self._reader, self._writer = await asyncio.open_connection(sock=ours)
@@ -125,7 +135,7 @@ class EngineProcess:
     async def _overhear(self, process: asyncio.subprocess.Process) -> None:
         """What libraries write to standard error goes to our log, and tells what the process died of."""
         assert process.stderr is not None
-        while line := await process.stderr.readline():
+        while line := await _line(process.stderr):
             text = line.decode("utf-8", "replace").rstrip()
             self._last_words.append(text)
             warning("engine.stderr", text=text)
@@ -148,13 +158,15 @@ class EngineProcess:
 
     async def _expect(self, seconds: float) -> Any:
         """The next reply; an error reply is raised."""
-        try:
-            async with asyncio.timeout(seconds):
-                reply = await frames.read(self._reader)
-        except TimeoutError:
+        # A task of its own: whoever waits may be cancelled, and half a message would make nonsense of the next.
+        reading = self._reading = self._reading or asyncio.create_task(frames.read(self._reader))
+        if not (await asyncio.wait([reading], timeout=seconds))[0]:
             await self.stop()
-            raise EngineStuck(f"The engine said nothing for {seconds:g} seconds and was ended.") from None
-        except (asyncio.IncompleteReadError, ConnectionError):
+            raise EngineStuck(f"The engine said nothing for {seconds:g} seconds and was ended.")
+        self._reading = None
+        try:
+            reply = reading.result()
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
             raise await self._cause_of_death() from None
         if isinstance(reply, Refused):
             raise errors.from_code(reply.code, reply.message, reply.details)
@@ -172,11 +184,17 @@ class EngineProcess:
                     pass
         except MfluxError as error:
             event("engine.stopped", code=error.code)
+        except asyncio.CancelledError:
+            # Nobody will listen to the rest.
+            await self.stop()
+            raise
 
     async def _cause_of_death(self) -> MfluxError:
-        assert self._process is not None
+        process = self._process
+        if process is None:
+            return EngineDied("The engine was ended.")
         # Its line closes a moment before it is gone.
-        code = await self._process.wait()
+        code = await process.wait()
         await asyncio.wait([self._echo], timeout=1)
         killed_for_memory = code == SIGKILLED and _kernel_kills() > self._kills_before
         words = "\n".join(self._last_words)
@@ -189,9 +207,32 @@ class EngineProcess:
         return EngineDied(f"The engine process ended unexpectedly (exit code {code}).", exit_code=code)
 
     def _forget(self) -> None:
+        if self._reading is not None:
+            self._reading.cancel()
         if self._writer is not None:
             self._writer.close()
-        self._writer, self.ready, self.memory = None, None, NOTHING_HELD
+        self._reading, self._writer, self.ready, self.memory = None, None, None, NOTHING_HELD
+
+
+async def _launch(theirs: socket.socket) -> asyncio.subprocess.Process:
+    # A session of its own: Ctrl-C in the terminal is for the server to handle.
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "mflux_api.engine.child", str(theirs.fileno())),
+        pass_fds=(theirs.fileno(),),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": _search_path()},
+        start_new_session=True,
+    )
+
+
+async def _line(stream: asyncio.StreamReader) -> bytes:
+    try:
+        return await stream.readline()
+    except ValueError:
+        # The stream has dropped it, and goes on after it.
+        return b"(a line too long to repeat)"
 
 
 def _kernel_kills() -> int:

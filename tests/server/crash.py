@@ -40,6 +40,7 @@ class Ledger:
     lock: threading.Lock = field(default_factory=threading.Lock)
     stop: threading.Event = field(default_factory=threading.Event)
     url: str = ""
+    engines: set[int] = field(default_factory=set)
 
     def promised(self, key: str, job_id: str, seeds: list[int]) -> None:
         with self.lock:
@@ -84,6 +85,7 @@ def torment(folder: Path, kills: int, dice: random.Random) -> tuple[Ledger, Coun
                     client.start()
             while killed.total() < kills:
                 time.sleep(dice.uniform(0.05, 1.2))
+                ledger.engines |= {child.pid for child in live.children}
                 victim = dice.choice(("server", "engine"))
                 killed[victim] += 1
                 if victim == "server":
@@ -147,29 +149,23 @@ def leftovers(output: Path) -> list[str]:
     return strays + twice
 
 
-def orphans(before: set[int]) -> list[str]:
+def orphans(pids: set[int]) -> list[str]:
     """Engine processes that outlived their servers."""
-    found = psutil.process_iter(["cmdline", "pid"])
-    mine = [process for process in found if "mflux_api.engine.child" in (process.info["cmdline"] or [])]
-    return [f"process {process.pid} is left" for process in mine if process.pid not in before]
-
-
-def engines() -> set[int]:
-    found = psutil.process_iter(["cmdline", "pid"])
-    return {process.pid for process in found if "mflux_api.engine.child" in (process.info["cmdline"] or [])}
+    time.sleep(1)
+    left = [pid for pid in pids if psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE]
+    return [f"process {pid} is left" for pid in left]
 
 
 def trial(folder: Path, kills: int, seed: int) -> tuple[str, list[str]]:
     """One run: a line that sums it up, and everything that was wrong."""
-    before = engines()
     ledger, killed, reported = torment(folder, kills, random.Random(seed))
     with running(folder / "output", *PLENTY) as live:
         faults = account(live, ledger, folder)
+        ledger.engines |= {child.pid for child in live.children}
         live.stop()
         reported.update(completions(live))
     faults += [f"{job_id} was completed {count} times" for job_id, count in reported.items() if count > 1]
-    time.sleep(0.5)
-    faults += orphans(before)
+    faults += orphans(ledger.engines)
     sums = ", ".join(f"{count} x {victim}" for victim, count in sorted(killed.items()))
     return f"killed {sums}; {len(ledger.seeds)} jobs accepted, {len(faults)} faults", faults
 

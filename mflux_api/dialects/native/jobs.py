@@ -10,25 +10,16 @@ from starlette.responses import Response
 
 from mflux_api.dialects.native import wire
 from mflux_api.errors import (
-    BodyTooLarge,
-    BodyTooSlow,
-    InvalidImage,
     InvalidRequest,
     JobConflict,
     JobNotFound,
-    LoraInvalid,
-    LoraNotFound,
     ModelNotDownloaded,
     ModelNotFound,
-    ModelUnsupported,
-    OutOfMemory,
     PictureNotFound,
     QueueFull,
-    ShuttingDown,
     StorageFailed,
-    UnsupportedMedia,
 )
-from mflux_api.forms import PictureForm
+from mflux_api.forms import ORDER_ERRORS, PictureForm
 from mflux_api.jobs.job import Job, State
 from mflux_api.jobs.studio import Studio
 from mflux_api.web.body import query
@@ -37,11 +28,6 @@ from mflux_api.web.tools import Tools, owner
 
 TAG = "jobs"
 JOB = "/api/v1/jobs/{job_id}"
-ORDERING = (
-    *(InvalidRequest, InvalidImage, ModelNotFound, ModelNotDownloaded, ModelUnsupported, LoraNotFound, LoraInvalid),
-    *(OutOfMemory, QueueFull, ShuttingDown, StorageFailed, JobConflict),
-    *(BodyTooLarge, BodyTooSlow, UnsupportedMedia),
-)
 IMMUTABLE = "private, max-age=31536000, immutable"
 
 
@@ -118,7 +104,7 @@ class Jobs:
                 wire.Submitted,
                 body=PictureForm,
                 headers={"Idempotency-Key": "Sent again with the same key, an order is made only once"},
-                errors=ORDERING,
+                errors=(*ORDER_ERRORS, JobConflict),
             ),
             Endpoint(
                 "DELETE",

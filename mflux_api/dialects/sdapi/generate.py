@@ -8,37 +8,19 @@ from starlette.responses import Response
 
 from mflux_api.dialects.sdapi import wire
 from mflux_api.errors import (
-    BodyTooLarge,
-    BodyTooSlow,
     EngineDied,
     GenerationFailed,
-    InvalidImage,
-    InvalidRequest,
     JobCancelled,
     JobConflict,
-    LoraInvalid,
-    LoraNotFound,
-    ModelNotDownloaded,
-    ModelNotFound,
-    ModelUnsupported,
-    OutOfMemory,
-    QueueFull,
-    ShuttingDown,
-    StorageFailed,
-    UnsupportedMedia,
 )
-from mflux_api.forms import PictureForm
+from mflux_api.forms import ORDER_ERRORS, PictureForm
 from mflux_api.jobs.job import Job
 from mflux_api.jobs.studio import Studio
 from mflux_api.web.openapi import Endpoint
 from mflux_api.web.tools import Tools, owner
 from mflux_api.web.waiting import while_connected
 
-ERRORS = (
-    *(InvalidRequest, InvalidImage, ModelNotFound, ModelNotDownloaded, ModelUnsupported, LoraNotFound, LoraInvalid),
-    *(OutOfMemory, QueueFull, ShuttingDown, StorageFailed, JobCancelled, GenerationFailed, EngineDied),
-    *(BodyTooLarge, BodyTooSlow, UnsupportedMedia),
-)
+ERRORS = (*ORDER_ERRORS, JobCancelled, GenerationFailed, EngineDied)
 
 
 class Generate:

@@ -1,0 +1,10 @@
+"""Whatever is killed, and whenever: what was accepted is painted, once, and whole. `make crash` does it 50 times."""
+
+from pathlib import Path
+
+from tests.server.crash import trial
+
+
+def test_nothing_accepted_is_lost_done_twice_or_half_written(tmp_path: Path) -> None:
+    _, faults = trial(tmp_path, kills=6, seed=1)
+    assert faults == []

@@ -1,0 +1,76 @@
+"""The engine may die, hang or fill the memory: the server answers on, and the next job is painted."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+from tests.server.live import Live, running
+
+ORDER = {"width": 256, "height": 256, "steps": 30}
+
+
+def busy(live: Live, job_id: str) -> bool:
+    job = live.job(job_id)
+    return job["status"] == "generating" and float(str(job["progress"])) > 0
+
+
+def strike(live: Live, job_id: str, sign: signal.Signals) -> None:
+    """Send a signal to the engine once it paints this job."""
+    end = time.monotonic() + 30
+    while not busy(live, job_id):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    os.kill(live.children[0].pid, sign)
+
+
+def test_a_job_whose_engine_was_killed_is_painted_by_the_next_one(server: Live) -> None:
+    job_id = server.submit(**ORDER)
+    strike(server, job_id, signal.SIGKILL)
+    assert server.get("/api/v1/health").json()["status"] == "healthy"
+    job = server.until(job_id)
+    assert (job["status"], job["attempts"]) == ("completed", 2)
+
+
+def test_a_job_that_kills_every_engine_fails_and_the_next_one_is_painted(tmp_path: Path) -> None:
+    with running(tmp_path / "output") as live:
+        job_id = live.submit(**ORDER)
+        for attempt in (1, 2):
+            while live.job(job_id)["attempts"] != attempt:
+                time.sleep(0.02)
+            strike(live, job_id, signal.SIGKILL)
+        job = live.until(job_id)
+        assert (job["status"], job["code"]) == ("failed", "ENGINE_DIED")
+        assert live.until(live.submit())["status"] == "completed"
+
+
+def test_an_engine_that_says_nothing_is_ended(tmp_path: Path) -> None:
+    with running(tmp_path / "output", "--set", "engine.silence_seconds=3", "--set", "queue.tries=1") as live:
+        job_id = live.submit(**ORDER)
+        strike(live, job_id, signal.SIGSTOP)
+        job = live.until(job_id)
+        assert (job["status"], job["code"]) == ("failed", "ENGINE_TIMEOUT")
+        assert live.until(live.submit())["status"] == "completed"
+
+
+def test_an_idle_engine_gives_its_memory_back(tmp_path: Path) -> None:
+    with running(tmp_path / "output", "--set", "engine.idle_seconds=0.5") as live:
+        live.until(live.submit())
+        end = time.monotonic() + 10
+        while live.children:
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        assert live.get("/api/v1/system").json()["mlx_memory_gb"] == 0
+        assert live.until(live.submit())["status"] == "completed"
+
+
+def test_what_does_not_fit_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
+    # The embedded model takes 28 MiB, and a large picture much more than what is left.
+    with running(tmp_path / "output", "--set", "engine.memory_budget_gb=0.15") as live:
+        assert live.until(live.submit())["status"] == "completed"
+        reply = live.post("/sdapi/v1/txt2img", {"prompt": "x", "width": 1024, "height": 1024})
+        assert reply.status_code == 503
+        assert reply.json()["error"] == "Insufficient memory. Try using a quantized model or low_ram mode"
+        assert reply.json()["code"] == "OOM_ERROR"
+        assert reply.json()["details"]["suggestion"] == "Use flux2-klein-4b-mlx-4bit or set low_ram=true"
+        assert live.get("/api/v1/jobs").json()["total"] == 1

@@ -1,0 +1,206 @@
+"""A job's life as its client sees it."""
+
+import base64
+import io
+import json
+import signal
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.server.live import Live, running
+
+LONG = {"width": 256, "height": 256, "steps": 100}
+USER_COMMENT, EXIF = 0x9286, 0x8769
+
+
+def until(holds: Callable[[], bool], seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def encoded(image: Image.Image) -> str:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def noise(side: int = 64) -> Image.Image:
+    return Image.effect_noise((side, side), 60).convert("RGB")
+
+
+def pixels(job: dict[str, Any], index: int = 0) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    data = base64.b64decode(job["result"]["images"][index])
+    return np.asarray(Image.open(io.BytesIO(data)))
+
+
+@pytest.fixture
+def paused(server: Live) -> Any:
+    """The line does not move until the test is over."""
+    server.post("/api/v1/queue/pause")
+    yield server
+    for job in server.get("/api/v1/jobs?status=queued&limit=200").json()["jobs"]:
+        server.delete(f"/api/v1/jobs/{job['id']}")
+    server.post("/api/v1/queue/resume")
+
+
+def test_the_line_is_by_priority_and_then_by_submission(paused: Live) -> None:
+    first, second, urgent = (paused.submit(priority=priority) for priority in (0, 0, 5))
+    queued = paused.get("/api/v1/queue").json()["queued"]
+    assert [row["job_id"] for row in queued] == [urgent, first, second]
+    assert [row["position"] for row in queued] == [1, 2, 3]
+    assert paused.job(second)["position"] == 3
+
+
+def test_a_full_queue_takes_no_more_and_says_when_to_come_back(tmp_path: Path) -> None:
+    with running(tmp_path / "output", "--set", "queue.limit=2") as live:
+        live.post("/api/v1/queue/pause")
+        live.submit()
+        live.submit()
+        for path in ("/api/v1/generate", "/sdapi/v1/txt2img"):
+            reply = live.post(path, {"prompt": "x"})
+            assert (reply.status_code, reply.json()["code"]) == (503, "QUEUE_FULL")
+            assert int(reply.headers["Retry-After"]) > 0
+
+
+def test_an_order_with_a_key_is_made_once(paused: Live) -> None:
+    body = {"prompt": "x", "width": 64, "height": 64}
+    headers = {"Idempotency-Key": "mine"}
+    replies = [paused.post("/api/v1/generate", body, headers=headers).json()["job_id"] for _ in range(3)]
+    assert len(set(replies)) == 1
+    other = paused.post("/api/v1/generate", {**body, "prompt": "y"}, headers=headers)
+    assert (other.status_code, other.json()["code"]) == (409, "CONFLICT")
+
+
+def test_a_queued_job_is_cancelled_at_once_and_can_be_tried_again(paused: Live) -> None:
+    job_id = paused.submit(seed=3)
+    assert paused.delete(f"/api/v1/jobs/{job_id}").json() == {"status": "cancelled"}
+    assert paused.delete(f"/api/v1/jobs/{job_id}").json() == {"status": "cancelled"}
+    assert paused.post(f"/api/v1/jobs/{job_id}/retry").json()["status"] == "queued"
+    paused.post("/api/v1/queue/resume")
+    assert paused.until(job_id)["result"] == {**paused.job(job_id)["result"], "seeds": [3]}  # type: ignore[dict-item]
+    reply = paused.delete(f"/api/v1/jobs/{job_id}")
+    assert (reply.status_code, reply.json()["details"]) == (409, {"status": "completed"})
+    assert paused.post(f"/api/v1/jobs/{job_id}/retry").status_code == 409
+
+
+def test_a_running_job_is_cancelled_within_a_step_and_the_next_one_painted(server: Live) -> None:
+    job_id, following = server.submit(**LONG), server.submit()
+    until(lambda: float(str(server.job(job_id)["progress"])) > 0)
+    began = time.monotonic()
+    server.delete(f"/api/v1/jobs/{job_id}")
+    assert server.job(job_id)["status"] == "cancelled"
+    assert server.until(following)["status"] == "completed"
+    assert time.monotonic() - began < 10
+
+
+def test_a_picture_can_be_had_as_a_file_in_three_formats(server: Live) -> None:
+    job_id = server.submit()
+    job: dict[str, Any] = server.until(job_id)
+    png, jpeg, webp = (server.get(f"/api/v1/jobs/{job_id}/images/0?format={form}") for form in ("png", "jpeg", "webp"))
+    assert png.content == base64.b64decode(job["result"]["images"][0])
+    for reply, form in ((jpeg, "JPEG"), (webp, "WEBP")):
+        image = Image.open(io.BytesIO(reply.content))
+        assert (image.format, image.size) == (form, (64, 64))
+        text = image.getexif().get_ifd(EXIF)[USER_COMMENT]
+        assert "Steps: 1, Sampler: Euler" in text.removeprefix(b"UNICODE\0").decode("utf-16-be")
+    missing = server.get(f"/api/v1/jobs/{job_id}/images/1")
+    assert (missing.status_code, missing.json()["code"]) == (404, "PICTURE_NOT_FOUND")
+
+
+def test_strength_0_gives_the_source_back(server: Live) -> None:
+    source = noise()
+    job = server.until(server.submit(init_images=[encoded(source)], image_strength=0))
+    assert (pixels(job) == np.asarray(source)).all()
+
+
+def test_a_mask_leaves_what_is_black_as_it_was(server: Live) -> None:
+    source, mask = noise(), Image.new("L", (64, 64))
+    mask.paste(255, (32, 0, 64, 64))
+    order = {"init_images": [encoded(source)], "mask": encoded(mask), "image_strength": 1, "steps": 2}
+    made = pixels(server.until(server.submit(**order)))
+    assert (made[:, :32] == np.asarray(source)[:, :32]).all()
+    assert (made[:, 32:] != np.asarray(source)[:, 32:]).any()
+
+
+def test_references_are_looked_at(server: Live) -> None:
+    plain, referring = (server.until(server.submit(seed=1, extra_images=extra)) for extra in ([], [encoded(noise())]))
+    assert (pixels(plain) != pixels(referring)).any()
+
+
+def test_a_seed_paints_the_same_picture_again_and_in_a_batch(server: Live) -> None:
+    batch = server.until(server.submit(seed=10, num_images=3))
+    assert batch["result"]["seeds"] == [10, 11, 12]  # type: ignore[index]
+    assert (pixels(server.until(server.submit(seed=11))) == pixels(batch, 1)).all()
+
+
+def test_the_list_is_paged_and_filtered_and_never_holds_pictures(server: Live) -> None:
+    made = [server.submit() for _ in range(3)]
+    server.until(made[-1])
+    page = server.get("/api/v1/jobs?limit=2").json()
+    assert [row["id"] for row in page["jobs"]] == made[:0:-1]
+    following = server.get(f"/api/v1/jobs?limit=2&before={page['next']}").json()
+    assert following["jobs"][0]["id"] == made[0]
+    assert {row["status"] for row in server.get("/api/v1/jobs?status=completed").json()["jobs"]} == {"completed"}
+    assert not {"result", "images"} & set(page["jobs"][0])
+    assert server.get(f"/api/v1/jobs/{made[0]}?images=false").json()["result"]["images"] == []
+
+
+def test_a_job_that_fails_says_why_through_either_door(server: Live) -> None:
+    broken = base64.b64encode(base64.b64decode(encoded(noise()))[:200]).decode()
+    job = server.until(server.submit(init_images=[broken]))
+    assert (job["status"], job["code"], job["result"]) == ("failed", "INVALID_IMAGE", None)
+    reply = server.post("/sdapi/v1/img2img", {"prompt": "x", "init_images": [broken]})
+    assert (reply.status_code, reply.json()["code"], reply.json()["error"]) == (400, "INVALID_IMAGE", job["error"])
+
+
+def test_a_client_that_hangs_up_cancels_its_job(server: Live) -> None:
+    address = urlsplit(server.url)
+    body = json.dumps({"prompt": "nobody waits", **LONG}).encode()
+    head = f"POST /sdapi/v1/txt2img HTTP/1.1\r\nHost: {address.netloc}\r\nContent-Type: application/json\r\n"
+    with socket.create_connection((str(address.hostname), int(address.port or 0))) as sock:
+        sock.sendall(head.encode() + f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        until(lambda: server.get("/api/v1/queue").json()["active"] is not None)
+    (row,) = server.get("/api/v1/jobs?limit=1").json()["jobs"]
+    assert server.until(row["id"])["status"] == "cancelled"
+    assert server.until(server.submit())["status"] == "completed"
+
+
+def test_a_restart_keeps_jobs_pictures_keys_and_sums(tmp_path: Path) -> None:
+    output = tmp_path / "output"
+    headers = {"Idempotency-Key": "mine"}
+    with running(output) as live:
+        done = live.submit(seed=5)
+        before = live.until(done)
+        live.post("/api/v1/queue/pause")
+        waiting = live.submit()
+        keyed = live.post("/api/v1/generate", {"prompt": "x", "width": 64, "height": 64}, headers=headers).json()
+        live.stop(signal.SIGKILL)
+    with running(output) as live:
+        assert live.until(done)["result"] == before["result"]
+        assert live.until(waiting)["status"] == "completed"
+        again = live.post("/api/v1/generate", {"prompt": "x", "width": 64, "height": 64}, headers=headers).json()
+        assert again["job_id"] == keyed["job_id"]
+        live.until(keyed["job_id"])
+        stats = live.get("/api/v1/stats").json()
+        assert (stats["total_generations"], stats["total_images"]) == (3, 3)
+
+
+def test_the_time_left_is_learned(server: Live) -> None:
+    order = {"width": 128, "height": 128, "steps": 4}
+    server.until(server.submit(**order))
+    server.post("/api/v1/queue/pause")
+    job_id = server.submit(**order)
+    queued = server.get("/api/v1/queue").json()["queued"]
+    server.post("/api/v1/queue/resume")
+    assert 0 < queued[0]["eta_seconds"] < 60
+    server.until(job_id)

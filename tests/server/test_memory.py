@@ -1,0 +1,24 @@
+"""A server that has worked for long is no larger than one that has just begun."""
+
+from pathlib import Path
+
+import psutil
+
+from tests.server.live import Live, running
+
+MEBIBYTE = 1024**2
+
+
+def paint(live: Live, count: int) -> None:
+    jobs = [live.submit(seed=seed) for seed in range(count)]
+    for job_id in jobs:
+        live.until(job_id)
+
+
+def test_the_servers_memory_stays_as_it_is(tmp_path: Path) -> None:
+    with running(tmp_path / "output") as live:
+        process = psutil.Process(live.process.pid)
+        paint(live, 40)
+        before = process.memory_info().rss
+        paint(live, 90)
+        assert process.memory_info().rss - before < 6 * MEBIBYTE

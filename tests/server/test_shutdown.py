@@ -1,0 +1,147 @@
+"""Stopping: in order when there is time, at once when there is none, and never with a process left behind."""
+
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+import requests
+
+from tests.server.live import ROOT, Live, running
+
+LONG = {"prompt": "a red circle", "width": 256, "height": 256, "steps": 100}
+SHORT = {**LONG, "steps": 12}
+
+
+def gone(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def until(holds: Callable[[], bool], seconds: float = 10) -> None:
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def painting(live: Live) -> bool:
+    active = live.get("/api/v1/queue").json()["active"]
+    return active is not None and active["progress"] > 0
+
+
+class Waiting(threading.Thread):
+    """A sync client, and what it was answered."""
+
+    def __init__(self, live: Live, body: dict[str, object]) -> None:
+        super().__init__()
+        self.live = live
+        self.body = body
+        self.status = 0
+        self.code = ""
+        self.start()
+
+    def run(self) -> None:
+        try:
+            reply = self.live.post("/sdapi/v1/txt2img", self.body)
+        except requests.ConnectionError:
+            return
+        self.status, self.code = reply.status_code, reply.json().get("code", "")
+
+
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
+def test_the_running_job_is_finished_and_the_next_one_kept(tmp_path: Path, sign: signal.Signals) -> None:
+    output = tmp_path / "output"
+    with running(output) as live:
+        first = Waiting(live, dict(SHORT))
+        until(lambda: painting(live))
+        second = Waiting(live, dict(SHORT))
+        until(lambda: live.get("/api/v1/health").json()["queue_length"] == 1)
+        engine = live.children[0].pid
+        assert live.stop(sign) == 0
+        first.join()
+        second.join()
+        assert (first.status, second.status, second.code) == (200, 503, "SHUTTING_DOWN")
+        until(lambda: gone(engine))
+    with running(output) as live:
+        statuses = [live.until(row["id"])["status"] for row in live.get("/api/v1/jobs").json()["jobs"]]
+        assert statuses == ["completed", "completed"]
+
+
+def test_past_the_deadline_the_running_job_goes_back_into_the_line_uncounted(tmp_path: Path) -> None:
+    output = tmp_path / "output"
+    with running(output, "--set", "server.shutdown_seconds=0.5") as live:
+        client = Waiting(live, dict(LONG))
+        until(lambda: painting(live))
+        began = time.monotonic()
+        assert live.stop() == 0
+        assert time.monotonic() - began < 5
+        client.join()
+        assert (client.status, client.code) == (503, "SHUTTING_DOWN")
+    with running(output) as live:
+        (row,) = live.get("/api/v1/jobs").json()["jobs"]
+        job = live.until(row["id"], "generating")
+        assert job["attempts"] == 1
+
+
+def test_streams_are_told(tmp_path: Path) -> None:
+    with running(tmp_path / "output") as live:
+        reply = live.get("/api/v1/events", stream=True)
+        until(lambda: live.get("/api/v1/health").status_code == 200)
+        live.stop()
+        assert "event: closing" in reply.raw.read().decode()
+
+
+def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
+    with running(tmp_path / "output") as live:
+        live.post("/api/v1/generate", LONG)
+        until(lambda: painting(live))
+        engine = live.children[0].pid
+        live.process.send_signal(signal.SIGTERM)
+        until(lambda: any("server.stopping" in line for line in live.lines))
+        began = time.monotonic()
+        assert live.stop() == 1
+        assert time.monotonic() - began < 1
+        until(lambda: gone(engine), 5)
+
+
+def test_the_engine_ends_with_a_server_that_is_killed(tmp_path: Path) -> None:
+    with running(tmp_path / "output") as live:
+        live.post("/api/v1/generate", LONG)
+        until(lambda: painting(live))
+        engine = live.children[0].pid
+        live.stop(signal.SIGKILL)
+        until(lambda: gone(engine), 5)
+
+
+def serve(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "api_main.py"), "--host", "127.0.0.1", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_a_second_server_on_the_same_folder_is_refused_and_the_first_unharmed(tmp_path: Path) -> None:
+    with running(tmp_path / "output") as live:
+        second = serve("--port", "0", "--output-dir", str(tmp_path / "output"))
+        assert second.returncode != 0
+        assert f"process {live.process.pid}" in second.stderr
+        assert "Traceback" not in second.stderr
+        assert live.until(live.submit())["status"] == "completed"
+
+
+def test_a_port_in_use_is_one_clear_line(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = serve("--port", str(port), "--output-dir", str(tmp_path / "output"))
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith(f"error: 127.0.0.1, port {port} cannot be listened on")
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,233 @@
+"""Server-sent events, byte by byte as a client gets them."""
+
+import base64
+import http.client
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import psutil
+import pytest
+
+from tests.server.live import Live, running
+
+LISTENERS, STALLED = 200, 50
+# Long enough to be listened to.
+BODY = {"width": 128, "height": 128, "steps": 8}
+
+
+@dataclass(frozen=True)
+class Event:
+    id: str
+    name: str
+    data: Any
+
+
+def events(live: Live, path: str, last_id: str | None = None) -> Iterator[Event]:
+    """What a stream brings until it ends; closing this hangs up."""
+    headers = {} if last_id is None else {"Last-Event-ID": last_id}
+    with live.get(path, stream=True, headers=headers) as reply:
+        assert reply.status_code == 200, reply.text
+        assert reply.headers["content-type"].startswith("text/event-stream")
+        fields: dict[str, str] = {}
+        for line in reply.iter_lines(decode_unicode=True):
+            if line and not line.startswith(":"):
+                name, _, value = line.partition(": ")
+                fields[name] = value
+            elif not line:
+                if "data" in fields:
+                    yield Event(fields.get("id", ""), fields.get("event", ""), json.loads(fields["data"]))
+                fields = {}
+
+
+def stream(job_id: str) -> str:
+    return f"/api/v1/jobs/{job_id}/stream"
+
+
+def until(holds: Callable[[], bool], seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_progress_rises_step_by_step_to_the_end(server: Live) -> None:
+    job_id = server.submit(**BODY, num_images=2, seed=7)
+    found = list(events(server, stream(job_id)))
+    assert {event.name for event in found[:-1]} <= {"queued", "started", "progress"}
+    last = found[-1]
+    assert last.name == "complete"
+    assert (last.data["status"], last.data["progress"]) == ("completed", 1.0)
+    assert last.data["result"]["seeds"] == [7, 8]
+    assert all(base64.b64decode(image).startswith(b"\x89PNG") for image in last.data["result"]["images"])
+    progress = [event.data for event in found if event.name == "progress" and event.data.get("stage") == "painting"]
+    shares = [data["progress"] for data in progress]
+    assert shares == sorted(shares)
+    assert (progress[-1]["step"], progress[-1]["steps"], progress[-1]["image"], progress[-1]["of"]) == (8, 8, 2, 2)
+    assert set(progress[-1]) >= {"job_id", "status", "eta"}
+
+
+def test_no_event_is_named_as_a_lost_connection_is(server: Live) -> None:
+    job_id = server.submit(model="flux2-tiny", init_images=[cut_off_picture()])
+    found = list(events(server, stream(job_id)))
+    assert found[-1].name == "failed"
+    assert found[-1].data["code"] == "INVALID_IMAGE"
+    assert "error" not in {event.name for event in found}
+
+
+def cut_off_picture() -> str:
+    """Its header is whole, so that it is accepted; its pixels are not."""
+    import io
+
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.effect_noise((64, 64), 50).convert("RGB").save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()[:200]).decode()
+
+
+def test_a_cancelled_job_says_so(server: Live) -> None:
+    job_id = server.submit(width=256, height=256, steps=100)
+    found = []
+    for event in events(server, stream(job_id)):
+        found.append(event.name)
+        if event.name == "progress" and len(found) == 3:
+            server.delete(f"/api/v1/jobs/{job_id}")
+    assert found[-1] == "cancelled"
+
+
+def test_previews_come_to_who_asks_for_them(server: Live) -> None:
+    job_id = server.submit(**BODY)
+    found = [event.data for event in events(server, stream(job_id) + "?preview=true")]
+    previews = [base64.b64decode(data["preview"]) for data in found if "preview" in data]
+    assert previews
+    assert all(preview.startswith(b"\x89PNG") for preview in previews)
+    job_id = server.submit(**BODY)
+    assert not [event for event in events(server, stream(job_id)) if "preview" in event.data]
+
+
+def test_a_stream_goes_on_after_the_last_event_that_was_seen(server: Live) -> None:
+    job_id = server.submit(**BODY, num_images=2)
+    seen = []
+    for event in events(server, stream(job_id)):
+        seen.append(event)
+        if event.name == "progress" and event.data["step"] == 3:
+            break
+    rest = list(events(server, stream(job_id), seen[-1].id))
+    ids = [event.id for event in (*seen, *rest)]
+    assert len(ids) == len(set(ids))
+    steps = [
+        (event.data["image"], event.data["step"])
+        for event in (*seen, *rest)
+        if event.name == "progress" and event.data.get("stage") == "painting"
+    ]
+    assert steps == sorted(set(steps))
+    assert [step for image, step in steps if image == 1][-5:] == [4, 5, 6, 7, 8]
+    assert rest[-1].name == "complete"
+
+
+def test_an_unknown_last_event_starts_from_how_it_stands(server: Live) -> None:
+    job_id = server.submit(**BODY)
+    assert [event.name for event in events(server, stream(job_id), "gone-42")][-1] == "complete"
+
+
+def test_who_comes_late_gets_the_end_at_once_and_is_not_called_back(server: Live) -> None:
+    job_id = server.submit()
+    server.until(job_id)
+    (end,) = events(server, stream(job_id))
+    assert end.name == "complete"
+    reply = server.get(stream(job_id), headers={"Last-Event-ID": end.id})
+    assert (reply.status_code, reply.content) == (204, b"")
+
+
+def test_the_stream_of_an_unknown_job_is_a_json_error(server: Live) -> None:
+    reply = server.get(stream("0123456789ab"))
+    assert (reply.status_code, reply.json()["code"]) == (404, "JOB_NOT_FOUND")
+
+
+def test_everything_is_told_on_one_stream(server: Live) -> None:
+    found = events(server, "/api/v1/events")
+    names: list[str] = []
+    thread = threading.Thread(target=lambda: names.extend(collected(found, "complete")))
+    thread.start()
+    until(lambda: bool(server.get("/api/v1/health")))
+    time.sleep(0.2)
+    server.until(server.submit(steps=2))
+    thread.join(10)
+    assert names[0] == "queued"
+    assert names[1] == "started"
+    assert names[-1] == "complete"
+
+
+def collected(found: Iterator[Event], last: str) -> Iterator[str]:
+    for event in found:
+        yield event.name
+        if event.name == last:
+            return
+
+
+def test_a_silent_stream_has_a_heartbeat_and_says_when_to_come_back(tmp_path: Path) -> None:
+    with running(tmp_path / "output", "--set", "server.heartbeat_seconds=0.2") as live:
+        live.post("/api/v1/queue/pause")
+        with live.get(stream(live.submit()), stream=True) as reply:
+            lines = []
+            for line in reply.iter_lines(decode_unicode=True):
+                lines.append(line)
+                if sum(line.startswith(": ping") for line in lines) == 2:
+                    break
+    assert "retry: 2000" in lines
+
+
+def stalled(live: Live, job_id: str) -> socket.socket:
+    """A client that asks for a stream and never reads it."""
+    address = urlsplit(live.url)
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+    sock.connect((address.hostname, address.port))
+    sock.sendall(f"GET {stream(job_id)}?preview=true HTTP/1.1\r\nHost: {address.netloc}\r\n\r\n".encode())
+    return sock
+
+
+def listen(live: Live, job_id: str, ends: list[str]) -> None:
+    address = urlsplit(live.url)
+    connection = http.client.HTTPConnection(address.netloc, timeout=100)
+    connection.request("GET", stream(job_id))
+    text = connection.getresponse().read().decode()
+    ends.append("complete" if "event: complete" in text else text[-200:])
+    connection.close()
+
+
+@pytest.mark.parametrize("size", [256])
+def test_two_hundred_listeners_all_get_the_end_and_fifty_that_stall_harm_nobody(tmp_path: Path, size: int) -> None:
+    patience = ("--set", "server.send_seconds=1", "--set", "generation.max_batch_size=8")
+    with running(tmp_path / "output", *patience) as live, ExitStack() as sockets:
+        process = psutil.Process(live.process.pid)
+        live.until(live.submit())
+        live.post("/api/v1/queue/pause")
+        job_id = live.submit(width=size, height=size, steps=4, num_images=8)
+        for _ in range(STALLED):
+            sockets.enter_context(stalled(live, job_id))
+        ends: list[str] = []
+        threads = [threading.Thread(target=listen, args=(live, job_id, ends)) for _ in range(LISTENERS)]
+        for thread in threads:
+            thread.start()
+        until(lambda: connections(process) >= LISTENERS + STALLED)
+        before = process.memory_info().rss
+        live.post("/api/v1/queue/resume")
+        for thread in threads:
+            thread.join(100)
+        assert ends == ["complete"] * LISTENERS
+        # Those who never read are let go.
+        until(lambda: connections(process) <= 2, 30)
+        assert process.memory_info().rss - before < 60 * 1024**2
+
+
+def connections(process: psutil.Process) -> int:
+    return sum(connection.status == psutil.CONN_ESTABLISHED for connection in process.net_connections("tcp"))
