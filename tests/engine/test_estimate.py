@@ -1,0 +1,131 @@
+import gc
+from dataclasses import replace
+from pathlib import Path
+
+import mlx.core as mx
+import pytest
+from PIL import Image
+
+from mflux_api.catalogue.models import EMBEDDED
+from mflux_api.engine.estimate import COMPONENTS, LARGEST_REFERENCE, Machine, model_bytes, need, picture_bytes
+from mflux_api.engine.flux2.configs import read_layout
+from mflux_api.engine.model import Model, load_model
+from mflux_api.engine.precision import choose, device_name
+from mflux_api.errors import ModelIncomplete
+
+TINY = EMBEDDED / "flux2-tiny"
+HERE = Machine(device=device_name(), width=choose("auto").dtype.size)
+Size = tuple[int, int]
+
+
+def estimated(size: Size, references: list[Size]) -> int:
+    return picture_bytes(read_layout(TINY), HERE, size=size, references=references)
+
+
+def measured(model: Model, size: Size, references: list[Size]) -> int:
+    """Bytes MLX takes at most, beside the weights."""
+    gc.collect()
+    mx.clear_cache()
+    before = mx.get_active_memory()
+    mx.reset_peak_memory()
+    images = [Image.linear_gradient("L").resize(each) for each in references]
+    model.generate("a red circle", width=size[0], height=size[1], steps=1, seeds=(1,), images=images)
+    return int(mx.get_peak_memory()) - before
+
+
+@pytest.mark.parametrize(
+    ("size", "references"),
+    [
+        ((64, 64), []),
+        ((256, 256), []),
+        ((512, 128), []),
+        ((64, 512), []),
+        ((64, 64), [(128, 128)]),
+        ((128, 128), [(192, 128), (128, 160)]),
+    ],
+    ids=str,
+)
+def test_a_picture_takes_no_more_than_the_estimate_and_no_less_than_a_quarter(
+    tiny: Model, size: Size, references: list[Size]
+) -> None:
+    real = measured(tiny, size, references)
+    assert real <= estimated(size, references) <= 4 * real
+
+
+def test_more_pixels_and_more_references_are_estimated_to_take_more() -> None:
+    sizes: list[tuple[Size, list[Size]]] = [
+        ((512, 512), []),
+        ((1024, 512), []),
+        ((1024, 1024), []),
+        ((1024, 1024), [(1024, 1024)]),
+        ((1024, 1024), [(1024, 1024), (1024, 1024)]),
+    ]
+    estimates = [estimated(*size) for size in sizes]
+    assert estimates == sorted(set(estimates))
+
+
+def test_a_reference_counts_as_the_megapixel_it_is_made() -> None:
+    assert estimated((256, 256), [(8000, 6000)]) == estimated((256, 256), [(1024, LARGEST_REFERENCE // 1024)])
+
+
+def test_the_parts_of_a_model_add_up_to_all_of_it() -> None:
+    found = need(TINY, None, HERE, size=(64, 64), references=[], pictures=1)
+    parts = sum(getattr(found, name) for name in COMPONENTS)
+    assert parts == model_bytes(read_layout(TINY), None, HERE.width)
+
+
+@pytest.mark.parametrize("bits", [3, 4, 6, 8])
+def test_fewer_bits_take_fewer_bytes_and_leave_the_autoencoder_as_it_is(bits: int) -> None:
+    whole = need(TINY, None, HERE, size=(64, 64), references=[], pictures=1)
+    fewer = need(TINY, bits, HERE, size=(64, 64), references=[], pictures=1)
+    assert fewer.transformer < whole.transformer
+    assert fewer.text_encoder < whole.text_encoder
+    assert (fewer.vae, fewer.work) == (whole.vae, whole.work)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (1024, 1024)])
+def test_with_low_ram_the_text_encoder_and_the_painting_share_their_place(size: Size) -> None:
+    found = need(TINY, None, HERE, size=size, references=[], pictures=1)
+    saved = found.peak(low_ram=False) - found.peak(low_ram=True)
+    assert saved == min(found.text_encoder, found.work)
+
+
+def test_more_pictures_take_the_room_of_one_more_and_then_no_more() -> None:
+    one, two, many = (need(TINY, None, HERE, size=(256, 256), references=[], pictures=count) for count in (1, 2, 50))
+    assert two.work - one.work == 4 * 256 * 256
+    assert many.work == two.work
+
+
+def test_a_gpu_needs_less_for_the_same_picture() -> None:
+    gpu = replace(HERE, device="gpu")
+    layout = read_layout(TINY)
+    for references in ([], [(1024, 1024)]):
+        on_gpu = picture_bytes(layout, gpu, size=(1024, 1024), references=references)
+        assert on_gpu < picture_bytes(layout, HERE, size=(1024, 1024), references=references)
+
+
+@pytest.mark.parametrize("bits", [None, 4])
+@pytest.mark.parametrize("size", [(256, 256), (1024, 1024)])
+def test_a_folder_without_configuration_is_estimated_by_its_tensors(
+    tmp_path: Path, bits: int | None, size: Size
+) -> None:
+    load_model("flux2-tiny", quantize=bits).save(tmp_path / "saved")
+    described = read_layout(tmp_path / "saved")
+    # As mflux writes it.
+    bare = replace(described, transformer={}, vae={})
+    assert picture_bytes(bare, HERE, size=size, references=[]) == estimated(size, [])
+    assert model_bytes(bare, None, HERE.width) == model_bytes(described, None, HERE.width)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_a_model_saved_quantized_takes_what_quantizing_it_would(tmp_path: Path, bits: int) -> None:
+    load_model("flux2-tiny", quantize=bits).save(tmp_path / "saved")
+    saved = model_bytes(read_layout(tmp_path / "saved"), None, HERE.width)
+    assert saved == pytest.approx(model_bytes(read_layout(TINY), bits, HERE.width), rel=0.01)
+
+
+def test_a_folder_with_files_missing_is_refused_as_loading_refuses_it(checkpoint: Path) -> None:
+    for shard in (checkpoint / "transformer").glob("*.safetensors"):
+        shard.unlink()
+    with pytest.raises(ModelIncomplete):
+        need(checkpoint, None, HERE, size=(64, 64), references=[], pictures=1)

@@ -1,0 +1,103 @@
+import asyncio
+import itertools
+import pickle
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mflux_api.engine import frames
+from mflux_api.engine.messages import Command, Crashed, Done, Memory, Refused, Reply, Step, Stop, Thumbnail, Unload
+
+MESSAGES: list[Command | Reply | Stop] = [
+    Unload("flux2-tiny"),
+    Stop(),
+    Step(number=1, steps=4, seed=2**64 - 1, seconds=0.25),
+    Thumbnail(bytes(range(256))),
+    Memory(active=1, cached=2, peak=3, loaded=("a", "b")),
+    Refused("OOM_ERROR", "Too much.", {"needed": 2**40}),
+    Crashed("Traceback: ☃"),
+    Done(stopped=True),
+]
+
+
+def in_parts(data: bytes, cuts: list[int]) -> list[bytes]:
+    edges = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
+    return [data[begin:end] for begin, end in itertools.pairwise(edges)]
+
+
+async def read_from(parts: list[bytes], count: int) -> list[Any]:
+    """What the server's end makes of these bytes, which come one part at a time."""
+    stream = asyncio.StreamReader()
+
+    async def feed() -> None:
+        for part in parts:
+            stream.feed_data(part)
+            await asyncio.sleep(0)
+        stream.feed_eof()
+
+    feeding = asyncio.create_task(feed())
+    try:
+        return [await frames.read(stream) for _ in range(count)]
+    finally:
+        await feeding
+
+
+@contextmanager
+def arriving(parts: list[bytes]) -> Iterator[socket.socket]:
+    """The engine's end of a line on which these bytes come, and then its end."""
+    near, far = socket.socketpair()
+
+    def send() -> None:
+        with far:
+            for part in parts:
+                far.sendall(part)
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    with near:
+        yield near
+        sender.join()
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=lambda message: type(message).__name__)
+def test_a_message_arrives_as_it_was_sent(message: object) -> None:
+    data = frames.pack(message)
+    assert asyncio.run(read_from([data], 1)) == [message]
+    with arriving([data]) as line:
+        assert frames.receive(line) == message
+
+
+@given(st.lists(st.binary(max_size=300), min_size=1, max_size=4), st.lists(st.integers(0, 1500), max_size=8))
+def test_messages_arrive_whole_wherever_their_bytes_are_cut(sent: list[bytes], cuts: list[int]) -> None:
+    parts = in_parts(b"".join(map(frames.pack, sent)), cuts)
+    assert asyncio.run(read_from(parts, len(sent))) == sent
+    with arriving(parts) as line:
+        assert [frames.receive(line) for _ in sent] == sent
+
+
+def test_a_message_larger_than_any_buffer_arrives() -> None:
+    large = bytes(5_000_000)
+    with arriving([frames.pack(large), frames.pack("next")]) as line:
+        assert frames.receive(line) == large
+        assert frames.receive(line) == "next"
+
+
+@given(st.binary(max_size=50), st.integers(0, 10_000))
+def test_an_end_before_the_end_of_a_message_is_the_end_of_the_line(content: bytes, length: int) -> None:
+    data = frames.pack(content)
+    part = data[: length % len(data)]
+    with pytest.raises(asyncio.IncompleteReadError):
+        asyncio.run(read_from([part] if part else [], 1))
+    with arriving([part]) as line, pytest.raises(EOFError):
+        frames.receive(line)
+
+
+def test_what_cannot_be_sent_is_refused_before_a_byte_is_on_the_line() -> None:
+    with pytest.raises((pickle.PicklingError, AttributeError, TypeError)):
+        frames.pack(lambda: None)

@@ -1,0 +1,349 @@
+"""A real queue and a real engine process with the worker between them."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from mflux_api import dispatcher
+from mflux_api.catalogue.models import EMBEDDED, Located, known
+from mflux_api.dispatcher import Dispatcher
+from mflux_api.engine.messages import Load, Setup
+from mflux_api.engine.process import EngineProcess
+from mflux_api.errors import StorageFailed
+from mflux_api.jobs.events import Event
+from mflux_api.jobs.images import Images
+from mflux_api.jobs.job import Inputs, Job, State
+from mflux_api.jobs.queue import JobQueue
+from mflux_api.metrics import Metrics
+from tests.engine.test_process import goes, is_gone
+from tests.jobs.making import REQUEST, asynchronous, files, make_job, opened
+
+ENDLESS = replace(REQUEST, steps=100_000)
+QUICK = replace(REQUEST, steps=1)
+
+
+@dataclass
+class Workshop:
+    queue: JobQueue
+    engine: EngineProcess
+    metrics: Metrics
+    worker: asyncio.Task[None]
+
+    async def put(self, **changes: object) -> Job:
+        return await self.queue.put(make_job(**{"request": QUICK, **changes}))
+
+    async def painted(self, **changes: object) -> Job:
+        """A new job, once it has ended."""
+        return await self.queue.ended(await self.put(**changes))
+
+    async def told(self, job: Job, wanted: Callable[[Event], bool]) -> Event:
+        """The next event of a job that is wanted."""
+        with self.queue.events.listen(job.id) as box:
+            return await anext(event async for event in box if wanted(event))
+
+    async def kill(self, job: Job) -> None:
+        """Kill the engine once it paints this job."""
+        await self.told(job, is_step)
+        assert self.engine.pid is not None
+        os.kill(self.engine.pid, signal.SIGKILL)
+
+
+def is_step(event: Event) -> bool:
+    return event.name == "progress" and event.data["stage"] == "painting"
+
+
+def make_engine(budget: int | None = None) -> EngineProcess:
+    return EngineProcess(Setup(budget=budget, precision="auto", embedding_cache=0, largest_image=10**6), silence=30)
+
+
+@asynccontextmanager
+async def working(
+    folder: Path,
+    *,
+    idle_seconds: float = 0,
+    models: Path = EMBEDDED,
+    budget: int | None = None,
+) -> AsyncIterator[Workshop]:
+    async with opened(folder) as queue:
+        engine, metrics = make_engine(budget), Metrics()
+        joined = Dispatcher(
+            queue,
+            engine,
+            metrics,
+            locate=lambda name: known(name, models),
+            inputs=folder,
+            idle_seconds=idle_seconds,
+            log_prompts=False,
+        )
+        worker = asyncio.create_task(joined.work())
+        try:
+            yield Workshop(queue, engine, metrics, worker)
+        finally:
+            # As the server stops.
+            worker.cancel()
+            await engine.stop()
+            await asyncio.wait([worker], timeout=5)
+            assert worker.cancelled()
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatcher, "PAUSE_AFTER_ERROR", 0.01)
+
+
+# What becomes of a job
+
+
+@asynchronous
+async def test_a_job_is_completed_with_its_pictures_on_disk(tmp_path: Path) -> None:
+    async with working(tmp_path) as workshop:
+        job = await workshop.painted(request=replace(REQUEST, seeds=(7, 8)))
+        assert job.state is State.COMPLETED
+        assert [picture.seed for picture in job.pictures] == [7, 8]
+        for picture in job.pictures:
+            with Image.open(tmp_path / picture.file) as image:
+                assert image.size == (64, 64)
+                assert image.info["parameters"] == picture.text
+        assert files(tmp_path) == {picture.file for picture in job.pictures}
+        rendered = workshop.metrics.render().decode()
+        assert 'mflux_jobs_total{model="flux2-tiny",outcome="completed"} 1.0' in rendered
+        assert 'mflux_pictures_total{model="flux2-tiny"} 2.0' in rendered
+
+
+@asynchronous
+async def test_who_listens_is_told_the_stages_the_steps_and_the_previews(tmp_path: Path) -> None:
+    async with working(tmp_path) as workshop:
+        with workshop.queue.events.listen(None) as box:
+            await workshop.put(request=replace(REQUEST, seeds=(7, 8)))
+            told = []
+            async for event in box:
+                told.append(event)
+                if event.name == "complete":
+                    break
+        assert [event.name for event in told if event.name != "progress"] == ["queued", "started", "complete"]
+        progress = [event for event in told if event.name == "progress"]
+        assert progress[0].data["stage"] == "loading"
+        steps = [(event.data["image"], event.data["step"]) for event in progress if is_step(event)]
+        # Each step but the last is told twice: with its preview once there is one.
+        assert steps == [(1, 1), (1, 1), (1, 2), (2, 1), (2, 1), (2, 2)]
+        fractions = [event.data["progress"] for event in progress]
+        assert fractions == sorted(fractions)
+        assert sum(event.preview is not None for event in progress) == 2
+
+
+@asynchronous
+async def test_the_pictures_a_job_starts_from_are_read_from_its_files(tmp_path: Path) -> None:
+    async with working(tmp_path) as workshop:
+        (tmp_path / "inputs").mkdir()
+        Image.new("RGB", (64, 64), "red").save(tmp_path / "inputs" / "source", "PNG")
+        request = replace(QUICK, strength=0.0)
+        job = await workshop.painted(request=request, inputs=Inputs(source="inputs/source"))
+        with Image.open(tmp_path / job.pictures[0].file) as image:
+            assert image.getcolors() == [(64 * 64, (255, 0, 0))]
+
+
+@asynchronous
+async def test_a_picture_that_cannot_be_read_fails_its_job_only(tmp_path: Path) -> None:
+    async with working(tmp_path) as workshop:
+        (tmp_path / "inputs").mkdir()
+        (tmp_path / "inputs" / "source").write_bytes(b"no picture")
+        job = await workshop.painted(inputs=Inputs(source="inputs/source"))
+        assert job.error is not None
+        assert (job.state, job.error.code, job.attempts) == (State.FAILED, "INVALID_IMAGE", 1)
+        assert (await workshop.painted()).state is State.COMPLETED
+        assert workshop.engine.starts == 1
+
+
+@asynchronous
+async def test_a_job_whose_engine_is_killed_is_painted_again(tmp_path: Path) -> None:
+    async with working(tmp_path) as workshop:
+        job = await workshop.put(request=replace(REQUEST, steps=50))
+        await workshop.kill(job)
+        job = await workshop.queue.ended(job)
+        assert (job.state, job.attempts, len(job.pictures)) == (State.COMPLETED, 2, 1)
+        assert workshop.engine.starts == 2
+        assert "mflux_engine_restarts_total 1.0" in workshop.metrics.render().decode()
+
+
+@asynchronous
+async def test_a_job_whose_engine_is_killed_in_every_try_fails_and_the_next_is_painted(tmp_path: Path) -> None:
+    async with working(tmp_path) as workshop:
+        job = await workshop.put(request=ENDLESS)
+        following = await workshop.put()
+        for _ in range(2):
+            await workshop.kill(job)
+        job = await workshop.queue.ended(job)
+        assert job.error is not None
+        assert (job.state, job.error.code, job.attempts) == (State.FAILED, "ENGINE_DIED", 2)
+        assert job.error.details == {"exit_code": -signal.SIGKILL}
+        assert (await workshop.queue.ended(following)).state is State.COMPLETED
+        assert files(tmp_path) == {picture.file for picture in (await workshop.queue.get(following.id)).pictures}
+
+
+@asynchronous
+async def test_a_model_that_does_not_fit_fails_its_job_and_a_smaller_one_is_painted(tmp_path: Path) -> None:
+    async with working(tmp_path, budget=20_000_000) as workshop:
+        job = await workshop.painted()
+        assert job.error is not None
+        assert (job.state, job.error.code, job.attempts) == (State.FAILED, "OOM_ERROR", 1)
+        assert "suggestion" in job.error.details
+        assert (await workshop.painted(model="flux2-tiny-4-bit")).state is State.COMPLETED
+
+
+@asynchronous
+async def test_a_model_deleted_after_its_job_was_accepted_fails_it_and_the_next_is_painted(
+    tmp_path: Path, checkpoint: Path
+) -> None:
+    async with working(tmp_path / "output", models=checkpoint.parent) as workshop:
+        assert (await workshop.painted(model="checkpoint")).state is State.COMPLETED
+        workshop.queue.pause()
+        job = await workshop.put(model="checkpoint")
+        await asyncio.to_thread(checkpoint.rename, tmp_path / "elsewhere")
+        workshop.queue.resume()
+        job = await workshop.queue.ended(job)
+        assert job.error is not None
+        assert (job.state, job.error.code) == (State.FAILED, "MODEL_NOT_FOUND")
+        assert (await workshop.painted()).state is State.COMPLETED
+
+
+# Cancelling
+
+
+@asynchronous
+async def test_a_job_cancelled_while_it_is_painted_stops_at_its_step_and_the_next_is_painted(tmp_path: Path) -> None:
+    async with working(tmp_path) as workshop:
+        job = await workshop.put(request=ENDLESS)
+        following = await workshop.put()
+        await workshop.told(job, is_step)
+        pid = workshop.engine.pid
+        await workshop.queue.cancel(job.id)
+        assert (await workshop.queue.ended(following)).state is State.COMPLETED
+        assert (await workshop.queue.get(job.id)).state is State.CANCELLED
+        assert workshop.engine.pid == pid
+        assert 'mflux_jobs_total{model="flux2-tiny",outcome="cancelled"} 1.0' in workshop.metrics.render().decode()
+
+
+@asynchronous
+async def test_a_job_cancelled_between_its_pictures_keeps_those_it_has(tmp_path: Path) -> None:
+    async with working(tmp_path) as workshop:
+        job = await workshop.put(request=replace(QUICK, seeds=tuple(range(2000))))
+        await workshop.told(job, lambda event: is_step(event) and event.data["image"] == 3)
+        await workshop.queue.cancel(job.id)
+        assert (await workshop.painted()).state is State.COMPLETED
+        job = await workshop.queue.get(job.id)
+        assert job.state is State.CANCELLED
+        assert 2 <= len(job.pictures) < 2000
+        assert {picture.file for picture in job.pictures} < files(tmp_path)
+
+
+@asynchronous
+async def test_a_job_cancelled_while_the_engine_starts_is_never_painted(tmp_path: Path) -> None:
+    async with working(tmp_path) as workshop:
+        job = await workshop.put(request=ENDLESS)
+        await workshop.told(job, lambda event: event.name == "progress")
+        assert workshop.engine.ready is None
+        await workshop.queue.cancel(job.id)
+        following = await workshop.painted()
+        assert following.state is State.COMPLETED
+        assert files(tmp_path) == {picture.file for picture in following.pictures}
+
+
+@asynchronous
+async def test_cancelling_a_job_that_waits_for_the_engine_leaves_what_the_engine_does(tmp_path: Path) -> None:
+    async with working(tmp_path) as workshop:
+        loading = asyncio.create_task(
+            workshop.engine.run(Load(known("flux2-tiny-4-bit", EMBEDDED), low_ram=False)),
+        )
+        job = await workshop.put()
+        await workshop.told(job, lambda event: event.name == "progress")
+        await workshop.queue.cancel(job.id)
+        await loading
+        assert "flux2-tiny-4-bit" in workshop.engine.memory.loaded
+        assert (await workshop.painted()).state is State.COMPLETED
+
+
+# Faults around it
+
+
+@asynchronous
+async def test_a_picture_that_finds_the_disk_full_is_painted_again_and_fails_when_it_stays_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep, room = Images.keep, [False, True, False, False]
+
+    def keep_if_room(images: Images, job: Job, index: int, data: bytes) -> str:
+        if not room.pop(0):
+            raise StorageFailed("A picture cannot be written: is the disk full?")
+        return keep(images, job, index, data)
+
+    monkeypatch.setattr(Images, "keep", keep_if_room)
+    async with working(tmp_path) as workshop:
+        job = await workshop.painted()
+        assert (job.state, job.attempts, len(job.pictures)) == (State.COMPLETED, 2, 1)
+        job = await workshop.painted()
+        assert job.error is not None
+        assert (job.state, job.error.code, job.attempts) == (State.FAILED, "DISK_FULL", 2)
+        assert workshop.engine.starts == 1
+
+
+@pytest.mark.usefixtures("impatient")
+@asynchronous
+async def test_an_unforeseen_error_of_the_queue_does_not_end_the_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim, calls = JobQueue.claim, []
+
+    async def broken_twice(queue: JobQueue) -> Job:
+        calls.append(queue)
+        if len(calls) <= 2:
+            raise ValueError("nobody foresaw this")
+        return await claim(queue)
+
+    monkeypatch.setattr(JobQueue, "claim", broken_twice)
+    async with working(tmp_path) as workshop:
+        assert (await workshop.painted()).state is State.COMPLETED
+        assert len(calls) >= 3
+
+
+@asynchronous
+async def test_stopping_the_server_amid_a_painting_ends_the_worker_and_gives_the_job_back(tmp_path: Path) -> None:
+    async with working(tmp_path) as workshop:
+        job = await workshop.put(request=ENDLESS)
+        await workshop.told(job, is_step)
+        pid = workshop.engine.pid
+    assert workshop.worker.cancelled()
+    assert pid is not None
+    assert is_gone(pid)
+    async with opened(tmp_path) as queue:
+        given_back = await queue.get(job.id)
+        assert (given_back.state, given_back.attempts) == (State.INTERRUPTED, 0)
+
+
+# Giving memory back
+
+
+@asynchronous
+async def test_an_idle_engine_is_ended_and_the_next_job_starts_it(tmp_path: Path) -> None:
+    async with working(tmp_path, idle_seconds=0.3) as workshop:
+        await workshop.painted()
+        pid = workshop.engine.pid
+        assert pid is not None
+        assert await asyncio.to_thread(goes, pid, 5)
+        assert workshop.engine.memory.loaded == ()
+        assert (await workshop.painted()).state is State.COMPLETED
+        assert workshop.engine.starts == 2
+
+
+@asynchronous
+async def test_a_model_being_loaded_is_no_idleness(tmp_path: Path) -> None:
+    async with working(tmp_path, idle_seconds=0.05) as workshop:
+        model: Located = known("flux2-tiny", EMBEDDED)
+        await workshop.engine.run(Load(model, low_ram=False))
+        assert workshop.engine.starts == 1
