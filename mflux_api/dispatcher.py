@@ -44,7 +44,10 @@ class Position:
 
 
 class Dispatcher:
-    """Joins one queue to one engine. `locate` finds the model of a job, `inputs` is the folder of their pictures."""
+    """Joins one queue to one engine. `locate` finds the model of a job, `inputs` is the folder of their pictures.
+
+    `admit` raises OutOfMemory for a job too large for the engine, which has started by then.
+    """
 
     def __init__(
         self,
@@ -56,15 +59,19 @@ class Dispatcher:
         inputs: Path,
         idle_seconds: float,
         log_prompts: bool,
+        admit: Callable[[Located, Job], None] = lambda model, job: None,
     ) -> None:
         self.queue = queue
         self.engine = engine
         self.metrics = metrics
         self.locate = locate
         self.inputs = inputs
+        self.admit = admit
         self.idle_seconds = idle_seconds
         self.log_prompts = log_prompts
         self.began = 0.0
+        # Held until all has been said of a job: its row is written a moment earlier.
+        self.painting = asyncio.Lock()
 
     async def work(self) -> None:
         """Paint jobs for ever. An error of the queue's own (a full disk) is logged, and tried again."""
@@ -72,7 +79,8 @@ class Dispatcher:
             try:
                 job = await self._next()
                 self.began = time.monotonic()
-                await self._paint(job)
+                async with self.painting:
+                    await self._paint(job)
             except Exception as error:  # noqa: BLE001 - the worker's boundary: without it nothing is painted any more
                 failure("dispatcher.error", error)
                 await asyncio.sleep(PAUSE_AFTER_ERROR)
@@ -138,6 +146,8 @@ class Dispatcher:
     async def _command(self, job: Job) -> Paint:
         # Asked again at the last moment: the model may have been deleted since the job was accepted.
         model = await asyncio.to_thread(self.locate, job.model)
+        await self.engine.start()
+        await asyncio.to_thread(self.admit, model, job)
         files = job.inputs
         return Paint(
             model=model,

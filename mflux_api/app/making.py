@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from PIL import Image
+
 from mflux_api.app.parts import Parts
 from mflux_api.catalogue import downloads as hub
 from mflux_api.catalogue.models import Located, ModelSpec, known
@@ -16,6 +18,7 @@ from mflux_api.errors import MfluxError, OutOfMemory, without_folders
 from mflux_api.jobs.downloads import Downloads
 from mflux_api.jobs.events import Events
 from mflux_api.jobs.images import Images
+from mflux_api.jobs.job import Job
 from mflux_api.jobs.models import EngineDoor, Models
 from mflux_api.jobs.order import Defaults, Limits
 from mflux_api.jobs.queue import JobQueue
@@ -49,6 +52,7 @@ def make_parts(settings: Settings) -> Parts:
         engine,
         metrics,
         locate=lambda name: known(name, models_dir),
+        admit=partial(_admit_job, engine, output.resolve()),
         inputs=output.resolve(),
         idle_seconds=settings.engine.idle_seconds,
         log_prompts=settings.logging.prompts,
@@ -139,6 +143,24 @@ def _admit(
             needed_gb=round(needed / GIB, 2),
             budget_gb=round(engine.machine.budget / GIB, 2),
         )
+
+
+def _admit_job(engine: EngineProcess, inputs: Path, model: Located, job: Job) -> None:
+    """Orders come unmeasured while the engine starts or their model is not here, and a restart may change the budget.
+
+    Raises OutOfMemory.
+    """
+    sizes = [size for file in job.inputs.references if (size := _size(inputs / file))]
+    _admit(engine, model, job.request, sizes, job.low_ram)
+
+
+def _size(file: Path) -> tuple[int, int] | None:
+    """Of a picture; None where the engine will say what is wrong with it."""
+    try:
+        with Image.open(file) as image:
+            return image.size
+    except (OSError, Image.DecompressionBombError):
+        return None
 
 
 def make_tools(settings: Settings) -> Tools:

@@ -54,6 +54,7 @@ class Parts:
         with suppress(TimeoutError):
             async with asyncio.timeout_at(self.deadline):
                 await self.queue.floor.empty()
+                await self.dispatcher.painting.acquire()
         for task in self.tasks:
             task.cancel()
         # Killed first: a painting that is only asked to stop would first come to the end of its step.

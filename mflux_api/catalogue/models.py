@@ -111,7 +111,13 @@ def locate(model: str | Path, models_dir: Path) -> Located:
 def known(name: str, models_dir: Path) -> Located:
     """A model named by a client: of the registry or a folder in `models_dir`, never a path. Raises as `locate`."""
     if name.lower() in registry():
-        return _located(registry()[name.lower()], models_dir)
+        try:
+            return _located(registry()[name.lower()], models_dir)
+        except ModelNotDownloaded as error:
+            # Where the folders are is not for clients to know.
+            raise ModelNotDownloaded(
+                f"{name.lower()} is not on this machine: it must be downloaded first.", **error.details
+            ) from None
     if len(name) <= LONGEST_NAME and _is_model_folder(name, models_dir):
         return Located(_folder_spec(name), models_dir / name)
     raise _not_found(name)

@@ -75,14 +75,16 @@ def run(arguments: Mapping[str, str], file: Path | None) -> int:
     )
     server = Server(config)
     server.parts = app.state.parts
-    with _bound(chosen.server.host, chosen.server.port) as listener:
+    with bound(chosen.server.host, chosen.server.port) as listener:
         server.run(sockets=[listener])
     return OK
 
 
-def _bound(host: str, port: int) -> socket.socket:
+def bound(host: str, port: int) -> socket.socket:
     """The address, before anything is started for it. Raises InvalidSetting when it cannot be had."""
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # The protocol is named because asyncio sends small replies at once (TCP_NODELAY) only then.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))

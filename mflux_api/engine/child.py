@@ -51,7 +51,6 @@ class Line:
 def main(descriptor: int) -> None:
     for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
-    os.nice(5)
     line = Line(socket.socket(fileno=descriptor))
     from mflux_api.engine.engine import Engine
 

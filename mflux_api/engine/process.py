@@ -139,6 +139,9 @@ class EngineProcess:
             text = line.decode("utf-8", "replace").rstrip()
             self._last_words.append(text)
             warning("engine.stderr", text=text)
+        if process is self._process and not self._lock.locked():
+            # It ended while nothing was asked of it: nobody else would notice.
+            self._forget()
 
     async def _send(self, message: object) -> None:
         if self._writer is None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from mflux_api.catalogue.downloads import Progress
 from mflux_api.catalogue.models import ModelSpec
 from mflux_api.errors import DownloadFailed, GenerationFailed, MfluxError
-from mflux_api.jobs.events import Events
+from mflux_api.jobs.events import Event, Events
 from mflux_api.logs import event, failure
 
 TELL_SECONDS = 0.5
@@ -35,12 +35,16 @@ class Download:
 
 
 class Downloads:
-    """`fetch` blocks until a model is here; then `settled(spec, error)` is awaited. `told` hears of each progress."""
+    """`fetch` blocks until a model is here; then `settled(spec, error)` is awaited. `told` hears of each progress.
+
+    `latest`: the last event of each folder's download, for who comes late.
+    """
 
     def __init__(self, fetch: Fetch, events: Events) -> None:
         self.fetch = fetch
         self.events = events
         self.active: dict[str, Download] = {}
+        self.latest: dict[str, Event] = {}
         self.settled: Settled = _ignore
         self.told: Callable[[Download], None] = lambda _: None
         self._turn = asyncio.Lock()
@@ -53,12 +57,13 @@ class Downloads:
     def start(self, spec: ModelSpec) -> Download:
         """Begin, unless it has begun already. Quantized variants share the files of their model."""
         found = self.active.get(spec.folder)
-        if found is not None:
+        if found is not None and not found.stop.is_set():
             return found
         download = Download(spec, asyncio.get_running_loop().create_future())
         # Nobody need wait for it; its error is told to the jobs and the streams.
         download.done.add_done_callback(lambda future: future.cancelled() or future.exception())
         self.active[spec.folder] = download
+        self._tell(download, "download", None)
         task = asyncio.create_task(self._run(download))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -80,7 +85,9 @@ class Downloads:
     async def _run(self, download: Download) -> None:
         async with self._turn:
             error = await self._fetched(download)
-        del self.active[download.spec.folder]
+        # One that was stopped may have been started again before it came to its end.
+        if self.active.get(download.spec.folder) is download:
+            del self.active[download.spec.folder]
         await self.settled(download.spec, error)
         self._tell(download, "downloaded" if error is None else "download_failed", error)
         if error is None:
@@ -130,7 +137,7 @@ class Downloads:
             "total_bytes": download.progress.total_bytes if download.progress else None,
             **({} if error is None else {"error": error.message, "code": error.code}),
         }
-        self.events.publish(f"model:{download.spec.folder}", name, data)
+        self.latest[download.spec.folder] = self.events.publish(f"model:{download.spec.folder}", name, data)
 
 
 async def _ignore(spec: ModelSpec, error: MfluxError | None) -> None:

@@ -176,6 +176,8 @@ class Studio:
         if error is None:
             await self.queue.release_held({job.model for job in waiting})
             return
+        if self.downloads.of(spec) is not None:
+            return  # started again meanwhile: they wait for that
         for job in waiting:
             await self.queue.refuse(job, _failure(error))
 

@@ -11,9 +11,10 @@ from starlette.routing import Match
 from starlette.types import Scope
 
 from mflux_api.errors import MethodNotAllowed, MfluxError, NoSuchRoute, OutOfMemory
-from mflux_api.logs import REQUEST_ID, failure
+from mflux_api.logs import REQUEST_ID, event, failure
 
 Shape = Callable[[MfluxError, str], Response]
+LONGEST_PATH = 200
 OUT_OF_MEMORY = "Insufficient memory. Try using a quantized model or low_ram mode"
 
 
@@ -25,8 +26,9 @@ class Faults:
     usual: Shape
 
     def reply(self, error: MfluxError, scope: Scope) -> Response:
-        """The error in the shape of the address it happened at, with its request's id."""
+        """The error in the shape of the address it happened at, with its request's id, under which the log has it."""
         path: str = scope["path"]
+        event("http.refused", method=scope["method"], path=path[:LONGEST_PATH], status=error.status, code=error.code)
         shape = next((shape for prefix, shape in self.shapes if path.startswith(prefix)), self.usual)
         response = shape(error, request_id(scope))
         retry = error.details.get("retry_after")

@@ -2,8 +2,13 @@
 
 import os
 import signal
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+import psutil
 
 from tests.server.live import Live, running
 
@@ -24,11 +29,34 @@ def strike(live: Live, job_id: str, sign: signal.Signals) -> None:
     os.kill(live.children[0].pid, sign)
 
 
+@contextmanager
+def healthy(live: Live) -> Iterator[None]:
+    """It answers, and at once, for as long as this lasts."""
+    ended, slowest, answers = threading.Event(), 0.0, set()
+
+    def ask() -> None:
+        nonlocal slowest
+        while not ended.wait(0.02):
+            reply = live.get("/api/v1/health")
+            slowest = max(slowest, reply.elapsed.total_seconds())
+            answers.add(reply.json()["status"])
+
+    client = threading.Thread(target=ask)
+    client.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        client.join()
+    assert answers == {"healthy"}
+    assert slowest < 1
+
+
 def test_a_job_whose_engine_was_killed_is_painted_by_the_next_one(server: Live) -> None:
     job_id = server.submit(**ORDER)
-    strike(server, job_id, signal.SIGKILL)
-    assert server.get("/api/v1/health").json()["status"] == "healthy"
-    job = server.until(job_id)
+    with healthy(server):
+        strike(server, job_id, signal.SIGKILL)
+        job = server.until(job_id)
     assert (job["status"], job["attempts"]) == ("completed", 2)
 
 
@@ -45,11 +73,17 @@ def test_a_job_that_kills_every_engine_fails_and_the_next_one_is_painted(tmp_pat
 
 
 def test_an_engine_that_says_nothing_is_ended(tmp_path: Path) -> None:
-    with running(tmp_path / "output", "--set", "engine.silence_seconds=3", "--set", "queue.tries=1") as live:
+    with running(tmp_path / "output", "--set", "engine.silence_seconds=3") as live:
         job_id = live.submit(**ORDER)
-        strike(live, job_id, signal.SIGSTOP)
+        engines = []
+        for attempt in (1, 2):
+            while live.job(job_id)["attempts"] != attempt:
+                time.sleep(0.02)
+            strike(live, job_id, signal.SIGSTOP)
+            engines.append(live.children[0].pid)
         job = live.until(job_id)
         assert (job["status"], job["code"]) == ("failed", "ENGINE_TIMEOUT")
+        assert [pid for pid in engines if psutil.pid_exists(pid)] == []
         assert live.until(live.submit())["status"] == "completed"
 
 
@@ -62,6 +96,18 @@ def test_an_idle_engine_gives_its_memory_back(tmp_path: Path) -> None:
             time.sleep(0.05)
         assert live.get("/api/v1/system").json()["mlx_memory_gb"] == 0
         assert live.until(live.submit())["status"] == "completed"
+
+
+def test_an_engine_that_dies_at_rest_holds_nothing_any_more(server: Live) -> None:
+    server.until(server.submit())
+    os.kill(server.children[0].pid, signal.SIGKILL)
+    end = time.monotonic() + 10
+    while (system := server.get("/api/v1/system").json())["engine"]["running"]:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    assert (system["mlx_memory_gb"], system["loaded_models"], system["active_model"]) == (0, [], None)
+    job = server.until(server.submit())
+    assert (job["status"], job["attempts"]) == ("completed", 1)
 
 
 def test_what_does_not_fit_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:

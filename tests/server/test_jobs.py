@@ -6,7 +6,9 @@ import json
 import signal
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -64,8 +66,10 @@ def test_the_line_is_by_priority_and_then_by_submission(paused: Live) -> None:
 def test_a_full_queue_takes_no_more_and_says_when_to_come_back(tmp_path: Path) -> None:
     with running(tmp_path / "output", "--set", "queue.limit=2") as live:
         live.post("/api/v1/queue/pause")
-        live.submit()
-        live.submit()
+        with ThreadPoolExecutor(8) as clients:
+            replies = clients.map(lambda _: live.post("/api/v1/generate", {"prompt": "x"}).status_code, range(8))
+        assert Counter(replies) == {200: 2, 503: 6}
+        assert live.get("/api/v1/queue").json()["length"] == live.get("/api/v1/jobs").json()["total"] == 2
         for path in ("/api/v1/generate", "/sdapi/v1/txt2img"):
             reply = live.post(path, {"prompt": "x"})
             assert (reply.status_code, reply.json()["code"]) == (503, "QUEUE_FULL")
@@ -79,6 +83,37 @@ def test_an_order_with_a_key_is_made_once(paused: Live) -> None:
     assert len(set(replies)) == 1
     other = paused.post("/api/v1/generate", {**body, "prompt": "y"}, headers=headers)
     assert (other.status_code, other.json()["code"]) == (409, "CONFLICT")
+
+
+def test_a_pause_lets_the_running_job_end_and_starts_no_other(server: Live) -> None:
+    running_one, waiting = server.submit(**{**LONG, "steps": 10}), server.submit()
+    server.until(running_one, "generating")
+    assert server.post("/api/v1/queue/pause").json() == {"paused": True}
+    assert server.until(running_one)["status"] == "completed"
+    assert server.get("/api/v1/queue").json()["paused"] is True
+    assert server.job(waiting)["status"] == "queued"
+    assert server.post("/api/v1/queue/resume").json() == {"paused": False}
+    assert server.until(waiting)["status"] == "completed"
+
+
+def test_a_job_tried_again_paints_the_seeds_that_were_drawn_for_it(paused: Live) -> None:
+    job_id = paused.submit(num_images=2)
+    drawn: Any = paused.job(job_id)["parameters"]
+    paused.delete(f"/api/v1/jobs/{job_id}")
+    paused.post(f"/api/v1/jobs/{job_id}/retry")
+    paused.post("/api/v1/queue/resume")
+    job: dict[str, Any] = paused.until(job_id)
+    assert job["result"]["seeds"] == [drawn["seed"], drawn["seed"] + 1]
+
+
+def test_a_cancelled_job_keeps_the_pictures_it_had_finished(server: Live) -> None:
+    job_id = server.submit(**{**LONG, "steps": 8}, num_images=4)
+    until(lambda: server.get(f"/api/v1/jobs/{job_id}/images/0").status_code == 200)
+    server.delete(f"/api/v1/jobs/{job_id}")
+    job: dict[str, Any] = server.until(job_id)
+    assert job["status"] == "cancelled"
+    assert 1 <= len(job["result"]["images"]) < 4
+    assert pixels(job).shape == (256, 256, 3)
 
 
 def test_a_queued_job_is_cancelled_at_once_and_can_be_tried_again(paused: Live) -> None:
@@ -113,7 +148,13 @@ def test_a_picture_can_be_had_as_a_file_in_three_formats(server: Live) -> None:
         assert (image.format, image.size) == (form, (64, 64))
         text = image.getexif().get_ifd(EXIF)[USER_COMMENT]
         assert "Steps: 1, Sampler: Euler" in text.removeprefix(b"UNICODE\0").decode("utf-16-be")
-    missing = server.get(f"/api/v1/jobs/{job_id}/images/1")
+
+
+@pytest.mark.parametrize("index", ["1", "-1", "00", "0x0", "9" * 30, "first"])
+def test_a_picture_that_there_is_not_is_not_found(server: Live, index: str) -> None:
+    job_id = server.submit()
+    server.until(job_id)
+    missing = server.get(f"/api/v1/jobs/{job_id}/images/{index}")
     assert (missing.status_code, missing.json()["code"]) == (404, "PICTURE_NOT_FOUND")
 
 
@@ -163,12 +204,26 @@ def test_a_job_that_fails_says_why_through_either_door(server: Live) -> None:
     assert (reply.status_code, reply.json()["code"], reply.json()["error"]) == (400, "INVALID_IMAGE", job["error"])
 
 
-def test_a_client_that_hangs_up_cancels_its_job(server: Live) -> None:
-    address = urlsplit(server.url)
+def sent(live: Live) -> socket.socket:
+    """A client that has ordered a picture and waits for it."""
+    address = urlsplit(live.url)
     body = json.dumps({"prompt": "nobody waits", **LONG}).encode()
     head = f"POST /sdapi/v1/txt2img HTTP/1.1\r\nHost: {address.netloc}\r\nContent-Type: application/json\r\n"
-    with socket.create_connection((str(address.hostname), int(address.port or 0))) as sock:
-        sock.sendall(head.encode() + f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
+    sock = socket.create_connection((str(address.hostname), int(address.port or 0)))
+    sock.sendall(head.encode() + f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
+    return sock
+
+
+def test_a_client_that_hangs_up_before_its_turn_takes_its_job_out_of_the_line(paused: Live) -> None:
+    with sent(paused):
+        until(lambda: paused.get("/api/v1/queue").json()["length"] == 1)
+        (row,) = paused.get("/api/v1/queue").json()["queued"]
+    assert paused.until(row["job_id"])["status"] == "cancelled"
+    assert paused.get("/api/v1/queue").json()["length"] == 0
+
+
+def test_a_client_that_hangs_up_cancels_its_job(server: Live) -> None:
+    with sent(server):
         until(lambda: server.get("/api/v1/queue").json()["active"] is not None)
     (row,) = server.get("/api/v1/jobs?limit=1").json()["jobs"]
     assert server.until(row["id"])["status"] == "cancelled"
@@ -193,6 +248,18 @@ def test_a_restart_keeps_jobs_pictures_keys_and_sums(tmp_path: Path) -> None:
         live.until(keyed["job_id"])
         stats = live.get("/api/v1/stats").json()
         assert (stats["total_generations"], stats["total_images"]) == (3, 3)
+
+
+def test_a_job_that_was_running_whenever_the_server_was_killed_fails_at_last(tmp_path: Path) -> None:
+    output, once = tmp_path / "output", ("--set", "queue.tries=1")
+    with running(output, *once) as live:
+        job_id = live.submit(**LONG)
+        live.until(job_id, "generating")
+        live.stop(signal.SIGKILL)
+    with running(output, *once) as live:
+        job = live.until(job_id)
+        assert (job["status"], job["code"], job["attempts"]) == ("failed", "INTERRUPTED", 1)
+        assert live.until(live.submit())["status"] == "completed"
 
 
 def test_the_time_left_is_learned(server: Live) -> None:

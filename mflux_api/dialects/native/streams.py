@@ -3,7 +3,7 @@
 import asyncio
 import base64
 from collections import OrderedDict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 from starlette.requests import Request
@@ -11,8 +11,9 @@ from starlette.responses import Response
 
 from mflux_api.dialects.native import wire
 from mflux_api.dialects.native.jobs import Jobs
-from mflux_api.errors import InvalidRequest, JobNotFound, ModelNotFound
+from mflux_api.errors import InvalidRequest, JobConflict, JobNotFound, ModelNotFound
 from mflux_api.jobs.events import Event
+from mflux_api.jobs.models import Entry
 from mflux_api.jobs.studio import END, Studio
 from mflux_api.web.body import query
 from mflux_api.web.openapi import Endpoint
@@ -21,6 +22,7 @@ from mflux_api.web.tools import Tools
 
 TAG = "streams"
 ENDINGS = frozenset(END.values())
+DOWNLOAD_ENDINGS = frozenset({"downloaded", "download_failed"})
 NO_CONTENT = 204
 # Final events carry the pictures: made once for all who listen to the same job.
 REMEMBERED = 4
@@ -49,10 +51,15 @@ class Streams:
         return self.tools.streamer.respond(self._all(_last_id(request), preview=asked.preview))
 
     async def download(self, request: Request) -> Response:
-        spec = await self.studio.models.find(request.path_params["model_id"])
-        return self.tools.streamer.respond(self._download(f"model:{spec.folder}"))
+        entry = await self.studio.models.entry(request.path_params["model_id"])
+        now = self._download_now(entry)
+        if now is None:
+            raise JobConflict(f"{entry.spec.name} is not being downloaded.", model=entry.spec.name)
+        if now.name in DOWNLOAD_ENDINGS and _last_id(request) == now.id:
+            return Response(status_code=NO_CONTENT)
+        return self.tools.streamer.respond(self._download(entry))
 
-    async def _messages(self, job_id: str, last_id: str | None, *, preview: bool) -> AsyncIterator[Message]:
+    async def _messages(self, job_id: str, last_id: str | None, *, preview: bool) -> AsyncGenerator[Message, None]:
         async for event in self.studio.watch(job_id, last_id):
             if event.name in ENDINGS:
                 # The id of an ending is the same for whoever comes later.
@@ -61,7 +68,7 @@ class Streams:
             elif event.preview is None or preview:
                 yield _message(event)
 
-    async def _all(self, last_id: str | None, *, preview: bool) -> AsyncIterator[Message]:
+    async def _all(self, last_id: str | None, *, preview: bool) -> AsyncGenerator[Message, None]:
         with self.studio.queue.events.listen(None) as box:
             for event in self.studio.queue.events.since(last_id, None) or []:
                 yield _message(event)
@@ -69,12 +76,26 @@ class Streams:
                 if event.preview is None or preview:
                     yield _message(event)
 
-    async def _download(self, channel: str) -> AsyncIterator[Message]:
-        with self.studio.queue.events.listen(channel) as box:
+    async def _download(self, entry: Entry) -> AsyncGenerator[Message, None]:
+        with self.studio.queue.events.listen(f"model:{entry.spec.folder}") as box:
+            now = self._download_now(entry)
+            if now is not None:
+                yield _message(now)
+                if now.name in DOWNLOAD_ENDINGS:
+                    return
             async for event in box:
                 yield _message(event)
-                if event.name in {"downloaded", "download_failed"}:
+                if event.name in DOWNLOAD_ENDINGS:
                     return
+
+    def _download_now(self, entry: Entry) -> Event | None:
+        """How a download stands, or how it ended; None where there was none."""
+        spec = entry.spec
+        latest = self.studio.downloads.latest.get(spec.folder)
+        if latest is None and entry.is_here:
+            done = {"model": spec.name, "progress": 1.0, "done_bytes": entry.size, "total_bytes": entry.size}
+            return Event(f"here-{spec.folder}", f"model:{spec.folder}", "downloaded", done)
+        return latest
 
     async def _final(self, job_id: str, attempts: int) -> str:
         """The job with its pictures, as JSON."""
@@ -121,7 +142,8 @@ class Streams:
                 "Events of a download: download, then downloaded or download_failed",
                 TAG,
                 "text/event-stream",
-                errors=(ModelNotFound,),
+                headers=resume,
+                errors=(ModelNotFound, JobConflict),
             ),
         ]
 
