@@ -35,6 +35,7 @@ class Workshop:
     engine: EngineProcess
     metrics: Metrics
     worker: asyncio.Task[None]
+    killed: int | None = None
 
     async def put(self, **changes: object) -> Job:
         return await self.queue.put(make_job(**{"request": QUICK, **changes}))
@@ -50,9 +51,13 @@ class Workshop:
 
     async def kill(self, job: Job) -> None:
         """Kill the engine once it paints this job."""
-        await self.told(job, is_step)
-        assert self.engine.pid is not None
-        os.kill(self.engine.pid, signal.SIGKILL)
+        # Steps of the one that was killed last may still be on their way.
+        killed = self.killed
+        while self.killed in {killed, None}:
+            await self.told(job, is_step)
+            self.killed = self.engine.pid
+        assert self.killed is not None
+        os.kill(self.killed, signal.SIGKILL)
 
 
 def is_step(event: Event) -> bool:

@@ -18,7 +18,7 @@ from mflux_api.logs import event
 AppStatus.disable_automatic_graceful_drain()  # type: ignore[no-untyped-call]
 
 # A large event goes out in pieces of the one text that all its readers share: each is waited for, and copied, alone.
-PIECE = 1 << 15
+PIECE = 1 << 14
 PING = b": ping\r\n\r\n"
 # Sent after everything else, it waits until the reader has taken what came before.
 END = b": end\r\n\r\n"
