@@ -14,7 +14,7 @@ from typing import Any
 
 from mflux_api import errors
 from mflux_api.engine import frames
-from mflux_api.engine.messages import Command, Crashed, Done, Memory, Ready, Refused, Reply, Setup, Stop
+from mflux_api.engine.messages import Command, Crashed, Done, Memory, Paint, Ready, Refused, Reply, Setup, Stop
 from mflux_api.errors import EngineDied, EngineStuck, GenerationFailed, MfluxError, OutOfMemory
 from mflux_api.logs import event, warning
 
@@ -45,6 +45,7 @@ class EngineProcess:
         self._writer: asyncio.StreamWriter | None = None
         self._reading: asyncio.Task[Any] | None = None
         self._used = time.monotonic()
+        self._painting = False
         self._last_words: deque[str] = deque(maxlen=LAST_LINES)
 
     @property
@@ -71,6 +72,7 @@ class EngineProcess:
         async with self._lock:
             await self._started()
             await self._send(command)
+            self._painting = isinstance(command, Paint)
             finished = False
             try:
                 async with aclosing(self._replies()) as replies:
@@ -83,6 +85,7 @@ class EngineProcess:
             finally:
                 if not finished:
                     await self._wind_down()
+                self._painting = False
                 self._used = time.monotonic()
 
     async def run(self, command: Command) -> None:
@@ -92,8 +95,8 @@ class EngineProcess:
                 pass
 
     def stop_painting(self) -> None:
-        """Ask for an end of the painting, after its step. It then ends as if it were done."""
-        if self._writer is not None:
+        """Ask for an end of the painting, after its step; it then ends as if it were done. A load is left alone."""
+        if self._writer is not None and self._painting:
             self._writer.write(frames.pack(Stop()))
 
     async def stop(self) -> None:

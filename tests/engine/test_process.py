@@ -384,6 +384,16 @@ def test_a_painting_stopped_between_pictures_paints_no_more(shared: Shared) -> N
     assert len(seeds) < 500
 
 
+def test_asking_for_an_end_of_a_painting_leaves_a_load_alone(shared: Shared) -> None:
+    async def scenario() -> tuple[str, ...]:
+        async with aclosing(shared.engine.ask(Load(locate("flux2-tiny-6-bit", EMBEDDED), low_ram=False))) as said:
+            async for _ in said:
+                shared.engine.stop_painting()
+        return shared.engine.memory.loaded
+
+    assert "flux2-tiny-6-bit" in shared.run(scenario())
+
+
 def test_asking_an_idle_engine_to_stop_does_not_touch_the_next_picture(shared: Shared) -> None:
     shared.picture()
 

