@@ -72,7 +72,6 @@ class Claims:
     async def progress(self, job: Job, progress: Progress) -> None:
         active = self.floor.renew(job)
         active.progress, active.told = progress, time.monotonic()
-        active.preview = progress.preview or active.preview
         self.events.publish(job.id, "progress", self.floor.data(active), progress.preview)
 
     async def picture(self, job: Job, painted: Painted) -> None:

@@ -21,7 +21,6 @@ class Active:
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     pictures: tuple[PictureFile, ...] = ()
     progress: Progress | None = None
-    preview: bytes | None = None
     told: float = 0.0
 
     def is_of(self, job: Job) -> bool:
