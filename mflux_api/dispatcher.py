@@ -156,6 +156,7 @@ class Dispatcher:
             source=None if files.source is None else self.inputs / files.source,
             mask=None if files.mask is None else self.inputs / files.mask,
             references=tuple(self.inputs / file for file in files.references),
+            further_sources=tuple(self.inputs / file for file in files.further_sources),
         )
 
     def _attended(self, job: Job) -> AbstractAsyncContextManager[None]:

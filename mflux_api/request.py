@@ -1,7 +1,8 @@
 """The one validated object a picture is painted from: no HTTP, no MLX."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,14 +32,96 @@ class Upload:
     height: int
 
 
+# How a picture is brought to another size: distorted, cut, set into a blurred frame, or distorted as latents.
+Resize: TypeAlias = Literal["stretch", "crop", "fill", "latent"]
+# What is under the mask before it is repainted.
+Fill: TypeAlias = Literal["original", "surroundings", "noise", "zero"]
+# How latents are brought to another size.
+Stretch: TypeAlias = Literal["nearest", "bilinear", "bicubic"]
+
+
 @dataclass(frozen=True, kw_only=True)
-class GenerateRequest:
+class Variation:
+    """Noise between that of the picture's seed (strength 0) and that of `seed` (1); picture k takes `seed` + k."""
+
+    seed: int
+    strength: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retouch:
+    """How the source becomes the canvas. `blur`: sigmas of the mask's edge in pixels, across and down.
+
+    `closeup`: paint only the masked part, with so many pixels around it, at the size of the request, and set it
+    back into the source.
+    """
+
+    resize: Resize = "stretch"
+    fill: Fill = "original"
+    invert: bool = False
+    blur: tuple[float, float] = (0.0, 0.0)
+    closeup: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hires:
+    """A second pass: the picture enlarged to `width` x `height` pixels, then repainted with `strength`.
+
+    `prompt`, `negative_prompt`: None for those of the first pass. `scale`: as the client said it, for the record.
+    """
+
+    width: int
+    height: int
+    steps: int
+    strength: float
+    upscaler: str
+    prompt: str | None = None
+    negative_prompt: str | None = None
+    scale: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tiles:
+    """Enlarge the source `scale` times and repaint it in tiles of the request's size that share `overlap` pixels."""
+
+    scale: float
+    overlap: int
+    upscaler: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Craft:
+    """What may be asked for beyond one pass of the model.
+
+    `crop`: the size in pixels that the painted picture is cut to, at its centre. `stretch`: bring the source to the
+    request's size as latents, by this interpolation, instead of as pixels. `schedule`: prompts by step, each
+    up to and with the step it names; empty for the one prompt. `said`: prompts as they were written, for the record,
+    where what the model reads differs.
+    """
+
+    variation: Variation | None = None
+    retouch: Retouch = Retouch()
+    hires: Hires | None = None
+    tiles: Tiles | None = None
+    crop: tuple[int, int] | None = None
+    stretch: Stretch | None = None
+    schedule: tuple[tuple[int, str], ...] = ()
+    said: tuple[str, str] | None = None
+
+    def craft(self) -> dict[str, Any]:
+        """These fields alone."""
+        return {each.name: getattr(self, each.name) for each in fields(Craft)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateRequest(Craft):
     """What to paint.
 
     `width`, `height` in pixels, multiples of 16 from 64 up. `guidance` above 1 paints against `negative_prompt`
     on base models; distilled models always run at 1. One picture a seed. `references` are the pictures an edit
     looks at; `source` is the picture repainted with `strength` (0 keeps it, 1 ignores it), only where `mask` is
-    white when there is one. `latents` is initial noise, float32 (B, 128, H/16, W/16), one row a seed.
+    white when there is one; `further_sources` are those of the second picture, the third, ... `latents` is initial
+    noise, float32 (B, 128, H/16, W/16), one row a seed.
 
     Raises InvalidRequest for anything out of range.
     """
@@ -52,6 +135,7 @@ class GenerateRequest:
     seeds: tuple[int, ...]
     references: tuple[Image.Image, ...] = ()
     source: Image.Image | None = None
+    further_sources: tuple[Image.Image, ...] = ()
     strength: float = 1.0
     mask: Image.Image | None = None
     loras: tuple[LoraUse, ...] = ()
@@ -60,6 +144,26 @@ class GenerateRequest:
     def __post_init__(self) -> None:
         for check in (_check_prompts, _check_size, _check_numbers, _check_seeds, _check_pictures, _check_latents):
             check(self)
+
+    @property
+    def asked_size(self) -> tuple[int, int]:
+        """Width and height as the client said them."""
+        return self.crop or (self.width, self.height)
+
+    @property
+    def largest(self) -> tuple[int, int]:
+        """Width and height of the largest picture that is painted on the way, in pixels."""
+        return (self.width, self.height) if self.hires is None else stepped(self.hires.width, self.hires.height)
+
+    @property
+    def is_one_pass(self) -> bool:
+        return self.hires is None and self.tiles is None
+
+
+def stepped(width: int, height: int) -> tuple[int, int]:
+    """The smallest size that can be painted and holds this one, in pixels."""
+    sides = (max(SMALLEST_SIDE, -(-side // SIDE_STEP) * SIDE_STEP) for side in (width, height))
+    return next(sides), next(sides)
 
 
 def _require(condition: bool, message: str, field_name: str) -> None:

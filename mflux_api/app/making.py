@@ -128,7 +128,7 @@ def _admit(
     if engine.machine is None:
         return
     machine = Machine(device=engine.machine.device, width=engine.machine.width)
-    size = (request.width, request.height)
+    size = request.largest
     bits, count = model.spec.quantize, len(request.seeds)
     try:
         needed = need(model.folder, bits, machine, size=size, references=references, pictures=count).peak(

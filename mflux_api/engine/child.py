@@ -11,7 +11,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from mflux_api.engine import frames
-from mflux_api.engine.messages import Command, Crashed, Done, Refused, Reply, Setup, Stop
+from mflux_api.engine.messages import Command, Crashed, Cut, Done, Refused, Reply, Setup, Stop
 from mflux_api.errors import MfluxError, without_folders
 
 if TYPE_CHECKING:
@@ -22,17 +22,25 @@ IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Line:
-    """The child's end: commands in order, and whether the painting is to stop."""
+    """The child's end: commands in order, and whether the painting is to stop, or to end with what there is."""
 
     def __init__(self, connection: socket.socket) -> None:
         self.connection = connection
         self.commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
         self.stop = threading.Event()
+        self.cut: Cut | None = None
         self.setup: Setup = frames.receive(connection)
         threading.Thread(target=self._listen, daemon=True, name="listener").start()
 
     def send(self, reply: Reply) -> None:
         self.connection.sendall(frames.pack(reply))
+
+    def take_cut(self) -> Cut | None:
+        """Whether the picture is to end now. A skip is for one picture, an interrupt for all of them."""
+        cut = self.cut
+        if cut is Cut.SKIP:
+            self.cut = None
+        return cut
 
     def _listen(self) -> None:
         while True:
@@ -43,8 +51,11 @@ class Line:
                 os._exit(0)
             if isinstance(message, Stop):
                 self.stop.set()
+            elif isinstance(message, Cut):
+                self.cut = message
             else:
                 self.stop.clear()
+                self.cut = None
                 self.commands.put(message)
 
 
@@ -77,7 +88,7 @@ def _carry_out(engine: "Engine", line: Line, command: Command) -> None:
 
 def _work(engine: "Engine", line: Line, command: Command) -> bool:
     """Carry out a command; whether it was stopped."""
-    with closing(engine.carry_out(command)) as replies:
+    with closing(engine.carry_out(command, line.take_cut)) as replies:
         for reply in replies:
             line.send(reply)
             if line.stop.is_set():

@@ -4,7 +4,7 @@ import platform
 import subprocess
 import sys
 import warnings
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import replace
 from importlib.metadata import version
@@ -18,6 +18,7 @@ from mflux_api.engine.cache import ModelCache, Plan
 from mflux_api.engine.encode import encode_png, generation_text
 from mflux_api.engine.flux2.pipeline import Pipeline
 from mflux_api.engine.messages import (
+    AskCut,
     Command,
     Event,
     Finished,
@@ -33,10 +34,13 @@ from mflux_api.engine.messages import (
     Step,
     Thumbnail,
     Unload,
+    never,
 )
 from mflux_api.engine.model import plan
+from mflux_api.engine.passes import paint
 from mflux_api.engine.precision import choose, device_name
 from mflux_api.errors import InvalidImage
+from mflux_api.pixels.masks import as_mask
 from mflux_api.request import GenerateRequest
 
 # What browsers write. Other formats of Pillow's have had holes, and nobody misses them here.
@@ -62,14 +66,14 @@ class Engine:
         loaded = tuple(self.names[held] for held in self.cache.plans())
         return Memory(active=used.active, cached=used.cached, peak=used.peak, loaded=loaded)
 
-    def carry_out(self, command: Command) -> Generator[Reply, None, None]:
-        """What there is to say while a command is carried out. Closing it stops a painting.
+    def carry_out(self, command: Command, ask_cut: AskCut = never) -> Generator[Reply, None, None]:
+        """What there is to say while a command is carried out. Closing it stops a painting; `ask_cut` may shorten it.
 
         Raises what loading and painting raise.
         """
         match command:
             case Paint():
-                yield from self._paint(command)
+                yield from self._paint(command, ask_cut)
             case Load():
                 yield from self._load(self._plan(command), command.model.spec.name)
             case Unload():
@@ -88,11 +92,11 @@ class Engine:
         self.cache.get(wanted)
         yield self.memory()
 
-    def _paint(self, command: Paint) -> Iterator[Reply]:
+    def _paint(self, command: Paint, ask_cut: AskCut) -> Iterator[Reply]:
         wanted = self._plan(command)
         yield from self._load(wanted, command.model.spec.name)
         pipeline = self.cache.get(wanted)
-        with memory.overflow_is_ours(), closing(pipeline.paint(_with_pictures(command))) as events:
+        with memory.overflow_is_ours(), closing(paint(pipeline, _with_pictures(command), ask_cut)) as events:
             for event in events:
                 yield _reply(event, command, pipeline)
 
@@ -101,20 +105,21 @@ def _with_pictures(command: Paint) -> GenerateRequest:
     return replace(
         command.request,
         source=None if command.source is None else open_picture(command.source, "The source"),
-        mask=None if command.mask is None else open_picture(command.mask, "The mask"),
+        mask=None if command.mask is None else open_picture(command.mask, "The mask", opaque=as_mask),
         references=tuple(open_picture(path, "A reference") for path in command.references),
+        further_sources=tuple(open_picture(path, "A source") for path in command.further_sources),
     )
 
 
-def open_picture(path: Path, what: str) -> Image.Image:
-    """A picture, upright, its transparent parts white where it has any. Raises InvalidImage."""
+def open_picture(path: Path, what: str, opaque: Callable[[Image.Image], Image.Image] | None = None) -> Image.Image:
+    """A picture, upright, its transparent parts white or made `opaque` otherwise. Raises InvalidImage."""
     try:
         # A picture larger than the limit is an error and no warning.
         with (
             warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning),
             Image.open(path, formats=FORMATS) as image,
         ):
-            return _opaque(ImageOps.exif_transpose(image))
+            return (opaque or _opaque)(ImageOps.exif_transpose(image))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise InvalidImage(f"{what} picture cannot be read: PNG, JPEG and WebP are.") from None
 

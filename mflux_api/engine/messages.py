@@ -1,6 +1,8 @@
 """What painting yields, and what the two processes say to each other, in plain Python. No MLX here."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import ClassVar, TypeAlias
 
@@ -88,6 +90,7 @@ class Paint:
     source: Path | None = None
     mask: Path | None = None
     references: tuple[Path, ...] = ()
+    further_sources: tuple[Path, ...] = ()
 
     @property
     def folders(self) -> tuple[Path, ...]:
@@ -116,6 +119,21 @@ class Unload:
 @dataclass(frozen=True)
 class Stop:
     """Stop the painting that is going on, after its step."""
+
+
+class Cut(StrEnum):
+    """End the picture that is being painted with what there is of it, and go on with the next one, or with none."""
+
+    SKIP = "skip"
+    INTERRUPT = "interrupt"
+
+
+# Asked after each step. A skip counts for one picture, so asking takes it.
+AskCut: TypeAlias = Callable[[], Cut | None]
+
+
+def never() -> None:
+    """Nobody cuts this painting short."""
 
 
 Command: TypeAlias = Paint | Load | Unload

@@ -17,6 +17,7 @@ from mflux_api.engine.cache import ModelCache, Plan
 from mflux_api.engine.flux2.pipeline import Pipeline
 from mflux_api.engine.flux2.saving import save
 from mflux_api.engine.messages import Event, Picture
+from mflux_api.engine.passes import paint
 from mflux_api.request import SIDE_STEP, SMALLEST_SIDE, GenerateRequest, LoraUse
 
 MODELS_DIR = Path("models")
@@ -78,7 +79,7 @@ class Model:
             latents=None if latents is None else np.asarray(latents, dtype=np.float32),
         )
         with memory.overflow_is_ours():
-            return list(_pictures(self.pipeline.paint(request), on_event))
+            return list(_pictures(paint(self.pipeline, request), on_event))
 
     def save(self, folder: str | Path) -> None:
         """Write the model as it is, quantized or not, to an empty folder that load_model and mflux can read.
@@ -106,7 +107,7 @@ def _random_seeds(count: int) -> tuple[int, ...]:
     return tuple(random.randrange(2**32) for _ in range(count))
 
 
-def _pictures(events: Generator[Event, None, None], on_event: Callable[[Event], None] | None) -> Iterator[Picture]:
+def _pictures(events: Generator[Event, None, object], on_event: Callable[[Event], None] | None) -> Iterator[Picture]:
     with closing(events):
         for event in events:
             if on_event is not None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from mflux_api import errors
 from mflux_api.engine import frames
-from mflux_api.engine.messages import Command, Crashed, Done, Memory, Paint, Ready, Refused, Reply, Setup, Stop
+from mflux_api.engine.messages import Command, Crashed, Cut, Done, Memory, Paint, Ready, Refused, Reply, Setup, Stop
 from mflux_api.errors import EngineDied, EngineStuck, GenerationFailed, MfluxError, OutOfMemory
 from mflux_api.logs import event, warning
 
@@ -98,6 +98,11 @@ class EngineProcess:
         """Ask for an end of the painting, after its step; it then ends as if it were done. A load is left alone."""
         if self._writer is not None and self._painting:
             self._writer.write(frames.pack(Stop()))
+
+    def cut(self, how: Cut) -> None:
+        """Ask for an end of the picture that is being painted, with what there is of it."""
+        if self._writer is not None and self._painting:
+            self._writer.write(frames.pack(how))
 
     async def stop(self) -> None:
         """End the process, whatever it does; its memory comes back. The next command starts another."""

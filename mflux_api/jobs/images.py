@@ -29,14 +29,27 @@ class Images:
         self._write(file, data)
         return file
 
-    def keep_inputs(self, job_id: str, source: bytes | None, mask: bytes | None, references: Iterable[bytes]) -> Inputs:
+    def keep_inputs(
+        self,
+        job_id: str,
+        source: bytes | None,
+        mask: bytes | None,
+        references: Iterable[bytes],
+        further_sources: Iterable[bytes] = (),
+    ) -> Inputs:
         """Write what a job starts from, as it came. Raises StorageFailed."""
+
+        def keep(name: str, data: bytes) -> str:
+            return self._write(f"{INPUTS}/{job_id}/{name}", data)
+
+        def keep_all(name: str, pictures: Iterable[bytes]) -> tuple[str, ...]:
+            return tuple(keep(f"{name}-{index}", data) for index, data in enumerate(pictures))
+
         return Inputs(
-            source=None if source is None else self._write(f"{INPUTS}/{job_id}/source", source),
-            mask=None if mask is None else self._write(f"{INPUTS}/{job_id}/mask", mask),
-            references=tuple(
-                self._write(f"{INPUTS}/{job_id}/reference-{index}", data) for index, data in enumerate(references)
-            ),
+            source=None if source is None else keep("source", source),
+            mask=None if mask is None else keep("mask", mask),
+            references=keep_all("reference", references),
+            further_sources=keep_all("source", further_sources),
         )
 
     def read(self, file: str) -> bytes:

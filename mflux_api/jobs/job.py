@@ -76,10 +76,12 @@ class Inputs:
     source: str | None = None
     mask: str | None = None
     references: tuple[str, ...] = ()
+    further_sources: tuple[str, ...] = ()
 
     @property
     def files(self) -> tuple[str, ...]:
-        return tuple(file for file in (self.source, self.mask, *self.references) if file is not None)
+        files = (self.source, *self.further_sources, self.mask, *self.references)
+        return tuple(file for file in files if file is not None)
 
 
 @dataclass(frozen=True, kw_only=True)

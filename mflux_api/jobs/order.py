@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from mflux_api.catalogue.models import ModelSpec
 from mflux_api.errors import InvalidRequest
-from mflux_api.request import LARGEST_SEED, SIDE_STEP, SMALLEST_SIDE, GenerateRequest, LoraUse, Upload
+from mflux_api.request import LARGEST_SEED, SIDE_STEP, SMALLEST_SIDE, Craft, GenerateRequest, LoraUse, Upload
 
 LARGEST_AREA = 1024 * 1024
 RANDOM_SEEDS = 2**32
@@ -13,7 +13,7 @@ PRIORITIES = range(-10, 11)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Order:
+class Order(Craft):
     """One request for pictures. None takes the default of the model or of the server; a seed below 0 is random.
 
     `source` is repainted by `strength` (0 keeps it, 1 ignores it), only where `mask` is white; `references` are
@@ -32,6 +32,7 @@ class Order:
     count: int = 1
     strength: float = 0.75
     source: Upload | None = None
+    further_sources: tuple[Upload, ...] = ()
     mask: Upload | None = None
     references: tuple[Upload, ...] = ()
     loras: tuple[tuple[str, float], ...] = ()
@@ -43,7 +44,8 @@ class Order:
 
     @property
     def uploads(self) -> tuple[Upload, ...]:
-        return tuple(upload for upload in (self.source, self.mask, *self.references) if upload is not None)
+        uploads = (self.source, *self.further_sources, self.mask, *self.references)
+        return tuple(upload for upload in uploads if upload is not None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +76,9 @@ def check(order: Order, limits: Limits) -> None:
     for name in ("width", "height"):
         _at_most(name, getattr(order, name), limits.side, "pixels")
     _at_most("steps", order.steps, limits.steps, "steps")
+    if order.hires is not None:
+        _at_most("hires size", max(order.hires.width, order.hires.height), limits.side, "pixels")
+        _at_most("hr_second_pass_steps", order.hires.steps, limits.steps, "steps")
     _at_most("references", len(order.references), limits.references, "pictures")
     if not 1 <= order.count <= limits.pictures:
         raise InvalidRequest(f"num_images must be from 1 to {limits.pictures}, not {order.count}.", field="num_images")
@@ -102,6 +107,7 @@ def complete(order: Order, spec: ModelSpec, defaults: Defaults, loras: tuple[Lor
         seeds=_seeds(order),
         strength=float(order.strength),
         loras=loras,
+        **order.craft(),
     )
 
 

@@ -5,22 +5,29 @@ import sqlite3
 from dataclasses import asdict
 from typing import Any
 
-from mflux_api.jobs.job import Failure, Inputs, Job, PictureFile, State
-from mflux_api.request import GenerateRequest, LoraUse
+from pydantic import TypeAdapter
 
-PICTURE_FIELDS = ("references", "source", "mask", "latents")
+from mflux_api.jobs.job import Failure, Inputs, Job, PictureFile, State
+from mflux_api.request import Craft, GenerateRequest, LoraUse
+
+PICTURE_FIELDS = ("references", "source", "further_sources", "mask", "latents")
+CRAFT = TypeAdapter(Craft)
 
 
 def pack_request(request: GenerateRequest) -> str:
     """A request without pictures as JSON. Those are kept as files."""
-    fields = {name: value for name, value in vars(request).items() if name not in PICTURE_FIELDS}
-    return json.dumps({**fields, "loras": [asdict(use) for use in request.loras]})
+    craft = request.craft()
+    plain = {name: value for name, value in vars(request).items() if name not in {*PICTURE_FIELDS, *craft}}
+    changed = CRAFT.dump_python(Craft(**craft), exclude_defaults=True)
+    return json.dumps({**plain, "craft": changed, "loras": [asdict(use) for use in request.loras]})
 
 
 def unpack_request(text: str) -> GenerateRequest:
-    fields: dict[str, Any] = json.loads(text)
-    loras = tuple(LoraUse(**use) for use in fields.pop("loras"))
-    return GenerateRequest(**{**fields, "seeds": tuple(fields["seeds"]), "loras": loras})
+    plain: dict[str, Any] = json.loads(text)
+    loras = tuple(LoraUse(**use) for use in plain.pop("loras"))
+    # Rows of an earlier version have none.
+    craft = CRAFT.validate_python(plain.pop("craft", {}))
+    return GenerateRequest(**{**plain, **vars(craft), "seeds": tuple(plain["seeds"]), "loras": loras})
 
 
 def pack_pictures(pictures: tuple[PictureFile, ...]) -> str:
@@ -36,18 +43,21 @@ def pack_inputs(inputs: Inputs) -> str:
 
 
 def to_job(row: sqlite3.Row) -> Job:
-    fields: dict[str, Any] = dict(row)
-    inputs = json.loads(fields["inputs"])
+    kept: dict[str, Any] = dict(row)
     return Job(
-        **{name: fields[name] for name in PLAIN},
-        state=State(fields["state"]),
-        held=bool(fields["held"]),
-        low_ram=bool(fields["low_ram"]),
-        request=unpack_request(fields["request"]),
-        inputs=Inputs(**{**inputs, "references": tuple(inputs["references"])}),
-        pictures=tuple(PictureFile(**picture) for picture in json.loads(fields["pictures"])),
-        error=Failure(**json.loads(fields["error"])) if fields["error"] else None,
+        **{name: kept[name] for name in PLAIN},
+        state=State(kept["state"]),
+        held=bool(kept["held"]),
+        low_ram=bool(kept["low_ram"]),
+        request=unpack_request(kept["request"]),
+        inputs=Inputs(**{name: _frozen(value) for name, value in json.loads(kept["inputs"]).items()}),
+        pictures=tuple(PictureFile(**picture) for picture in json.loads(kept["pictures"])),
+        error=Failure(**json.loads(kept["error"])) if kept["error"] else None,
     )
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 PLAIN = (

@@ -230,6 +230,7 @@ class Studio:
             None if order.source is None else order.source.data,
             None if order.mask is None else order.mask.data,
             [upload.data for upload in order.references],
+            [upload.data for upload in order.further_sources],
         )
 
     def _resolve(self, loras: Sequence[tuple[str, float]]) -> tuple[LoraUse, ...]:

@@ -12,7 +12,7 @@ from mflux_api.engine.flux2.autoencoder import Autoencoder
 from mflux_api.engine.flux2.configs import Layout
 from mflux_api.engine.flux2.denoiser import Tokens
 from mflux_api.engine.flux2.schedule import Schedule, Sigmas
-from mflux_api.request import SIDE_STEP, GenerateRequest
+from mflux_api.request import SIDE_STEP, Fill, GenerateRequest
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class Canvas:
     clean: mx.array | None
     mask: NDArray[np.float32] | None
     references: Tokens | None
+    fill: Fill = "original"
 
     @property
     def kept(self) -> NDArray[np.float32] | None:
@@ -38,14 +39,23 @@ class Canvas:
             return None
         return np.asarray(self.source, dtype=np.float32) / 255.0
 
-    def start(self, noise: mx.array, *, given: bool) -> mx.array:
+    def start(self, noise: mx.array, seed: int, *, given: bool) -> mx.array:
         """The tokens to begin with: noise, or the source with noise in it.
 
         Latents `given` for an inpainting are begun with as they are, as diffusers' pipeline does.
         """
         if self.clean is None or (given and self.mask is not None):
             return noise
-        return latents.add_noise(self.clean, noise, float(self.sigmas[0]))
+        return latents.add_noise(self._filled(self.clean, noise, seed), noise, float(self.sigmas[0]))
+
+    def _filled(self, clean: mx.array, noise: mx.array, seed: int) -> mx.array:
+        """The source's tokens with nothing, or with noise of the seed's own, under the mask."""
+        if self.mask is None or self.fill not in {"noise", "zero"}:
+            return clean
+        repaint = pictures.mask_tokens(self.mask)
+        # Another noise than the one that is denoised: the seed's next.
+        other = mx.random.normal(noise.shape, key=mx.random.split(mx.random.key(seed))[1])
+        return (1 - repaint) * clean + (repaint * other if self.fill == "noise" else 0)
 
     def hold(self, values: mx.array, noise: mx.array, sigma: float) -> mx.array:
         """Outside the mask, the source at this noise level instead of what was painted."""
@@ -66,13 +76,14 @@ def prepare(request: GenerateRequest, layout: Layout, autoencoder: Autoencoder) 
     rows, columns = request.height // SIDE_STEP, request.width // SIDE_STEP
     source = clean = mask = None
     conditions: list[mx.array] = []
+    fill = request.retouch.fill
     if request.source is not None:
         source = pictures.fit_source(request.source, request.width, request.height)
-        clean = autoencoder.encode(source)
+        clean = autoencoder.encode(source) if request.stretch is None else _stretched(request, autoencoder)
     if request.mask is not None and clean is not None:
         mask = pictures.fit_mask(request.mask, request.width, request.height)
         # An inpainting looks at its own source first (diffusers' Flux2KleinInpaintPipeline).
-        conditions.append(clean)
+        conditions.append(clean if fill in {"original", "surroundings"} else autoencoder.encode(_hidden(source, mask)))
     conditions += [autoencoder.encode(pictures.fit_reference(image)) for image in request.references]
     return Canvas(
         rows=rows,
@@ -83,7 +94,23 @@ def prepare(request: GenerateRequest, layout: Layout, autoencoder: Autoencoder) 
         clean=latents.pack(clean) if clean is not None else None,
         mask=mask,
         references=_as_references(conditions),
+        fill=fill,
     )
+
+
+def _stretched(request: GenerateRequest, autoencoder: Autoencoder) -> mx.array:
+    """The source encoded at its own size, its latents brought to the request's."""
+    assert request.source is not None
+    assert request.stretch is not None
+    encoded = autoencoder.encode(pictures.fit_reference(request.source))
+    return latents.stretch(encoded, request.height // SIDE_STEP, request.width // SIDE_STEP, request.stretch)
+
+
+def _hidden(source: Image.Image | None, mask: NDArray[np.float32]) -> Image.Image:
+    """The source, grey where it is to be repainted: what is replaced by noise must not be looked at."""
+    assert source is not None
+    keep = Image.fromarray(((mask < 0.5) * 255).astype(np.uint8))
+    return Image.composite(source, Image.new("RGB", source.size, "grey"), keep)
 
 
 def _sigmas(request: GenerateRequest, schedule: Schedule, tokens: int) -> Sigmas:

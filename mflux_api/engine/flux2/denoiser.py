@@ -1,5 +1,6 @@
 """The transformer's part of a step: which way the latents move, with guidance and references."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import mlx.core as mx
@@ -21,15 +22,16 @@ class Tokens:
 class Denoiser:
     """Predicts the velocity (noise minus picture) of one picture, step after step.
 
-    `negative` is the embedding guided away from, None for a model or a guidance that does not. With
-    `cache_references` the references are seen in the first step only and their keys and values kept (9b-kv).
+    `prompts`: the embedding of each step, the last one also for any further. `negative` is the embedding guided away
+    from, None for a model or a guidance that does not. With `cache_references` the references are seen in the first
+    step only and their keys and values kept (9b-kv).
     """
 
     def __init__(
         self,
         transformer: Flux2Transformer,
         *,
-        prompt: mx.array,
+        prompts: Sequence[mx.array],
         negative: mx.array | None,
         guidance: float,
         references: Tokens | None,
@@ -37,18 +39,25 @@ class Denoiser:
         dtype: mx.Dtype,
     ) -> None:
         self.transformer = transformer
-        self.prompts = [prompt] if negative is None else [prompt, negative]
+        self.prompts = prompts
+        self.negatives = [] if negative is None else [negative]
         self.guidance = guidance
         self.references = references
         self.dtype = dtype
         cached = cache_references and references is not None
-        self.caches = [self._new_cache() if cached else None for _ in self.prompts]
-        self.first = True
+        self.caches = [self._new_cache() if cached else None for _ in range(1 + len(self.negatives))]
+        self.step = 0
+
+    @property
+    def is_first(self) -> bool:
+        return self.step == 0
 
     def velocity(self, latents: Tokens, sigma: float) -> mx.array:
         """The velocity at noise level `sigma` in (0, 1]: float32, the shape of the latents' values."""
-        predictions = [self._predict(latents, sigma, *pair) for pair in zip(self.prompts, self.caches, strict=True)]
-        self.first = False
+        prompt = self.prompts[min(self.step, len(self.prompts) - 1)]
+        pairs = zip([prompt, *self.negatives], self.caches, strict=True)
+        predictions = [self._predict(latents, sigma, *pair) for pair in pairs]
+        self.step += 1
         if len(predictions) == 1:
             return predictions[0]
         # Classifier-free guidance (Ho & Salimans 2022), in the form of diffusers' Flux2KleinPipeline.
@@ -58,7 +67,7 @@ class Denoiser:
     def _predict(self, latents: Tokens, sigma: float, prompt: mx.array, cache: Flux2KVCache | None) -> mx.array:
         seen = self._seen(latents, cached=cache is not None)
         if cache is not None and self.references is not None:
-            mode = "extract" if self.first else "cached"
+            mode = "extract" if self.is_first else "cached"
             cache.configure(mode=mode, num_ref_tokens=self.references.values.shape[1])
         with computing_in(self.dtype):
             output: mx.array = self.transformer(
@@ -73,7 +82,7 @@ class Denoiser:
         return output[:, : latents.values.shape[1]].astype(mx.float32)
 
     def _seen(self, latents: Tokens, *, cached: bool) -> Tokens:
-        if self.references is None or (cached and not self.first):
+        if self.references is None or (cached and not self.is_first):
             return latents
         return Tokens(
             mx.concatenate([latents.values, self.references.values], axis=1),

@@ -5,6 +5,8 @@ A picture of H x W pixels is (1, 32, H/8, W/8) after the VAE, (1, 128, H/16, W/1
 """
 
 import mlx.core as mx
+import numpy as np
+from PIL import Image
 
 PATCH = 2
 REFERENCE_TIME_STEP = 10
@@ -13,6 +15,31 @@ REFERENCE_TIME_STEP = 10
 def seed_noise(seed: int, channels: int, rows: int, columns: int) -> mx.array:
     """Standard normal noise, float32 (1, channels, rows, columns): the same for a seed on every device and dtype."""
     return mx.random.normal((1, channels, rows, columns), key=mx.random.key(seed))
+
+
+def slerp(first: mx.array, second: mx.array, share: float) -> mx.array:
+    """Noise on the great circle from `first` (share 0) to `second` (1), of the same shape.
+
+    Source: Shoemake 1985, as SD-WebUI mixes the noise of a variation seed.
+    """
+    flat = [noise.reshape(-1) for noise in (first, second)]
+    lengths = mx.linalg.norm(flat[0]) * mx.linalg.norm(flat[1])
+    angle = mx.arccos(mx.clip((flat[0] * flat[1]).sum() / lengths, -1.0, 1.0))
+    weights = mx.sin(mx.array([1 - share, share]) * angle) / mx.sin(angle)
+    # The same noise twice has no angle between.
+    return mx.where(angle < 1e-3, first, weights[0] * first + weights[1] * second)
+
+
+def stretch(patches: mx.array, rows: int, columns: int, method: str) -> mx.array:
+    """Patches (1, 4C, h, w) at another size, float32 (1, 4C, rows, columns), channel by channel.
+
+    `method`: "nearest", "bilinear" or "bicubic", the interpolations of SD-WebUI's latent upscalers.
+    """
+    plain = np.array(unpatchify(patches))[0]
+    size = (columns * PATCH, rows * PATCH)
+    filters = Image.Resampling[method.upper()]
+    resized = [np.asarray(Image.fromarray(channel).resize(size, filters)) for channel in plain]
+    return patchify(mx.array(np.stack(resized)[None]))
 
 
 def patchify(latents: mx.array) -> mx.array:

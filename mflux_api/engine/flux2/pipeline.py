@@ -2,7 +2,7 @@
 
 import time
 import traceback
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -18,8 +18,8 @@ from mflux_api.engine.flux2.denoiser import Denoiser, Tokens
 from mflux_api.engine.flux2.loading import Loader
 from mflux_api.engine.flux2.lora import Adapters
 from mflux_api.engine.flux2.previews import PreviewMap
-from mflux_api.engine.messages import Event, LoraReport, Picture, Preview, Step
-from mflux_api.request import GenerateRequest
+from mflux_api.engine.messages import AskCut, Cut, Event, LoraReport, Picture, Preview, Step, never
+from mflux_api.request import LARGEST_SEED, GenerateRequest
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Prepared:
 
     request: GenerateRequest
     loras: tuple[LoraReport, ...]
-    prompt: mx.array
+    prompts: Sequence[mx.array]
     negative: mx.array | None
     canvas: Canvas
     seconds: float
@@ -70,21 +70,27 @@ class Pipeline:
         self.previews = PreviewMap.load(self.layout.folder / "vae")
         self.adapters = Adapters(self.transformer, loader.skeleton)
 
-    def paint(self, request: GenerateRequest) -> Generator[Event, None, None]:
+    def paint(self, request: GenerateRequest, ask_cut: AskCut = never) -> Generator[Event, None, Cut | None]:
         """Yield each step once it is computed, a preview after it, and each picture when done.
 
-        Whoever iterates may stop after any event: nothing more is computed and the working memory comes back.
+        One pass of the model: of what `Craft` has, only the schedule, the variation, the fill and latents to be
+        stretched mean something here. Whoever iterates may stop after any event: nothing more is computed and the
+        working memory comes back. `ask_cut` may end a picture, or all, after any step; returns what it said last.
         """
         prepared = self._prepare(request)
+        cut = None
         try:
             for index in range(len(request.seeds)):
-                yield from self._paint_one(prepared, index)
+                cut = yield from self._paint_one(prepared, index, ask_cut)
+                if cut is Cut.INTERRUPT:
+                    break
         except GeneratorExit as stop:
             # The picture's own frame is kept by the exception in flight, and its latents with it.
             traceback.clear_frames(stop.__traceback__)
             del prepared
             mx.clear_cache()
             raise
+        return cut
 
     def guidance(self, request: GenerateRequest) -> float:
         """The guidance that is really used: distilled models have it built in."""
@@ -94,22 +100,26 @@ class Pipeline:
     def _prepare(self, request: GenerateRequest) -> Prepared:
         began = time.perf_counter()
         loras = self.adapters.wear(request.loras)
-        prompt, negative = self._encode(request)
+        prompts, negative = self._encode(request)
         canvas = prepare(request, self.layout, self.autoencoder)
-        return Prepared(request, loras, prompt, negative, canvas, seconds=time.perf_counter() - began)
+        return Prepared(request, loras, prompts, negative, canvas, seconds=time.perf_counter() - began)
 
-    def _encode(self, request: GenerateRequest) -> tuple[mx.array, mx.array | None]:
-        prompt = self.conditioning.encode(request.prompt)
+    def _encode(self, request: GenerateRequest) -> tuple[list[mx.array], mx.array | None]:
+        """The prompt of each step, and what is painted away from."""
+        encoded = {text: self.conditioning.encode(text) for text in dict.fromkeys(_prompts(request))}
+        prompts = [encoded[text] for text in _prompts(request)]
         guided = self.guidance(request) > 1
         negative = self.conditioning.encode(request.negative_prompt) if guided else None
         if self.low_ram:
             self.conditioning.release()
-        return prompt, negative
+        return prompts, negative
 
     def _denoiser(self, prepared: Prepared) -> Denoiser:
+        # A repaint begins in the middle of the steps.
+        steps = len(prepared.canvas.sigmas) - 1
         return Denoiser(
             self.transformer,
-            prompt=prepared.prompt,
+            prompts=prepared.prompts[len(prepared.prompts) - steps :],
             negative=prepared.negative,
             guidance=self.guidance(prepared.request),
             references=prepared.canvas.references,
@@ -122,16 +132,22 @@ class Pipeline:
         request, canvas = prepared.request, prepared.canvas
         if request.latents is not None:
             return latents.pack(mx.array(request.latents[index : index + 1]))
-        channels = self.autoencoder.channels
-        return latents.pack(latents.seed_noise(request.seeds[index], channels, canvas.rows, canvas.columns))
+        shape = (self.autoencoder.channels, canvas.rows, canvas.columns)
+        noise = latents.seed_noise(request.seeds[index], *shape)
+        varied = request.variation
+        if varied is not None and varied.strength > 0:
+            other = latents.seed_noise((varied.seed + index) % (LARGEST_SEED + 1), *shape)
+            noise = latents.slerp(noise, other, varied.strength)
+        return latents.pack(noise)
 
-    def _paint_one(self, prepared: Prepared, index: int) -> Iterator[Event]:
+    def _paint_one(self, prepared: Prepared, index: int, ask_cut: AskCut) -> Generator[Event, None, Cut | None]:
         request, canvas = prepared.request, prepared.canvas
         seed, steps = request.seeds[index], len(canvas.sigmas) - 1
         clock = Clock(prepared.seconds)
         denoiser = self._denoiser(prepared)
         noise = self._noise(prepared, index)
-        values = canvas.start(noise, given=request.latents is not None)
+        values = canvas.start(noise, seed, given=request.latents is not None)
+        cut = None
         for number, (sigma, following) in enumerate(pairwise(canvas.sigmas), start=1):
             began = time.perf_counter()
             velocity = denoiser.velocity(Tokens(values, canvas.positions), float(sigma))
@@ -140,6 +156,10 @@ class Pipeline:
             mx.eval(values)
             clock.diffusion += (seconds := time.perf_counter() - began)
             yield Step(number=number, steps=steps, seed=seed, seconds=seconds)
+            cut = ask_cut()
+            if cut is not None:
+                values = canvas.hold(finished, noise, 0.0)
+                break
             if number < steps:
                 yield from self._preview(number, seed, latents.unpack(finished, canvas.rows, canvas.columns))
         began = time.perf_counter()
@@ -154,6 +174,7 @@ class Pipeline:
             guidance=denoiser.guidance,
             loras=prepared.loras,
         )
+        return cut
 
     def _preview(self, number: int, seed: int, patches: mx.array) -> Iterator[Preview]:
         image = self.previews.render(patches)
@@ -164,3 +185,11 @@ class Pipeline:
         if canvas.kept is not None:
             return canvas.kept
         return self.autoencoder.decode(latents.unpack(values, canvas.rows, canvas.columns))
+
+
+def _prompts(request: GenerateRequest) -> list[str]:
+    """The prompt of each of the request's steps."""
+    if not request.schedule:
+        return [request.prompt] * request.steps
+    steps = range(1, request.steps + 1)
+    return [next((text for last, text in request.schedule if step <= last), request.prompt) for step in steps]

@@ -35,6 +35,11 @@ def empirical_mu(tokens: int, steps: int) -> float:
     return slope * steps + mu_200 - 200.0 * slope
 
 
+def repaint_steps(steps: int, strength: float) -> int:
+    """How many of the steps a repaint of this strength runs."""
+    return 0 if strength == 0 else max(1, math.ceil(steps * strength - 1e-6))
+
+
 @dataclass(frozen=True)
 class Schedule:
     """Euler steps of a rectified flow, as diffusers' FlowMatchEulerDiscreteScheduler takes them."""
@@ -68,7 +73,7 @@ class Schedule:
         About `steps * strength` steps are run, as in SD-WebUI, spread evenly from the exact start, so that every
         strength differs even with the four steps of a distilled model. At strength 1 these are the full ones.
         """
-        count = max(1, math.ceil(steps * strength - 1e-6))
+        count = repaint_steps(steps, strength)
         times = (strength * np.linspace(1.0, 1 / count, count)).astype(np.float32)
         return np.append(self._shifted(times, empirical_mu(tokens, steps)), np.float32(0))
 

@@ -1,0 +1,78 @@
+"""From what a client sends to what one pass of the model paints, and the painted picture to what is given back."""
+
+from dataclasses import dataclass, replace
+
+from PIL import Image
+
+from mflux_api.pixels import fitting, masks
+from mflux_api.request import GenerateRequest
+
+
+@dataclass(frozen=True)
+class Frame:
+    """`request`: what the model gets. The picture is cut to `size`, and set back into `source` at `box`, if any.
+
+    `mask`: mode L, as large as the source. `kept`: the picture to give back instead, where nothing is to be painted.
+    """
+
+    request: GenerateRequest
+    size: tuple[int, int]
+    source: Image.Image | None = None
+    mask: Image.Image | None = None
+    box: masks.Box | None = None
+    kept: Image.Image | None = None
+
+    def finish(self, painted: Image.Image) -> Image.Image:
+        if self.kept is not None:
+            return self.kept
+        cut = fitting.centre(painted, self.size)
+        if self.box is None or self.source is None or self.mask is None:
+            return cut
+        return masks.set_back(cut, self.source, self.mask, self.box)
+
+
+def framed(request: GenerateRequest) -> Frame:
+    """How the request's source and mask, of any size, become canvas and back."""
+    if request.source is None:
+        return Frame(request, request.asked_size)
+    source = request.source.convert("RGB")
+    if request.mask is None:
+        return _whole(request, source, None)
+    retouch = request.retouch
+    mask = masks.prepared(fitting.stretched(masks.as_mask(request.mask), source.size), retouch.invert, retouch.blur)
+    if masks.is_blank(mask):
+        # Nothing to repaint: what a strength of 0 gives back.
+        frame = _whole(replace(request, mask=None, strength=0.0), source, None)
+        return frame if retouch.closeup is None else replace(frame, kept=source)
+    return _whole(request, source, mask) if retouch.closeup is None else _closeup(request, source, mask)
+
+
+def _whole(request: GenerateRequest, source: Image.Image, mask: Image.Image | None) -> Frame:
+    size, mode = request.asked_size, request.retouch.resize
+    if mask is None:
+        if mode == "latent":
+            return Frame(replace(request, source=source, stretch=request.stretch or "bilinear"), size)
+        return Frame(_onto(request, fitting.FIT[mode](source, size), None), size)
+    fit = fitting.FIT[mode]
+    return Frame(_onto(request, fit(source, size), fit(mask, size)), size)
+
+
+def _closeup(request: GenerateRequest, source: Image.Image, mask: Image.Image) -> Frame:
+    """Only the box around the mask, at the size of the request."""
+    size = request.asked_size
+    box = masks.closeup(mask, request.retouch.closeup or 0, size)
+    assert box is not None
+    part, part_mask = (fitting.stretched(image.crop(box), size) for image in (source, mask))
+    return Frame(_onto(request, part, part_mask), size, source=source, mask=mask, box=box)
+
+
+def _onto(request: GenerateRequest, source: Image.Image, mask: Image.Image | None) -> GenerateRequest:
+    """The request with these pictures, in the size the client asked for, on the larger canvas that is painted."""
+    if mask is not None and request.retouch.fill == "surroundings":
+        source = masks.over_surroundings(source, mask)
+    canvas = (request.width, request.height)
+    return replace(
+        request,
+        source=fitting.padded(source, canvas),
+        mask=None if mask is None else fitting.padded(mask, canvas),
+    )

@@ -1,0 +1,1 @@
+"""Pillow pictures: sizes, masks, the text inside them. No MLX, no HTTP."""

@@ -1,0 +1,77 @@
+"""Masks: white is repainted. Their forms, edges, boxes, and what is under them (SD-WebUI's modules/masking.py)."""
+
+from PIL import Image, ImageChops, ImageFilter, ImageOps
+
+Box = tuple[int, int, int, int]
+OPAQUE = (255, 255)
+HALF = 128
+# Radius in pixels and how often: SD-WebUI's own table.
+SURROUNDINGS = ((256, 1), (64, 1), (16, 2), (4, 4), (2, 2), (0, 1))
+
+
+def as_mask(image: Image.Image) -> Image.Image:
+    """A mask as mode L: its alpha channel, made black and white, where that varies, else its brightness."""
+    if image.has_transparency_data:
+        alpha = image.convert("RGBA").getchannel("A")
+        if alpha.getextrema() != OPAQUE:
+            return alpha.point(lambda value: 255 if value > HALF else 0)
+    return image.convert("L")
+
+
+def prepared(mask: Image.Image, invert: bool, blur: tuple[float, float]) -> Image.Image:
+    """Inverted where wanted, its edge softened; `blur`: sigmas in pixels, across and down."""
+    mask = ImageOps.invert(mask) if invert else mask
+    return mask.filter(ImageFilter.GaussianBlur(blur)) if max(blur) > 0 else mask
+
+
+def closeup(mask: Image.Image, padding: int, size: tuple[int, int]) -> Box | None:
+    """The box around what is white, `padding` pixels larger, grown to the shape of `size` as far as the picture goes.
+
+    (left, top, right, bottom); None for a mask without any white. Source: `get_crop_region_v2`,
+    `expand_crop_region`.
+    """
+    box = mask.getbbox()
+    if box is None:
+        return None
+    left, top = max(0, box[0] - padding), max(0, box[1] - padding)
+    right, bottom = min(mask.width, box[2] + padding), min(mask.height, box[3] + padding)
+    wanted = size[0] / size[1]
+    if (right - left) / (bottom - top) > wanted:
+        top, bottom = _grown(top, bottom, round((right - left) / wanted), mask.height)
+    else:
+        left, right = _grown(left, right, round((bottom - top) * wanted), mask.width)
+    return left, top, right, bottom
+
+
+def over_surroundings(image: Image.Image, mask: Image.Image) -> Image.Image:
+    """The picture with its surroundings' colours, blurred, where the mask is white (`masking.fill`)."""
+    kept = image.convert("RGBA")
+    kept.putalpha(ImageOps.invert(mask))
+    premultiplied = kept.convert("RGBa")
+    result = Image.new("RGBA", image.size)
+    for radius, times in SURROUNDINGS:
+        blurred = premultiplied.filter(ImageFilter.GaussianBlur(radius)).convert("RGBA")
+        for _ in range(times):
+            result.alpha_composite(blurred)
+    return result.convert("RGB")
+
+
+def set_back(painted: Image.Image, source: Image.Image, mask: Image.Image, box: Box) -> Image.Image:
+    """The painted box in its place in the source, through the mask: outside it the source's own pixels."""
+    result = source.copy()
+    size = (box[2] - box[0], box[3] - box[1])
+    fitted = painted if painted.size == size else painted.resize(size, Image.Resampling.LANCZOS)
+    result.paste(fitted, box[:2], mask.crop(box))
+    return result
+
+
+def is_blank(mask: Image.Image) -> bool:
+    """Whether nothing is to be repainted."""
+    return not ImageChops.difference(mask, Image.new("L", mask.size)).getbbox()
+
+
+def _grown(low: int, high: int, length: int, limit: int) -> tuple[int, int]:
+    """The span at this length around its middle, moved inside 0..limit."""
+    length = min(max(length, high - low), limit)
+    low = min(max(0, (low + high - length) // 2), limit - length)
+    return low, low + length

@@ -1,0 +1,52 @@
+"""A large picture in tiles that overlap, and together again (SD-WebUI's `split_grid` and `combine_grid`)."""
+
+import math
+from collections.abc import Sequence
+from itertools import groupby
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from mflux_api.pixels.masks import Box
+
+Pixels = NDArray[np.float32]
+
+
+def boxes(size: tuple[int, int], tile: tuple[int, int], overlap: int) -> list[Box]:
+    """Where tiles lie in a picture at least as large as one: row by row, evenly spread, sharing `overlap` or more."""
+    return [
+        (left, top, left + tile[0], top + tile[1])
+        for top in _starts(size[1], tile[1], overlap)
+        for left in _starts(size[0], tile[0], overlap)
+    ]
+
+
+def joined(tiles: Sequence[Image.Image], places: Sequence[Box], size: tuple[int, int], overlap: int) -> Image.Image:
+    """The tiles in their places, each blended linearly over the first `overlap` pixels of its left and upper edges."""
+    result = np.zeros((size[1], size[0], 3), np.float32)
+    for top, row in groupby(zip(tiles, places, strict=True), key=lambda pair: pair[1][1]):
+        strip = np.zeros((0, 0, 3), np.float32)
+        for tile, (left, _, right, _) in row:
+            pixels = np.asarray(tile.convert("RGB"), np.float32)
+            if not left:
+                strip = np.zeros((pixels.shape[0], size[0], 3), np.float32)
+            _lay(strip[:, left:right], pixels, _ramp(right - left, overlap if left else 0)[None, :, None])
+        height = strip.shape[0]
+        _lay(result[top : top + height], strip, _ramp(height, overlap if top else 0)[:, None, None])
+    return Image.fromarray(result.round().astype(np.uint8))
+
+
+def _lay(under: Pixels, over: Pixels, share: Pixels) -> None:
+    under += share * (over - under)
+
+
+def _starts(length: int, tile: int, overlap: int) -> list[int]:
+    fresh = max(1, tile - overlap)
+    count = max(1, math.ceil((length - overlap) / fresh))
+    return [round(index * (length - tile) / max(1, count - 1)) for index in range(count)]
+
+
+def _ramp(length: int, overlap: int) -> Pixels:
+    """Rising over the overlap, then 1."""
+    return np.minimum(1.0, np.arange(1, length + 1) / (overlap + 1)).astype(np.float32)
