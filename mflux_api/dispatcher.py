@@ -72,6 +72,8 @@ class Dispatcher:
         self.began = 0.0
         # Held until all has been said of a job: its row is written a moment earlier.
         self.painting = asyncio.Lock()
+        # Set once the engine has said something of this job.
+        self._begun = asyncio.Event()
 
     async def work(self) -> None:
         """Paint jobs for ever. An error of the queue's own (a full disk) is logged, and tried again."""
@@ -120,10 +122,12 @@ class Dispatcher:
 
     async def _relay(self, job: Job) -> None:
         """What the engine says, told to the queue."""
+        self._begun.clear()
         where = Position(job, steps=job.request.steps)
         await self.queue.progress(job, where.progress())
         async with aclosing(self.engine.ask(await self._command(job))) as replies:
             async for reply in replies:
+                self._begun.set()
                 await self._tell(job, where, reply)
 
     async def _tell(self, job: Job, where: Position, reply: Reply) -> None:
@@ -160,7 +164,7 @@ class Dispatcher:
         )
 
     def _attended(self, job: Job) -> AbstractAsyncContextManager[None]:
-        return _tasks(self._beat(job), self._watch(job))
+        return _tasks(self._beat(job), self._watch(job), self._shorten(job))
 
     async def _beat(self, job: Job) -> None:
         while True:
@@ -170,6 +174,13 @@ class Dispatcher:
     async def _watch(self, job: Job) -> None:
         await self.queue.cancelled(job)
         self.engine.stop_painting()
+
+    async def _shorten(self, job: Job) -> None:
+        while True:
+            cut = await self.queue.cut(job)
+            # Before it has the job, the engine would forget it.
+            await self._begun.wait()
+            self.engine.cut(cut)
 
     async def _done(self, job: Job) -> None:
         try:

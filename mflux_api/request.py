@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, field, fields
+from enum import StrEnum
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -30,6 +31,13 @@ class Upload:
     data: bytes
     width: int
     height: int
+
+
+class Cut(StrEnum):
+    """End the picture that is being painted with what there is of it, and go on with the next one, or with none."""
+
+    SKIP = "skip"
+    INTERRUPT = "interrupt"
 
 
 # How a picture is brought to another size: distorted, cut, set into a blurred frame, or distorted as latents.
@@ -158,6 +166,11 @@ class GenerateRequest(Craft):
     @property
     def is_one_pass(self) -> bool:
         return self.hires is None and self.tiles is None
+
+
+def repaint_steps(steps: int, strength: float) -> int:
+    """How many of the steps a repaint of this strength runs."""
+    return 0 if strength == 0 else max(1, math.ceil(steps * strength - 1e-6))
 
 
 def stepped(width: int, height: int) -> tuple[int, int]:

@@ -11,8 +11,9 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from mflux_api.engine import frames
-from mflux_api.engine.messages import Command, Crashed, Cut, Done, Refused, Reply, Setup, Stop
+from mflux_api.engine.messages import Command, Crashed, Done, Refused, Reply, Setup, Stop
 from mflux_api.errors import MfluxError, without_folders
+from mflux_api.request import Cut
 
 if TYPE_CHECKING:
     from mflux_api.engine.engine import Engine

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
 from typing import ClassVar, TypeAlias
 
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mflux_api.catalogue.models import Located
-from mflux_api.request import GenerateRequest
+from mflux_api.request import Cut, GenerateRequest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,13 +118,6 @@ class Unload:
 @dataclass(frozen=True)
 class Stop:
     """Stop the painting that is going on, after its step."""
-
-
-class Cut(StrEnum):
-    """End the picture that is being painted with what there is of it, and go on with the next one, or with none."""
-
-    SKIP = "skip"
-    INTERRUPT = "interrupt"
 
 
 # Asked after each step. A skip counts for one picture, so asking takes it.

@@ -8,12 +8,11 @@ from typing import Protocol, TypeAlias, TypeVar
 import numpy as np
 from PIL import Image
 
-from mflux_api.engine.flux2.schedule import repaint_steps
 from mflux_api.engine.framing import framed
-from mflux_api.engine.messages import AskCut, Cut, Event, Picture, Preview, Step, never
+from mflux_api.engine.messages import AskCut, Event, Picture, Preview, Step, never
 from mflux_api.pixels import fitting, tiling
 from mflux_api.pixels.enlarging import LATENT, enlarged
-from mflux_api.request import GenerateRequest, Hires, Retouch, Tiles, stepped
+from mflux_api.request import Cut, GenerateRequest, Hires, Retouch, Tiles, repaint_steps, stepped
 
 Painting: TypeAlias = Generator[Event, None, Cut | None]
 T = TypeVar("T")

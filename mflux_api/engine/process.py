@@ -14,9 +14,10 @@ from typing import Any
 
 from mflux_api import errors
 from mflux_api.engine import frames
-from mflux_api.engine.messages import Command, Crashed, Cut, Done, Memory, Paint, Ready, Refused, Reply, Setup, Stop
+from mflux_api.engine.messages import Command, Crashed, Done, Memory, Paint, Ready, Refused, Reply, Setup, Stop
 from mflux_api.errors import EngineDied, EngineStuck, GenerationFailed, MfluxError, OutOfMemory
 from mflux_api.logs import event, warning
+from mflux_api.request import Cut
 
 # Not "malloc" alone: macOS writes MallocStackLogging lines that say nothing.
 ALLOCATION = re.compile(r"[Uu]nable to allocate|Attempting to allocate|Insufficient Memory|out of memory|bad_alloc")

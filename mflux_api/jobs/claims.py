@@ -17,6 +17,7 @@ from mflux_api.jobs.line import Line
 from mflux_api.jobs.pace import Paces
 from mflux_api.jobs.protocol import Painted, Progress
 from mflux_api.jobs.store import Store
+from mflux_api.request import Cut
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -71,7 +72,7 @@ class Claims:
 
     async def progress(self, job: Job, progress: Progress) -> None:
         active = self.floor.renew(job)
-        active.progress, active.told = progress, time.monotonic()
+        active.tell(progress)
         self.events.publish(job.id, "progress", self.floor.data(active), progress.preview)
 
     async def picture(self, job: Job, painted: Painted) -> None:
@@ -87,7 +88,8 @@ class Claims:
     @whole
     async def finish(self, job: Job) -> None:
         active = self.floor.owned(job)
-        done = await self.store.run(verdicts.complete, job, active.pictures)
+        usual = job.request.is_one_pass and active.cut is None
+        done = await self.store.run(verdicts.complete, job, active.pictures, learn=usual)
         self.paces.replace(await self.store.run(pace.all_paces))
         self._leave(done)
         self._told_end(done, "complete")
@@ -107,6 +109,9 @@ class Claims:
     async def release(self, job: Job) -> None:
         active = self.floor.owned(job)
         await self._return(await self.store.run(rows.release, job.id), active.pictures)
+
+    async def cut(self, job: Job) -> Cut:
+        return await self.floor.owned(job).cuts.get()
 
     async def cancelled(self, job: Job) -> None:
         active = self.floor.active.get(job.id)

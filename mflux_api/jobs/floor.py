@@ -8,19 +8,26 @@ from mflux_api.errors import JobConflict
 from mflux_api.jobs.job import Job, PictureFile, State, shown
 from mflux_api.jobs.pace import Paces
 from mflux_api.jobs.protocol import Progress
+from mflux_api.request import Cut
 
 LEASE_SECONDS = 60.0
 
 
 @dataclass
 class Active:
-    """A job, its worker's claim on it until `deadline` (monotonic seconds), and how far it is."""
+    """A job, its worker's claim on it until `deadline` (monotonic seconds), and how far it is.
+
+    `preview`: the last one, a small PNG; `cuts`: those its worker has not heard of yet, `cut`: the last.
+    """
 
     job: Job
     deadline: float
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     pictures: tuple[PictureFile, ...] = ()
     progress: Progress | None = None
+    preview: bytes | None = None
+    cuts: asyncio.Queue[Cut] = field(default_factory=asyncio.Queue)
+    cut: Cut | None = None
     told: float = 0.0
 
     def is_of(self, job: Job) -> bool:
@@ -31,6 +38,14 @@ class Active:
     def fraction(self) -> float:
         """0 to 1."""
         return 0.0 if self.progress is None else round(self.progress.fraction, 4)
+
+    def tell(self, progress: Progress) -> None:
+        self.progress, self.told = progress, time.monotonic()
+        self.preview = progress.preview or self.preview
+
+    def shorten(self, cut: Cut) -> None:
+        self.cut = cut
+        self.cuts.put_nowait(cut)
 
 
 class Floor:
@@ -78,10 +93,12 @@ class Floor:
     def remaining(self, active: Active) -> float | None:
         """Seconds until it is done, from what earlier pictures took; None when nothing is known."""
         job, progress = active.job, active.progress
+        if not job.request.is_one_pass:
+            return _extrapolated(active)
         known = self.paces.find(job.model, job.request.width, job.request.height)
         if known is None:
             return None
-        total = len(job.request.seeds) * known.picture(job.request.steps)
+        total = len(job.request.seeds) * known.picture(job.steps)
         if progress is None or progress.stage != "painting":
             return total
         done = (progress.image - 1) * known.picture(progress.steps) + progress.step * known.step
@@ -101,3 +118,11 @@ class Floor:
             **counts,
             "eta": None if eta is None else round(eta, 2),
         }
+
+
+def _extrapolated(active: Active) -> float | None:
+    """What is left if it goes on as it went: passes of several sizes have no one pace."""
+    if active.fraction == 0.0 or active.job.started is None:
+        return None
+    elapsed = max(0.0, time.time() - active.job.started)
+    return elapsed * (1 - active.fraction) / active.fraction

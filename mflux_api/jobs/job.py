@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import Any
 
 from mflux_api.errors import JobConflict
-from mflux_api.request import GenerateRequest
+from mflux_api.request import GenerateRequest, repaint_steps
 
 
 class State(StrEnum):
@@ -114,6 +114,12 @@ class Job:
     @property
     def is_final(self) -> bool:
         return self.state in FINAL
+
+    @property
+    def steps(self) -> int:
+        """How many a picture takes in its first pass."""
+        request = self.request
+        return request.steps if self.inputs.source is None else repaint_steps(request.steps, request.strength)
 
     @property
     def seconds(self) -> float | None:

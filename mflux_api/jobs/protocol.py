@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from mflux_api.jobs.job import Failure, Job
+from mflux_api.request import Cut
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +69,9 @@ class WorkQueue(Protocol):
 
     async def release(self, job: Job) -> None:
         """Back into the line at its old place; this try does not count."""
+
+    async def cut(self, job: Job) -> Cut:
+        """Return once somebody wants the picture, or the whole job, ended with what there is of it; then again."""
 
     async def cancelled(self, job: Job) -> None:
         """Return once the job is no longer this worker's."""

@@ -18,7 +18,7 @@ from mflux_api.jobs.models import Models
 from mflux_api.jobs.order import Defaults, Order
 from mflux_api.jobs.queue import JobQueue, new_id
 from mflux_api.jobs.rows import NewJob
-from mflux_api.request import GenerateRequest, LoraUse
+from mflux_api.request import Cut, GenerateRequest, LoraUse
 
 END = {State.COMPLETED: "complete", State.FAILED: "failed", State.CANCELLED: "cancelled"}
 # Checks that the memory suffices, or raises OutOfMemory: (model, request, sizes of references, low_ram).
@@ -137,6 +137,11 @@ class Studio:
     async def cancel(self, job_id: str) -> Job:
         """Raises JobNotFound, and JobConflict for a job that has completed or failed."""
         return await self.queue.cancel(job_id)
+
+    def cut(self, how: Cut) -> None:
+        """End the picture that is being painted, or all of its job, with what there is; nothing where nothing is."""
+        for active in self.queue.floor.active.values():
+            active.shorten(how)
 
     async def retry(self, job_id: str) -> Job:
         """Raises JobNotFound, JobConflict unless it failed or was cancelled, and what a new order may raise."""

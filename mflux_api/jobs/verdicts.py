@@ -33,12 +33,15 @@ def cancel(db: sqlite3.Connection, job_id: str, now: float, pictures: tuple[Pict
     return rows.move(db, job_id, State.CANCELLED, now=now, pictures=pictures)
 
 
-def complete(db: sqlite3.Connection, job: Job, pictures: tuple[PictureFile, ...]) -> Job:
-    """Count it and learn from it. Raises JobConflict when another worker has the job by now."""
+def complete(db: sqlite3.Connection, job: Job, pictures: tuple[PictureFile, ...], *, learn: bool = True) -> Job:
+    """Count it; with `learn`, what it took is a measure for others.
+
+    Raises JobConflict when another worker has the job by now.
+    """
     _check_claim(db, job)
     done = rows.move(db, job.id, State.COMPLETED, now=time.time(), pictures=pictures)
     rows.add_totals(db, generations=1, images=len(pictures), seconds=done.seconds or 0.0)
-    if pictures:
+    if pictures and learn:
         pace.learn(db, job.model, job.request.width, job.request.height, _measured(done))
     return done
 
@@ -70,4 +73,4 @@ def _measured(job: Job) -> Pace:
     count = len(job.pictures)
     diffusion = sum(picture.timings["diffusion"] for picture in job.pictures) / count
     total = sum(picture.timings["total"] for picture in job.pictures) / count
-    return Pace(diffusion / job.request.steps, total - diffusion)
+    return Pace(diffusion / max(1, job.steps), total - diffusion)

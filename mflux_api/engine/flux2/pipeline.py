@@ -18,8 +18,8 @@ from mflux_api.engine.flux2.denoiser import Denoiser, Tokens
 from mflux_api.engine.flux2.loading import Loader
 from mflux_api.engine.flux2.lora import Adapters
 from mflux_api.engine.flux2.previews import PreviewMap
-from mflux_api.engine.messages import AskCut, Cut, Event, LoraReport, Picture, Preview, Step, never
-from mflux_api.request import LARGEST_SEED, GenerateRequest
+from mflux_api.engine.messages import AskCut, Event, LoraReport, Picture, Preview, Step, never
+from mflux_api.request import LARGEST_SEED, Cut, GenerateRequest
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mflux_api.errors import ModelUnsupported
+from mflux_api.request import repaint_steps
 
 Sigmas = NDArray[np.float32]
 
@@ -33,11 +34,6 @@ def empirical_mu(tokens: int, steps: int) -> float:
     mu_10 = 8.73809524e-05 * tokens + 1.89833333
     slope = (mu_200 - mu_10) / 190.0
     return slope * steps + mu_200 - 200.0 * slope
-
-
-def repaint_steps(steps: int, strength: float) -> int:
-    """How many of the steps a repaint of this strength runs."""
-    return 0 if strength == 0 else max(1, math.ceil(steps * strength - 1e-6))
 
 
 @dataclass(frozen=True)
