@@ -117,7 +117,8 @@ class PictureForm(BaseModel):
             steps=self.steps,
             guidance=self.guidance if self.guidance is not None else self.cfg_scale,
             seed=self.seed,
-            count=self._count(),
+            count=self.num_images if self.num_images is not None else _or_one(self.batch_size),
+            batches=1 if self.num_images is not None else _or_one(self.n_iter),
             strength=self._strength(),
             source=source[0] if source else None,
             mask=mask,
@@ -129,13 +130,6 @@ class PictureForm(BaseModel):
             key=key,
             digest=None if key is None else self._digest(),
         )
-
-    def _count(self) -> int:
-        if self.num_images is not None:
-            return self.num_images
-        sides = [side if side is not None else 1 for side in (self.batch_size, self.n_iter)]
-        # Two negative numbers must not make a positive one.
-        return sides[0] * sides[1] if min(sides) > 0 else 0
 
     def _strength(self) -> float:
         given = self.image_strength if self.image_strength is not None else self.denoising_strength
@@ -150,3 +144,7 @@ class PictureForm(BaseModel):
     def _digest(self) -> str:
         """The same for the same order, whatever the order of its fields."""
         return hashlib.sha256(repr(sorted(self.model_dump(mode="json").items())).encode()).hexdigest()
+
+
+def _or_one(number: int | None) -> int:
+    return 1 if number is None else number

@@ -75,7 +75,8 @@ class Retouch:
 class Hires:
     """A second pass: the picture enlarged to `width` x `height` pixels, then repainted with `strength`.
 
-    `prompt`, `negative_prompt`: None for those of the first pass. `scale`: as the client said it, for the record.
+    `prompt`, `negative_prompt`: None for those of the first pass. `scale`: as the client said it, for the record;
+    `resized`: it named the size instead.
     """
 
     width: int
@@ -86,6 +87,7 @@ class Hires:
     prompt: str | None = None
     negative_prompt: str | None = None
     scale: float | None = None
+    resized: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -29,7 +30,7 @@ def build(settings: Settings) -> Starlette:
     """The application. Its parts are at `app.state.parts`; they start and stop with its lifespan."""
     parts = make_parts(settings)
     tools = make_tools(settings)
-    faults = Faults([("/sdapi/", sdapi.shape)], plain_shape)
+    faults = Faults([(prefix, sdapi.shape) for prefix in sdapi.PREFIXES], plain_shape)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -52,15 +53,39 @@ def build(settings: Settings) -> Starlette:
 def _routes(parts: Parts, tools: Tools) -> list[BaseRoute]:
     listed: list[Endpoint] = [
         *native.endpoints(parts.studio, tools, lambda: view(parts)),
-        *sdapi.endpoints(parts.studio, tools),
+        *sdapi.endpoints(
+            parts.studio,
+            tools,
+            lambda: view(parts),
+            styles_file=parts.settings.generation.styles_file,
+            flags=_flags(parts.settings),
+        ),
         *ops.endpoints(parts.metrics.render, parts.metrics.CONTENT_TYPE),
     ]
-    description = document(TITLE, listed, keys=bool(parts.settings.security.api_keys))
+    description = document(TITLE, listed, keys=tools.keys.are_needed)
 
     async def openapi(request: object) -> JSONResponse:
         return JSONResponse(description)
 
     return [*(endpoint.route() for endpoint in listed), Route("/openapi.json", openapi), *ops.pages()]
+
+
+def _flags(settings: Settings) -> dict[str, Any]:
+    """What SD-WebUI's clients may know of how the server was started."""
+    server = settings.server
+    return {
+        "api": True,
+        "api_auth": None,
+        "listen": server.host not in {"127.0.0.1", "localhost", "::1"},
+        "port": server.port,
+        "cors_allow_origins": ",".join(server.cors_origins) or None,
+        "lowvram": False,
+        "medvram": settings.engine.low_ram,
+        "nowebui": True,
+        "share": False,
+        "gradio_auth": None,
+        "skip_version_check": True,
+    }
 
 
 def _middleware(settings: Settings, metrics: Metrics, keys: Keys, faults: Faults) -> list[Middleware]:

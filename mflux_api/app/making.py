@@ -169,5 +169,5 @@ def make_tools(settings: Settings) -> Tools:
         body=BodyReader(server.max_body_mb * MEBIBYTE, server.body_seconds),
         pictures=PictureReader(int(settings.generation.max_image_megapixels * MEGAPIXEL)),
         streamer=Streamer(server.heartbeat_seconds, server.send_seconds),
-        keys=Keys(security.api_keys, security.token_seconds),
+        keys=Keys(security.api_keys, security.token_seconds, security.api_auth),
     )

@@ -3,8 +3,10 @@
 import contextlib
 import difflib
 import functools
+import hashlib
 import json
 import re
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -48,6 +50,7 @@ class ModelSpec:
     licence: str = ""
     gated: bool = False
     unavailable: str = ""
+    upscaler: bool = False
 
 
 @dataclass(frozen=True)
@@ -183,6 +186,18 @@ def disk_bytes(folder: Path) -> int:
                 stat = path.stat()
                 sizes[stat.st_dev, stat.st_ino] = stat.st_size
     return sum(sizes.values())
+
+
+def fingerprint(folder: Path) -> str | None:
+    """SHA-256 over names, sizes and headers of a model's weights: reading 8 GB to name it would take a minute."""
+    digest = hashlib.sha256()
+    files = sorted((folder / "transformer").glob("*.safetensors"))
+    for path in files:
+        with path.open("rb") as stream:
+            head = stream.read(8)
+            (length,) = struct.unpack("<Q", head) if len(head) == 8 else (0,)
+            digest.update(f"{path.name}:{path.stat().st_size}:".encode() + head + stream.read(min(length, 1 << 24)))
+    return digest.hexdigest() if files else None
 
 
 def _located(spec: ModelSpec, models_dir: Path) -> Located:

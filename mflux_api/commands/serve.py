@@ -101,7 +101,7 @@ def _greet(chosen: Settings, port: int) -> None:
     """Say where it is: to a person in words, to a program that reads the log as an event."""
     host = chosen.server.host
     url = f"http://{'localhost' if host in ANYWHERE else host}:{port}"
-    unguarded = not chosen.security.api_keys and not _is_loopback(host)
+    unguarded = not (chosen.security.api_keys or chosen.security.api_auth) and not _is_loopback(host)
     logs.event("server.ready", url=url, unguarded=unguarded)
     if chosen.logging.format == "json":
         return

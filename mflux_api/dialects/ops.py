@@ -10,7 +10,10 @@ from starlette.routing import BaseRoute, Route
 from mflux_api.web.openapi import Endpoint
 
 # What a load balancer asks, and what a person sees first. Nothing here tells of jobs or prompts.
-OPEN_PATHS = frozenset({"/", "/api/v1/health", "/openapi.json", "/docs", "/docs/docs.js", "/docs/docs.css"})
+# A client of SD-WebUI that may not read /config thinks that its page asks for a login.
+OPEN_PATHS = frozenset(
+    {"/", "/config", "/internal/ping", "/api/v1/health", "/openapi.json", "/docs", "/docs/docs.js", "/docs/docs.css"}
+)
 
 
 def endpoints(render: Callable[[], bytes], content_type: str) -> list[Endpoint]:

@@ -5,14 +5,11 @@ import struct
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from pathlib import Path, PurePath
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-
-from mflux_api.engine.messages import Picture
-from mflux_api.version import __version__
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 EIGHT_BITS, TRUECOLOUR = 8, 2
@@ -32,29 +29,6 @@ def encode_png(image: Image.Image, text: Mapping[str, str]) -> bytes:
     data = zlib.compress(_filtered(pixels).tobytes(), LEVEL)
     chunks = [(b"IHDR", header), *_text_chunks(text), (b"IDAT", data), (b"IEND", b"")]
     return SIGNATURE + b"".join(_chunk(kind, content) for kind, content in chunks)
-
-
-def generation_text(
-    picture: Picture, *, prompt: str, negative: str, model: str, bits: int | None, strength: float | None
-) -> str:
-    """Generation data as the SD-WebUI family writes it, so that its readers know the picture. Names, never paths.
-
-    `strength` is None where no picture was repainted, `bits` where nothing is quantized.
-    """
-    facts = {
-        "Steps": picture.steps,
-        "Sampler": "Euler",
-        "CFG scale": f"{picture.guidance:g}",
-        "Seed": picture.seed,
-        "Size": "{}x{}".format(*picture.image.size),
-        "Model": model,
-        "Denoising strength": strength,
-        "Quantized": f"{bits} bits" if bits else None,
-        "Lora": "; ".join(f"{PurePath(use.path).stem}:{use.scale:g}" for use in picture.loras) or None,
-        "Version": f"mflux-api {__version__}",
-    }
-    against = f"Negative prompt: {negative}\n" if negative and picture.guidance > 1 else ""
-    return f"{prompt}\n{against}" + ", ".join(f"{name}: {value}" for name, value in facts.items() if value is not None)
 
 
 def write_new(path: Path, data: bytes) -> Path:

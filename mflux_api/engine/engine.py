@@ -1,5 +1,6 @@
 """The door inside the engine process: commands in, plain messages out, MLX on this one thread."""
 
+import functools
 import platform
 import subprocess
 import sys
@@ -13,9 +14,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from mflux_api.catalogue.models import fingerprint
 from mflux_api.engine import memory
 from mflux_api.engine.cache import ModelCache, Plan
-from mflux_api.engine.encode import encode_png, generation_text
+from mflux_api.engine.caption import generation_text
+from mflux_api.engine.encode import encode_png
 from mflux_api.engine.flux2.pipeline import Pipeline
 from mflux_api.engine.messages import (
     AskCut,
@@ -43,6 +46,7 @@ from mflux_api.errors import InvalidImage
 from mflux_api.pixels.masks import as_mask
 from mflux_api.request import GenerateRequest
 
+SHORT_HASH = 10
 # What browsers write. Other formats of Pillow's have had holes, and nobody misses them here.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 
@@ -153,6 +157,11 @@ def _finished(picture: Picture, command: Paint, pipeline: Pipeline) -> Finished:
         model=command.model.spec.name,
         bits=pipeline.bits,
         strength=None if command.source is None else request.strength,
+        size=request.asked_size,
+        model_hash=model_hash(command.model.folder),
+        masked=command.mask is not None,
+        index=request.seeds.index(picture.seed),
+        craft=request,
     )
     return Finished(
         data=encode_png(picture.image, {"parameters": text}),
@@ -163,6 +172,13 @@ def _finished(picture: Picture, command: Paint, pipeline: Pipeline) -> Finished:
         guidance=picture.guidance,
         timings=picture.timings,
     )
+
+
+@functools.lru_cache(maxsize=64)
+def model_hash(folder: Path) -> str | None:
+    """The short name of a checkpoint's weights, as the server lists it."""
+    found = fingerprint(folder)
+    return None if found is None else found[:SHORT_HASH]
 
 
 def chip() -> str:

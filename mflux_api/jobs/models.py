@@ -1,8 +1,6 @@
 """The models as clients see them: which there are, which are here, in memory, or on their way."""
 
 import asyncio
-import hashlib
-import struct
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
@@ -127,18 +125,6 @@ class Models:
         changed = folder.stat().st_mtime
         known = self._measured.get(folder)
         if known is None or known[0] != changed:
-            known = (changed, catalogue.disk_bytes(folder), _fingerprint(folder / "transformer"))
+            known = (changed, catalogue.disk_bytes(folder), catalogue.fingerprint(folder))
             self._measured[folder] = known
         return known[1], known[2]
-
-
-def _fingerprint(folder: Path) -> str | None:
-    """SHA-256 over names, sizes and headers of the weights: reading 8 GB to name a model would take a minute."""
-    digest = hashlib.sha256()
-    files = sorted(folder.glob("*.safetensors"))
-    for path in files:
-        with path.open("rb") as stream:
-            head = stream.read(8)
-            (length,) = struct.unpack("<Q", head) if len(head) == 8 else (0,)
-            digest.update(f"{path.name}:{path.stat().st_size}:".encode() + head + stream.read(min(length, 1 << 24)))
-    return digest.hexdigest() if files else None

@@ -1,11 +1,11 @@
 """What a client asks for, in words no dialect owns, and the limits it has to keep."""
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from mflux_api.catalogue.models import ModelSpec
 from mflux_api.errors import InvalidRequest
-from mflux_api.request import LARGEST_SEED, SIDE_STEP, SMALLEST_SIDE, Craft, GenerateRequest, LoraUse, Upload
+from mflux_api.request import LARGEST_SEED, SIDE_STEP, SMALLEST_SIDE, Craft, GenerateRequest, Hires, LoraUse, Upload
 
 LARGEST_AREA = 1024 * 1024
 RANDOM_SEEDS = 2**32
@@ -18,7 +18,8 @@ class Order(Craft):
 
     `source` is repainted by `strength` (0 keeps it, 1 ignores it), only where `mask` is white; `references` are
     looked at. `loras`: (name, scale). `key`: a client's own name for the order, unique within `owner`; `digest`
-    tells two orders under one key apart.
+    tells two orders under one key apart. `count` pictures are painted `batches` times. A `hires` of no size is as large
+    as its scale says, and one of no steps takes as many as the first pass.
     """
 
     prompt: str
@@ -30,6 +31,7 @@ class Order(Craft):
     guidance: float | None = None
     seed: int | None = None
     count: int = 1
+    batches: int = 1
     strength: float = 0.75
     source: Upload | None = None
     further_sources: tuple[Upload, ...] = ()
@@ -76,12 +78,13 @@ def check(order: Order, limits: Limits) -> None:
     for name in ("width", "height"):
         _at_most(name, getattr(order, name), limits.side, "pixels")
     _at_most("steps", order.steps, limits.steps, "steps")
-    if order.hires is not None:
-        _at_most("hires size", max(order.hires.width, order.hires.height), limits.side, "pixels")
-        _at_most("hr_second_pass_steps", order.hires.steps, limits.steps, "steps")
+    if order.tiles is not None and order.source is not None:
+        longest = int(max(order.source.width, order.source.height) * order.tiles.scale)
+        _at_most("the enlarged picture's longest side", longest, 2 * limits.side, "pixels")
     _at_most("references", len(order.references), limits.references, "pictures")
-    if not 1 <= order.count <= limits.pictures:
-        raise InvalidRequest(f"num_images must be from 1 to {limits.pictures}, not {order.count}.", field="num_images")
+    for name, number in (("num_images", order.count), ("n_iter", order.batches)):
+        if not 1 <= number <= limits.pictures:
+            raise InvalidRequest(f"{name} must be from 1 to {limits.pictures}, not {number}.", field=name)
     if order.priority not in PRIORITIES:
         raise InvalidRequest("priority must be from -10 to 10.", field="priority")
 
@@ -97,25 +100,38 @@ def complete(order: Order, spec: ModelSpec, defaults: Defaults, loras: tuple[Lor
         raise InvalidRequest("A mask needs the picture it belongs to: send init_images as well.", field="mask")
     width, height = _size(order, spec, defaults)
     usual = defaults.steps if spec.distilled is not False else spec.steps
+    steps = order.steps if order.steps is not None else min(usual, defaults.limits.steps)
     return GenerateRequest(
         prompt=order.prompt,
         negative_prompt=order.negative_prompt,
         width=width,
         height=height,
-        steps=order.steps if order.steps is not None else min(usual, defaults.limits.steps),
+        steps=steps,
         guidance=float(order.guidance) if order.guidance is not None else spec.guidance,
         seeds=_seeds(order),
         strength=float(order.strength),
         loras=loras,
-        **order.craft(),
+        **{**order.craft(), "hires": _hires(order, order.crop or (width, height), steps, defaults.limits)},
     )
+
+
+def _hires(order: Order, size: tuple[int, int], steps: int, limits: Limits) -> Hires | None:
+    hires = order.hires
+    if hires is None:
+        return None
+    scale = hires.scale or 1.0
+    width, height = (hires.width, hires.height) if hires.width else (int(size[0] * scale), int(size[1] * scale))
+    _at_most("hires width", width, limits.side, "pixels")
+    _at_most("hires height", height, limits.side, "pixels")
+    _at_most("hires steps", hires.steps, limits.steps, "steps")
+    return replace(hires, width=width, height=height, steps=hires.steps or steps)
 
 
 def _seeds(order: Order) -> tuple[int, ...]:
     if order.seed is not None and order.seed > LARGEST_SEED:
         raise InvalidRequest("seed may be at most 2^64-1.", field="seed")
     first = order.seed if order.seed is not None and order.seed >= 0 else random.randrange(RANDOM_SEEDS)
-    return tuple((first + index) % (LARGEST_SEED + 1) for index in range(order.count))
+    return tuple((first + index) % (LARGEST_SEED + 1) for index in range(order.count * order.batches))
 
 
 def _size(order: Order, spec: ModelSpec, defaults: Defaults) -> tuple[int, int]:

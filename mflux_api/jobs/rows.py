@@ -144,6 +144,16 @@ def totals(db: sqlite3.Connection) -> dict[str, float]:
     return {row["name"]: row["value"] for row in db.execute("SELECT * FROM totals")}
 
 
+def keep(db: sqlite3.Connection, name: str, value: str) -> None:
+    """What a dialect has to remember across restarts."""
+    db.execute("INSERT INTO kept VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value", (name, value))
+
+
+def kept(db: sqlite3.Connection, name: str) -> str | None:
+    row = db.execute("SELECT value FROM kept WHERE name = ?", (name,)).fetchone()
+    return None if row is None else str(row["value"])
+
+
 def stale(db: sqlite3.Connection, before: float, keep_bytes: int) -> list[Job]:
     """Finished jobs to delete: those that ended before a time, then the oldest until the pictures fit."""
     old = "SELECT * FROM jobs WHERE finished IS NOT NULL AND finished < ?"

@@ -62,6 +62,7 @@ MIGRATIONS = (
         PRIMARY KEY (model, width, height)
     );
     """,
+    "CREATE TABLE kept (name TEXT PRIMARY KEY, value TEXT NOT NULL);",
 )
 
 

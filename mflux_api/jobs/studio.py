@@ -157,6 +157,14 @@ class Studio:
         """The PNGs of a job. Raises PictureNotFound when somebody deleted one."""
         return await asyncio.to_thread(lambda: [self.queue.images.read(picture.file) for picture in job.pictures])
 
+    async def keep(self, name: str, value: str) -> None:
+        """Remember something across restarts. Raises StorageFailed."""
+        await self.queue.store.run(rows.keep, name, value)
+
+    async def kept(self, name: str) -> str | None:
+        """What was remembered under a name."""
+        return await self.queue.store.run(rows.kept, name)
+
     async def list_loras(self) -> list[tuple[str, int]]:
         """(name, bytes) of the adapters in their folder."""
         return await asyncio.to_thread(lambda: list(self._scan()))

@@ -86,6 +86,12 @@ class Security(_Section):
     api_keys: Keys = _option(
         {}, "API keys by name, here {alice: key1}, elsewhere alice:key1,bob:key2; none lets everybody in.", repr=False
     )
+    api_auth: Keys = _option(
+        {},
+        "Users and passwords for HTTP Basic, as SD-WebUI has them: user:password,user2:password2.",
+        flag="--api-auth",
+        repr=False,
+    )
     token_seconds: Wait = _option(300, "Life of a token for EventSource.")
     requests_per_minute: int = _option(0, "Requests a minute of one key or address; 0 for no limit.", ge=0)
     lora_paths: bool = _option(False, "Clients may name LoRA files by path, anywhere on this machine.")
@@ -136,6 +142,7 @@ class Generation(_Section):
     max_prompt_chars: Count = _option(10000, "Longest prompt, in characters.")
     max_references: int = _option(8, "Most reference pictures of one request.", ge=0)
     max_image_megapixels: Count = _option(32, "Largest picture that may be sent.")
+    styles_file: Folder = _option(Path("./styles.csv"), "SD-WebUI's styles: name, prompt, negative_prompt.")
     output_dir: Folder = _option(
         Path("./output"), "Folder of the pictures and jobs.", env="MFLUX_OUTPUT_DIR", flag="--output-dir"
     )

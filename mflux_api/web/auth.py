@@ -19,20 +19,33 @@ from mflux_api.web.faults import Faults
 
 @dataclass(frozen=True)
 class Keys:
-    """Named keys. `token_seconds`: how long a token stays good; it is bound to this run of the server."""
+    """Named keys. `token_seconds`: how long a token stays good; it is bound to this run of the server.
+
+    `passwords`: users of HTTP Basic.
+    """
 
     keys: Mapping[str, str]
     token_seconds: float
+    passwords: Mapping[str, str] = field(default_factory=dict)
     secret: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
+
+    @property
+    def are_needed(self) -> bool:
+        return bool(self.keys or self.passwords)
 
     def owner(self, key: str) -> str | None:
         """The name of a key. Every known key is compared, each in constant time."""
-        given = hashlib.sha256(key.encode()).digest()
         found = None
         for name, known in self.keys.items():
-            if hmac.compare_digest(hashlib.sha256(known.encode()).digest(), given):
+            if _is_same(known, key):
                 found = name
         return found
+
+    def user(self, name: str, password: str) -> str | None:
+        """The user of this name and password."""
+        # An unknown name takes as long as a wrong password.
+        known = self.passwords.get(name)
+        return name if _is_same(known or "", password) and known else None
 
     def token(self, owner: str) -> str:
         """Stands for the owner in the query string of a stream."""
@@ -54,6 +67,10 @@ class Keys:
         return hmac.new(self.secret, claim.encode(), hashlib.sha256).hexdigest()
 
 
+def _is_same(known: str, given: str) -> bool:
+    return hmac.compare_digest(hashlib.sha256(known.encode()).digest(), hashlib.sha256(given.encode()).digest())
+
+
 # What an EventSource reads.
 STREAMS = ("/stream", "/events", "/download")
 
@@ -71,13 +88,12 @@ class Authentication:
         self.open_paths = open_paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not self.keys.keys:
+        if scope["type"] != "http" or not self.keys.are_needed:
             await self.app(scope, receive, send)
             return
         owner = self._owner(scope)
         if owner is None and scope["path"] not in self.open_paths:
-            error = Unauthorized("An API key is needed: send it as X-API-Key or Authorization: Bearer.")
-            response = self.faults.reply(error, scope)
+            response = self.faults.reply(Unauthorized(_reason(scope)), scope)
             response.headers["WWW-Authenticate"] = 'Basic realm="mflux-api"' if _is_sdapi(scope) else "Bearer"
             await response(scope, receive, send)
             return
@@ -89,6 +105,9 @@ class Authentication:
         for key in _keys(headers, sdapi=_is_sdapi(scope)):
             if owner := self.keys.owner(key):
                 return owner
+        pair = _basic(headers)
+        if pair is not None and (user := self.keys.user(*pair)):
+            return user
         tokens = parse_qs(scope.get("query_string", b"").decode("latin-1")).get("token", [])
         if scope["method"] == "GET" and scope["path"].endswith(STREAMS) and tokens:
             return self.keys.token_owner(tokens[0])
@@ -97,7 +116,14 @@ class Authentication:
 
 def _is_sdapi(scope: Scope) -> bool:
     path: str = scope["path"]
-    return path.startswith("/sdapi/")
+    return path.startswith(("/sdapi/", "/internal/"))
+
+
+def _reason(scope: Scope) -> str:
+    """To clients of SD-WebUI in its very words."""
+    if not _is_sdapi(scope):
+        return "An API key is needed: send it as X-API-Key or Authorization: Bearer."
+    return "Not authenticated" if _basic(Headers(scope=scope)) is None else "Incorrect username or password"
 
 
 def _keys(headers: Headers, *, sdapi: bool) -> list[str]:
@@ -107,15 +133,20 @@ def _keys(headers: Headers, *, sdapi: bool) -> list[str]:
     if scheme.lower() == "bearer":
         found.append(rest.strip())
     elif scheme.lower() == "basic":
-        found += _passwords(rest) if sdapi else []
+        name, password = _basic(headers) or ("", "")
+        found += [password or name] if sdapi else []
     elif scheme:
         found.append(scheme)
     return found
 
 
-def _passwords(encoded: str) -> list[str]:
+def _basic(headers: Headers) -> tuple[str, str] | None:
+    """Name and password of HTTP Basic; None without them, and for what clients send who have none."""
+    scheme, _, encoded = headers.get("authorization", "").strip().partition(" ")
+    if scheme.lower() != "basic":
+        return None
     try:
-        name, _, password = base64.b64decode(encoded.strip(), validate=True).decode().partition(":")
+        name, colon, password = base64.b64decode(encoded.strip(), validate=True).decode().partition(":")
     except (binascii.Error, ValueError):
-        return []
-    return [password] if password else [name]
+        return None
+    return (name, password) if name or colon else None

@@ -28,9 +28,10 @@ class Faults:
     def reply(self, error: MfluxError, scope: Scope) -> Response:
         """The error in the shape of the address it happened at, with its request's id, under which the log has it."""
         path: str = scope["path"]
-        event("http.refused", method=scope["method"], path=path[:LONGEST_PATH], status=error.status, code=error.code)
         shape = next((shape for prefix, shape in self.shapes if path.startswith(prefix)), self.usual)
         response = shape(error, request_id(scope))
+        facts = {"method": scope["method"], "path": path[:LONGEST_PATH]}
+        event("http.refused", **facts, status=response.status_code, code=error.code)
         retry = error.details.get("retry_after")
         if isinstance(retry, (int, float)):
             response.headers["Retry-After"] = str(int(retry))

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 
-from mflux_api.engine.encode import encode_png, generation_text, write_new
+from mflux_api.engine.caption import generation_text
+from mflux_api.engine.encode import encode_png, write_new
 from mflux_api.engine.messages import LoraReport, Picture
 
 sides = st.integers(1, 20)

@@ -22,6 +22,7 @@ from mflux_api.errors import (
 from mflux_api.forms import ORDER_ERRORS, PictureForm
 from mflux_api.jobs.job import Job, State
 from mflux_api.jobs.studio import Studio
+from mflux_api.pixels import infotext
 from mflux_api.web.body import query
 from mflux_api.web.openapi import Endpoint
 from mflux_api.web.tools import Tools, owner
@@ -168,10 +169,7 @@ def reply(content: wire.Wire) -> Response:
 def _converted(data: bytes, form: str, quality: int) -> bytes:
     """A PNG as JPEG or WebP, its generation data where those keep it (EXIF UserComment)."""
     with Image.open(io.BytesIO(data)) as image:
-        exif = Image.Exif()
-        text = image.info.get("parameters", "")
-        # Exif 2.3, 4.6.5: the first eight bytes name the encoding.
-        exif.get_ifd(0x8769)[0x9286] = b"UNICODE\0" + text.encode("utf-16-be")
         buffer = io.BytesIO()
+        exif = infotext.exif(image.info.get("parameters", ""))
         image.convert("RGB").save(buffer, form, quality=quality, exif=exif)
     return buffer.getvalue()

@@ -1,13 +1,54 @@
-"""/sdapi/v1, the API of SD-WebUI."""
+"""/sdapi/v1, the API of SD-WebUI, and what its clients read beside it."""
 
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from mflux_api.dialects.sdapi.catalogue import Catalogue
+from mflux_api.dialects.sdapi.checkpoints import Checkpoints
+from mflux_api.dialects.sdapi.extras import Extras
+from mflux_api.dialects.sdapi.faults import shape
 from mflux_api.dialects.sdapi.generate import Generate
-from mflux_api.dialects.sdapi.wire import shape
-from mflux_api.jobs.studio import Studio
+from mflux_api.dialects.sdapi.options import Options
+from mflux_api.dialects.sdapi.page import Page
+from mflux_api.dialects.sdapi.progress import Progress
+from mflux_api.dialects.sdapi.tasks import Tasks
+from mflux_api.jobs.studio import EngineView, Studio
 from mflux_api.web.openapi import Endpoint
 from mflux_api.web.tools import Tools
 
-__all__ = ["endpoints", "shape"]
+__all__ = ["PREFIXES", "endpoints", "shape"]
+
+# Where errors are in SD-WebUI's shape.
+PREFIXES = ("/sdapi/", "/internal/", "/controlnet/")
 
 
-def endpoints(studio: Studio, tools: Tools) -> list[Endpoint]:
-    return Generate(studio, tools).endpoints()
+def endpoints(
+    studio: Studio,
+    tools: Tools,
+    engine: Callable[[], EngineView],
+    *,
+    styles_file: Path | None,
+    flags: Mapping[str, Any],
+) -> list[Endpoint]:
+    """`flags`: what cmd-flags tells of how the server was started; nothing secret."""
+    checkpoints, tasks = Checkpoints(studio), Tasks()
+    options, extras = Options(studio, tools, checkpoints), Extras(studio, tools)
+    catalogue = Catalogue(
+        studio,
+        checkpoints,
+        options,
+        engine=engine,
+        upscalers=extras.upscalers,
+        styles_file=styles_file,
+        flags=flags,
+    )
+    parts = (
+        Generate(studio, tools, checkpoints, options, tasks, styles_file=styles_file),
+        Progress(studio, tools, tasks, options.wants_preview),
+        options,
+        catalogue,
+        extras,
+        Page(checkpoints, extras.upscalers),
+    )
+    return [endpoint for part in parts for endpoint in part.endpoints()]

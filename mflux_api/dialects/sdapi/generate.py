@@ -2,48 +2,108 @@
 
 import asyncio
 from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from mflux_api.dialects.sdapi import wire
+from mflux_api.dialects.sdapi import infotexts, orders, replies, styles
+from mflux_api.dialects.sdapi.checkpoints import Checkpoints
+from mflux_api.dialects.sdapi.faults import TAG, ClassicFault, ScriptNotFound, WrongKind, read
+from mflux_api.dialects.sdapi.forms import Img2Img, Painting, Txt2Img
+from mflux_api.dialects.sdapi.options import CHECKPOINT, Options
+from mflux_api.dialects.sdapi.tasks import Tasks
 from mflux_api.errors import (
     EngineDied,
     GenerationFailed,
+    InvalidRequest,
     JobCancelled,
     JobConflict,
+    OutOfMemory,
 )
-from mflux_api.forms import ORDER_ERRORS, PictureForm
+from mflux_api.forms import ORDER_ERRORS
 from mflux_api.jobs.job import Job
 from mflux_api.jobs.studio import Studio
 from mflux_api.web.openapi import Endpoint
 from mflux_api.web.tools import Tools, owner
 from mflux_api.web.waiting import while_connected
 
-ERRORS = (*ORDER_ERRORS, JobCancelled, GenerationFailed, EngineDied)
+ERRORS = (*ORDER_ERRORS, WrongKind, ScriptNotFound, ClassicFault, JobCancelled, GenerationFailed, EngineDied)
 
 
 class Generate:
     """Handlers that paint."""
 
-    def __init__(self, studio: Studio, tools: Tools) -> None:
+    def __init__(
+        self,
+        studio: Studio,
+        tools: Tools,
+        checkpoints: Checkpoints,
+        options: Options,
+        tasks: Tasks,
+        *,
+        styles_file: Path | None,
+    ) -> None:
         self.studio = studio
+        self.styles_file = styles_file
         self.tools = tools
+        self.checkpoints = checkpoints
+        self.options = options
+        self.tasks = tasks
 
     async def txt2img(self, request: Request) -> Response:
-        form = await self.tools.body.json(request, PictureForm)
-        # Clients of SD-WebUI send one form for both; words alone have no picture to repaint.
-        return await self._paint(request, form.model_copy(update={"init_images": [], "mask": None}))
+        return await self._paint(request, await read(self.tools.body, request, Txt2Img))
 
     async def img2img(self, request: Request) -> Response:
-        return await self._paint(request, await self.tools.body.json(request, wire.Img2Img))
+        return await self._paint(request, await read(self.tools.body, request, Img2Img))
 
-    async def _paint(self, request: Request, form: PictureForm) -> Response:
-        job = await self.studio.submit(await form.order(self.tools.pictures, owner(request), None))
+    async def _paint(self, request: Request, given: Painting) -> Response:
+        form = infotexts.completed(given)
+        if "prompt" not in form.model_fields_set:
+            raise InvalidRequest("prompt: Field required. It may be empty.", field="prompt")
+        if not form.override_settings_restore_afterwards:
+            await self._keep(form)
+        try:
+            done = await self._finished(request, await self._submit(request, form), form)
+        except OutOfMemory as error:
+            if form.is_documented:
+                raise
+            # Clients of SD-WebUI unload and load again at this name.
+            raise ClassicFault(error.message, name="OutOfMemoryError", like=OutOfMemory) from error
+        body = await asyncio.to_thread(lambda: replies.painted(done).model_dump_json())
+        return Response(body, media_type="application/json")
+
+    async def _submit(self, request: Request, form: Painting) -> Job:
+        here = orders.Here(
+            styles=await asyncio.to_thread(styles.load, self.styles_file),
+            loras=[name for name, _ in await self.studio.list_loras()],
+            model=await self._model(form),
+            steps=self.studio.defaults.steps,
+        )
+        order = await orders.order(form, self.tools.pictures, owner(request), here)
+        named = None if order.model is None else await self.checkpoints.find(order.model)
+        with self.tasks.named(form.force_task_id):
+            job = await self.studio.submit(replace(order, model=named or order.model))
+        self.tasks.began(form.force_task_id, job.id)
+        return job
+
+    async def _model(self, form: Painting) -> str:
+        """The one of override_settings, where there is such a checkpoint, else the one of the options."""
+        wanted = form.override_settings.get(CHECKPOINT)
+        found = await self.checkpoints.find(wanted) if isinstance(wanted, str) else None
+        return found or await self.options.model()
+
+    async def _keep(self, form: Painting) -> None:
+        wanted = form.override_settings.get(CHECKPOINT)
+        if isinstance(wanted, str) and await self.checkpoints.find(wanted) is None:
+            form.override_settings.pop(CHECKPOINT)
+        await self.options.set(form.override_settings)
+
+    async def _finished(self, request: Request, job: Job, form: Painting) -> replies.Done:
         done = await while_connected(request, self.studio.finished(job), lambda: self._abandon(job))
         pictures = await self.studio.read(done)
-        body = await asyncio.to_thread(lambda: wire.painted(done, pictures).model_dump_json())
-        return Response(body, media_type="application/json")
+        return replies.Done(form, done, pictures, await self.checkpoints.short_hash(done.model))
 
     async def _abandon(self, job: Job) -> None:
         """Nobody waits for it any more. It may just have been finished."""
@@ -57,9 +117,9 @@ class Generate:
                 "/sdapi/v1/txt2img",
                 self.txt2img,
                 "Paint from words, and wait for it",
-                "sdapi",
-                wire.Painted,
-                body=PictureForm,
+                TAG,
+                replies.Painted,
+                body=Txt2Img,
                 errors=ERRORS,
             ),
             Endpoint(
@@ -67,9 +127,9 @@ class Generate:
                 "/sdapi/v1/img2img",
                 self.img2img,
                 "Repaint a picture, and wait for it",
-                "sdapi",
-                wire.Painted,
-                body=wire.Img2Img,
+                TAG,
+                replies.Painted,
+                body=Img2Img,
                 errors=ERRORS,
             ),
         ]

@@ -1,0 +1,62 @@
+"""/sdapi/v1: models as SD-WebUI lists and names checkpoints."""
+
+from typing import Any
+
+from mflux_api.jobs.models import Entry
+from mflux_api.jobs.studio import Studio
+
+SHORT_HASH = 10
+SUFFIX = ".safetensors"
+
+
+class Checkpoints:
+    """The models that can paint now, and the default one, which is downloaded when it is first used."""
+
+    def __init__(self, studio: Studio) -> None:
+        self.studio = studio
+
+    async def offered(self) -> list[Entry]:
+        default = self.studio.models.default.lower()
+        painters = [
+            entry
+            for entry in await self.studio.models.listed()
+            if not entry.spec.unavailable and not entry.spec.upscaler
+        ]
+        return [entry for entry in painters if entry.is_here or entry.spec.name.lower() == default]
+
+    async def rows(self) -> list[dict[str, Any]]:
+        return [row(entry) for entry in await self.offered()]
+
+    async def find(self, name: str) -> str | None:
+        """The model meant by a title, a file name with or without its suffix, a short or long hash; any case."""
+        wanted = name.strip().lower().removesuffix(SUFFIX)
+        for entry in await self.offered():
+            if wanted in _names(entry):
+                return entry.spec.name
+        return None
+
+    async def short_hash(self, name: str) -> str:
+        found = [entry for entry in await self.studio.models.listed() if entry.spec.name == name]
+        return _short(found[0]) or "" if found else ""
+
+
+def row(entry: Entry) -> dict[str, Any]:
+    name = entry.spec.name
+    return {
+        "title": name,
+        "model_name": name,
+        "hash": _short(entry),
+        "sha256": entry.fingerprint,
+        "filename": f"{name}{SUFFIX}",
+        "config": None,
+    }
+
+
+def _short(entry: Entry) -> str | None:
+    return None if entry.fingerprint is None else entry.fingerprint[:SHORT_HASH]
+
+
+def _names(entry: Entry) -> set[str]:
+    name = entry.spec.name.lower()
+    hashes = {_short(entry), entry.fingerprint} - {None}
+    return {name, *(text for text in hashes if text), *(f"{name} [{text}]" for text in hashes)}

@@ -1,0 +1,223 @@
+"""/sdapi/v1: pictures enlarged, and what is written inside them."""
+
+import asyncio
+import base64
+import html
+import io
+from collections.abc import Sequence
+from dataclasses import replace
+
+from PIL import Image, ImageOps
+from PIL.PngImagePlugin import PngInfo as PngTexts
+from pydantic import BaseModel
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from mflux_api.dialects.sdapi.faults import TAG, ClassicFault, WrongKind, read
+from mflux_api.dialects.sdapi.forms import BatchExtra, PngInfo, SingleExtra
+from mflux_api.errors import InvalidImage, InvalidRequest, JobConflict, ModelNotFound
+from mflux_api.forms import ORDER_ERRORS
+from mflux_api.jobs.models import Entry
+from mflux_api.jobs.order import Order
+from mflux_api.jobs.studio import Studio
+from mflux_api.pixels import infotext
+from mflux_api.pixels.enlarging import FILTERS, NONE, enlarged
+from mflux_api.request import Upload, stepped
+from mflux_api.web.openapi import Endpoint
+from mflux_api.web.pictures import MEGAPIXEL, PictureReader
+from mflux_api.web.tools import Tools, owner
+from mflux_api.web.waiting import while_connected
+
+ERRORS = (*ORDER_ERRORS, ClassicFault, WrongKind)
+CLASSIC_STEP = 8
+PNG_LEVEL = 1
+Size = tuple[int, int]
+
+
+class SingleReply(BaseModel):
+    html_info: str
+    image: str
+
+
+class BatchReply(BaseModel):
+    html_info: str
+    images: list[str]
+
+
+class PngReply(BaseModel):
+    info: str
+    items: dict[str, str]
+    parameters: dict[str, str]
+
+
+class Extras:
+    """Handlers that work on finished pictures. A model that enlarges waits in the queue like any other."""
+
+    def __init__(self, studio: Studio, tools: Tools) -> None:
+        self.studio = studio
+        self.tools = tools
+
+    async def upscalers(self) -> list[str]:
+        """What works here: SD-WebUI's three, and each upscaler model on this machine."""
+        models = [entry.spec.name for entry in await self.studio.models.listed() if _is_upscaler(entry)]
+        return [NONE, *FILTERS, *models]
+
+    async def single(self, request: Request) -> Response:
+        form = await read(self.tools.body, request, SingleExtra)
+        image = await self._extra(request, form, form.image)
+        return JSONResponse(SingleReply(html_info=_told(form), image=image).model_dump())
+
+    async def batch(self, request: Request) -> Response:
+        form = await read(self.tools.body, request, BatchExtra)
+        images = [await self._extra(request, form, each.data) for each in form.image_list]
+        return JSONResponse(BatchReply(html_info=_told(form), images=images).model_dump())
+
+    async def png_info(self, request: Request) -> Response:
+        form = await read(self.tools.body, request, PngInfo)
+        upload = await opened(self.tools.pictures, form.image)
+        text, items = await asyncio.to_thread(infotext.read, upload.data)
+        parameters = infotext.with_defaults(infotext.parse(text)) if text else {}
+        return JSONResponse(PngReply(info=text, items=items, parameters=parameters).model_dump())
+
+    async def _extra(self, request: Request, form: SingleExtra, encoded: str) -> str:
+        upload = await opened(self.tools.pictures, encoded)
+        size = _size(form, upload, 2 * self.tools.pictures.limit)
+        layers = [await self._enlarged(request, upload, size, name) for name in await self._chosen(form)]
+        return await asyncio.to_thread(_encoded, layers, form, upload, size)
+
+    async def _chosen(self, form: SingleExtra) -> list[str]:
+        """One upscaler, or the two that are to be mixed. Raises ClassicFault for one that is not here."""
+        known = {name.lower(): name for name in await self.upscalers()}
+        wanted = [form.upscaler_1]
+        if form.upscaler_2 != NONE and form.extras_upscaler_2_visibility > 0:
+            wanted.append(form.upscaler_2)
+        for name in wanted:
+            if name.lower() not in known:
+                words = f"could not find upscaler named {name}"
+                raise ClassicFault(words, name="AssertionError", like=ModelNotFound)
+        return [known[name.lower()] for name in wanted]
+
+    async def _enlarged(self, request: Request, upload: Upload, size: Size, name: str) -> Image.Image:
+        if name == NONE:
+            return await asyncio.to_thread(_opened, upload)
+        if name in FILTERS:
+            return await asyncio.to_thread(lambda: enlarged(_opened(upload), size, name))
+        return await self._by_model(request, upload, size, name)
+
+    async def _by_model(self, request: Request, upload: Upload, size: Size, name: str) -> Image.Image:
+        width, height = stepped(*size)
+        crop = None if (width, height) == size else size
+        order = Order(prompt="", model=name, source=upload, width=width, height=height, crop=crop, strength=1.0)
+        job = await self.studio.submit(replace(order, owner=owner(request), seed=0, steps=1))
+
+        async def abandon() -> None:
+            try:
+                await self.studio.cancel(job.id)
+            except JobConflict:
+                return
+
+        done = await while_connected(request, self.studio.finished(job), abandon)
+        (data,) = await self.studio.read(done)
+        return await asyncio.to_thread(lambda: Image.open(io.BytesIO(data)).convert("RGB"))
+
+    def endpoints(self) -> list[Endpoint]:
+        path = "/sdapi/v1/"
+        return [
+            Endpoint(
+                "POST",
+                f"{path}extra-single-image",
+                self.single,
+                "Enlarge a picture",
+                TAG,
+                SingleReply,
+                body=SingleExtra,
+                errors=ERRORS,
+            ),
+            Endpoint(
+                "POST",
+                f"{path}extra-batch-images",
+                self.batch,
+                "Enlarge pictures",
+                TAG,
+                BatchReply,
+                body=BatchExtra,
+                errors=ERRORS,
+            ),
+            Endpoint(
+                "POST",
+                f"{path}png-info",
+                self.png_info,
+                "What is written inside a picture",
+                TAG,
+                PngReply,
+                body=PngInfo,
+                errors=(ClassicFault, WrongKind),
+            ),
+        ]
+
+
+def _is_upscaler(entry: Entry) -> bool:
+    return entry.spec.upscaler and entry.is_here
+
+
+async def opened(pictures: PictureReader, encoded: str) -> Upload:
+    """Raises ClassicFault as SD-WebUI words it."""
+    if encoded.startswith(("http://", "https://")):
+        raise ClassicFault("Requests not allowed", name="HTTPException", like=InvalidImage)
+    try:
+        return await pictures.read(encoded, "image")
+    except InvalidImage as error:
+        raise ClassicFault("Invalid encoded image", name="HTTPException", like=InvalidImage) from error
+
+
+def _size(form: SingleExtra, upload: Upload, limit: int) -> Size:
+    """What is asked for, before any cutting. Raises InvalidRequest for more pixels than `limit`."""
+    if form.resize_mode == 0:
+        size = tuple(
+            max(1, int(side * form.upscaling_resize) // CLASSIC_STEP * CLASSIC_STEP)
+            for side in (upload.width, upload.height)
+        )
+    else:
+        wanted = (form.upscaling_resize_w, form.upscaling_resize_h)
+        scale = max(wanted[0] / upload.width, wanted[1] / upload.height)
+        size = wanted if form.upscaling_crop else (round(upload.width * scale), round(upload.height * scale))
+    if size[0] * size[1] > limit:
+        most = f"at most {limit / MEGAPIXEL:g} million pixels are made"
+        raise InvalidRequest(f"The result would have {size[0]}x{size[1]} pixels; {most}.", field="upscaling_resize")
+    return size[0], size[1]
+
+
+def _opened(upload: Upload) -> Image.Image:
+    with Image.open(io.BytesIO(upload.data)) as image:
+        upright = ImageOps.exif_transpose(image)
+        if not upright.has_transparency_data:
+            return upright.convert("RGB")
+        rgba = upright.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+
+
+def _encoded(layers: Sequence[Image.Image], form: SingleExtra, upload: Upload, size: Size) -> str:
+    image = layers[0]
+    if len(layers) > 1:
+        second = layers[1] if layers[1].size == image.size else layers[1].resize(image.size)
+        image = Image.blend(image, second, form.extras_upscaler_2_visibility)
+    texts = PngTexts()
+    parameters, _ = infotext.read(upload.data)
+    if parameters:
+        texts.add_text("parameters", parameters)
+    texts.add_text("postprocessing", _told_plainly(form))
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", pnginfo=texts, compress_level=PNG_LEVEL)
+    return base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def _told_plainly(form: SingleExtra) -> str:
+    if form.upscaler_1 == NONE:
+        return ""
+    by = f"Postprocess upscale by: {form.upscaling_resize:g}"
+    to = f"Postprocess upscale to: {form.upscaling_resize_w}x{form.upscaling_resize_h}"
+    return f"{by if form.resize_mode == 0 else to}, Postprocess upscaler: {form.upscaler_1}"
+
+
+def _told(form: SingleExtra) -> str:
+    return f"<p>{html.escape(_told_plainly(form))}</p>"

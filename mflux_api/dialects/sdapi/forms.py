@@ -1,0 +1,166 @@
+"""What SD-WebUI's clients send: every field of theirs, taken as loosely as they take it, beside the documented ones."""
+
+from typing import Annotated, Any, ClassVar
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from mflux_api.forms import Names, PictureForm, Whole
+
+UPSCALE_SCRIPT = "sd upscale"
+# Parts of SD-WebUI itself that a client may list; what they do is done here anyway, or means nothing to FLUX.2.
+BUILT_IN = frozenset(
+    {"controlnet", "refiner", "seed", "sampler", "hypertile", "comments", "extra options", "soft inpainting"}
+)
+
+
+def _flag(value: object) -> object:
+    """true where a number is meant."""
+    return int(value) if isinstance(value, bool) else value
+
+
+def _mapping(value: object) -> object:
+    """PHP and Lua write an empty object as []."""
+    return {} if value == [] else value
+
+
+def _least(value: int) -> int:
+    return max(0, value)
+
+
+Flag = Annotated[Whole, BeforeValidator(_flag)]
+Count = Annotated[Whole, AfterValidator(_least)]
+Mapping = Annotated[dict[str, Any], BeforeValidator(_mapping)]
+
+
+class Loose(BaseModel):
+    """null is as good as left out."""
+
+    model_config = ConfigDict(
+        extra="ignore", allow_inf_nan=False, coerce_numbers_to_str=True, protected_namespaces=(), populate_by_name=True
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_null(cls, content: Any) -> Any:
+        if not isinstance(content, dict):
+            return content
+        named = {"prompt": ""} if "prompt" in content else {}
+        return {**named, **{name: value for name, value in content.items() if value is not None}}
+
+
+class Painting(Loose, PictureForm):
+    """What txt2img and img2img share. The defaults are SD-WebUI's, where FLUX.2 has none of its own."""
+
+    # Fields of the documented API that SD-WebUI has not: who sends one reads that document.
+    DOCUMENTED: ClassVar[tuple[str, ...]] = (
+        *("model", "guidance", "num_images", "lora_files", "lora_scales", "low_ram", "image_strength"),
+    )
+
+    prompt: str = Field("", description="What the picture shows, in SD-WebUI's syntax; it may be empty")
+    styles: Names = Field(default_factory=list, description="Names from prompt-styles; others are ignored")
+    subseed: Whole = Field(-1, description="The seed of a variation")
+    subseed_strength: float = Field(0.0, description="0 is `seed` alone, 1 `subseed` alone")
+    seed_resize_from_h: Whole = -1
+    seed_resize_from_w: Whole = -1
+    sampler_name: str | None = None
+    sampler_index: str = "Euler"
+    scheduler: str | None = None
+    restore_faces: bool | None = None
+    tiling: bool | None = None
+    do_not_save_samples: bool = False
+    do_not_save_grid: bool = False
+    eta: float | None = None
+    s_min_uncond: float | None = None
+    s_churn: float | None = None
+    s_tmax: float | None = None
+    s_tmin: float | None = None
+    s_noise: float | None = None
+    override_settings: Mapping = Field(default_factory=dict, description="Options for this request alone")
+    override_settings_restore_afterwards: bool = True
+    refiner_checkpoint: str | None = None
+    refiner_switch_at: float | None = None
+    disable_extra_networks: bool = Field(False, description="Take <lora:...> tags out and use none of them")
+    firstpass_image: str | None = None
+    comments: Mapping | None = None
+    script_name: str | None = None
+    script_args: list[Any] = Field(default_factory=list)
+    alwayson_scripts: Mapping = Field(default_factory=dict)
+    send_images: bool = Field(True, description="false: reply without the pictures, which are kept all the same")
+    save_images: bool = False
+    infotext: str | None = Field(None, description="Generation data; what the request leaves out is taken from it")
+    force_task_id: str | None = Field(None, description="A name for /internal/progress")
+
+    @property
+    def is_documented(self) -> bool:
+        """Whether it is worded as the documented API is."""
+        return any(name in self.model_fields_set for name in self.DOCUMENTED)
+
+
+class Txt2Img(Painting):
+    """Words to a picture, and on request that picture enlarged and painted over."""
+
+    enable_hr: bool = Field(False, description="Enlarge the picture and paint it over")
+    firstphase_width: Whole = 0
+    firstphase_height: Whole = 0
+    hr_scale: float = Field(2.0, gt=0, le=16)
+    hr_upscaler: str | None = Field(None, description="A name from upscalers or latent-upscale-modes")
+    hr_second_pass_steps: Count = 0
+    hr_resize_x: Count = 0
+    hr_resize_y: Count = 0
+    hr_checkpoint_name: str | None = None
+    hr_sampler_name: str | None = None
+    hr_scheduler: str | None = None
+    hr_prompt: str = ""
+    hr_negative_prompt: str = ""
+
+
+class Img2Img(Painting):
+    """A picture repainted, all of it or where the mask is white."""
+
+    resize_mode: Flag = Field(0, description="0 distort, 1 cover and cut, 2 fit and fill, 3 distort as latents")
+    image_cfg_scale: float | None = None
+    mask_blur_x: float = Field(4.0, ge=0, le=1024)
+    mask_blur_y: float = Field(4.0, ge=0, le=1024)
+    mask_blur: float | None = Field(None, ge=0, le=1024, description="Sigma of the mask's edge, in pixels")
+    mask_round: bool = True
+    inpainting_fill: Flag = Field(0, description="0 surroundings, 1 original, 2 noise, 3 nothing")
+    inpaint_full_res: bool = Field(True, description="Paint only the masked part, at full size")
+    inpaint_full_res_padding: Count = 0
+    inpainting_mask_invert: Flag = 0
+    initial_noise_multiplier: float | None = None
+    latent_mask: str | None = None
+    include_init_images: bool = False
+
+
+class SingleExtra(Loose):
+    """A picture to enlarge."""
+
+    resize_mode: Flag = Field(0, description="0 by a factor, 1 to a size")
+    show_extras_results: bool = True
+    gfpgan_visibility: float = 0.0
+    codeformer_visibility: float = 0.0
+    codeformer_weight: float = 0.0
+    upscaling_resize: float = Field(2.0, gt=0, le=16)
+    upscaling_resize_w: Whole = Field(512, ge=1)
+    upscaling_resize_h: Whole = Field(512, ge=1)
+    upscaling_crop: bool = True
+    upscaler_1: str = "None"
+    upscaler_2: str = "None"
+    extras_upscaler_2_visibility: float = Field(0.0, ge=0, le=1)
+    upscale_first: bool = False
+    image: str = ""
+
+
+class NamedPicture(Loose):
+    data: str
+    name: str = ""
+
+
+class BatchExtra(SingleExtra):
+    """Pictures to enlarge."""
+
+    image_list: list[NamedPicture] = Field(alias="imageList")
+
+
+class PngInfo(Loose):
+    image: str

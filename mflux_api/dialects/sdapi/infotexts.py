@@ -1,0 +1,55 @@
+"""/sdapi/v1: generation data in a request fills what the request leaves out."""
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from mflux_api.dialects.sdapi.faults import checked
+from mflux_api.dialects.sdapi.forms import Painting, Txt2Img
+from mflux_api.pixels import infotext
+
+P = TypeVar("P", bound=Painting)
+FIELDS = {
+    "Prompt": "prompt",
+    "Negative prompt": "negative_prompt",
+    "Steps": "steps",
+    "Sampler": "sampler_name",
+    "Schedule type": "scheduler",
+    "CFG scale": "cfg_scale",
+    "Seed": "seed",
+    "Size-1": "width",
+    "Size-2": "height",
+    "Model": "sd_model_checkpoint",
+    "Denoising strength": "denoising_strength",
+    "Variation seed": "subseed",
+    "Variation seed strength": "subseed_strength",
+}
+HIRES = {
+    "Hires upscale": "hr_scale",
+    "Hires resize-1": "hr_resize_x",
+    "Hires resize-2": "hr_resize_y",
+    "Hires steps": "hr_second_pass_steps",
+    "Hires upscaler": "hr_upscaler",
+    "Hires prompt": "hr_prompt",
+    "Hires negative prompt": "hr_negative_prompt",
+}
+
+
+def completed(form: P) -> P:
+    """The form, its gaps filled from its infotext. Raises what a wrong form raises."""
+    if form.infotext is None:
+        return form
+    facts = infotext.parse(form.infotext)
+    found: dict[str, Any] = {field: facts[name] for name, field in FIELDS.items() if facts.get(name)}
+    found.setdefault("prompt", "")
+    # Another server's model is no reason to refuse.
+    found.pop("sd_model_checkpoint", None)
+    if isinstance(form, Txt2Img):
+        found |= _hires(facts)
+    given = form.model_dump(exclude_unset=True)
+    return checked(type(form), {**found, **given})
+
+
+def _hires(facts: Mapping[str, str]) -> dict[str, Any]:
+    if not ("Hires upscale" in facts or "Hires resize-1" in facts):
+        return {}
+    return {"enable_hr": True, **{field: facts[name] for name, field in HIRES.items() if facts.get(name)}}

@@ -1,0 +1,172 @@
+"""/sdapi/v1/options: the settings that SD-WebUI's clients read and write; they outlive the server."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from mflux_api.dialects.sdapi.checkpoints import Checkpoints
+from mflux_api.dialects.sdapi.faults import JSON, TAG, ClassicFault, WrongKind, json_object
+from mflux_api.errors import ModelNotFound, StorageFailed
+from mflux_api.jobs.floor import Active
+from mflux_api.jobs.studio import Studio
+from mflux_api.web.openapi import Endpoint
+from mflux_api.web.tools import Tools
+
+KEPT = "sdapi.options"
+CHECKPOINT = "sd_model_checkpoint"
+# What clients read, with SD-WebUI's own defaults. Of these the live previews' mean something here; the others are kept
+# and given back. `forge_preset` must stay absent, or clients take the server for Forge.
+DEFAULTS: Mapping[str, Any] = {
+    "samples_save": True,
+    "samples_format": "png",
+    "save_images_add_number": True,
+    "grid_save": False,
+    "grid_format": "png",
+    "enable_pnginfo": True,
+    "save_txt": False,
+    "jpeg_quality": 80,
+    "webp_lossless": False,
+    "export_for_4chan": False,
+    "outdir_samples": "",
+    "outdir_txt2img_samples": "",
+    "outdir_img2img_samples": "",
+    "outdir_extras_samples": "",
+    "outdir_grids": "",
+    "outdir_save": "",
+    "sd_checkpoint_cache": 0,
+    "sd_vae": "Automatic",
+    "sd_vae_as_default": True,
+    "sd_unet": "Automatic",
+    "inpainting_mask_weight": 1.0,
+    "initial_noise_multiplier": 1.0,
+    "img2img_color_correction": False,
+    "img2img_fix_steps": False,
+    "img2img_background_color": "#ffffff",
+    "return_mask": False,
+    "return_mask_composite": False,
+    "overlay_inpaint": True,
+    "enable_quantization": False,
+    "enable_emphasis": True,
+    "enable_batch_seeds": True,
+    "comma_padding_backtrack": 20,
+    "CLIP_stop_at_last_layers": 1,
+    "upcast_attn": False,
+    "randn_source": "CPU",
+    "tiling": False,
+    "face_restoration": False,
+    "face_restoration_model": "CodeFormer",
+    "code_former_weight": 0.5,
+    "upscaler_for_img2img": "None",
+    "ESRGAN_tile": 192,
+    "ESRGAN_tile_overlap": 8,
+    "live_previews_enable": True,
+    "show_progress_every_n_steps": 1,
+    "live_preview_refresh_period": 1000,
+    "show_progress_type": "Approx NN",
+    "live_previews_image_format": "png",
+    "interrogate_return_ranks": False,
+    "extra_networks_default_multiplier": 1.0,
+    "sd_lora": "None",
+    "send_seed": True,
+    "send_size": True,
+    "eta_ancestral": 1.0,
+    "eta_ddim": 0.0,
+    "s_churn": 0.0,
+    "s_tmin": 0.0,
+    "s_noise": 1.0,
+    "eta_noise_seed_delta": 0,
+    "always_discard_next_to_last_sigma": False,
+    "quicksettings_list": [CHECKPOINT],
+    "disabled_extensions": [],
+    "disable_all_extensions": "none",
+    "add_model_hash_to_info": True,
+    "add_model_name_to_info": True,
+    "add_version_to_infotext": True,
+}
+
+
+class Options:
+    """Read from the database once, then kept in memory and written with each change."""
+
+    def __init__(self, studio: Studio, tools: Tools, checkpoints: Checkpoints) -> None:
+        self.studio = studio
+        self.tools = tools
+        self.checkpoints = checkpoints
+        self._changed: dict[str, Any] | None = None
+
+    async def value(self, name: str) -> Any:
+        return (await self._kept()).get(name, DEFAULTS.get(name))
+
+    async def wants_preview(self, active: Active) -> bool:
+        """Whether the picture of this step is to be shown while it is painted."""
+        every = int(await self.value("show_progress_every_n_steps"))
+        step = active.progress.step if active.progress else 0
+        return bool(await self.value("live_previews_enable")) and every > 0 and step >= every
+
+    async def model(self) -> str:
+        """The checkpoint chosen here, the server's default model as long as none was or it has gone."""
+        chosen = (await self._kept()).get(CHECKPOINT)
+        found = None if chosen is None else await self.checkpoints.find(chosen)
+        return found or await self.checkpoints.find(self.studio.models.default) or self.studio.models.default
+
+    async def show(self, request: Request) -> Response:
+        name = await self.model()
+        hashed = await self.checkpoints.short_hash(name)
+        return JSONResponse({**DEFAULTS, **await self._kept(), CHECKPOINT: name, "sd_checkpoint_hash": hashed})
+
+    async def change(self, request: Request) -> Response:
+        await self.set(await json_object(self.tools.body, request))
+        return JSONResponse(None)
+
+    async def set(self, wanted: Mapping[str, Any]) -> None:
+        """All of them, or none: a checkpoint is loaded before anything is kept.
+
+        Raises ClassicFault for an unknown checkpoint, WrongKind, and what loading raises.
+        """
+        kept = await self._kept()
+        changed = {
+            name: _valid(name, value) for name, value in wanted.items() if name in DEFAULTS and value is not None
+        }
+        if wanted.get(CHECKPOINT):
+            changed[CHECKPOINT] = await self._load(str(wanted[CHECKPOINT]))
+        if any(kept.get(name) != value for name, value in changed.items()):
+            await self.studio.keep(KEPT, json.dumps({**kept, **changed}))
+            self._changed = {**kept, **changed}
+
+    async def _load(self, name: str) -> str:
+        found = await self.checkpoints.find(name)
+        if found is None:
+            raise ClassicFault(f"model {name!r} not found", name="RuntimeError", like=ModelNotFound)
+        # A model that is not here yet is downloaded with the first picture.
+        here = {entry.spec.name for entry in await self.checkpoints.offered() if entry.is_here}
+        if found != await self.model() and found in here:
+            await self.studio.models.load(found)
+        return found
+
+    async def _kept(self) -> dict[str, Any]:
+        if self._changed is None:
+            text = await self.studio.kept(KEPT)
+            self._changed = {} if text is None else json.loads(text)
+        return self._changed
+
+    def endpoints(self) -> list[Endpoint]:
+        path = "/sdapi/v1/options"
+        errors = (ClassicFault, WrongKind, StorageFailed)
+        return [
+            Endpoint("GET", path, self.show, "SD-WebUI's options", TAG, JSON),
+            Endpoint("POST", path, self.change, "Set some of them; a checkpoint is loaded", TAG, JSON, errors=errors),
+        ]
+
+
+def _valid(name: str, value: Any) -> Any:
+    """The value as its default's type. Raises WrongKind."""
+    try:
+        return TypeAdapter(type(DEFAULTS[name])).validate_python(value)
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        listed = {"loc": ["body", name], "msg": problem["msg"], "type": problem["type"]}
+        raise WrongKind(f"{name}: {problem['msg']}.", [listed]) from None

@@ -1,0 +1,209 @@
+"""/sdapi/v1: SD-WebUI's fields to an order, each with the meaning it has there."""
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from mflux_api.dialects.sdapi import prompt as syntax
+from mflux_api.dialects.sdapi import styles
+from mflux_api.dialects.sdapi.faults import ClassicFault, ScriptNotFound
+from mflux_api.dialects.sdapi.forms import BUILT_IN, UPSCALE_SCRIPT, Img2Img, Painting, Txt2Img
+from mflux_api.dialects.sdapi.styles import Style
+from mflux_api.errors import InvalidImage, InvalidRequest
+from mflux_api.jobs.order import RANDOM_SEEDS, Order
+from mflux_api.pixels.enlarging import FILTERS, LANCZOS, LATENT
+from mflux_api.request import SIDE_STEP, SMALLEST_SIDE, Fill, Hires, Resize, Retouch, Tiles, Variation, stepped
+from mflux_api.web.pictures import PictureReader
+
+# Sizes come in steps of 8 there.
+CLASSIC_STEP = 8
+LARGEST_SUBSEED = 2**63
+RESIZES: tuple[Resize, ...] = ("stretch", "crop", "fill", "latent")
+FILLS: tuple[Fill, ...] = ("surroundings", "original", "noise", "zero")
+DEFAULT_HIRES = "Latent"
+
+
+@dataclass(frozen=True)
+class Here:
+    """What this server has: the styles, the adapters' names, the checkpoint chosen in the options, the usual steps."""
+
+    styles: Sequence[Style]
+    loras: Sequence[str]
+    model: str | None
+    steps: int
+
+
+async def order(form: Painting, pictures: PictureReader, owner: str, here: Here) -> Order:
+    """Raises InvalidRequest, InvalidImage, ScriptNotFound, ClassicFault."""
+    _check_scripts(form)
+    plain = await _plain(form, pictures, owner)
+    said = styles.apply(form.prompt, form.negative_prompt or "", form.styles, here.styles)
+    worded = _worded(replace(plain, model=plain.model or here.model), said, form, here)
+    sized = _sized(worded)
+    match form:
+        case Txt2Img(enable_hr=True):
+            return replace(sized, hires=_hires(form))
+        case Img2Img():
+            return _repainting(sized, form)
+    return sized
+
+
+async def _plain(form: Painting, pictures: PictureReader, owner: str) -> Order:
+    """The order as the documented fields have it, with the pictures of img2img alone."""
+    single: Painting
+    if isinstance(form, Img2Img):
+        _check_pictures(form)
+        single = form.model_copy(update={"init_images": form.init_images[:1]})
+    else:
+        # Clients send one form for both; words alone have no picture to repaint.
+        single = form.model_copy(update={"init_images": [], "mask": None})
+    try:
+        plain = await single.order(pictures, owner, None)
+        further = [await pictures.read(text, "init_images") for text in form.init_images[1:]]
+    except InvalidImage as error:
+        if form.is_documented or "pixels" in error.message:
+            raise
+        raise ClassicFault("Invalid encoded image", name="HTTPException", like=InvalidImage) from None
+    return replace(plain, further_sources=tuple(further)) if isinstance(form, Img2Img) else plain
+
+
+def _check_pictures(form: Img2Img) -> None:
+    if form.init_images:
+        if len(form.init_images) > max(1, form.batch_size or 1):
+            raise ClassicFault("bad number of images passed", name="RuntimeError", like=InvalidRequest)
+        return
+    if form.is_documented:
+        raise InvalidRequest("init_images: a picture to repaint is needed.", field="init_images")
+    raise ClassicFault("Init image not found", name="HTTPException", like=InvalidRequest, status=404)
+
+
+def _check_scripts(form: Painting) -> None:
+    known = {UPSCALE_SCRIPT} if isinstance(form, Img2Img) else set()
+    if form.script_name and form.script_name.lower() not in known:
+        raise ScriptNotFound(f"Script '{form.script_name}' not found", script=form.script_name)
+    for name, script in form.alwayson_scripts.items():
+        if name.lower() in known:
+            raise ScriptNotFound(f"Cannot have a selectable script in the always on scripts params: {name}")
+        if name.lower() not in BUILT_IN or (name.lower() == "controlnet" and _is_used(script)):
+            raise ScriptNotFound(f"Script '{name}' not found", script=name)
+
+
+def _is_used(script: Any) -> bool:
+    """Whether a ControlNet unit is switched on; unless they say otherwise, they are."""
+    units = script.get("args", []) if isinstance(script, Mapping) else []
+    return any(isinstance(unit, Mapping) and unit.get("enabled", True) for unit in units)
+
+
+def _worded(plain: Order, said: tuple[str, str], form: Painting, here: Here) -> Order:
+    """Prompts without syntax, for the encoder; the tags' adapters beside those named in lora_files."""
+    words, tags = syntax.loras(said[0])
+    negative, _ = syntax.loras(said[1])
+    steps = max(1, plain.steps if plain.steps is not None else here.steps)
+    schedule = tuple((last, syntax.plain(text)) for last, text in syntax.schedule(words, steps))
+    changing = schedule if len({text for _, text in schedule}) > 1 else ()
+    return replace(
+        plain,
+        prompt=schedule[-1][1],
+        negative_prompt=syntax.plain(syntax.schedule(negative, steps)[-1][1]),
+        schedule=changing,
+        said=said,
+        loras=(*plain.loras, *(() if form.disable_extra_networks else _known(tags, here.loras))),
+        variation=_variation(form),
+    )
+
+
+def _known(tags: Sequence[tuple[str, float]], names: Sequence[str]) -> list[tuple[str, float]]:
+    """The adapters that are here, by name in any case, or by the last part of it; others are skipped."""
+    by_name = {name.lower(): name for name in names}
+    short = {name.lower().rpartition("/")[2]: name for name in reversed(names)}
+    found = ((by_name.get(name.lower()) or short.get(name.lower()), weight) for name, weight in tags)
+    return [(name, max(-10.0, min(10.0, weight))) for name, weight in found if name is not None]
+
+
+def _variation(form: Painting) -> Variation | None:
+    share = max(0.0, min(1.0, form.subseed_strength))
+    if share == 0:
+        return None
+    seed = form.subseed if form.subseed >= 0 else random.randrange(RANDOM_SEEDS)
+    return Variation(seed=min(seed, LARGEST_SUBSEED), strength=share)
+
+
+def _sized(plain: Order) -> Order:
+    """Sizes are met exactly in steps of 8: what is painted is a little larger, and cut."""
+    width, height = plain.width, plain.height
+    if width is None or height is None or not all(_is_classic(side) for side in (width, height)):
+        return plain
+    canvas = stepped(width, height)
+    return (
+        plain if canvas == (width, height) else replace(plain, width=canvas[0], height=canvas[1], crop=(width, height))
+    )
+
+
+def _is_classic(side: int) -> bool:
+    return side >= SMALLEST_SIDE and side % CLASSIC_STEP == 0 and SIDE_STEP % CLASSIC_STEP == 0
+
+
+def _hires(form: Txt2Img) -> Hires:
+    width, height, upscaler = form.hr_resize_x, form.hr_resize_y, form.hr_upscaler or DEFAULT_HIRES
+    first = (form.width or 512, form.height or 512)
+    if width and not height:
+        height = max(1, width * first[1] // first[0])
+    elif height and not width:
+        width = max(1, height * first[0] // first[1])
+    return Hires(
+        width=width,
+        height=height,
+        scale=form.hr_scale,
+        resized=bool(width),
+        steps=form.hr_second_pass_steps,
+        strength=form.denoising_strength if form.denoising_strength is not None else 0.75,
+        # Presets name models that are not here; Lanczos serves them.
+        upscaler=upscaler if upscaler in {*LATENT, *FILTERS} else LANCZOS,
+        prompt=_encoded(form.hr_prompt),
+        negative_prompt=_encoded(form.hr_negative_prompt),
+    )
+
+
+def _encoded(text: str) -> str | None:
+    words, _ = syntax.loras(text)
+    return syntax.plain(words) or None
+
+
+def _repainting(plain: Order, form: Img2Img) -> Order:
+    if (form.script_name or "").lower() == UPSCALE_SCRIPT:
+        return replace(plain, mask=None, count=1, further_sources=(), tiles=_tiles(form.script_args))
+    if plain.mask is None:
+        return replace(plain, retouch=Retouch(resize=_choice(RESIZES, form.resize_mode, "resize_mode")))
+    blur = (form.mask_blur_x, form.mask_blur_y) if form.mask_blur is None else (form.mask_blur, form.mask_blur)
+    return replace(
+        plain,
+        retouch=Retouch(
+            resize=_choice(RESIZES, form.resize_mode, "resize_mode"),
+            fill=_choice(FILLS, form.inpainting_fill, "inpainting_fill"),
+            invert=bool(form.inpainting_mask_invert),
+            blur=blur,
+            closeup=form.inpaint_full_res_padding if form.inpaint_full_res else None,
+        ),
+    )
+
+
+def _choice(names: Sequence[Any], number: int, field: str) -> Any:
+    if not 0 <= number < len(names):
+        raise InvalidRequest(f"{field} must be from 0 to {len(names) - 1}, not {number}.", field=field)
+    return names[number]
+
+
+def _tiles(arguments: Sequence[Any]) -> Tiles:
+    """`["", overlap, upscaler, scale]`, as the script has them; what is left out is its default."""
+    usual: tuple[Any, ...] = ("", 64, LANCZOS, 2.0)
+    _, overlap, upscaler, scale = [*arguments[:4], *usual[len(arguments) :]]
+    try:
+        tiles = Tiles(overlap=int(overlap), upscaler=str(upscaler), scale=float(scale))
+    except (TypeError, ValueError):
+        tiles = None
+    if tiles is None or not 0 <= tiles.overlap <= 256 or not 1 <= tiles.scale <= 4:
+        raise InvalidRequest(
+            'script_args of sd upscale are ["", overlap 0 to 256, upscaler, scale 1 to 4].', field="script_args"
+        )
+    return tiles

@@ -1,0 +1,46 @@
+"""The two things that some clients read from SD-WebUI's own page: /config and /login."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from mflux_api.dialects.sdapi.catalogue import SAMPLERS
+from mflux_api.dialects.sdapi.checkpoints import Checkpoints
+from mflux_api.dialects.sdapi.faults import JSON, TAG
+from mflux_api.pixels.enlarging import LATENT
+from mflux_api.version import __version__
+from mflux_api.web.openapi import Endpoint
+
+
+class Page:
+    """`upscalers`: the names of those that work here."""
+
+    def __init__(self, checkpoints: Checkpoints, upscalers: Callable[[], Awaitable[list[str]]]) -> None:
+        self.checkpoints = checkpoints
+        self.upscalers = upscalers
+
+    async def config(self, request: Request) -> Response:
+        """Gradio's description of the page, as far as anybody looks: choices by `elem_id`."""
+        upscalers = await self.upscalers()
+        choices = {
+            "setting_sd_model_checkpoint": [row["title"] for row in await self.checkpoints.rows()],
+            "txt2img_sampling": [row["name"] for row in SAMPLERS],
+            "img2img_sampling": [row["name"] for row in SAMPLERS],
+            "txt2img_hr_upscaler": [*LATENT, *upscalers],
+            "extras_upscaler_1": upscalers,
+            "extras_upscaler_2": upscalers,
+        }
+        components = [_dropdown(number, *entry) for number, entry in enumerate(choices.items(), start=1)]
+        return JSONResponse(
+            {"version": __version__, "mode": "blocks", "components": components, "dependencies": [], "title": "MFLUX"}
+        )
+
+    def endpoints(self) -> list[Endpoint]:
+        return [Endpoint("GET", "/config", self.config, "Choices of SD-WebUI's page, for its clients", TAG, JSON)]
+
+
+def _dropdown(number: int, name: str, choices: list[str]) -> dict[str, Any]:
+    props = {"elem_id": name, "choices": choices, "value": choices[0] if choices else None, "visible": True}
+    return {"id": number, "type": "dropdown", "props": {**props, "name": "dropdown"}}

@@ -1,0 +1,172 @@
+"""/sdapi/v1 and /internal: how the running job stands, and ending it early."""
+
+import base64
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from pydantic import Field
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from mflux_api.dialects.sdapi.faults import JSON, TAG, WrongKind, checked, read
+from mflux_api.dialects.sdapi.forms import Loose
+from mflux_api.dialects.sdapi.tasks import Tasks
+from mflux_api.jobs.floor import Active
+from mflux_api.jobs.job import Job, State
+from mflux_api.jobs.studio import Studio
+from mflux_api.request import Cut
+from mflux_api.web.openapi import Endpoint
+from mflux_api.web.tools import Tools
+
+# SD-WebUI's own: a running job is never at 0, which means idle.
+FIRST_PROGRESS = 0.01
+PENDING = 1000
+
+
+class ProgressQuery(Loose):
+    skip_current_image: bool = False
+
+
+class TaskQuery(Loose):
+    """What SD-WebUI's own page asks."""
+
+    id_task: str = ""
+    id_live_preview: int = -1
+    live_preview: bool = Field(True, description="false: without the picture")
+
+
+class Progress:
+    """Handlers about the running job. `wants_previews`: whether the options ask for live previews."""
+
+    def __init__(
+        self, studio: Studio, tools: Tools, tasks: Tasks, wants_preview: Callable[[Active], Awaitable[bool]]
+    ) -> None:
+        self.studio = studio
+        self.tools = tools
+        self.tasks = tasks
+        self.wants_preview = wants_preview
+
+    async def show(self, request: Request) -> Response:
+        asked = checked(ProgressQuery, dict(request.query_params))
+        active = self._active()
+        if active is None:
+            return JSONResponse(
+                {"progress": 0.0, "eta_relative": 0.0, "state": state(None), "current_image": None, "textinfo": None}
+            )
+        preview = None if asked.skip_current_image else await self._preview(active)
+        return JSONResponse(
+            {
+                "progress": _progress(active),
+                "eta_relative": self._eta(active),
+                "state": state(active),
+                "current_image": preview,
+                "textinfo": None,
+            }
+        )
+
+    async def interrupt(self, request: Request) -> Response:
+        """Whoever waits for the job gets the pictures it has finished, and the one at hand as it is."""
+        self.studio.cut(Cut.INTERRUPT)
+        return JSONResponse({})
+
+    async def skip(self, request: Request) -> Response:
+        self.studio.cut(Cut.SKIP)
+        return JSONResponse(None)
+
+    async def ping(self, request: Request) -> Response:
+        return JSONResponse({})
+
+    async def pending(self, request: Request) -> Response:
+        names = [self.tasks.name(job.id) for job in await self.studio.queue.waiting(PENDING)]
+        return JSONResponse({"size": len(names), "tasks": names})
+
+    async def task(self, request: Request) -> Response:
+        asked = await read(self.tools.body, request, TaskQuery)
+        job = await self._find(asked.id_task)
+        active = None if job is None else self.studio.queue.floor.active.get(job.id)
+        if active is None:
+            return JSONResponse(_inactive(job, arriving=asked.id_task in self.tasks.arriving))
+        preview = await self._preview(active) if asked.live_preview else None
+        return JSONResponse(
+            {
+                "active": True,
+                "queued": False,
+                "completed": False,
+                "progress": _progress(active),
+                "eta": self._eta(active),
+                # Here with its prefix: the page sets it as the address of an image.
+                "live_preview": None if preview is None else f"data:image/png;base64,{preview}",
+                "id_live_preview": -1 if preview is None else _steps_done(active),
+                "textinfo": None,
+            }
+        )
+
+    async def _find(self, name: str) -> Job | None:
+        known = self.tasks.jobs.get(name)
+        return None if known is None else await self.studio.queue.get(known)
+
+    def _active(self) -> Active | None:
+        return next(iter(self.studio.queue.floor.active.values()), None)
+
+    def _eta(self, active: Active) -> float:
+        return round(self.studio.queue.floor.remaining(active) or 0.0, 2)
+
+    async def _preview(self, active: Active) -> str | None:
+        if active.preview is None or not await self.wants_preview(active):
+            return None
+        return base64.b64encode(active.preview).decode("ascii")
+
+    def endpoints(self) -> list[Endpoint]:
+        path = "/sdapi/v1/"
+        shown = "How the running job stands"
+        return [
+            Endpoint("GET", f"{path}progress", self.show, shown, TAG, JSON, query=ProgressQuery, errors=(WrongKind,)),
+            Endpoint("POST", f"{path}interrupt", self.interrupt, "End the running job with what there is", TAG, JSON),
+            Endpoint("POST", f"{path}skip", self.skip, "End the picture at hand with what there is", TAG, JSON),
+            Endpoint("GET", "/internal/ping", self.ping, "Whether the server answers", TAG, JSON),
+            Endpoint("GET", "/internal/pending-tasks", self.pending, "Tasks that wait", TAG, JSON),
+            Endpoint("POST", "/internal/progress", self.task, shown, TAG, JSON, body=TaskQuery, errors=(WrongKind,)),
+        ]
+
+
+def _progress(active: Active) -> float:
+    return round(min(1.0, FIRST_PROGRESS + active.fraction), 4)
+
+
+def _steps_done(active: Active) -> int:
+    progress = active.progress
+    return 0 if progress is None else (progress.image - 1) * progress.steps + progress.step
+
+
+def _inactive(job: Job | None, *, arriving: bool) -> dict[str, Any]:
+    queued = arriving or (job is not None and not job.is_final)
+    completed = job is not None and job.state in {State.COMPLETED, State.FAILED, State.CANCELLED}
+    return {
+        "active": False,
+        "queued": queued,
+        "completed": completed,
+        "progress": None,
+        "eta": None,
+        "live_preview": None,
+        "id_live_preview": -1,
+        "textinfo": "In queue..." if queued else "Waiting...",
+    }
+
+
+def state(active: Active | None) -> dict[str, Any]:
+    """Every key of SD-WebUI's; an empty `job` means idle."""
+    progress = active.progress if active else None
+    job = active.job if active else None
+    passes = 1 if job is None or job.request.hires is None else 2
+    return {
+        "skipped": active is not None and active.cut is Cut.SKIP,
+        "interrupted": active is not None and active.cut is Cut.INTERRUPT,
+        "stopping_generation": active is not None and active.cut is not None,
+        "job": "" if job is None else ("scripts_img2img" if job.inputs.source else "scripts_txt2img"),
+        "job_count": 0 if job is None else len(job.request.seeds) * passes,
+        "job_timestamp": time.strftime("%Y%m%d%H%M%S", time.localtime(job.started if job else None)),
+        "job_no": (progress.image - 1) * passes if progress else 0,
+        "sampling_step": progress.step if progress else 0,
+        "sampling_steps": (progress.steps if progress else job.request.steps) if job else 0,
+    }

@@ -1,0 +1,105 @@
+"""What a picture was painted with, as the text inside it says."""
+
+import functools
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path, PurePath
+
+from mflux_api.engine.messages import LoraReport, Picture
+from mflux_api.pixels import infotext
+from mflux_api.request import Craft, Hires, Retouch
+from mflux_api.version import __version__
+
+HASH_LENGTH = 12
+FILLED = {"original": "original", "surroundings": "fill", "noise": "latent noise", "zero": "latent nothing"}
+
+
+def generation_text(
+    picture: Picture,
+    *,
+    prompt: str,
+    negative: str,
+    model: str,
+    bits: int | None,
+    strength: float | None,
+    size: tuple[int, int] | None = None,
+    model_hash: str | None = None,
+    masked: bool = False,
+    index: int = 0,
+    craft: Craft | None = None,
+) -> str:
+    """Generation data as the SD-WebUI family writes it, so that its readers know the picture. Names, never paths.
+
+    `strength` is None where no picture was repainted, `bits` where nothing is quantized, `size` where it is the
+    picture's own. `masked`: only a part was repainted. `index`: which picture of its request it is.
+    """
+    craft = craft or Craft()
+    width, height = size or picture.image.size
+    facts: dict[str, object] = {
+        "Steps": picture.steps,
+        "Sampler": "Euler",
+        "CFG scale": f"{picture.guidance:g}",
+        "Seed": picture.seed,
+        "Size": f"{width}x{height}",
+        "Model hash": model_hash,
+        "Model": model,
+        "Denoising strength": strength if craft.hires is None else craft.hires.strength,
+        **_variation(craft, index),
+        **(_retouch(craft.retouch) if masked else {}),
+        **(_hires(craft.hires) if craft.hires else {}),
+        **_tiles(craft),
+        "Quantized": f"{bits} bits" if bits else None,
+        "Lora": "; ".join(f"{PurePath(use.path).stem}:{use.scale:g}" for use in picture.loras) or None,
+        "Lora hashes": _hashes(picture.loras) if craft.said else None,
+        "Version": f"mflux-api {__version__}",
+    }
+    if craft.said is not None:
+        return infotext.write(*craft.said, facts)
+    return infotext.write(prompt, negative if picture.guidance > 1 else "", facts)
+
+
+def _variation(craft: Craft, index: int) -> dict[str, object]:
+    if craft.variation is None:
+        return {}
+    strength = f"{craft.variation.strength:g}"
+    return {"Variation seed": craft.variation.seed + index, "Variation seed strength": strength}
+
+
+def _retouch(retouch: Retouch) -> dict[str, object]:
+    across, down = (f"{side:g}" for side in retouch.blur)
+    return {
+        "Mask blur": across,
+        "Mask blur y": None if down == across else down,
+        "Mask mode": "Inpaint not masked" if retouch.invert else None,
+        "Masked content": FILLED[retouch.fill],
+        "Inpaint area": None if retouch.closeup is None else "Only masked",
+        "Masked area padding": retouch.closeup,
+    }
+
+
+def _hires(hires: Hires) -> dict[str, object]:
+    return {
+        "Hires upscale": None if hires.resized else f"{hires.scale or 1:g}",
+        "Hires resize": f"{hires.width}x{hires.height}" if hires.resized else None,
+        "Hires steps": hires.steps,
+        "Hires upscaler": hires.upscaler,
+        "Hires prompt": hires.prompt,
+        "Hires negative prompt": hires.negative_prompt,
+    }
+
+
+def _tiles(craft: Craft) -> dict[str, object]:
+    if craft.tiles is None:
+        return {}
+    return {"SD upscale overlap": craft.tiles.overlap, "SD upscale upscaler": craft.tiles.upscaler}
+
+
+def _hashes(loras: Sequence[LoraReport]) -> str | None:
+    named = ((PurePath(use.path).stem, Path(use.path)) for use in loras)
+    return ", ".join(f"{name}: {_hash(path, path.stat().st_mtime)}" for name, path in named if path.is_file()) or None
+
+
+@functools.lru_cache(maxsize=256)
+def _hash(path: Path, changed: float) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()[:HASH_LENGTH]

@@ -1,0 +1,225 @@
+"""The text that says how a picture was painted, as SD-WebUI writes it: into words, out of them, and out of files.
+
+    a fox
+    Negative prompt: blue
+    Steps: 20, Sampler: Euler, CFG scale: 7, Seed: 1, Size: 512x512
+
+Reads like SD-WebUI 1.10's modules/infotext_utils.py. What a stranger's file says is only text: nothing here raises
+on any, and no text takes more than linear time.
+"""
+
+import io
+import json
+import re
+import struct
+import warnings
+from collections.abc import Iterator, Mapping
+
+from PIL import Image
+
+from mflux_api.errors import InvalidImage
+
+PROMPT, NEGATIVE = "Prompt", "Negative prompt"
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
+EXIF_IFD, USER_COMMENT = 0x8769, 0x9286
+# What a JPEG has room for (ITU-T T.81, B.1.1.4).
+EXIF_LIMIT = 65_533
+# Exif 2.3, 4.6.5: the first eight bytes name the encoding.
+ENCODING_BYTES = 8
+UNICODE, ASCII, JIS = b"UNICODE\0", b"ASCII\0\0\0", b"JIS\0\0\0\0\0"
+BIG, LITTLE = "utf-16-be", "utf-16-le"
+# SD-WebUI takes the last line for facts when it holds this many.
+FEWEST_FACTS = 3
+KEY = re.compile(r"[\w \-/]+")
+# With possessive repeats, so that a hostile text is never gone over twice.
+VALUE = re.compile(r'\s*+("(?:\\.|[^\\"])++"(?=,|\Z)|[^,]*+)(?:,|\Z)')
+SIZE = re.compile(r"(\d+)x(\d+)")
+QUOTED = re.compile(r'[,:\n"]')
+
+# What SD-WebUI reads into an infotext that does not say otherwise.
+DEFAULTS: Mapping[str, str] = {
+    "Clip skip": "1",
+    "Hires resize-1": "0",
+    "Hires resize-2": "0",
+    "Hires sampler": "Use same sampler",
+    "Hires schedule type": "Use same scheduler",
+    "Hires checkpoint": "Use same checkpoint",
+    "Hires prompt": "",
+    "Hires negative prompt": "",
+    "Mask mode": "Inpaint masked",
+    "Masked content": "original",
+    "Inpaint area": "Whole picture",
+    "Masked area padding": "32",
+    "RNG": "GPU",
+    "Schedule type": "Automatic",
+    "Schedule max sigma": "0",
+    "Schedule min sigma": "0",
+    "Schedule rho": "0",
+    "VAE Encoder": "Full",
+    "VAE Decoder": "Full",
+    "FP8 weight": "Disable",
+    "Refiner switch by sampling steps": "False",
+}
+
+
+def write(prompt: str, negative: str, facts: Mapping[str, object]) -> str:
+    """The infotext. A fact that is None is left out.
+
+    `parse` gives prompts and facts back, but for: blanks around each line and empty lines before the first; a line
+    that begins with "Negative prompt:"; a value such as 64x32, which comes back in two; and everything where there
+    are fewer than three facts, or keys that are not two or more letters, digits, blanks, `-`, `/`.
+    """
+    against = f"Negative prompt: {negative}" if negative else ""
+    line = ", ".join(f"{key}: {_quoted(str(value))}" for key, value in facts.items() if value is not None)
+    return "\n".join(part for part in (prompt, against, line) if part).strip()
+
+
+def _quoted(value: str) -> str:
+    plain = value and value == value.strip() and not QUOTED.search(value)
+    return value if plain else json.dumps(value, ensure_ascii=False)
+
+
+def parse(text: str) -> dict[str, str]:
+    """Both prompts and each fact by its name, `Size` as `Size-1` and `Size-2`. Never raises."""
+    *lines, last = text.strip().split("\n")
+    facts = list(_facts(last))
+    if len(facts) < FEWEST_FACTS:
+        lines, facts = [*lines, last], []
+    found: dict[str, str] = {PROMPT: "", NEGATIVE: ""}
+    for key, value in facts:
+        found.update(_entries(key, value))
+    found[PROMPT], found[NEGATIVE] = _prompts(lines)
+    return found
+
+
+def _entries(key: str, value: str) -> dict[str, str]:
+    """Of one fact, its value as it was written. None where there was nothing, as in SD-WebUI."""
+    text = _unquoted(value)
+    size = SIZE.fullmatch(text)
+    if size:
+        return {f"{key}-1": size[1], f"{key}-2": size[2]}
+    return {key: text} if value else {}
+
+
+def _prompts(lines: list[str]) -> tuple[str, str]:
+    """Everything from the first line that says so on is the negative prompt."""
+    stripped = [line.strip() for line in lines]
+    marker = f"{NEGATIVE}:"
+    first = next((at for at, line in enumerate(stripped) if line.startswith(marker)), len(stripped))
+    negative = (line.removeprefix(marker).strip() for line in stripped[first:])
+    return "\n".join(stripped[:first]).lstrip("\n"), "\n".join(negative).lstrip("\n")
+
+
+def _facts(line: str) -> Iterator[tuple[str, str]]:
+    """`Key: value` by `Key: value`, values as they were written."""
+    at = 0
+    while at < len(line):
+        run = KEY.match(line, at)
+        at = run.end() if run else at + 1
+        key = run[0].lstrip(" -/") if run else ""
+        if len(key) > 1 and line[at : at + 1] == ":" and (value := VALUE.match(line, at + 1)):
+            yield key, value[1]
+            at = value.end()
+
+
+def _unquoted(value: str) -> str:
+    if not (value.startswith('"') and value.endswith('"')):
+        return value
+    try:
+        return _printable(json.loads(value))
+    except ValueError:
+        return value
+
+
+def _printable(text: str) -> str:
+    """Without halves of characters (`"\\ud800"`), which no reply could carry."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def with_defaults(parsed: Mapping[str, str]) -> dict[str, str]:
+    """What `parse` found with what SD-WebUI takes for granted. Without any fact there is nothing to complete."""
+    missing = DEFAULTS.keys() - parsed.keys() if parsed.keys() - {PROMPT, NEGATIVE} else set()
+    return {**parsed, **{key: value for key, value in DEFAULTS.items() if key in missing}}
+
+
+def read(data: bytes) -> tuple[str, dict[str, str]]:
+    """The infotext in a PNG, JPEG, WebP or GIF file, "" without one, and its other texts by name.
+
+    Raises InvalidImage. Pictures may be of any size that Pillow opens: check that first.
+    """
+    try:
+        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            return _texts(_information(image))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        if _is_too_much_text(error):
+            return "", {}
+        raise InvalidImage("This is not a picture that can be read: send PNG, JPEG or WebP.") from None
+
+
+def _is_too_much_text(error: Exception) -> bool:
+    """Pillow's limits on what texts may unpack to are named MAX_TEXT_CHUNK and MAX_TEXT_MEMORY."""
+    return isinstance(error, ValueError) and "MAX_TEXT" in str(error)
+
+
+def _information(image: Image.Image) -> dict[str | tuple[int, int], object]:
+    """Pillow's. A PNG may have texts behind its pixels as well; those are only found by reading these."""
+    if image.format == "PNG" and "parameters" not in image.info:
+        try:
+            image.load()
+        except (OSError, ValueError, SyntaxError, struct.error) as error:
+            if _is_too_much_text(error):
+                raise
+    return dict(image.info)
+
+
+def _texts(information: Mapping[str | tuple[int, int], object]) -> tuple[str, dict[str, str]]:
+    comment = information.get("comment")
+    texts = {str(key): str(value) for key, value in information.items() if isinstance(value, str)}
+    if isinstance(comment, bytes):
+        texts["comment"] = comment.decode("utf-8", "ignore")
+    exif = information.get("exif")
+    text = _user_comment(exif) if isinstance(exif, bytes) else ""
+    parameters = texts.pop("parameters", "")
+    text = text or parameters or texts.pop("comment", "")
+    return _printable(text), {_printable(key): _printable(value) for key, value in texts.items()}
+
+
+def _user_comment(data: bytes) -> str:
+    exif = Image.Exif()
+    try:
+        exif.load(data)
+        comment = exif.get_ifd(EXIF_IFD).get(USER_COMMENT, b"")
+    except (OSError, ValueError, SyntaxError, TypeError, LookupError, OverflowError, struct.error):
+        return ""
+    if isinstance(comment, bytes):
+        return _decoded(comment, exif.endian == ">").rstrip("\0")
+    return comment if isinstance(comment, str) else ""
+
+
+def _decoded(comment: bytes, big: bool) -> str:
+    """`big`: the block around it is big-endian, as SD-WebUI's. In others, writers use either order for UTF-16."""
+    body = comment[ENCODING_BYTES:]
+    if comment.startswith(UNICODE):
+        return body.decode(BIG if big else _order(body), "replace").removeprefix("\ufeff")
+    if comment.startswith(JIS):
+        return body.decode("shift_jis", "replace")
+    if comment.startswith((ASCII, bytes(ENCODING_BYTES))):
+        return body.decode("utf-8", "replace")
+    return comment.decode("utf-8", "ignore")
+
+
+def _order(body: bytes) -> str:
+    """Of UTF-16, by its mark or by where the zeros of its Latin letters are."""
+    return LITTLE if body.startswith(b"\xff\xfe") or body[1::2].count(0) > body[::2].count(0) else BIG
+
+
+def exif(text: str) -> bytes:
+    """The text as SD-WebUI puts it into JPEG and WebP, for Pillow's `exif`; b"" if there is none or it is too long.
+
+    Too long is what a JPEG has no room for: about 32,000 characters.
+    """
+    block = Image.Exif()
+    block.endian = ">"
+    block.get_ifd(EXIF_IFD)[USER_COMMENT] = UNICODE + text.encode(BIG, "replace")
+    data = block.tobytes()
+    return data if text and len(data) <= EXIF_LIMIT else b""
