@@ -41,6 +41,11 @@ def without_folders(error: MfluxError, folders: Iterable[Path]) -> MfluxError:
     return type(error)(str(shortened(error.message)), **details)
 
 
+def kinds() -> list[type[MfluxError]]:
+    """Every error there is, the dialects' own included."""
+    return [MfluxError, *_descendants(MfluxError)]
+
+
 def _descendants(kind: type[MfluxError]) -> Iterator[type[MfluxError]]:
     for child in kind.__subclasses__():
         yield child

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mflux_api.pixels import infotext
 from tests.server.live import Live, running
 
 LONG = {"width": 256, "height": 256, "steps": 100}
@@ -148,6 +149,16 @@ def test_a_picture_can_be_had_as_a_file_in_three_formats(server: Live) -> None:
         assert (image.format, image.size) == (form, (64, 64))
         text = image.getexif().get_ifd(EXIF)[USER_COMMENT]
         assert "Steps: 1, Sampler: Euler" in text.removeprefix(b"UNICODE\0").decode("utf-16-be")
+
+
+@pytest.mark.parametrize("prompt", ["a fox, 狐\nin snow", ""])
+def test_a_picture_carries_the_same_text_in_every_format(server: Live, prompt: str) -> None:
+    job_id = server.submit(prompt=prompt)
+    server.until(job_id)
+    files = [server.get(f"/api/v1/jobs/{job_id}/images/0?format={form}").content for form in ("png", "jpeg", "webp")]
+    text, *others = [infotext.read(data)[0] for data in files]
+    assert infotext.parse(text)["Prompt"] == prompt
+    assert others == [text, text]
 
 
 @pytest.mark.parametrize("index", ["1", "-1", "00", "0x0", "9" * 30, "first"])

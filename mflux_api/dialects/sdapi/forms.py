@@ -7,6 +7,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from mflux_api.forms import Names, PictureForm, Whole
 
 UPSCALE_SCRIPT = "sd upscale"
+IGNORED = "Taken and ignored: it means nothing to FLUX.2, or nothing here"
 # Parts of SD-WebUI itself that a client may list; what they do is done here anyway, or means nothing to FLUX.2.
 BUILT_IN = frozenset(
     {"controlnet", "refiner", "seed", "sampler", "hypertile", "comments", "extra options", "soft inpainting"}
@@ -51,6 +52,8 @@ class Loose(BaseModel):
 class Painting(Loose, PictureForm):
     """What txt2img and img2img share. The defaults are SD-WebUI's, where FLUX.2 has none of its own."""
 
+    model_config = ConfigDict(json_schema_extra={"required": ["prompt"]})
+
     # Fields of the documented API that SD-WebUI has not: who sends one reads that document.
     DOCUMENTED: ClassVar[tuple[str, ...]] = (
         *("model", "guidance", "num_images", "lora_files", "lora_scales", "low_ram", "image_strength"),
@@ -60,33 +63,33 @@ class Painting(Loose, PictureForm):
     styles: Names = Field(default_factory=list, description="Names from prompt-styles; others are ignored")
     subseed: Whole = Field(-1, description="The seed of a variation")
     subseed_strength: float = Field(0.0, description="0 is `seed` alone, 1 `subseed` alone")
-    seed_resize_from_h: Whole = -1
-    seed_resize_from_w: Whole = -1
-    sampler_name: str | None = None
-    sampler_index: str = "Euler"
-    scheduler: str | None = None
-    restore_faces: bool | None = None
-    tiling: bool | None = None
-    do_not_save_samples: bool = False
-    do_not_save_grid: bool = False
-    eta: float | None = None
-    s_min_uncond: float | None = None
-    s_churn: float | None = None
-    s_tmax: float | None = None
-    s_tmin: float | None = None
-    s_noise: float | None = None
+    seed_resize_from_h: Whole = Field(-1, description=IGNORED)
+    seed_resize_from_w: Whole = Field(-1, description=IGNORED)
+    sampler_name: str | None = Field(None, description=IGNORED)
+    sampler_index: str = Field("Euler", description=IGNORED)
+    scheduler: str | None = Field(None, description=IGNORED)
+    restore_faces: bool | None = Field(None, description=IGNORED)
+    tiling: bool | None = Field(None, description=IGNORED)
+    do_not_save_samples: bool = Field(False, description=IGNORED)
+    do_not_save_grid: bool = Field(False, description=IGNORED)
+    eta: float | None = Field(None, description=IGNORED)
+    s_min_uncond: float | None = Field(None, description=IGNORED)
+    s_churn: float | None = Field(None, description=IGNORED)
+    s_tmax: float | None = Field(None, description=IGNORED)
+    s_tmin: float | None = Field(None, description=IGNORED)
+    s_noise: float | None = Field(None, description=IGNORED)
     override_settings: Mapping = Field(default_factory=dict, description="Options for this request alone")
-    override_settings_restore_afterwards: bool = True
-    refiner_checkpoint: str | None = None
-    refiner_switch_at: float | None = None
+    override_settings_restore_afterwards: bool = Field(True, description="false: keep those options")
+    refiner_checkpoint: str | None = Field(None, description=IGNORED)
+    refiner_switch_at: float | None = Field(None, description=IGNORED)
     disable_extra_networks: bool = Field(False, description="Take <lora:...> tags out and use none of them")
-    firstpass_image: str | None = None
-    comments: Mapping | None = None
-    script_name: str | None = None
-    script_args: list[Any] = Field(default_factory=list)
-    alwayson_scripts: Mapping = Field(default_factory=dict)
+    firstpass_image: str | None = Field(None, description=IGNORED)
+    comments: Mapping | None = Field(None, description=IGNORED)
+    script_name: str | None = Field(None, description="img2img: sd upscale")
+    script_args: list[Any] = Field(default_factory=list, description='of sd upscale: "", overlap, upscaler, scale')
+    alwayson_scripts: Mapping = Field(default_factory=dict, description="SD-WebUI's own are taken and ignored")
     send_images: bool = Field(True, description="false: reply without the pictures, which are kept all the same")
-    save_images: bool = False
+    save_images: bool = Field(False, description=IGNORED)
     infotext: str | None = Field(None, description="Generation data; what the request leaves out is taken from it")
     force_task_id: str | None = Field(None, description="A name for /internal/progress")
 
@@ -100,36 +103,36 @@ class Txt2Img(Painting):
     """Words to a picture, and on request that picture enlarged and painted over."""
 
     enable_hr: bool = Field(False, description="Enlarge the picture and paint it over")
-    firstphase_width: Whole = 0
-    firstphase_height: Whole = 0
-    hr_scale: float = Field(2.0, gt=0, le=16)
+    firstphase_width: Whole = Field(0, description=IGNORED)
+    firstphase_height: Whole = Field(0, description=IGNORED)
+    hr_scale: float = Field(2.0, gt=0, le=16, description="The enlarged picture's sides, as a factor")
     hr_upscaler: str | None = Field(None, description="A name from upscalers or latent-upscale-modes")
-    hr_second_pass_steps: Count = 0
-    hr_resize_x: Count = 0
-    hr_resize_y: Count = 0
-    hr_checkpoint_name: str | None = None
-    hr_sampler_name: str | None = None
-    hr_scheduler: str | None = None
-    hr_prompt: str = ""
-    hr_negative_prompt: str = ""
+    hr_second_pass_steps: Count = Field(0, description="0: as many as the first pass")
+    hr_resize_x: Count = Field(0, description="Its width in pixels instead")
+    hr_resize_y: Count = Field(0, description="Its height in pixels instead")
+    hr_checkpoint_name: str | None = Field(None, description=IGNORED)
+    hr_sampler_name: str | None = Field(None, description=IGNORED)
+    hr_scheduler: str | None = Field(None, description=IGNORED)
+    hr_prompt: str = Field("", description="The second pass's own prompt")
+    hr_negative_prompt: str = Field("", description="The second pass's own negative prompt")
 
 
 class Img2Img(Painting):
     """A picture repainted, all of it or where the mask is white."""
 
     resize_mode: Flag = Field(0, description="0 distort, 1 cover and cut, 2 fit and fill, 3 distort as latents")
-    image_cfg_scale: float | None = None
-    mask_blur_x: float = Field(4.0, ge=0, le=1024)
-    mask_blur_y: float = Field(4.0, ge=0, le=1024)
+    image_cfg_scale: float | None = Field(None, description=IGNORED)
+    mask_blur_x: float = Field(4.0, ge=0, le=1024, description="Across")
+    mask_blur_y: float = Field(4.0, ge=0, le=1024, description="Down")
     mask_blur: float | None = Field(None, ge=0, le=1024, description="Sigma of the mask's edge, in pixels")
-    mask_round: bool = True
+    mask_round: bool = Field(True, description=IGNORED)
     inpainting_fill: Flag = Field(0, description="0 surroundings, 1 original, 2 noise, 3 nothing")
     inpaint_full_res: bool = Field(True, description="Paint only the masked part, at full size")
-    inpaint_full_res_padding: Count = 0
-    inpainting_mask_invert: Flag = 0
-    initial_noise_multiplier: float | None = None
-    latent_mask: str | None = None
-    include_init_images: bool = False
+    inpaint_full_res_padding: Count = Field(0, description="Pixels around the masked part that are seen")
+    inpainting_mask_invert: Flag = Field(0, description="1: repaint where the mask is black")
+    initial_noise_multiplier: float | None = Field(None, description=IGNORED)
+    latent_mask: str | None = Field(None, description=IGNORED)
+    include_init_images: bool = Field(False, description="Give the pictures back in `parameters`")
 
 
 class SingleExtra(Loose):

@@ -1,5 +1,6 @@
 """/sdapi/v1: SD-WebUI's fields to an order, each with the meaning it has there."""
 
+import json
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -97,6 +98,8 @@ def _is_used(script: Any) -> bool:
 
 def _worded(plain: Order, said: tuple[str, str], form: Painting, here: Here) -> Order:
     """Prompts without syntax, for the encoder; the tags' adapters beside those named in lora_files."""
+    if _is_structured(said[0]):
+        return replace(plain, prompt=said[0], negative_prompt=said[1], said=said, variation=_variation(form))
     words, tags = syntax.loras(said[0])
     negative, _ = syntax.loras(said[1])
     steps = max(1, plain.steps if plain.steps is not None else here.steps)
@@ -111,6 +114,14 @@ def _worded(plain: Order, said: tuple[str, str], form: Painting, here: Here) -> 
         loras=(*plain.loras, *(() if form.disable_extra_networks else _known(tags, here.loras))),
         variation=_variation(form),
     )
+
+
+def _is_structured(text: str) -> bool:
+    """FLUX.2 also reads prompts that are JSON objects; their brackets are no syntax."""
+    try:
+        return text.lstrip().startswith("{") and isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _known(tags: Sequence[tuple[str, float]], names: Sequence[str]) -> list[tuple[str, float]]:
