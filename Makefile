@@ -1,6 +1,6 @@
 # Bare `make` lists the targets. Each sets up .venv by itself, and again only when the lock changed.
 .DEFAULT_GOAL := help
-.PHONY: help run demo test crash check lint format bench lock clean venv
+.PHONY: help run demo test crash check lint format bench lock clean venv node
 
 PY := .venv/bin/python
 PROMPT ?= a beautiful sunset over mountains
@@ -15,7 +15,7 @@ run: venv  ## start the server (ARGS="--port 8080")
 demo: venv  ## paint "a beautiful sunset over mountains" with the embedded model into output/
 	@$(PY) -m mflux_api generate "$(PROMPT)" --output output
 
-test: venv  ## run the tests (PYTEST_ARGS="-k lora" for some of them)
+test: venv node  ## run the tests (PYTEST_ARGS="-k lora" for some of them)
 	@$(PY) -m pytest $(PYTEST_ARGS)
 
 crash: venv  ## kill the server and its engine 50 times while jobs run, and account for every job
@@ -46,3 +46,6 @@ clean:  ## remove .venv and every cache; pictures and models stay
 
 venv:
 	@tools/venv
+
+node: venv
+	@tools/node

@@ -1,7 +1,9 @@
-"""Shared models: the embedded one, loaded once, and copies of its folder to damage."""
+"""Shared: a server, the embedded model, loaded once, and copies of its folder to damage."""
 
 import os
 import shutil
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,13 +12,18 @@ from hypothesis import HealthCheck, settings
 from mflux_api.catalogue.models import EMBEDDED
 from mflux_api.engine.model import Model, load_model
 from tests.browsers import INSTALL, find_browser
+from tests.server.live import Live, running
 
 # A busy machine is slow, not wrong.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
 
+# Where tools/node has put the JavaScript clients; this file is written last.
+NODE_CLIENTS = Path(sys.prefix) / "node" / "installed.json"
 # "required": the tests of the browser run whatever happens. Else they are left out where there is none, and it is said.
 WITHOUT_BROWSER = os.environ.get("MFLUX_TEST_BROWSER") != "required" and find_browser() is None
+WITHOUT_NODE = os.environ.get("MFLUX_TEST_NODE") != "required" and not NODE_CLIENTS.is_file()
+LEFT_OUT = {"test_browser.py": WITHOUT_BROWSER, "test_node_clients.py": WITHOUT_NODE}
 TINY = EMBEDDED / "flux2-tiny"
 
 
@@ -36,11 +43,20 @@ def checkpoint(tmp_path: Path) -> Path:
     return Path(shutil.copytree(TINY, tmp_path / "checkpoint", ignore=shutil.ignore_patterns("samples", "*.md")))
 
 
-def pytest_report_header() -> str | None:
-    return f"{INSTALL} The tests that need one are left out." if WITHOUT_BROWSER else None
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    """One server for all tests that leave it as they find it."""
+    with running(Path(tmp_path_factory.mktemp("server")) / "output") as live:
+        yield live
+
+
+def pytest_report_header() -> list[str]:
+    browser = [f"{INSTALL} The tests that need one are left out."] if WITHOUT_BROWSER else []
+    node = ["No node with npm was found when .venv was set up. The tests of JavaScript clients are left out."]
+    return [*browser, *(node if WITHOUT_NODE else [])]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    left_out = [item for item in items if WITHOUT_BROWSER and item.path.name == "test_browser.py"]
+    left_out = [item for item in items if LEFT_OUT.get(item.path.name)]
     items[:] = [item for item in items if item not in left_out]
     config.hook.pytest_deselected(items=left_out)

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, ClassVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from mflux_api.forms import Names, PictureForm, Whole
 
@@ -155,14 +155,16 @@ class SingleExtra(Loose):
 
 
 class NamedPicture(Loose):
-    data: str
+    """`image` is what one client calls `data`."""
+
+    data: str = Field(validation_alias=AliasChoices("data", "image"))
     name: str = ""
 
 
 class BatchExtra(SingleExtra):
     """Pictures to enlarge."""
 
-    image_list: list[NamedPicture] = Field(alias="imageList")
+    image_list: list[NamedPicture] = Field(alias="imageList", max_length=64)
 
 
 class PngInfo(Loose):
