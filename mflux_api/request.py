@@ -92,7 +92,8 @@ class Hires:
 
 @dataclass(frozen=True, kw_only=True)
 class Tiles:
-    """Enlarge the source `scale` times and repaint it in tiles of the request's size that share `overlap` pixels."""
+    """Enlarge the source `scale` times and repaint it in tiles of the request's size that share `overlap` pixels,
+    half a tile at most."""
 
     scale: float
     overlap: int
@@ -100,13 +101,21 @@ class Tiles:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Emphasis:
+    """Letters `start` to `end` of a prompt, and how much their tokens' embeddings are scaled: `spans` of the three."""
+
+    text: str
+    spans: tuple[tuple[int, int, float], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Craft:
     """What may be asked for beyond one pass of the model.
 
     `crop`: the size in pixels that the painted picture is cut to, at its centre. `stretch`: bring the source to the
-    request's size as latents, by this interpolation, instead of as pixels. `schedule`: prompts by step, each
-    up to and with the step it names; empty for the one prompt. `said`: prompts as they were written, for the record,
-    where what the model reads differs.
+    request's size as latents, by this interpolation, instead of as pixels. `schedule`: prompts by step, each up to and
+    with the step it names; empty for the one prompt. `emphasis`: of any of the prompts. `said`: prompts as they were
+    written, for the record, where what the model reads differs.
     """
 
     variation: Variation | None = None
@@ -116,6 +125,7 @@ class Craft:
     crop: tuple[int, int] | None = None
     stretch: Stretch | None = None
     schedule: tuple[tuple[int, str], ...] = ()
+    emphasis: tuple[Emphasis, ...] = ()
     said: tuple[str, str] | None = None
 
     def craft(self) -> dict[str, Any]:

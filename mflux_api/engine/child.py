@@ -29,7 +29,8 @@ class Line:
         self.connection = connection
         self.commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
         self.stop = threading.Event()
-        self.cut: Cut | None = None
+        self.skip = threading.Event()
+        self.interrupt = threading.Event()
         self.setup: Setup = frames.receive(connection)
         threading.Thread(target=self._listen, daemon=True, name="listener").start()
 
@@ -38,10 +39,12 @@ class Line:
 
     def take_cut(self) -> Cut | None:
         """Whether the picture is to end now. A skip is for one picture, an interrupt for all of them."""
-        cut = self.cut
-        if cut is Cut.SKIP:
-            self.cut = None
-        return cut
+        if self.interrupt.is_set():
+            return Cut.INTERRUPT
+        if self.skip.is_set():
+            self.skip.clear()
+            return Cut.SKIP
+        return None
 
     def _listen(self) -> None:
         while True:
@@ -53,10 +56,10 @@ class Line:
             if isinstance(message, Stop):
                 self.stop.set()
             elif isinstance(message, Cut):
-                self.cut = message
+                (self.skip if message is Cut.SKIP else self.interrupt).set()
             else:
-                self.stop.clear()
-                self.cut = None
+                for wish in (self.stop, self.skip, self.interrupt):
+                    wish.clear()
                 self.commands.put(message)
 
 

@@ -120,7 +120,7 @@ class Stop:
     """Stop the painting that is going on, after its step."""
 
 
-# Asked after each step. A skip counts for one picture, so asking takes it.
+# Asked after each step and each decoding. A skip counts for one picture, so asking takes it.
 AskCut: TypeAlias = Callable[[], Cut | None]
 
 

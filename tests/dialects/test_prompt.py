@@ -8,8 +8,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from mflux_api.dialects.sdapi import prompt
-from mflux_api.dialects.sdapi.prompt import loras, plain, schedule, weights
+from mflux_api.dialects.sdapi import prompt, schedules
+from mflux_api.dialects.sdapi.prompt import emphasised, loras, plain, weights
+from mflux_api.dialects.sdapi.schedules import schedule
 
 anything = st.text(st.characters(codec="utf-8"))
 # What the syntax is made of, so that it comes about by chance.
@@ -279,7 +280,7 @@ def lines_run(function: Callable[[], object]) -> int:
 
     def trace(frame: FrameType, event: str, _: object) -> Any:
         nonlocal count
-        if frame.f_code.co_filename != prompt.__file__:
+        if frame.f_code.co_filename not in {prompt.__file__, schedules.__file__}:
             return None
         count += event == "line"
         return trace
@@ -320,3 +321,32 @@ def test_brackets_may_be_as_deep_as_the_text_is_long(opener: str, closer: str) -
 def test_long_runs_are_read(hostile: str) -> None:
     text = "." + hostile * 100_000 + "."
     assert len(plain(schedule(loras(text)[0], 1)[0][1])) <= len(text)
+
+
+# Emphasis that is applied
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "spans"),
+    [
+        ("a red circle", "a red circle", ()),
+        ("a (red:1.5) circle", "a red circle", ((2, 5, 1.5),)),
+        ("a (red circle:0.5)", "a red circle", ((2, 12, 0.5),)),
+        ("(a) (b:2)", "a b", ((0, 1, 1.1), (2, 3, 2.0))),
+        (r"\(not\) (so)", "(not) so", ((6, 8, 1.1),)),
+        ("  (two\n  lines:2)  ", "two\nlines", ((0, 9, 2.0),)),
+    ],
+)
+def test_emphasis_is_told_by_the_letters_it_is_on(text: str, words: str, spans: tuple[Any, ...]) -> None:
+    found, places = emphasised(text)
+    assert (found, [(start, end) for start, end, _ in places]) == (words, [(start, end) for start, end, _ in spans])
+    assert [weight for *_, weight in places] == pytest.approx([weight for *_, weight in spans])
+
+
+@given(st.text(st.sampled_from("ab ()[]:1.2\\\n\t") | st.characters(codec="utf-8"), max_size=60))
+def test_emphasis_never_points_outside_the_words(text: str) -> None:
+    words, spans = emphasised(text)
+    assert words == words.strip()
+    ends = [0, *(edge for start, end, _ in spans for edge in (start, end)), len(words)]
+    assert ends == sorted(ends)
+    assert all(start < end and weight != 1.0 for start, end, weight in spans)

@@ -4,22 +4,37 @@ import json
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 from mflux_api.dialects.sdapi import prompt as syntax
 from mflux_api.dialects.sdapi import styles
 from mflux_api.dialects.sdapi.faults import ClassicFault, ScriptNotFound
 from mflux_api.dialects.sdapi.forms import BUILT_IN, UPSCALE_SCRIPT, Img2Img, Painting, Txt2Img
+from mflux_api.dialects.sdapi.schedules import schedule as schedule_of
 from mflux_api.dialects.sdapi.styles import Style
 from mflux_api.errors import InvalidImage, InvalidRequest
 from mflux_api.jobs.order import RANDOM_SEEDS, Order
 from mflux_api.pixels.enlarging import FILTERS, LANCZOS, LATENT
-from mflux_api.request import SIDE_STEP, SMALLEST_SIDE, Fill, Hires, Resize, Retouch, Tiles, Variation, stepped
+from mflux_api.request import (
+    SIDE_STEP,
+    SMALLEST_SIDE,
+    Emphasis,
+    Fill,
+    Hires,
+    Resize,
+    Retouch,
+    Tiles,
+    Variation,
+    stepped,
+)
 from mflux_api.web.pictures import PictureReader
 
 # Sizes come in steps of 8 there.
 CLASSIC_STEP = 8
 LARGEST_SUBSEED = 2**63
+# Beyond it a word only breaks the picture.
+HEAVIEST = 3.0
+Spans: TypeAlias = tuple[tuple[int, int, float], ...]
 RESIZES: tuple[Resize, ...] = ("stretch", "crop", "fill", "latent")
 FILLS: tuple[Fill, ...] = ("surroundings", "original", "noise", "zero")
 DEFAULT_HIRES = "Latent"
@@ -103,17 +118,28 @@ def _worded(plain: Order, said: tuple[str, str], form: Painting, here: Here) -> 
     words, tags = syntax.loras(said[0])
     negative, _ = syntax.loras(said[1])
     steps = max(1, plain.steps if plain.steps is not None else here.steps)
-    schedule = tuple((last, syntax.plain(text)) for last, text in syntax.schedule(words, steps))
+    emphasis: dict[str, Spans] = {}
+    schedule = tuple((last, _weighed(text, emphasis)) for last, text in schedule_of(words, steps))
     changing = schedule if len({text for _, text in schedule}) > 1 else ()
     return replace(
         plain,
         prompt=schedule[-1][1],
-        negative_prompt=syntax.plain(syntax.schedule(negative, steps)[-1][1]),
+        negative_prompt=_weighed(schedule_of(negative, steps)[-1][1], emphasis),
         schedule=changing,
+        emphasis=tuple(Emphasis(text=text, spans=spans) for text, spans in emphasis.items()),
         said=said,
         loras=(*plain.loras, *(() if form.disable_extra_networks else _known(tags, here.loras))),
         variation=_variation(form),
     )
+
+
+def _weighed(text: str, emphasis: dict[str, Spans]) -> str:
+    """The words alone; the weights of some of them are noted."""
+    words, spans = syntax.emphasised(text)
+    limited = tuple((start, end, min(HEAVIEST, max(0.0, weight))) for start, end, weight in spans)
+    if limited:
+        emphasis[words] = limited
+    return words
 
 
 def _is_structured(text: str) -> bool:

@@ -1,4 +1,4 @@
-"""SD-WebUI's prompt syntax: adapters by tag, words that change with the step, emphasis.
+"""SD-WebUI's prompt syntax: adapters by tag, emphasis. Words that change with the step: schedules.py.
 
 As its modules/extra_networks.py and modules/prompt_parser.py understand it, in linear time and without recursion.
 Nothing here raises on any text: what means nothing is words.
@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 
 TAG = re.compile(r"<(lora|lyco|hypernet):([^<>]+)>", re.I)
 LORAS = {"lora", "lyco"}
@@ -20,10 +21,6 @@ MORE, LESS = 1.1, 1 / 1.1
 DEEPEST, LARGEST = 64, 1000.0
 BREAK, AND = re.compile(r"\bBREAK\b"), re.compile(r"\bAND\b")
 PART_WEIGHT = re.compile(r"[-+]?(?:\d+\.?|\d*\.\d+)")
-
-TOKEN = re.compile(r"[()\[\]:|]|(?:[^\\()\[\]:|]|\\.)++|\\", re.S)
-CLOSER = {"(": ")", "[": "]"}
-NUMBER = re.compile(r"\s*([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)\s*")
 
 
 def loras(text: str) -> tuple[str, tuple[tuple[str, float], ...]]:
@@ -130,12 +127,39 @@ def _unbroken(words: str) -> str:
 
 
 def plain(text: str) -> str:
-    """The words alone, without weights. Blanks are tidied; lines stay lines.
+    """The words alone, as `emphasised` has them."""
+    return emphasised(text)[0]
+
+
+def emphasised(text: str) -> tuple[str, tuple[tuple[int, int, float], ...]]:
+    """The words alone, and (start, end, weight) of those whose weight is not 1. Blanks are tidied; lines stay lines.
 
     SD-WebUI's `a :1.2 AND b :0.8` is "a, b". What `schedule` understands is to be taken out before.
     """
-    words = "".join(words for words, _ in weights(_composed(text)))
-    return "\n".join(" ".join(line.split()) for line in words.split("\n")).strip()
+    marked = [(letter, weight) for words, weight in weights(_composed(text)) for letter in words]
+    tidy = _tidied(marked)
+    spans, at = [], 0
+    for weight, run in groupby(tidy, key=lambda pair: pair[1]):
+        start, at = at, at + sum(1 for _ in run)
+        if weight != 1.0:
+            spans.append((start, at, weight))
+    return "".join(letter for letter, _ in tidy), tuple(spans)
+
+
+def _tidied(marked: Sequence[tuple[str, float]]) -> list[tuple[str, float]]:
+    """One blank for any run of them, one line break for a run that has one or each of several, none at the ends."""
+    tidy: list[tuple[str, float]] = []
+    gap = ""
+    for letter, weight in marked:
+        if letter.isspace():
+            gap += letter
+            continue
+        if gap and tidy:
+            between = "\n" * gap.count("\n") or " "
+            tidy += [(blank, weight if weight == tidy[-1][1] else 1.0) for blank in between]
+        gap = ""
+        tidy.append((letter, weight))
+    return tidy
 
 
 def _composed(text: str) -> str:
@@ -149,140 +173,3 @@ def _composed(text: str) -> str:
 def _unweighted(part: str) -> str:
     words, colon, number = part.rpartition(":")
     return (words if colon and PART_WEIGHT.fullmatch(number.strip()) else part).strip(BESIDE)
-
-
-def schedule(text: str, steps: int) -> tuple[tuple[int, str], ...]:
-    """(last step, text up to and with it) in order, counted from 1; the last entry is of `steps`.
-
-    `[a:b:0.3]` is a, and after this share of the steps b; `[a:b:3]` after this step; `[b:3]` nothing and then b,
-    `[a::3]` a and then nothing; `[a|b]` a and b in turn. A number is a share where it has a point, as in SD-WebUI:
-    1.0 are all steps. Brackets that mean nothing of this are words, and make words of those around them.
-    """
-    brackets = Brackets(steps)
-    for token in TOKEN.finditer(text):
-        brackets.take(token[0])
-    brackets.give_up()
-    merged: list[tuple[int, str]] = []
-    for step in sorted(brackets.switches):
-        words = _at(brackets.words, step)
-        if merged and merged[-1][1] == words:
-            merged.pop()
-        merged.append((step, words))
-    return tuple(merged)
-
-
-@dataclass(frozen=True)
-class Timed:
-    """`[before:after:when]`."""
-
-    before: "Nodes"
-    after: "Nodes"
-    when: int
-
-    def at(self, step: int) -> "Nodes":
-        return self.before if step <= self.when else self.after
-
-
-@dataclass(frozen=True)
-class Turns:
-    """`[a|b|c]`."""
-
-    choices: "list[Nodes]"
-
-    def at(self, step: int) -> "Nodes":
-        return self.choices[(step - 1) % len(self.choices)]
-
-
-Node = str | Timed | Turns | list["Node"]
-Nodes = list[Node]
-
-
-def _at(nodes: Nodes, step: int) -> str:
-    words: list[str] = []
-    todo: list[Node] = [nodes]
-    while todo:
-        node = todo.pop()
-        if isinstance(node, str):
-            words.append(node)
-        else:
-            todo.extend(reversed(node if isinstance(node, list) else node.at(step)))
-    return "".join(words)
-
-
-@dataclass
-class Bracket:
-    """An open bracket: what stands between its separators so far."""
-
-    opener: str
-    parts: list[Nodes] = field(default_factory=lambda: [[]])
-    separators: list[str] = field(default_factory=list)
-
-    def as_words(self) -> Nodes:
-        nodes: Nodes = [self.opener, *self.parts[0]]
-        for separator, part in zip(self.separators, self.parts[1:], strict=True):
-            nodes += [separator, *part]
-        return nodes
-
-    def number(self) -> str | None:
-        """The last part, where that is one."""
-        words = self.parts[-1]
-        match = NUMBER.fullmatch(words[0]) if len(words) == 1 and isinstance(words[0], str) else None
-        return match[1] if match else None
-
-
-class Brackets:
-    """Token by token, with the open brackets on a stack. `switches`: steps with which a text ends."""
-
-    def __init__(self, steps: int) -> None:
-        self.steps = steps
-        self.words: Nodes = []
-        self.open: list[Bracket] = []
-        self.switches = {steps}
-
-    def take(self, token: str) -> None:
-        if token in CLOSER:
-            self.open.append(Bracket(token))
-        elif token in CLOSER.values():
-            self._close(token)
-        elif token in (":", "|") and self.open:
-            self.open[-1].separators.append(token)
-            self.open[-1].parts.append([])
-        else:
-            self._add(token)
-
-    def _add(self, node: Node) -> None:
-        (self.open[-1].parts[-1] if self.open else self.words).append(node)
-
-    def give_up(self) -> None:
-        """All that is open is words: a bracket with a stray one inside is stray itself."""
-        for bracket in self.open:
-            self.words += bracket.as_words()
-        self.open.clear()
-
-    def _close(self, closer: str) -> None:
-        bracket = self.open[-1] if self.open else None
-        node = self._meaning(bracket) if bracket and CLOSER[bracket.opener] == closer else None
-        if node is None:
-            self.give_up()
-            self.words.append(closer)
-        else:
-            self.open.pop()
-            self._add(node)
-
-    def _meaning(self, bracket: Bracket) -> Node | None:
-        """None where the separators make no sense."""
-        colons, bars = bracket.separators.count(":"), bracket.separators.count("|")
-        if not bars and colons <= (bracket.opener == "("):
-            return [*bracket.as_words(), CLOSER[bracket.opener]]
-        if bracket.opener == "[" and not colons:
-            self.switches.update(range(1, self.steps + 1))
-            return Turns(bracket.parts)
-        number = bracket.number() if bracket.opener == "[" and not bars and colons <= 2 else None
-        return None if number is None else self._timed(bracket, number)
-
-    def _timed(self, bracket: Bracket, number: str) -> Timed:
-        when = int(max(0, min(self.steps, float(number) * (self.steps if "." in number else 1))))
-        if when:
-            self.switches.add(when)
-        *before, after, _ = bracket.parts
-        return Timed(before[0] if before else [], after, when)

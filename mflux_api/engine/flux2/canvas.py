@@ -12,6 +12,7 @@ from mflux_api.engine.flux2.autoencoder import Autoencoder
 from mflux_api.engine.flux2.configs import Layout
 from mflux_api.engine.flux2.denoiser import Tokens
 from mflux_api.engine.flux2.schedule import Schedule, Sigmas
+from mflux_api.pixels import fitting, masks
 from mflux_api.request import SIDE_STEP, Fill, GenerateRequest
 
 
@@ -79,7 +80,10 @@ def prepare(request: GenerateRequest, layout: Layout, autoencoder: Autoencoder) 
     fill = request.retouch.fill
     if request.source is not None:
         source = pictures.fit_source(request.source, request.width, request.height)
-        clean = autoencoder.encode(source) if request.stretch is None else _stretched(request, autoencoder)
+        if request.stretch is None:
+            clean = autoencoder.encode(_filled(request, source))
+        else:
+            clean = _stretched(request, autoencoder)
     if request.mask is not None and clean is not None:
         mask = pictures.fit_mask(request.mask, request.width, request.height)
         # An inpainting looks at its own source first (diffusers' Flux2KleinInpaintPipeline).
@@ -98,11 +102,18 @@ def prepare(request: GenerateRequest, layout: Layout, autoencoder: Autoencoder) 
     )
 
 
+def _filled(request: GenerateRequest, source: Image.Image) -> Image.Image:
+    """The source as it is painted over: with its surroundings' colours under the mask, where those are wanted."""
+    if request.mask is None or request.retouch.fill != "surroundings":
+        return source
+    return masks.over_surroundings(source, fitting.stretched(request.mask.convert("L"), source.size))
+
+
 def _stretched(request: GenerateRequest, autoencoder: Autoencoder) -> mx.array:
-    """The source encoded at its own size, its latents brought to the request's."""
+    """The source encoded at about its own size, its latents brought to the request's."""
     assert request.source is not None
     assert request.stretch is not None
-    encoded = autoencoder.encode(pictures.fit_reference(request.source))
+    encoded = autoencoder.encode(pictures.fit_latents(request.source))
     return latents.stretch(encoded, request.height // SIDE_STEP, request.width // SIDE_STEP, request.stretch)
 
 

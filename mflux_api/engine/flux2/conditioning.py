@@ -3,14 +3,17 @@
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import mlx.core as mx
+import numpy as np
 from transformers import AutoTokenizer
 
 from mflux_api.engine.flux2.modules import TextEncoder
 from mflux_api.engine.precision import computing_in
 from mflux_api.errors import ModelCorrupt, ModelIncomplete
+
+Spans: TypeAlias = tuple[tuple[int, int, float], ...]
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -69,13 +72,33 @@ class Conditioning:
         self.cache = cache
         self.encoder: TextEncoder | None = None
 
-    def encode(self, prompt: str) -> mx.array:
-        """The prompt's embedding, (1, text_length, states * hidden) in the model's dtype, evaluated."""
+    def encode(self, prompt: str, spans: Spans = ()) -> mx.array:
+        """The prompt's embedding, (1, text_length, states * hidden) in the model's dtype, evaluated.
+
+        `spans`: (start, end, weight) of letters whose tokens count more or less: their embeddings are multiplied.
+        """
         embedding = self.cache.get(prompt)
         if embedding is None:
             embedding = self.compute(prompt)
             self.cache.put(prompt, embedding)
-        return embedding
+        return embedding * self.weights(prompt, spans) if spans else embedding
+
+    def weights(self, prompt: str, spans: Spans) -> mx.array:
+        """What each token's embedding is multiplied with: (1, text_length, 1) in the model's dtype.
+
+        As SD-WebUI weights CLIP's tokens, without its renormalisation; docs/performance.md has what it does here.
+        """
+        text = self.render(prompt)
+        first = text.find(prompt)
+        places = self.tokenizer(
+            text, padding="max_length", truncation=True, max_length=self.text_length, return_offsets_mapping=True
+        )["offset_mapping"]
+        factors = np.ones(len(places), np.float32)
+        for start, end, weight in spans if first >= 0 else ():
+            for token, (left, right) in enumerate(places):
+                if left < first + end and right > first + start:
+                    factors[token] = weight
+        return mx.array(factors)[None, :, None].astype(self.dtype)
 
     def compute(self, prompt: str) -> mx.array:
         """The embedding as `encode` returns it, whether it is remembered or not."""
@@ -90,13 +113,18 @@ class Conditioning:
 
         Source: `_get_qwen3_prompt_embeds` of diffusers' Flux2KleinPipeline.
         """
-        text = self.tokenizer.apply_chat_template(
-            [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True, enable_thinking=False
-        )
+        text = self.render(prompt)
         tokens = self.tokenizer(
             text, padding="max_length", truncation=True, max_length=self.text_length, return_tensors="np"
         )
         return mx.array(tokens["input_ids"]), mx.array(tokens["attention_mask"])
+
+    def render(self, prompt: str) -> str:
+        """The prompt in the chat template."""
+        text: str = self.tokenizer.apply_chat_template(
+            [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True, enable_thinking=False
+        )
+        return text
 
     def load(self) -> TextEncoder:
         """The text encoder, loaded now if it is not in memory."""

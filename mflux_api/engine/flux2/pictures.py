@@ -49,6 +49,13 @@ def fit_reference(image: Image.Image) -> Image.Image:
     return image.crop((left, top, left + to_width, top + to_height))
 
 
+def fit_latents(image: Image.Image) -> Image.Image:
+    """A picture at about its own size, at most about one megapixel: all of it, in sides that divide by 16."""
+    scale = min(1.0, math.sqrt(REFERENCE_AREA / (image.width * image.height)))
+    width, height = (max(STEP, round(side * scale / STEP) * STEP) for side in image.size)
+    return fit_source(image, width, height)
+
+
 def fit_source(image: Image.Image, width: int, height: int) -> Image.Image:
     """The picture to repaint, in RGB, at the size of the result."""
     return image.convert("RGB").resize((width, height), LANCZOS)

@@ -75,7 +75,7 @@ class Pipeline:
 
         One pass of the model: of what `Craft` has, only the schedule, the variation, the fill and latents to be
         stretched mean something here. Whoever iterates may stop after any event: nothing more is computed and the
-        working memory comes back. `ask_cut` may end a picture, or all, after any step; returns what it said last.
+        working memory comes back. `ask_cut` may end a picture, or all, after any step; what it said last is returned.
         """
         prepared = self._prepare(request)
         cut = None
@@ -106,10 +106,13 @@ class Pipeline:
 
     def _encode(self, request: GenerateRequest) -> tuple[list[mx.array], mx.array | None]:
         """The prompt of each step, and what is painted away from."""
-        encoded = {text: self.conditioning.encode(text) for text in dict.fromkeys(_prompts(request))}
+        spans = {emphasis.text: emphasis.spans for emphasis in request.emphasis}
+        texts = dict.fromkeys(_prompts(request))
+        encoded = {text: self.conditioning.encode(text, spans.get(text, ())) for text in texts}
         prompts = [encoded[text] for text in _prompts(request)]
         guided = self.guidance(request) > 1
-        negative = self.conditioning.encode(request.negative_prompt) if guided else None
+        against = request.negative_prompt
+        negative = self.conditioning.encode(against, spans.get(against, ())) if guided else None
         if self.low_ram:
             self.conditioning.release()
         return prompts, negative
@@ -165,6 +168,8 @@ class Pipeline:
         began = time.perf_counter()
         pixels = self._pixels(canvas, values)
         clock.decoding = time.perf_counter() - began
+        # What was said during the decoding is for this picture, not for the next.
+        cut = ask_cut() or cut
         yield Picture(
             image=pictures.to_image(canvas.finish(pixels)),
             array=pixels,
