@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass, replace
 
+import numpy as np
 from PIL import Image
 
+from mflux_api.engine.messages import Picture
 from mflux_api.pixels import fitting, masks
 from mflux_api.request import GenerateRequest
 
@@ -22,13 +24,14 @@ class Frame:
     box: masks.Box | None = None
     kept: Image.Image | None = None
 
-    def finish(self, painted: Image.Image) -> Image.Image:
+    def finish(self, picture: Picture) -> Image.Image:
         if self.kept is not None:
             return self.kept
-        cut = fitting.centre(painted, self.size)
         if self.box is None or self.source is None or self.mask is None:
-            return cut
-        return masks.set_back(cut, self.source, self.mask, self.box)
+            return fitting.centre(picture.image, self.size)
+        # What the decoder made: its image has the source at the mask's edge already, and must not have it twice.
+        painted = Image.fromarray((picture.array * 255).round().astype(np.uint8))
+        return masks.set_back(fitting.centre(painted, self.size), self.source, self.mask, self.box)
 
 
 def framed(request: GenerateRequest) -> Frame:
@@ -51,7 +54,8 @@ def _whole(request: GenerateRequest, source: Image.Image, mask: Image.Image | No
     size, mode = request.asked_size, request.retouch.resize
     if mask is None:
         if mode == "latent":
-            return Frame(replace(request, source=source, stretch=request.stretch or "bilinear"), size)
+            grown = _bordered(source, size, (request.width, request.height))
+            return Frame(replace(request, source=grown, stretch=request.stretch or "bilinear"), size)
         return Frame(_onto(request, fitting.FIT[mode](source, size), None), size)
     fit = fitting.FIT[mode]
     return Frame(_onto(request, fit(source, size), fit(mask, size)), size)
@@ -68,11 +72,15 @@ def _closeup(request: GenerateRequest, source: Image.Image, mask: Image.Image) -
 
 def _onto(request: GenerateRequest, source: Image.Image, mask: Image.Image | None) -> GenerateRequest:
     """The request with these pictures, in the size the client asked for, on the larger canvas that is painted."""
-    if mask is not None and request.retouch.fill == "surroundings":
-        source = masks.over_surroundings(source, mask)
     canvas = (request.width, request.height)
     return replace(
         request,
         source=fitting.padded(source, canvas),
         mask=None if mask is None else fitting.padded(mask, canvas),
     )
+
+
+def _bordered(source: Image.Image, size: tuple[int, int], canvas: tuple[int, int]) -> Image.Image:
+    """With a border as large, beside the source, as that of the canvas is beside the size that will be cut from it."""
+    width, height = (round(side * whole / part) for side, whole, part in zip(source.size, canvas, size, strict=True))
+    return fitting.padded(source, (width, height))

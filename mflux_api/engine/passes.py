@@ -52,19 +52,20 @@ def _one_pass(painter: Painter, request: GenerateRequest, ask_cut: AskCut) -> Pa
                 event = next(painting)
             except StopIteration as end:
                 return end.value  # type: ignore[no-any-return]
-            yield replace(event, image=frame.finish(event.image)) if isinstance(event, Picture) else event
+            yield replace(event, image=frame.finish(event)) if isinstance(event, Picture) else event
 
 
 def _repainted(painter: Painter, request: GenerateRequest, hires: Hires, ask_cut: AskCut) -> Painting:
     """Paint, enlarge, paint again over it: the composition of a small picture, the detail of a large one."""
     first = replace(request, hires=None)
-    total = request.steps + repaint_steps(hires.steps, hires.strength)
+    begun = request.steps if request.source is None else repaint_steps(request.steps, request.strength)
+    total = begun + repaint_steps(hires.steps, hires.strength)
     small, cut = yield from _numbered(_one_pass(painter, first, ask_cut), 0, total)
     if cut is not None:
         yield small
         return cut
     second = _second_pass(first, small.image, hires)
-    large, cut = yield from _numbered(_one_pass(painter, second, ask_cut), request.steps, total)
+    large, cut = yield from _numbered(_one_pass(painter, second, ask_cut), begun, total)
     yield replace(large, timings=_sum(small.timings, large.timings), steps=small.steps)
     return cut
 
@@ -77,7 +78,8 @@ def _second_pass(first: GenerateRequest, small: Image.Image, hires: Hires) -> Ge
         first,
         prompt=hires.prompt if hires.prompt is not None else first.prompt,
         negative_prompt=hires.negative_prompt if hires.negative_prompt is not None else first.negative_prompt,
-        schedule=() if hires.prompt is not None else first.schedule,
+        # What the first pass came to in the end.
+        schedule=(),
         width=canvas[0],
         height=canvas[1],
         steps=hires.steps,
@@ -93,7 +95,7 @@ def _second_pass(first: GenerateRequest, small: Image.Image, hires: Hires) -> Ge
 def _shaped(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     """The largest middle part that has the shape of `size`."""
     scale = min(image.width / size[0], image.height / size[1])
-    return fitting.centre(image, (round(size[0] * scale), round(size[1] * scale)))
+    return fitting.centre(image, (max(1, round(size[0] * scale)), max(1, round(size[1] * scale))))
 
 
 def _tiled(painter: Painter, request: GenerateRequest, tiles: Tiles, ask_cut: AskCut) -> Painting:
@@ -103,11 +105,13 @@ def _tiled(painter: Painter, request: GenerateRequest, tiles: Tiles, ask_cut: As
     tile = request.asked_size
     large = enlarged(request.source.convert("RGB"), (size[0], size[1]), tiles.upscaler)
     canvas = fitting.padded(large, (max(size[0], tile[0]), max(size[1], tile[1])))
-    places = tiling.boxes(canvas.size, tile, tiles.overlap)
+    # With more of it a tile would be hardly more than its edges, and there would be no end of tiles.
+    overlap = min(tiles.overlap, min(tile) // 2)
+    places = tiling.boxes(canvas.size, tile, overlap)
     parts = [canvas.crop(place) for place in places]
     painted, cut = yield from _each_tile(painter, replace(request, tiles=None, mask=None), parts, ask_cut)
     whole = tiling.joined(
-        [*(picture.image for picture in painted), *parts[len(painted) :]], places, canvas.size, tiles.overlap
+        [*(picture.image for picture in painted), *parts[len(painted) :]], places, canvas.size, overlap
     )
     image = fitting.centre(whole, (size[0], size[1]))
     timings = _sum(*(picture.timings for picture in painted))

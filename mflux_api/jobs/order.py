@@ -120,7 +120,9 @@ def _hires(order: Order, size: tuple[int, int], steps: int, limits: Limits) -> H
     if hires is None:
         return None
     scale = hires.scale or 1.0
-    width, height = (hires.width, hires.height) if hires.width else (int(size[0] * scale), int(size[1] * scale))
+    width, height = (max(1, int(side * scale)) for side in size)
+    if hires.width:
+        width, height = hires.width, hires.height
     _at_most("hires width", width, limits.side, "pixels")
     _at_most("hires height", height, limits.side, "pixels")
     _at_most("hires steps", hires.steps, limits.steps, "steps")

@@ -2,6 +2,7 @@
 
 from PIL import Image
 
+from mflux_api.pixels import fitting
 from mflux_api.request import Stretch
 
 NONE = "None"
@@ -20,9 +21,4 @@ LATENT: dict[str, Stretch] = {
 
 def enlarged(image: Image.Image, size: tuple[int, int], upscaler: str) -> Image.Image:
     """The picture at (width, height), covering it and cut where the shapes differ. Unknown names mean Lanczos."""
-    filters = FILTERS.get(upscaler, FILTERS[LANCZOS])
-    scale = max(size[0] / image.width, size[1] / image.height)
-    covering = (max(size[0], round(image.width * scale)), max(size[1], round(image.height * scale)))
-    grown = image if image.size == covering else image.resize(covering, filters)
-    left, top = (covering[0] - size[0]) // 2, (covering[1] - size[1]) // 2
-    return grown if covering == size else grown.crop((left, top, left + size[0], top + size[1]))
+    return fitting.cropped(image, size, FILTERS.get(upscaler, FILTERS[LANCZOS]))

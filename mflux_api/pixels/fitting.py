@@ -13,11 +13,17 @@ def stretched(image: Image.Image, size: Size) -> Image.Image:
     return image if image.size == size else image.resize(size, LANCZOS)
 
 
-def cropped(image: Image.Image, size: Size) -> Image.Image:
+def cropped(image: Image.Image, size: Size, resampling: Image.Resampling = LANCZOS) -> Image.Image:
     """Enlarged or shrunk until it covers (width, height), then cut at its centre."""
     scale = max(size[0] / image.width, size[1] / image.height)
     covering = (max(size[0], round(image.width * scale)), max(size[1], round(image.height * scale)))
-    return centre(stretched(image, covering), size)
+    if covering == image.size:
+        return centre(image, size)
+    left, top = (covering[0] - size[0]) // 2, (covering[1] - size[1]) // 2
+    across, down = image.width / covering[0], image.height / covering[1]
+    # In one go: of a picture like a thread, what covers the size may be too large for any memory.
+    right, bottom = min(image.width, (left + size[0]) * across), min(image.height, (top + size[1]) * down)
+    return image.resize(size, resampling, box=(left * across, top * down, right, bottom))
 
 
 def filled(image: Image.Image, size: Size) -> Image.Image:

@@ -1,5 +1,6 @@
 """Masks: white is repainted. Their forms, edges, boxes, and what is under them (SD-WebUI's modules/masking.py)."""
 
+import numpy as np
 from PIL import Image, ImageChops, ImageFilter, ImageOps
 
 Box = tuple[int, int, int, int]
@@ -15,6 +16,9 @@ def as_mask(image: Image.Image) -> Image.Image:
         alpha = image.convert("RGBA").getchannel("A")
         if alpha.getextrema() != OPAQUE:
             return alpha.point(lambda value: 255 if value > HALF else 0)
+    if image.mode.startswith("I"):
+        # Sixteen bits of grey: Pillow would clip them where it should scale.
+        return Image.fromarray(np.rint(np.asarray(image) / 257).clip(0, 255).astype(np.uint8))
     return image.convert("L")
 
 

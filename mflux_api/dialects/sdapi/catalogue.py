@@ -83,13 +83,13 @@ class Catalogue:
         return JSONResponse(await self.checkpoints.rows())
 
     async def loras(self, request: Request) -> Response:
-        names = [name for name, _ in await self.studio.list_loras()]
-        return JSONResponse(
-            [
-                {"name": name, "alias": name.rpartition("/")[2], "path": f"{name}.safetensors", "metadata": {}}
-                for name in names
-            ]
-        )
+        return JSONResponse([_adapter(name, alias=name.rpartition("/")[2]) for name in await self._adapters()])
+
+    async def lycos(self, request: Request) -> Response:
+        return JSONResponse([_adapter(name) for name in await self._adapters()])
+
+    async def _adapters(self) -> list[str]:
+        return [name for name, _ in await self.studio.list_loras()]
 
     async def prompt_styles(self, request: Request) -> Response:
         return JSONResponse([vars(style) for style in await asyncio.to_thread(styles.load, self.styles_file)])
@@ -126,7 +126,7 @@ class Catalogue:
         lists: dict[str, tuple[Handler, str]] = {
             "sd-models": (self.models, "Models that can paint now"),
             "loras": (self.loras, "Adapters"),
-            "lycos": (self.loras, "Adapters, by an older name"),
+            "lycos": (self.lycos, "Adapters, by an older name"),
             "prompt-styles": (self.prompt_styles, "The styles in styles.csv"),
             "upscalers": (self.list_upscalers, "What enlarges pictures"),
             "memory": (self.memory, "Memory of the machine and of MLX"),
@@ -159,6 +159,11 @@ def _fixed(content: Any) -> Handler:
         return JSONResponse(content)
 
     return handle
+
+
+def _adapter(name: str, **more: str) -> dict[str, Any]:
+    """The older list's rows have no alias, and a client counts their keys."""
+    return {"name": name, **more, "path": f"{name}.safetensors", "metadata": {}}
 
 
 def _upscaler(name: str) -> dict[str, Any]:

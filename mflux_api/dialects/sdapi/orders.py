@@ -25,6 +25,7 @@ from mflux_api.request import (
     Retouch,
     Tiles,
     Variation,
+    repaint_steps,
     stepped,
 )
 from mflux_api.web.pictures import PictureReader
@@ -118,6 +119,8 @@ def _worded(plain: Order, said: tuple[str, str], form: Painting, here: Here) -> 
     words, tags = syntax.loras(said[0])
     negative, _ = syntax.loras(said[1])
     steps = max(1, plain.steps if plain.steps is not None else here.steps)
+    if isinstance(form, Img2Img):
+        steps = max(1, repaint_steps(steps, plain.strength))
     emphasis: dict[str, Spans] = {}
     schedule = tuple((last, _weighed(text, emphasis)) for last, text in schedule_of(words, steps))
     changing = schedule if len({text for _, text in schedule}) > 1 else ()

@@ -1,4 +1,4 @@
-"""The two things that some clients read from SD-WebUI's own page: /config and /login."""
+"""What some clients read from SD-WebUI's own page: its choices, and whether it wants a login."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse, Response
 from mflux_api.dialects.sdapi.catalogue import SAMPLERS
 from mflux_api.dialects.sdapi.checkpoints import Checkpoints
 from mflux_api.dialects.sdapi.faults import JSON, TAG
-from mflux_api.pixels.enlarging import LATENT
+from mflux_api.pixels.enlarging import LATENT, NONE
 from mflux_api.version import __version__
 from mflux_api.web.openapi import Endpoint
 
@@ -24,8 +24,10 @@ class Page:
     async def config(self, request: Request) -> Response:
         """Gradio's description of the page, as far as anybody looks: choices by `elem_id`."""
         upscalers = await self.upscalers()
+        loras = [name for name, _ in await self.checkpoints.studio.list_loras()]
         choices = {
             "setting_sd_model_checkpoint": [row["title"] for row in await self.checkpoints.rows()],
+            "setting_sd_lora": [NONE, *loras],
             "txt2img_sampling": [row["name"] for row in SAMPLERS],
             "img2img_sampling": [row["name"] for row in SAMPLERS],
             "txt2img_hr_upscaler": [*LATENT, *upscalers],
@@ -37,8 +39,17 @@ class Page:
             {"version": __version__, "mode": "blocks", "components": components, "dependencies": [], "title": "MFLUX"}
         )
 
+    async def nobody(self, request: Request) -> Response:
+        """The page itself has no users."""
+        return JSONResponse(None)
+
     def endpoints(self) -> list[Endpoint]:
-        return [Endpoint("GET", "/config", self.config, "Choices of SD-WebUI's page, for its clients", TAG, JSON)]
+        choices, user = "Choices of SD-WebUI's page, for its clients", "Who is logged in to SD-WebUI's page: nobody"
+        return [
+            Endpoint("GET", "/config", self.config, choices, TAG, JSON),
+            Endpoint("GET", "/login_check", self.nobody, user, TAG, JSON),
+            Endpoint("GET", "/user", self.nobody, user, TAG, JSON),
+        ]
 
 
 def _dropdown(number: int, name: str, choices: list[str]) -> dict[str, Any]:

@@ -118,11 +118,9 @@ class Pipeline:
         return prompts, negative
 
     def _denoiser(self, prepared: Prepared) -> Denoiser:
-        # A repaint begins in the middle of the steps.
-        steps = len(prepared.canvas.sigmas) - 1
         return Denoiser(
             self.transformer,
-            prompts=prepared.prompts[len(prepared.prompts) - steps :],
+            prompts=prepared.prompts,
             negative=prepared.negative,
             guidance=self.guidance(prepared.request),
             references=prepared.canvas.references,
