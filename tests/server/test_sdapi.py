@@ -126,7 +126,9 @@ def test_null_is_as_good_as_left_out(server: Live) -> None:
     ]
     assert paint(server, **dict.fromkeys(names))["images"] == paint(server)["images"]
     usual = paint(server, seed=None, steps=None)
-    assert usual["parameters"]["seed"] >= 0
+    assert usual["parameters"]["seed"] == json.loads(usual["info"])["seed"] >= 0
+    drawn = paint(server, seed=-1)
+    assert (drawn["parameters"]["seed"], json.loads(drawn["info"])["seed"] >= 0) == (-1, True)
     assert usual["parameters"]["steps"] == 4
 
 

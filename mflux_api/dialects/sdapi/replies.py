@@ -15,6 +15,8 @@ from mflux_api.pixels import infotext
 from mflux_api.version import __version__
 
 SAMPLER = "Euler"
+# SD-WebUI's default, where the request says nothing. What was used is beside it as `guidance`.
+CFG_SCALE = 7.0
 # Facts that have a place of their own in `info`.
 NAMED = frozenset(
     {
@@ -54,7 +56,7 @@ def painted(done: Done) -> Painted:
 
 
 def parameters(form: Painting, job: Job) -> dict[str, Any]:
-    """The request with every gap filled; a seed that was left to chance as the client wrote it, -1, or as it fell."""
+    """The request with every gap filled; a seed of -1 stays, and one that was left out is the one that was drawn."""
     request = job.request
     echo = form.model_dump(mode="json", exclude={"model", "seed", *form.DOCUMENTED})
     if isinstance(form, Img2Img) and not form.include_init_images:
@@ -69,7 +71,7 @@ def parameters(form: Painting, job: Job) -> dict[str, Any]:
         "steps": request.steps,
         "width": width,
         "height": height,
-        "cfg_scale": form.cfg_scale if form.cfg_scale is not None else guidance,
+        "cfg_scale": form.cfg_scale if form.cfg_scale is not None else CFG_SCALE,
         "batch_size": form.batch_size if form.batch_size is not None else len(request.seeds),
         "n_iter": form.n_iter if form.n_iter is not None else 1,
         "negative_prompt": form.negative_prompt or "",
