@@ -67,6 +67,18 @@ class InvalidImage(InvalidRequest):
     code, status = "INVALID_IMAGE", 400
 
 
+class FetchFailed(InvalidImage):
+    """What a client named by its address could not be had from there."""
+
+    code, status = "FETCH_FAILED", 400
+
+
+class AddressForbidden(InvalidRequest):
+    """A client named an address inside this machine or its network."""
+
+    code, status = "ADDRESS_FORBIDDEN", 400
+
+
 # Jobs
 
 

@@ -14,6 +14,7 @@ from mflux_api.dispatcher import Dispatcher
 from mflux_api.engine.estimate import Machine, need
 from mflux_api.engine.messages import Load, Setup, Unload
 from mflux_api.engine.process import EngineProcess
+from mflux_api.engine.seedvr2 import estimate as upscaler
 from mflux_api.errors import MfluxError, OutOfMemory, without_folders
 from mflux_api.jobs.downloads import Downloads
 from mflux_api.jobs.events import Events
@@ -131,11 +132,13 @@ def _admit(
     size = request.largest
     bits, count = model.spec.quantize, len(request.seeds)
     try:
-        needed = need(model.folder, bits, machine, size=size, references=references, pictures=count).peak(
-            low_ram=low_ram
-        )
+        if model.spec.upscaler:
+            wanted = upscaler.need(model.folder, bits, machine, size=size, pictures=count)
+        else:
+            wanted = need(model.folder, bits, machine, size=size, references=references, pictures=count)
     except MfluxError as error:
         raise without_folders(error, [model.folder.parent]) from error
+    needed = wanted.peak(low_ram=low_ram)
     if needed > engine.machine.budget:
         raise OutOfMemory(
             "Insufficient memory. Try using a quantized model or low_ram mode",

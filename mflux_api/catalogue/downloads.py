@@ -21,7 +21,7 @@ import httpx
 
 from mflux_api.catalogue.hub import RemoteFile, Repository, is_passing, list_files, opened, translated
 from mflux_api.catalogue.models import PARTS, ModelSpec
-from mflux_api.errors import DiskFull, DownloadFailed, InvalidRequest, ModelUnsupported, StorageFailed
+from mflux_api.errors import DiskFull, DownloadFailed, InvalidRequest, ModelIncomplete, ModelUnsupported, StorageFailed
 
 CHUNK = 1 << 20
 SPARE_BYTES = 10**9
@@ -59,8 +59,10 @@ def download(spec: ModelSpec, models_dir: Path, on_progress: Tell, stop: threadi
     with _storage_errors(spec), translated(spec.repository):
         models_dir.mkdir(parents=True, exist_ok=True)
         with _alone(models_dir / f".{spec.folder}.lock", spec, stop):
-            if not target.is_dir():
-                repository = list_files(spec.repository, spec.revision)
+            if target.is_dir():
+                _check_folder(spec, target)
+            else:
+                repository = list_files(spec.repository, spec.revision, spec.files)
                 _check_is_checkpoint(spec, repository)
                 _Download(spec, repository, partial, on_progress, stop).run()
                 partial.rename(target)
@@ -192,7 +194,20 @@ class _Download:
             raise _stopped(self.spec)
 
 
+def _check_folder(spec: ModelSpec, folder: Path) -> None:
+    missing = [name for name in spec.files if not (folder / name).is_file()]
+    if missing:
+        raise ModelIncomplete(
+            f"models/{spec.folder} lacks {', '.join(missing)}: remove it, or add them.", model=spec.name
+        )
+
+
 def _check_is_checkpoint(spec: ModelSpec, repository: Repository) -> None:
+    if spec.files:
+        missing = sorted(set(spec.files) - {file.path for file in repository.files})
+        if missing:
+            raise ModelUnsupported(f"{repository.name} has no {', '.join(missing)}.", model=spec.name)
+        return
     weights = [PurePosixPath(file.path) for file in repository.files if file.path.endswith(".safetensors")]
     missing = [part for part in PARTS if not any(path.parts[0] == part for path in weights)]
     if missing:

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -48,13 +48,15 @@ class Repository:
     files: tuple[RemoteFile, ...]
 
 
-def list_files(name: str, revision: str | None) -> Repository:
-    """Raises what httpx and huggingface_hub raise (see `translated`), and DownloadFailed for an answer of no hub."""
+def list_files(name: str, revision: str | None, only: Sequence[str] = ()) -> Repository:
+    """The files a model needs, or `only` these of them.
+
+    Raises what httpx and huggingface_hub raise (see `translated`), and DownloadFailed for an answer of no hub."""
     try:
         info = HfApi(endpoint=_endpoint()).model_info(name, revision=revision, files_metadata=True, timeout=_timeout())
         if COMMIT.fullmatch(revision or "") and info.sha != revision:
             raise ValueError(f"The hub answered with commit {info.sha}.")
-        files = tuple(_remote(file) for file in info.siblings or [] if _is_wanted(file.rfilename))
+        files = tuple(_remote(file) for file in info.siblings or [] if _is_wanted(file.rfilename, only))
     except (ValueError, TypeError, LookupError) as error:
         raise DownloadFailed(
             f"What answered in place of Hugging Face is no model hub: {name} cannot be listed. "
@@ -123,7 +125,9 @@ def _gated(repository: str, status: int | None) -> ModelGated:
     return ModelGated(f"{repository} is gated: {page}. {do}", repository=repository, reason=reason, page=page)
 
 
-def _is_wanted(path: str) -> bool:
+def _is_wanted(path: str, only: Sequence[str]) -> bool:
+    if only:
+        return path in only
     name = PurePosixPath(path)
     # Safetensors beside the folders repeat the transformer in one file.
     repeats = name.suffix == ".safetensors" and len(name.parts) == 1

@@ -22,6 +22,9 @@ PROJECT = Path(__file__).resolve().parents[2]
 REGISTRY = PROJECT / "configs" / "models.yaml"
 EMBEDDED = PROJECT / "models"
 PARTS = ("transformer", "text_encoder", "vae")
+# SeedVR2 as its repository names it: transformers, the smaller one first, and the autoencoder of all.
+UPSCALERS = ("seedvr2_ema_3b_fp16.safetensors", "seedvr2_ema_7b_fp16.safetensors")
+UPSCALER_VAE = "ema_vae_fp16.safetensors"
 # A dot in front would list half downloads, and ".." with them.
 FOLDER_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 LONGEST_NAME = 100
@@ -37,6 +40,7 @@ class ModelSpec:
     folder: str = ""
     repository: str | None = None
     revision: str | None = None
+    files: tuple[str, ...] = ()
     distilled: bool | None = None
     overrides: bool = False
     cached_references: bool | None = None
@@ -69,7 +73,8 @@ def registry() -> dict[str, ModelSpec]:
 
 
 def _variants(name: str, entry: dict[str, Any]) -> Iterator[ModelSpec]:
-    spec = ModelSpec(name=name, **{"folder": name, **entry, "bits": tuple(entry.get("bits", ()))})
+    lists = {field: tuple(entry.get(field, ())) for field in ("bits", "files")}
+    spec = ModelSpec(name=name, **{"folder": name, **entry, **lists})
     yield spec
     for bits in spec.bits:
         yield replace(spec, name=f"{name}-{bits}-bit", quantize=bits, bits=())
@@ -105,7 +110,7 @@ def locate(model: str | Path, models_dir: Path) -> Located:
         return _located(registry()[model.lower()], models_dir)
     path = Path(model).expanduser()
     if path.is_dir():
-        return Located(ModelSpec(name=path.resolve().name), path)
+        return Located(ModelSpec(name=path.resolve().name, upscaler=is_upscaler(path)), path)
     if isinstance(model, Path) or path.parent != Path():
         raise ModelNotFound(f"There is no model folder at {path}.", path=str(path))
     return _located(find(str(model)), models_dir)
@@ -122,7 +127,7 @@ def known(name: str, models_dir: Path) -> Located:
                 f"{name.lower()} is not on this machine: it must be downloaded first.", **error.details
             ) from None
     if len(name) <= LONGEST_NAME and _is_model_folder(name, models_dir):
-        return Located(_folder_spec(name), models_dir / name)
+        return Located(_folder_spec(models_dir / name), models_dir / name)
     raise _not_found(name)
 
 
@@ -131,11 +136,12 @@ def folders(models_dir: Path) -> Iterator[ModelSpec]:
     if models_dir.is_dir():
         for folder in sorted(models_dir.iterdir()):
             if _is_model_folder(folder.name, models_dir):
-                yield _folder_spec(folder.name)
+                yield _folder_spec(folder)
 
 
-def _folder_spec(name: str) -> ModelSpec:
-    return ModelSpec(name=name, folder=name, description="A folder of your own")
+def _folder_spec(folder: Path) -> ModelSpec:
+    name = folder.name
+    return ModelSpec(name=name, folder=name, description="A folder of your own", upscaler=is_upscaler(folder))
 
 
 def _is_model_folder(name: str, models_dir: Path) -> bool:
@@ -144,7 +150,7 @@ def _is_model_folder(name: str, models_dir: Path) -> bool:
         FOLDER_NAME.fullmatch(name) is not None
         and name.lower() not in _taken()
         and (models_dir / name).resolve().is_relative_to(models_dir.resolve())
-        and _is_checkpoint(models_dir / name)
+        and (_is_checkpoint(models_dir / name) or _is_whole_upscaler(models_dir / name))
     )
 
 
@@ -156,6 +162,15 @@ def _taken() -> frozenset[str]:
 def _is_checkpoint(folder: Path) -> bool:
     """Whether it looks like FLUX.2 klein as diffusers or mflux write it; other pipelines have the same folders."""
     return all(any((folder / part).glob("*.safetensors")) for part in PARTS) and _pipeline(folder).startswith("Flux2")
+
+
+def is_upscaler(folder: Path) -> bool:
+    """Whether it has files of SeedVR2 under their published names, all that is needed or not."""
+    return any((folder / name).is_file() for name in (*UPSCALERS, UPSCALER_VAE))
+
+
+def _is_whole_upscaler(folder: Path) -> bool:
+    return (folder / UPSCALER_VAE).is_file() and any((folder / name).is_file() for name in UPSCALERS)
 
 
 def _pipeline(folder: Path) -> str:
@@ -191,7 +206,7 @@ def disk_bytes(folder: Path) -> int:
 def fingerprint(folder: Path) -> str | None:
     """SHA-256 over names, sizes and headers of a model's weights: reading 8 GB to name it would take a minute."""
     digest = hashlib.sha256()
-    files = sorted((folder / "transformer").glob("*.safetensors"))
+    files = sorted((folder / "transformer").glob("*.safetensors")) or sorted(folder.glob("*.safetensors"))
     for path in files:
         with path.open("rb") as stream:
             head = stream.read(8)
@@ -208,17 +223,22 @@ def _located(spec: ModelSpec, models_dir: Path) -> Located:
 
 def _folder(spec: ModelSpec, models_dir: Path) -> Path:
     for parent in (models_dir, EMBEDDED):
-        if (parent / spec.folder).is_dir():
+        if _has_files(parent / spec.folder, spec):
             return parent / spec.folder
     snapshot = _snapshot(spec)
-    if snapshot is None:
+    if snapshot is None or not _has_files(snapshot, spec):
+        wanted = " ".join([str(spec.repository), *spec.files])
         raise ModelNotDownloaded(
             f"{spec.name} is not on this machine. Download it: "
-            f"hf download {spec.repository} --local-dir {models_dir / spec.folder}",
+            f"hf download {wanted} --local-dir {models_dir / spec.folder}",
             model=spec.name,
             repository=spec.repository,
         )
     return snapshot
+
+
+def _has_files(folder: Path, spec: ModelSpec) -> bool:
+    return folder.is_dir() and all((folder / name).is_file() for name in spec.files)
 
 
 def _snapshot(spec: ModelSpec) -> Path | None:

@@ -148,7 +148,7 @@ def _store(picture: "Picture", model: "Model", arguments: argparse.Namespace) ->
         prompt=arguments.prompt,
         negative=arguments.negative or "",
         model=model.spec.name,
-        bits=model.pipeline.bits,
+        bits=model.bits,
         strength=arguments.strength if arguments.image else None,
     )
     return write_new(_target(picture, model, arguments), encode_png(picture.image, {"parameters": text}))

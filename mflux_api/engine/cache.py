@@ -4,17 +4,23 @@ import gc
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import mlx.core as mx
 
+from mflux_api.catalogue.models import is_upscaler
 from mflux_api.engine import memory
 from mflux_api.engine.estimate import model_bytes
 from mflux_api.engine.flux2.configs import Layout, overridden, read_layout
 from mflux_api.engine.flux2.loading import Loader
 from mflux_api.engine.flux2.pipeline import Pipeline
 from mflux_api.engine.flux2.quantization import check_bits
-from mflux_api.engine.precision import Precision, choose
+from mflux_api.engine.precision import choose
+from mflux_api.engine.seedvr2 import estimate as upscaling
+from mflux_api.engine.seedvr2.upscaler import Upscaler
 from mflux_api.errors import OutOfMemory
+
+Painter: TypeAlias = Pipeline | Upscaler
 
 
 @dataclass(frozen=True)
@@ -48,7 +54,7 @@ class ModelCache:
 
     def __init__(self, budget: int) -> None:
         self.budget = budget
-        self._models: OrderedDict[Plan, tuple[Pipeline, int]] = OrderedDict()
+        self._models: OrderedDict[Plan, tuple[Painter, int]] = OrderedDict()
 
     @property
     def size(self) -> int:
@@ -59,18 +65,17 @@ class ModelCache:
         """What is loaded, least recently used first."""
         return list(self._models)
 
-    def get(self, plan: Plan) -> Pipeline:
+    def get(self, plan: Plan) -> Painter:
         """The loaded model, loading it and evicting others as needed.
 
         Raises OutOfMemory, before anything is loaded or evicted, when it cannot fit at all, and the errors of loading.
         """
         if plan not in self._models:
             check_bits(plan.bits)
-            layout, precision = plan.layout(), choose(plan.precision)
-            size = model_bytes(layout, plan.bits, precision.dtype.size)
+            size = _size(plan)
             self._make_room(plan, size)
             with memory.overflow_is_ours():
-                self._models[plan] = (_load(plan, layout, precision), size)
+                self._models[plan] = (_load(plan), size)
         self._models.move_to_end(plan)
         return self._models[plan][0]
 
@@ -99,8 +104,19 @@ class ModelCache:
         _reclaim()
 
 
-def _load(plan: Plan, layout: Layout, precision: Precision) -> Pipeline:
-    loader = Loader(layout, plan.bits, precision)
+def _size(plan: Plan) -> int:
+    """Bytes it will hold, from headers alone."""
+    width = choose(plan.precision).dtype.size
+    if is_upscaler(plan.folder):
+        return upscaling.model_bytes(plan.folder, plan.bits, width)
+    return model_bytes(plan.layout(), plan.bits, width)
+
+
+def _load(plan: Plan) -> Painter:
+    precision = choose(plan.precision)
+    if is_upscaler(plan.folder):
+        return Upscaler(plan.folder, plan.bits, precision)
+    loader = Loader(plan.layout(), plan.bits, precision)
     return Pipeline(loader, low_ram=plan.low_ram, embedding_cache=plan.embedding_cache)
 
 

@@ -16,10 +16,9 @@ from PIL import Image, ImageOps
 
 from mflux_api.catalogue.models import fingerprint
 from mflux_api.engine import memory
-from mflux_api.engine.cache import ModelCache, Plan
+from mflux_api.engine.cache import ModelCache, Painter, Plan
 from mflux_api.engine.caption import generation_text
 from mflux_api.engine.encode import encode_png
-from mflux_api.engine.flux2.pipeline import Pipeline
 from mflux_api.engine.messages import (
     AskCut,
     Command,
@@ -99,10 +98,10 @@ class Engine:
     def _paint(self, command: Paint, ask_cut: AskCut) -> Iterator[Reply]:
         wanted = self._plan(command)
         yield from self._load(wanted, command.model.spec.name)
-        pipeline = self.cache.get(wanted)
-        with memory.overflow_is_ours(), closing(paint(pipeline, _with_pictures(command), ask_cut)) as events:
+        painter = self.cache.get(wanted)
+        with memory.overflow_is_ours(), closing(paint(painter, _with_pictures(command), ask_cut)) as events:
             for event in events:
-                yield _reply(event, command, pipeline)
+                yield _reply(event, command, painter)
 
 
 def _with_pictures(command: Paint) -> GenerateRequest:
@@ -138,24 +137,24 @@ def _opaque(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
 
 
-def _reply(event: Event, command: Paint, pipeline: Pipeline) -> Reply:
+def _reply(event: Event, command: Paint, painter: Painter) -> Reply:
     match event:
         case Step():
             return event
         case Preview():
             return Thumbnail(encode_png(event.image, {}))
         case Picture():
-            return _finished(event, command, pipeline)
+            return _finished(event, command, painter)
 
 
-def _finished(picture: Picture, command: Paint, pipeline: Pipeline) -> Finished:
+def _finished(picture: Picture, command: Paint, painter: Painter) -> Finished:
     request = command.request
     text = generation_text(
         picture,
         prompt=request.prompt,
         negative=request.negative_prompt,
         model=command.model.spec.name,
-        bits=pipeline.bits,
+        bits=painter.bits,
         strength=None if command.source is None else request.strength,
         size=request.asked_size,
         model_hash=model_hash(command.model.folder),

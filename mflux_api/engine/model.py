@@ -13,11 +13,12 @@ from PIL import Image
 from mflux_api.catalogue.loras import LoraChoice, resolve
 from mflux_api.catalogue.models import Located, ModelSpec, locate
 from mflux_api.engine import memory
-from mflux_api.engine.cache import ModelCache, Plan
+from mflux_api.engine.cache import ModelCache, Painter, Plan
 from mflux_api.engine.flux2.pipeline import Pipeline
 from mflux_api.engine.flux2.saving import save
 from mflux_api.engine.messages import Event, Picture
 from mflux_api.engine.passes import paint
+from mflux_api.errors import ModelUnsupported
 from mflux_api.request import SIDE_STEP, SMALLEST_SIDE, GenerateRequest, LoraUse
 
 MODELS_DIR = Path("models")
@@ -29,10 +30,22 @@ DEFAULT_MODEL = "flux2-tiny"
 class Model:
     """A model in memory. Load it and paint with it on one thread."""
 
-    def __init__(self, pipeline: Pipeline, spec: ModelSpec, lora_folders: Sequence[Path] | None) -> None:
-        self.pipeline = pipeline
+    def __init__(self, painter: Painter, spec: ModelSpec, lora_folders: Sequence[Path] | None) -> None:
+        self.painter = painter
         self.spec = spec
         self.lora_folders = lora_folders
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """What paints from words. Raises ModelUnsupported for a model that only enlarges."""
+        if not isinstance(self.painter, Pipeline):
+            raise ModelUnsupported(f"{self.spec.name} enlarges pictures and does nothing else.", model=self.spec.name)
+        return self.painter
+
+    @property
+    def bits(self) -> int | None:
+        """The width its weights are quantized to."""
+        return self.painter.bits
 
     def generate(
         self,
@@ -79,12 +92,12 @@ class Model:
             latents=None if latents is None else np.asarray(latents, dtype=np.float32),
         )
         with memory.overflow_is_ours():
-            return list(_pictures(paint(self.pipeline, request), on_event))
+            return list(_pictures(paint(self.painter, request), on_event))
 
     def save(self, folder: str | Path) -> None:
         """Write the model as it is, quantized or not, to an empty folder that load_model and mflux can read.
 
-        Raises InvalidRequest when the folder holds something already.
+        Raises InvalidRequest when the folder holds something already, ModelUnsupported for SeedVR2.
         """
         self.pipeline.adapters.take_off()
         save(self.pipeline, Path(folder))
@@ -126,7 +139,7 @@ def load_model(
     lora_folders: Sequence[Path] | None = None,
     embedding_cache: int = EMBEDDING_CACHE,
 ) -> Model:
-    """Load a model by its name in the registry or from a folder (diffusers or mflux-save layout).
+    """Load a model by its name in the registry or from a folder (diffusers or mflux-save layout, or SeedVR2's files).
 
     `quantize`: 3, 4, 6 or 8 bits, done while loading; weights stored quantized stay as they are stored. `precision`:
     "auto" (bfloat16 on Metal and CUDA, float32 on CPU), "float32", "bfloat16", "float16". `low_ram`: let go of the
@@ -139,8 +152,8 @@ def load_model(
     memory.limit_cache(memory.CACHE_LIMIT)
     located = locate(model, Path(models_dir))
     cache = ModelCache(memory.default_budget())
-    pipeline = cache.get(plan(located, quantize, precision, low_ram=low_ram, embedding_cache=embedding_cache))
-    return Model(pipeline, located.spec, lora_folders)
+    painter = cache.get(plan(located, quantize, precision, low_ram=low_ram, embedding_cache=embedding_cache))
+    return Model(painter, located.spec, lora_folders)
 
 
 def plan(located: Located, quantize: int | None, precision: str, *, low_ram: bool, embedding_cache: int) -> Plan:

@@ -68,7 +68,7 @@ class Models:
     @property
     def here(self) -> int:
         """How many could be painted with now, by the last list."""
-        return sum(entry.is_here and not entry.spec.unavailable for entry in self.entries)
+        return sum(entry.is_here and not entry.spec.unavailable and not entry.spec.upscaler for entry in self.entries)
 
     async def find(self, name: str | None) -> ModelSpec:
         """The model of this name, in any case; None is the default one. Raises ModelNotFound."""

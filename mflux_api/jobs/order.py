@@ -4,7 +4,7 @@ import random
 from dataclasses import dataclass, field, replace
 
 from mflux_api.catalogue.models import ModelSpec
-from mflux_api.errors import InvalidRequest
+from mflux_api.errors import InvalidRequest, ModelUnsupported
 from mflux_api.request import LARGEST_SEED, SIDE_STEP, SMALLEST_SIDE, Craft, GenerateRequest, Hires, LoraUse, Upload
 
 LARGEST_AREA = 1024 * 1024
@@ -98,9 +98,15 @@ def complete(order: Order, spec: ModelSpec, defaults: Defaults, loras: tuple[Lor
     """The order with every gap filled, without its pictures. Raises InvalidRequest for what no model can do."""
     if order.mask is not None and order.source is None:
         raise InvalidRequest("A mask needs the picture it belongs to: send init_images as well.", field="mask")
+    if spec.upscaler and order.source is None:
+        raise ModelUnsupported(
+            f"{spec.name} enlarges pictures and cannot paint from words: send one in init_images.", model=spec.name
+        )
     width, height = _size(order, spec, defaults)
     usual = defaults.steps if spec.distilled is not False else spec.steps
     steps = order.steps if order.steps is not None else min(usual, defaults.limits.steps)
+    if spec.upscaler:
+        steps = spec.steps
     return GenerateRequest(
         prompt=order.prompt,
         negative_prompt=order.negative_prompt,

@@ -9,8 +9,8 @@ import pytest
 
 from mflux_api.catalogue import downloads
 from mflux_api.catalogue.downloads import Progress, download
-from mflux_api.catalogue.models import locate, registry
-from mflux_api.errors import DownloadFailed, InvalidRequest, ModelUnsupported
+from mflux_api.catalogue.models import ModelSpec, locate, registry
+from mflux_api.errors import DownloadFailed, InvalidRequest, ModelIncomplete, ModelUnsupported
 from tests.catalogue.fetching import (
     CHUNK,
     FIRST_WEIGHTS,
@@ -24,7 +24,7 @@ from tests.catalogue.fetching import (
     partial,
     refused,
 )
-from tests.catalogue.hub import Hub, contents
+from tests.catalogue.hub import REPOSITORY, Hub, contents
 
 pytestmark = pytest.mark.usefixtures("quick_and_alone")
 
@@ -166,8 +166,34 @@ def test_a_model_without_a_repository_is_refused(models_dir: Path) -> None:
         fetch(models_dir, registry()["flux2-tiny"])
 
 
-@pytest.mark.parametrize("name", ["flux2-dev", "flux2-dev-4-bit", "seedvr2"])
+@pytest.mark.parametrize("name", ["flux2-dev", "flux2-dev-4-bit"])
 def test_a_model_that_cannot_paint_is_not_downloaded(models_dir: Path, name: str) -> None:
     with pytest.raises(ModelUnsupported, match="this version"):
         fetch(models_dir, registry()[name])
     assert not models_dir.exists()
+
+
+# A model that is some files of a repository
+
+SOME = ("weights.safetensors", "vae.safetensors")
+ENLARGER = ModelSpec(name="enlarger", folder="enlarger", repository=REPOSITORY, files=SOME, upscaler=True)
+
+
+def test_only_the_files_a_model_names_are_downloaded(hub: Hub, models_dir: Path) -> None:
+    hub.files = {**dict.fromkeys(SOME, b"weights"), "weights_fp8.safetensors": b"x" * 1000, "README.md": b"text"}
+    fetch(models_dir, ENLARGER)
+    assert {path.name for path in (models_dir / "enlarger").iterdir()} == set(SOME)
+
+
+def test_a_named_file_that_the_repository_has_not_is_refused(hub: Hub, models_dir: Path) -> None:
+    hub.files = {SOME[0]: b"weights"}
+    with pytest.raises(ModelUnsupported, match=f"has no {SOME[1]}"):
+        fetch(models_dir, ENLARGER)
+
+
+def test_a_folder_that_lacks_a_named_file_is_left_alone(hub: Hub, models_dir: Path) -> None:
+    (models_dir / "enlarger").mkdir(parents=True)
+    (models_dir / "enlarger" / SOME[0]).write_bytes(b"mine")
+    with pytest.raises(ModelIncomplete, match=SOME[1]):
+        fetch(models_dir, ENLARGER)
+    assert (models_dir / "enlarger" / SOME[0]).read_bytes() == b"mine"

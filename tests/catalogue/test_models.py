@@ -135,7 +135,6 @@ def test_a_quantized_variant_has_the_facts_of_what_is_downloaded(name: str) -> N
     [
         ("flux2-dev", "FLUX.2-dev cannot be run by this version yet: its Mistral text encoder is not built."),
         ("flux2-dev-4-bit", "FLUX.2-dev cannot be run by this version yet: its Mistral text encoder is not built."),
-        ("SeedVR2", "SeedVR2 enlarges pictures and cannot paint from a prompt; this version cannot run it yet."),
     ],
 )
 def test_a_model_that_cannot_paint_says_why(tmp_path: Path, name: str, reason: str) -> None:

@@ -373,7 +373,7 @@ def test_every_alias_of_the_table_is_listed(documented: Live) -> None:
     assert [alias for alias in ALIASES if alias not in titles] == []
 
 
-@pytest.mark.parametrize("model", ["flux2-dev", "flux2-dev-8-bit", "seedvr2"])
+@pytest.mark.parametrize("model", ["flux2-dev", "flux2-dev-8-bit"])
 def test_a_model_that_cannot_paint_yet_says_so(documented: Live, model: str) -> None:
     assert documented.get(f"/api/v1/models/{model}/status").json()["status"] == "unavailable"
     reply = documented.post("/sdapi/v1/txt2img", {"prompt": "x", "model": model})

@@ -1,0 +1,126 @@
+"""What a SeedVR2 folder says of itself: its two files, and the networks' sizes from the shapes of their tensors.
+
+What no tensor shows has the published values: a network whose layers are gated is of the 3B's kind, one without gates
+of the 7B's (mflux's ModelConfig, seedvr2-3b and seedvr2-7b). The published config.json is an empty file. No MLX here.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mflux_api.catalogue.models import UPSCALER_VAE, UPSCALERS
+from mflux_api.engine.flux2.files import Config, Shard, Tensor, read_shard
+from mflux_api.errors import ModelIncomplete, ModelUnsupported
+
+# Latents in a transformer's token: 2 x 2.
+PATCH = 4
+LIKE_3B: Mapping[str, Any] = {
+    "mlp_type": "swiglu",
+    "rope_freqs_for": "lang",
+    "rope_on_text": True,
+    "last_layer_vid_only": True,
+}
+LIKE_7B: Mapping[str, Any] = {
+    "mlp_type": "normal",
+    "rope_freqs_for": "pixel",
+    "rope_on_text": False,
+    "last_layer_vid_only": False,
+}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The files, and the arguments of mflux's SeedVR2Transformer and SeedVR2VAE that fit them."""
+
+    transformer: Shard
+    vae: Shard
+    transformer_sizes: Config
+    vae_sizes: Config
+
+
+def read_layout(folder: Path) -> Layout:
+    """Read both headers; of two transformers the smaller counts.
+
+    Raises ModelIncomplete, ModelCorrupt, and ModelUnsupported where a tensor that tells a size is missing.
+    """
+    present = [folder / name for name in UPSCALERS if (folder / name).is_file()]
+    if not present:
+        raise _missing(folder, UPSCALERS[0])
+    if not (folder / UPSCALER_VAE).is_file():
+        raise _missing(folder, UPSCALER_VAE)
+    transformer, vae = read_shard(present[0]), read_shard(folder / UPSCALER_VAE)
+    return Layout(transformer, vae, _transformer_sizes(transformer), _vae_sizes(vae))
+
+
+def _missing(folder: Path, name: str) -> ModelIncomplete:
+    path = folder / name
+    return ModelIncomplete(f"{path} is missing. Download the model again.", path=str(path))
+
+
+def _transformer_sizes(shard: Shard) -> Config:
+    width, patch = _shape(shard, "vid_in.proj.weight")
+    layers = _count(shard, "blocks.{}.")
+    shared = next((layer for layer in range(layers) if _is_shared(shard, layer)), layers)
+    kind = "vid" if shared else "all"
+    gated = f"blocks.0.mlp.{kind}.proj_in_gate.weight" in shard.tensors
+    head = _shape(shard, f"blocks.0.attn.norm_q.{kind}.weight")[0]
+    hidden = _shape(shard, f"blocks.0.mlp.{kind}.proj_in.weight")[0]
+    text, words = _shape(shard, "txt_in.weight")
+    return {
+        **(LIKE_3B if gated else LIKE_7B),
+        "vid_in_channels": patch // PATCH,
+        "vid_out_channels": _shape(shard, "vid_out.proj.weight")[0] // PATCH,
+        "vid_dim": width,
+        "txt_in_dim": words,
+        "txt_dim": text,
+        "heads": _shape(shard, f"blocks.0.attn.proj_qkv.{kind}.weight")[0] // (3 * head),
+        "head_dim": head,
+        # A gated layer is two thirds as wide, rounded up to 256.
+        "expand_ratio": 1.5 * hidden / width if gated else hidden // width,
+        "num_layers": layers,
+        "mm_layers": shared,
+        # Three axes, a frequency for every two of their values.
+        "rope_dim": 6 * _shape(shard, "blocks.0.attn.rope.rope.freqs")[0],
+        "use_output_ada": "vid_out_ada.out_shift" in shard.tensors,
+    }
+
+
+def _vae_sizes(shard: Shard) -> Config:
+    blocks = _count(shard, "encoder.down_blocks.{}.")
+    return {
+        "in_channels": _shape(shard, "encoder.conv_in.weight")[1],
+        "out_channels": _shape(shard, "decoder.conv_out.weight")[0],
+        "latent_channels": _shape(shard, "decoder.conv_in.weight")[1],
+        "block_out_channels": tuple(
+            _shape(shard, f"encoder.down_blocks.{block}.resnets.0.conv1.weight")[0] for block in range(blocks)
+        ),
+    }
+
+
+def _is_shared(shard: Shard, layer: int) -> bool:
+    """Whether picture and words go through the same weights there."""
+    return any(name.startswith(f"blocks.{layer}.") and ".all." in name for name in shard.tensors)
+
+
+def _shape(shard: Shard, name: str) -> tuple[int, ...]:
+    tensor: Tensor | None = shard.tensors.get(name)
+    if tensor is None:
+        raise lacks(shard, [name])
+    return tensor.shape
+
+
+def lacks(shard: Shard, names: list[str]) -> ModelUnsupported:
+    """The error for tensors that a file should have."""
+    return ModelUnsupported(
+        f"{shard.path} is not SeedVR2 as it is published: it lacks {len(names)} tensors, {', '.join(names[:3])}.",
+        path=str(shard.path),
+        missing=names[:10],
+    )
+
+
+def _count(shard: Shard, pattern: str) -> int:
+    numbered = re.compile(re.escape(pattern).replace(r"\{\}", r"(\d+)"))
+    found = (numbered.match(name) for name in shard.tensors)
+    return max((int(match[1]) + 1 for match in found if match), default=0)

@@ -1,0 +1,107 @@
+"""From SeedVR2's two files to mflux's networks in memory."""
+
+import re
+from collections.abc import Callable
+
+import mlx.core as mx
+from mflux.models.seedvr2.model.seedvr2_transformer.transformer import SeedVR2Transformer
+from mflux.models.seedvr2.model.seedvr2_vae.vae import SeedVR2VAE
+from mlx import nn
+
+from mflux_api.engine.flux2 import quantization
+from mflux_api.engine.flux2.files import Shard
+from mflux_api.engine.flux2.weights import parameters
+from mflux_api.engine.precision import Precision, computing_in
+from mflux_api.engine.seedvr2.frames import flatten
+from mflux_api.engine.seedvr2.layout import Layout, lacks
+from mflux_api.errors import ModelUnsupported
+
+Name = Callable[[str], str]
+
+
+def load_transformer(layout: Layout, bits: int | None, precision: Precision) -> SeedVR2Transformer:
+    """The transformer in `precision`, its linear layers in `bits` if asked. Raises ModelUnsupported."""
+    sizes = layout.transformer_sizes
+    module = _build(SeedVR2Transformer, layout.transformer, sizes, precision)
+    _fill(module, layout.transformer, lambda name: published_name(name, sizes["mm_layers"]), precision.dtype)
+    if bits is not None:
+        quantization.quantize(module, bits)
+        _share(module)
+    if precision.dequantize_first:
+        quantization.dequantize_first(module)
+    _materialise(module)
+    return module
+
+
+def load_vae(layout: Layout, precision: Precision) -> SeedVR2VAE:
+    """The autoencoder in `precision`, never quantized, for single pictures only. Raises ModelUnsupported."""
+    module = _build(SeedVR2VAE, layout.vae, layout.vae_sizes, precision)
+    _fill(module, layout.vae, lambda name: name, precision.dtype)
+    flatten(module)
+    _materialise(module)
+    return module
+
+
+def published_name(name: str, shared_from: int) -> str:
+    """The published name of a parameter of mflux's SeedVR2Transformer; from layer `shared_from` on words and picture
+    share theirs. Source: mflux's SeedVR2WeightMapping, read backwards.
+    """
+    layer = re.match(r"blocks\.(\d+)\.", name)
+    if layer is None:
+        return re.sub(r"^out_(shift|scale)$", r"vid_out_ada.out_\1", name)
+    name = name.replace(".rope.", ".rope.rope.").replace(".ada.params_", ".ada.")
+    kind = "all" if int(layer[1]) >= shared_from else r"\2"
+    return re.sub(r"(\.attn\.\w+)_(vid|txt)\.", rf"\1.{kind}.", name)
+
+
+def _build(kind: Callable[..., nn.Module], shard: Shard, sizes: dict[str, object], precision: Precision) -> nn.Module:
+    try:
+        with computing_in(precision.dtype):
+            return kind(**sizes)
+    except (TypeError, ValueError, ZeroDivisionError) as error:
+        raise ModelUnsupported(
+            f"{shard.path} has sizes that make no SeedVR2: {error!r}.", path=str(shard.path)
+        ) from error
+
+
+def _fill(module: nn.Module, shard: Shard, name_of: Name, dtype: mx.Dtype) -> None:
+    """Every parameter from the file. Raises ModelUnsupported where one is missing or has another shape."""
+    wanted = {name: name_of(name) for name in parameters(module)}
+    missing = sorted({published for published in wanted.values() if published not in shard.tensors})
+    if missing:
+        raise lacks(shard, missing)
+    stored = mx.load(str(shard.path))
+    assert isinstance(stored, dict)
+    fitting = {name: _as_mlx(stored[published]) for name, published in wanted.items()}
+    for name, value in parameters(module).items():
+        if fitting[name].shape != value.shape:
+            raise ModelUnsupported(
+                f"{wanted[name]} of {shard.path} has the shape {fitting[name].shape} and not {value.shape}.",
+                path=str(shard.path),
+                tensor=wanted[name],
+            )
+    module.load_weights([(name, _cast(name, value, dtype)) for name, value in fitting.items()], strict=False)
+
+
+def _as_mlx(tensor: mx.array) -> mx.array:
+    """A torch convolution (O, I, T, H, W) as MLX's (O, T, H, W, I)."""
+    return tensor.transpose(0, 2, 3, 4, 1) if tensor.ndim == 5 else tensor
+
+
+def _cast(name: str, value: mx.array, dtype: mx.Dtype) -> mx.array:
+    # Positions go up to 128 turns: half a precision would blur them.
+    return value.astype(mx.float32 if name.endswith(".freqs") else dtype)
+
+
+def _share(module: SeedVR2Transformer) -> None:
+    """Quantizing makes two of a layer that words and picture share."""
+    for block in module.blocks:
+        if block.shared_weights:
+            block.attn.proj_qkv_txt = block.attn.proj_qkv_vid
+            block.attn.proj_out_txt = block.attn.proj_out_vid
+
+
+def _materialise(module: nn.Module) -> None:
+    # Now, and one by one: what stays lazy reads its file again on every use.
+    for tensor in parameters(module).values():
+        mx.eval(tensor)

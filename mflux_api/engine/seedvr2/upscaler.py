@@ -1,0 +1,165 @@
+"""SeedVR2 from a request to pictures: the source encoded, restored in one step from noise, decoded, its colours kept.
+
+Source of the mathematics: mflux's SeedVR2.generate_image (ByteDance's SeedVR2, arXiv 2506.05301).
+"""
+
+import time
+import traceback
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+from mflux.models.common.vae.tiling_config import TilingConfig
+from mflux.models.common.vae.vae_util import VAEUtil
+from mflux.models.seedvr2.latent_creator.seedvr2_latent_creator import SeedVR2LatentCreator
+from mflux.models.seedvr2.model.seedvr2_text_encoder.text_embeddings import SeedVR2TextEmbeddings
+from mflux.models.seedvr2.variants.upscale.seedvr2_util import SeedVR2Util
+from numpy.typing import NDArray
+from PIL import Image
+
+from mflux_api.engine.flux2 import pictures
+from mflux_api.engine.flux2.files import Config
+from mflux_api.engine.messages import AskCut, Event, Picture, Step, never
+from mflux_api.engine.precision import Precision, computing_in
+from mflux_api.engine.seedvr2.layout import read_layout
+from mflux_api.engine.seedvr2.loading import load_transformer, load_vae
+from mflux_api.engine.seedvr2.sums import empty_sums
+from mflux_api.errors import InvalidRequest, ModelUnsupported
+from mflux_api.pixels import fitting
+from mflux_api.request import Cut, GenerateRequest
+
+SIDE_STEP = 16
+# The one step goes from pure noise, time 1000, to the picture.
+START = 1000.0
+TILES = TilingConfig()
+NO_USE = ("mask", "references", "loras", "latents")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What the pictures of a request share. `source`: float32 (1, 3, H, W) in -1..1, of the size that is given back;
+    `condition`: its latents and a mask of ones, float32 (1, C + 1, 1, h, w); `seconds`: what encoding took.
+    """
+
+    source: mx.array
+    condition: mx.array
+    seconds: float
+
+
+class Upscaler:
+    """A loaded SeedVR2, to be used like a `Pipeline`, on the thread that made it.
+
+    `bits`: quantize the transformer at load. Raises ModelIncomplete, ModelCorrupt, ModelUnsupported.
+    """
+
+    def __init__(self, folder: Path, bits: int | None, precision: Precision) -> None:
+        layout = read_layout(folder)
+        self.bits = bits
+        self.dtype = precision.dtype
+        self.channels: int = layout.vae_sizes["latent_channels"]
+        self.words = SeedVR2TextEmbeddings.load_positive().astype(self.dtype)
+        mx.eval(self.words)
+        self._check(layout.transformer_sizes, folder)
+        self.transformer = load_transformer(layout, bits, precision)
+        self.vae = load_vae(layout, precision)
+
+    def paint(self, request: GenerateRequest, ask_cut: AskCut = never) -> Generator[Event, None, Cut | None]:
+        """The request's source at `asked_size`, once a seed: a Step when it is restored, then the Picture.
+
+        The model has no words, guidance or number of steps to choose. A source that is framed already, as large as the
+        canvas, is cut at its centre. Whoever iterates may stop after any event: nothing more is computed and the
+        working memory comes back. There is one step, so a cut can only leave out the pictures that follow. Raises
+        InvalidRequest without a source, or with what the model has no use for.
+        """
+        _check(request)
+        prepared = self._prepare(request)
+        cut = None
+        try:
+            for seed in request.seeds:
+                cut = yield from self._paint_one(prepared, seed, ask_cut)
+                if cut is Cut.INTERRUPT:
+                    break
+        except GeneratorExit as stop:
+            # The picture's own frame is kept by the exception in flight, and its latents with it.
+            traceback.clear_frames(stop.__traceback__)
+            del prepared
+            mx.clear_cache()
+            raise
+        return cut
+
+    def _check(self, sizes: Config, folder: Path) -> None:
+        found = (sizes["vid_in_channels"], sizes["vid_out_channels"], sizes["txt_in_dim"])
+        expected = (2 * self.channels + 1, self.channels, self.words.shape[-1])
+        if found != expected:
+            raise ModelUnsupported(
+                f"The networks in {folder} do not belong together: channels in, channels out and width of words are "
+                f"{found} and not {expected}.",
+                path=str(folder),
+            )
+
+    def _prepare(self, request: GenerateRequest) -> Prepared:
+        began = time.perf_counter()
+        source = pictures.to_array(_fitted(request))
+        with computing_in(self.dtype):
+            encoded = VAEUtil.encode(self.vae, _padded(source).astype(self.dtype), TILES)
+        condition = SeedVR2LatentCreator.create_condition(encoded.astype(mx.float32))
+        mx.eval(source, condition)
+        return Prepared(source, condition, seconds=time.perf_counter() - began)
+
+    def _paint_one(self, prepared: Prepared, seed: int, ask_cut: AskCut) -> Generator[Event, None, Cut | None]:
+        began = time.perf_counter()
+        latents = self._restored(prepared.condition, seed)
+        timings = {"encoding": prepared.seconds, "diffusion": time.perf_counter() - began}
+        yield Step(number=1, steps=1, seed=seed, seconds=timings["diffusion"])
+        cut = ask_cut()
+        began = time.perf_counter()
+        pixels = self._pixels(latents, prepared.source)
+        timings["decoding"] = time.perf_counter() - began
+        timings["total"] = sum(timings.values())
+        yield Picture(image=pictures.to_image(pixels), array=pixels, seed=seed, timings=timings, steps=1, guidance=1.0)
+        return cut
+
+    def _restored(self, condition: mx.array, seed: int) -> mx.array:
+        """One Euler step over the whole time, float32 (1, C, 1, h, w), evaluated: the noise less its velocity."""
+        rows, columns = condition.shape[-2:]
+        noise = SeedVR2LatentCreator.create_noise_latents(seed, rows, columns, latent_channels=self.channels)
+        seen = mx.concatenate([noise, condition], axis=1).astype(self.dtype)
+        with empty_sums():
+            velocity = self.transformer(vid=seen, txt=self.words, timestep=mx.array(START))
+        latents: mx.array = noise - velocity.astype(mx.float32)
+        mx.eval(latents)
+        return latents
+
+    def _pixels(self, latents: mx.array, source: mx.array) -> NDArray[np.float32]:
+        """Decoded, cut to the source's size and given its colours: float32 (H, W, 3) in 0..1."""
+        height, width = source.shape[-2:]
+        with computing_in(self.dtype):
+            decoded = VAEUtil.decode(self.vae, latents.astype(self.dtype), TILES)
+        cut = decoded[:, :, :height, :width].astype(mx.float32)
+        return pictures.to_pixels(SeedVR2Util.apply_color_correction(cut, source))
+
+
+def _check(request: GenerateRequest) -> None:
+    if request.source is None:
+        raise InvalidRequest("SeedVR2 enlarges pictures and cannot paint from words: send a picture.", field="image")
+    for name in NO_USE:
+        value = getattr(request, name)
+        if value is not None and not (isinstance(value, tuple) and not value):
+            raise InvalidRequest(f"SeedVR2 enlarges a whole picture and has no use for {name}.", field=name)
+
+
+def _fitted(request: GenerateRequest) -> Image.Image:
+    """The source in the size that is given back, by mflux's filter."""
+    assert request.source is not None
+    source, size = request.source.convert("RGB"), request.asked_size
+    if source.size == (request.width, request.height):
+        return fitting.centre(source, size)
+    return source if source.size == size else source.resize(size, Image.Resampling.BICUBIC)
+
+
+def _padded(source: mx.array) -> mx.array:
+    """Right and bottom edges repeated until the sides divide by 16."""
+    down, right = (-side % SIDE_STEP for side in source.shape[-2:])
+    return mx.pad(source, [(0, 0), (0, 0), (0, down), (0, right)], mode="edge")

@@ -1,0 +1,1 @@
+"""Reaching out: addresses that strangers name, connected to only where that is safe."""

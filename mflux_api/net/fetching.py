@@ -1,0 +1,92 @@
+"""HTTP to addresses that strangers name: pictures fetched, webhooks delivered; within limits of size and time."""
+
+import asyncio
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from urllib.parse import urljoin, urlsplit
+
+import httpcore
+
+from mflux_api.errors import AddressForbidden, FetchFailed
+from mflux_api.net.guard import Guard
+from mflux_api.version import __version__
+
+REDIRECTS = 3
+REDIRECTING = frozenset({301, 302, 303, 307, 308})
+OK = 200
+AGENT = f"mflux-api/{__version__}"
+SHOWN = 200
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Fetcher:
+    """`trusted`: names of hosts that may be anywhere; `seconds`: for all of it, redirects included."""
+
+    def __init__(self, trusted: Collection[str], seconds: float) -> None:
+        self.trusted = tuple(trusted)
+        self.seconds = seconds
+
+    async def get(self, url: str, limit: int) -> bytes:
+        """What is at an address, at most `limit` bytes. Raises FetchFailed, AddressForbidden."""
+        try:
+            async with asyncio.timeout(self.seconds):
+                for _ in range(REDIRECTS + 1):
+                    answer = await self.send("GET", url, {}, b"", limit)
+                    if answer.status not in REDIRECTING:
+                        break
+                    url = urljoin(url, answer.headers.get("location", ""))
+        except TimeoutError:
+            raise FetchFailed(f"{_shown(url)} did not answer within {self.seconds:g} seconds.") from None
+        if answer.status != OK:
+            raise FetchFailed(f"{_shown(url)} was answered with status {answer.status}.")
+        return answer.body
+
+    async def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes, limit: int) -> Answer:
+        """One request, no redirect followed, at most `limit` bytes back. Raises FetchFailed, AddressForbidden."""
+        _check(url)
+        sent = {"User-Agent": AGENT, "Accept": "*/*", **headers}
+        try:
+            async with (
+                httpcore.AsyncConnectionPool(network_backend=Guard(self.trusted), max_connections=1) as pool,
+                pool.stream(method, url, headers=list(sent.items()), content=body) as reply,
+            ):
+                return Answer(reply.status, _headers(reply.headers), await _read(reply, limit))
+        except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException, httpcore.UnsupportedProtocol):
+            raise FetchFailed(f"{_shown(url)} cannot be reached.") from None
+
+
+def _check(url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise FetchFailed(f"{_shown(url)} is no address.") from None
+    if parts.scheme not in {"http", "https"} or not parts.hostname or port == 0:
+        raise FetchFailed(f"{_shown(url)}: only http and https addresses are fetched.")
+    if parts.username is not None or not url.isascii() or any(letter.isspace() for letter in url):
+        raise AddressForbidden(f"{_shown(url)}: no passwords, blanks or foreign letters in addresses.")
+
+
+def _headers(pairs: list[tuple[bytes, bytes]]) -> dict[str, str]:
+    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in pairs}
+
+
+async def _read(reply: httpcore.Response, limit: int) -> bytes:
+    parts, size = [], 0
+    async for part in reply.aiter_stream():
+        size += len(part)
+        if size > limit:
+            raise FetchFailed(f"What is at this address has more than {limit} bytes.")
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _shown(url: str) -> str:
+    """The address as an error may repeat it: without a query, which may hold a secret."""
+    return url.partition("?")[0][:SHOWN]

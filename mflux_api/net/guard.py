@@ -1,0 +1,78 @@
+"""Connections to addresses that a stranger has named: never into this machine, its network or its cloud.
+
+What counts is the address that is connected to, after the name was resolved and after every redirect, so a name that
+resolves to another address the second time (DNS rebinding) gains nothing.
+"""
+
+import asyncio
+import ipaddress
+import socket
+from collections.abc import Collection, Iterable
+from typing import Any
+
+import httpcore
+
+from mflux_api.errors import AddressForbidden
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+# IPv4 inside IPv6, for translators (RFC 6052).
+NAT64 = ipaddress.ip_network("64:ff9b::/96")
+
+
+def is_public(text: str) -> bool:
+    """Whether an address is on the open internet: not loopback, private, link-local, metadata, multicast, reserved."""
+    address = ipaddress.ip_address(text.partition("%")[0])
+    return all(each.is_global and not each.is_multicast and not each.is_reserved for each in _meant(address))
+
+
+def _meant(address: Address) -> Iterable[Address]:
+    """The address, and the ones it stands for where it is a wrapping."""
+    yield address
+    if isinstance(address, ipaddress.IPv6Address):
+        wrapped = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
+        if address in NAT64:
+            wrapped.append(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
+        yield from (each for each in wrapped if each is not None)
+
+
+class Guard(httpcore.AsyncNetworkBackend):
+    """Connects to public addresses, and to those of `trusted` names whatever they are."""
+
+    def __init__(self, trusted: Collection[str]) -> None:
+        self.trusted = {name.lower() for name in trusted}
+        self.inner = httpcore.AnyIOBackend()
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,  # noqa: ASYNC109 - httpcore's interface
+        local_address: str | None = None,
+        socket_options: Any = None,
+    ) -> httpcore.AsyncNetworkStream:
+        """Raises AddressForbidden, and httpcore's errors."""
+        address = await self._address(host, port)
+        return await self.inner.connect_tcp(address, port, timeout, local_address, socket_options)
+
+    async def _address(self, host: str, port: int) -> str:
+        try:
+            found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as error:
+            raise httpcore.ConnectError(f"{host} cannot be resolved") from error
+        addresses = [str(entry[4][0]) for entry in found]
+        public = addresses if host.lower() in self.trusted else [each for each in addresses if is_public(each)]
+        # One forbidden address among several is a trick, too.
+        if not public or len(public) < len(addresses):
+            raise AddressForbidden(f"{host} is not on the public internet. security.fetch_hosts lists exceptions.")
+        return public[0]
+
+    async def connect_unix_socket(
+        self,
+        path: str,
+        timeout: float | None = None,  # noqa: ASYNC109 - httpcore's interface
+        socket_options: Any = None,
+    ) -> httpcore.AsyncNetworkStream:
+        raise AddressForbidden("No sockets of this machine.")
+
+    async def sleep(self, seconds: float) -> None:
+        await self.inner.sleep(seconds)
