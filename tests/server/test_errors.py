@@ -183,6 +183,13 @@ def test_a_bad_query_is_refused_with_its_field(server: Live, query: str) -> None
 # Bodies
 
 
+def no_form(server: Live, path: str, text: str | bytes) -> dict[str, Any]:
+    """The refusal of a body that is no form: as SD-WebUI has it where that is spoken."""
+    if path == GENERATE:
+        return refused(post_text(server, path, text), 400, "INVALID_REQUEST")
+    return refused(post_text(server, path, text), 422, "WRONG_KIND", sdapi=True)
+
+
 @pytest.mark.parametrize("path", ORDERS)
 @pytest.mark.parametrize(
     "text",
@@ -195,14 +202,14 @@ def test_a_bad_query_is_refused_with_its_field(server: Live, query: str) -> None
     ids=lambda text: repr(text[:30]),
 )
 def test_a_body_that_is_no_json_is_refused(server: Live, path: str, text: str | bytes) -> None:
-    content = refused(post_text(server, path, text), 400, "INVALID_REQUEST", sdapi=path.startswith("/sdapi"))
-    assert content["details"]["field"] == "body"
+    content = no_form(server, path, text)
+    assert content["details"].get("field", "body") == "body"
 
 
 @pytest.mark.parametrize("path", ORDERS)
 @pytest.mark.parametrize("text", ["[]", '[{"prompt": "x"}]', '"prompt"', "7", "null", "true", "NaN"])
 def test_a_body_that_is_no_object_is_refused(server: Live, path: str, text: str) -> None:
-    content = refused(post_text(server, path, text), 400, "INVALID_REQUEST", sdapi=path.startswith("/sdapi"))
+    content = no_form(server, path, text)
     assert content["error"] == "The body must be a JSON object: {...}."
 
 
@@ -297,7 +304,10 @@ BAD_FIELDS = [(name, value) for name, values in BAD_VALUES.items() for value in 
 @pytest.mark.parametrize("path", [GENERATE, TXT2IMG])
 @pytest.mark.parametrize(("name", "value"), BAD_FIELDS, ids=lambda part: repr(part)[:24])
 def test_a_bad_field_is_refused_with_its_name(server: Live, path: str, name: str, value: object) -> None:
-    reply = post_text(server, path, json.dumps(order(**{name: value})))
+    if path == TXT2IMG and value in (7, [7]):
+        pytest.skip("SD-WebUI takes numbers for text.")
+    # The model, by its documented name, asks for the documented errors.
+    reply = post_text(server, path, json.dumps(order(**{"model": "flux2-tiny", name: value})))
     content = refused(reply, 400, "INVALID_REQUEST", sdapi=path == TXT2IMG)
     assert content["details"]["field"].partition(".")[0] == name
     assert name in content["error"]
@@ -319,11 +329,11 @@ def test_a_scale_beyond_its_range_is_refused(tight: Live, scale: float) -> None:
     assert "lora" in content["details"]["field"]
 
 
-@pytest.mark.parametrize("sides", [(3, 2), (0, 1), (-1, -1), (10**30, 10**30), (10**4000, 10**4000)])
+@pytest.mark.parametrize("sides", [(5, 1), (1, 5), (0, 1), (-1, -1), (10**30, 10**30), (10**4000, 1)])
 def test_more_pictures_by_batches_than_allowed_are_refused(server: Live, sides: tuple[int, int]) -> None:
-    fields = order(batch_size=sides[0], n_iter=sides[1])
+    fields = order(model="flux2-tiny", batch_size=sides[0], n_iter=sides[1])
     content = refused(post_text(server, TXT2IMG, json.dumps(fields)), 400, "INVALID_REQUEST", sdapi=True)
-    assert content["details"]["field"] in {"num_images", "batch_size"}
+    assert content["details"]["field"] in {"num_images", "n_iter", "batch_size"}
     assert len(content["error"]) < 500
 
 
@@ -343,7 +353,7 @@ def test_a_mask_without_its_picture_is_refused(server: Live) -> None:
 
 @pytest.mark.parametrize("fields", [{}, {"init_images": []}, {"init_images": None}])
 def test_repainting_without_a_picture_is_refused(server: Live, fields: dict[str, object]) -> None:
-    content = refused(server.post(IMG2IMG, order(**fields)), 400, "INVALID_REQUEST", sdapi=True)
+    content = refused(server.post(IMG2IMG, order(model="flux2-tiny", **fields)), 400, "INVALID_REQUEST", sdapi=True)
     assert content["details"]["field"] == "init_images"
 
 
@@ -494,7 +504,7 @@ def test_pictures_of_the_usual_kinds_are_taken(server: Live, kind: str, prefix: 
 
 @pytest.mark.parametrize("text", ["=", "a", "data:image/png;base64,a", "äöü", "data:,", ""])
 def test_broken_base64_is_refused(server: Live, text: str) -> None:
-    content = refused(server.post(IMG2IMG, order(init_images=[text])), 400, "INVALID_IMAGE", sdapi=True)
+    content = refused(server.post(IMG2IMG, order(model="flux2-tiny", init_images=[text])), 400, "INVALID_IMAGE", sdapi=True)
     assert content["details"]["field"] == "init_images"
 
 

@@ -78,7 +78,9 @@ def checked(model: type[M], content: dict[str, Any]) -> M:
     first = found[0]
     field = ".".join(map(str, first["loc"])) or "body"
     message = f"{field}: {first['msg'].removeprefix('Value error, ')}."
-    if all(each["type"] in OUT_OF_RANGE for each in found):
+    # Who words a request as documented is answered as documented.
+    documented = any(name in content for name in getattr(model, "DOCUMENTED", ()))
+    if documented or all(each["type"] in OUT_OF_RANGE for each in found):
         raise InvalidRequest(message, field=field)
     problems = [{"loc": ["body", *each["loc"]], "msg": each["msg"], "type": each["type"]} for each in found]
     raise WrongKind(message, problems)
