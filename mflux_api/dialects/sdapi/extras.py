@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from mflux_api.dialects.sdapi.faults import TAG, ClassicFault, WrongKind, read
+from mflux_api.dialects.sdapi.faults import TAG, ClassicFault, WrongKind, is_address, read
 from mflux_api.dialects.sdapi.forms import BatchExtra, PngInfo, SingleExtra
 from mflux_api.errors import InvalidImage, InvalidRequest, JobConflict, ModelNotFound
 from mflux_api.forms import ORDER_ERRORS
@@ -162,7 +162,7 @@ def _is_upscaler(entry: Entry) -> bool:
 
 async def opened(pictures: PictureReader, encoded: str) -> Upload:
     """Raises ClassicFault as SD-WebUI words it."""
-    if encoded.startswith(("http://", "https://")):
+    if is_address(encoded):
         raise ClassicFault("Requests not allowed", name="HTTPException", like=InvalidImage)
     try:
         return await pictures.read(encoded, "image")

@@ -86,6 +86,10 @@ def checked(model: type[M], content: dict[str, Any]) -> M:
     raise WrongKind(message, problems)
 
 
+def is_address(picture: str) -> bool:
+    return picture.strip().lower().startswith(("http://", "https://"))
+
+
 def shape(error: MfluxError, request_id: str) -> JSONResponse:
     """The documented error with SD-WebUI's keys beside it; its clients compare `detail` with these very words."""
     content = {**json.loads(bytes(plain_shape(error, request_id).body)), "body": "", "errors": ""}

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 from mflux_api.dialects.sdapi import prompt as syntax
 from mflux_api.dialects.sdapi import styles
-from mflux_api.dialects.sdapi.faults import ClassicFault, ScriptNotFound
+from mflux_api.dialects.sdapi.faults import ClassicFault, ScriptNotFound, is_address
 from mflux_api.dialects.sdapi.forms import BUILT_IN, UPSCALE_SCRIPT, Img2Img, Painting, Txt2Img
 from mflux_api.dialects.sdapi.schedules import schedule as schedule_of
 from mflux_api.dialects.sdapi.styles import Style
@@ -81,8 +81,14 @@ async def _plain(form: Painting, pictures: PictureReader, owner: str) -> Order:
     except InvalidImage as error:
         if form.is_documented or "pixels" in error.message:
             raise
-        raise ClassicFault("Invalid encoded image", name="HTTPException", like=InvalidImage) from None
+        raise ClassicFault(_why_unreadable(form), name="HTTPException", like=InvalidImage) from None
     return replace(plain, further_sources=tuple(further)) if isinstance(form, Img2Img) else plain
+
+
+def _why_unreadable(form: Painting) -> str:
+    """An address is never followed: it could lead into the server's own network."""
+    texts = (*form.init_images, *form.extra_images, form.mask or "")
+    return "Requests not allowed" if any(map(is_address, texts)) else "Invalid encoded image"
 
 
 def _check_pictures(form: Img2Img) -> None:
@@ -108,8 +114,8 @@ def _check_scripts(form: Painting) -> None:
 
 def _is_used(script: Any) -> bool:
     """Whether a ControlNet unit is switched on; unless they say otherwise, they are."""
-    units = script.get("args", []) if isinstance(script, Mapping) else []
-    return any(isinstance(unit, Mapping) and unit.get("enabled", True) for unit in units)
+    units = script.get("args") if isinstance(script, Mapping) else None
+    return isinstance(units, list) and any(isinstance(unit, Mapping) and unit.get("enabled", True) for unit in units)
 
 
 def _worded(plain: Order, said: tuple[str, str], form: Painting, here: Here) -> Order:
