@@ -79,6 +79,12 @@ class AddressForbidden(InvalidRequest):
     code, status = "ADDRESS_FORBIDDEN", 400
 
 
+class LinkExpired(MfluxError):
+    """A signed address is too old, or was not made by this server."""
+
+    code, status = "LINK_EXPIRED", 403
+
+
 # Jobs
 
 

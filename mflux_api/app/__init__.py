@@ -1,6 +1,6 @@
 """The only room that sees everything: builds the parts, mounts the dialects, starts and stops them in order."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -13,13 +13,15 @@ from starlette.routing import BaseRoute, Route
 
 from mflux_api.app.making import make_parts, make_tools
 from mflux_api.app.parts import Parts, view
-from mflux_api.dialects import native, ops, sdapi
+from mflux_api.catalogue.moderation import Moderation
+from mflux_api.dialects import bfl, edge, files, klein, native, openai, ops, replicate, sdapi
 from mflux_api.errors import MfluxError
 from mflux_api.metrics import Metrics
 from mflux_api.settings import Settings
 from mflux_api.web.auth import Authentication, Keys
-from mflux_api.web.faults import Faults, plain_shape
+from mflux_api.web.faults import Faults, Shape, plain_shape
 from mflux_api.web.middleware import AllowedHosts, AllowedOrigins, RateLimit, RequestId, Timing
+from mflux_api.web.mounting import Mounted
 from mflux_api.web.openapi import Endpoint, document
 from mflux_api.web.tools import Tools
 
@@ -30,7 +32,7 @@ def build(settings: Settings) -> Starlette:
     """The application. Its parts are at `app.state.parts`; they start and stop with its lifespan."""
     parts = make_parts(settings)
     tools = make_tools(settings)
-    faults = Faults([(prefix, sdapi.shape) for prefix in sdapi.PREFIXES], plain_shape)
+    faults = Faults(_shapes(), plain_shape)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -67,7 +69,49 @@ def _routes(parts: Parts, tools: Tools) -> list[BaseRoute]:
     async def openapi(request: object) -> JSONResponse:
         return JSONResponse(description)
 
-    return [*(endpoint.route() for endpoint in listed), Route("/openapi.json", openapi), *ops.pages()]
+    # What documents of others describe is not described again here.
+    served = [*listed, *_foreign(parts, tools)]
+    return [*(endpoint.route() for endpoint in served), Route("/openapi.json", openapi), *ops.pages()]
+
+
+def _root(settings: Settings) -> str:
+    return f"/{settings.dialects.root}" if settings.dialects.root else ""
+
+
+def _root_routes(name: str) -> frozenset[tuple[str, str]]:
+    """What a dialect answers at the root, too."""
+    return {
+        "klein": frozenset({("GET", "/health"), ("POST", "/generate"), ("POST", "/edit")}),
+        "edge": frozenset({("POST", "/")}),
+    }.get(name, frozenset())
+
+
+def _foreign(parts: Parts, tools: Tools) -> list[Endpoint]:
+    """The dialects that are switched on."""
+    studio, chosen = parts.studio, parts.settings.dialects
+    prices = edge.Prices(chosen.tile_usd, chosen.step_usd, chosen.thb_per_usd, chosen.kwh_usd, chosen.watts)
+    made: dict[str, Callable[[], list[Endpoint]]] = {
+        "klein": lambda: klein.endpoints(studio, tools, chosen.klein_model),
+        "edge": lambda: edge.endpoints(studio, tools, chosen.edge_model, prices),
+        "bfl": lambda: bfl.endpoints(studio, tools, Moderation.load()),
+        "replicate": lambda: replicate.endpoints(studio, tools),
+        "openai": lambda: openai.endpoints(studio, tools),
+    }
+    return [*files.endpoints(studio, tools), *(each for name in chosen.enabled for each in made[name]())]
+
+
+def _shapes() -> list[tuple[str, Shape]]:
+    """The first prefix that matches counts."""
+    return [
+        *((prefix, sdapi.shape) for prefix in sdapi.PREFIXES),
+        ("/klein", klein.shape),
+        ("/edge", edge.shape),
+        ("/flux/", bfl.shape),
+        ("/replicate/", replicate.shape),
+        ("/v1/images/", openai.shape),
+        ("/v1/models", openai.shape),
+        ("/v1/", bfl.shape),
+    ]
 
 
 def _flags(settings: Settings) -> dict[str, Any]:
@@ -92,6 +136,12 @@ def _middleware(settings: Settings, metrics: Metrics, keys: Keys, faults: Faults
     """From the outside in: what refuses comes after what must be on every reply."""
     server = settings.server
     return [
+        Middleware(
+            Mounted,
+            ports=settings.dialects.own_ports,
+            root=_root(settings),
+            routes=_root_routes(settings.dialects.root),
+        ),
         Middleware(RequestId),
         Middleware(Timing, tell=metrics.http),
         Middleware(
@@ -105,4 +155,5 @@ def _middleware(settings: Settings, metrics: Metrics, keys: Keys, faults: Faults
         Middleware(AllowedOrigins, origins=server.cors_origins, faults=faults),
         Middleware(Authentication, keys=keys, faults=faults, open_paths=ops.OPEN_PATHS),
         Middleware(RateLimit, per_minute=settings.security.requests_per_minute, faults=faults),
+        Middleware(RateLimit, per_minute=settings.dialects.edge_requests_per_minute, faults=faults, prefix="/edge"),
     ]

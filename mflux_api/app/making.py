@@ -9,6 +9,7 @@ from PIL import Image
 
 from mflux_api.app.parts import Parts
 from mflux_api.catalogue import downloads as hub
+from mflux_api.catalogue.loras import Adapters
 from mflux_api.catalogue.models import Located, ModelSpec, known
 from mflux_api.dispatcher import Dispatcher
 from mflux_api.engine.estimate import Machine, need
@@ -24,12 +25,14 @@ from mflux_api.jobs.models import EngineDoor, Models
 from mflux_api.jobs.order import Defaults, Limits
 from mflux_api.jobs.queue import JobQueue
 from mflux_api.jobs.store import Store
-from mflux_api.jobs.studio import LoraRules, Studio
+from mflux_api.jobs.studio import Studio
 from mflux_api.metrics import Metrics
+from mflux_api.net.fetching import Fetcher
 from mflux_api.request import GenerateRequest
 from mflux_api.settings import Settings
 from mflux_api.web.auth import Keys
 from mflux_api.web.body import BodyReader
+from mflux_api.web.links import Links
 from mflux_api.web.pictures import MEGAPIXEL, PictureReader
 from mflux_api.web.sse import Streamer
 from mflux_api.web.tools import Tools
@@ -38,6 +41,7 @@ GIB = 1024**3
 MEBIBYTE = 1024**2
 EMBEDDINGS = 256 * MEBIBYTE
 DATABASE = "jobs.db"
+LINKS_KEY = "links.key"
 
 
 def make_parts(settings: Settings) -> Parts:
@@ -86,7 +90,7 @@ def _studio(settings: Settings, queue: JobQueue, engine: EngineProcess, metrics:
         models,
         downloads,
         defaults=_defaults(settings),
-        loras=LoraRules(folder=settings.models.loras, anywhere=settings.security.lora_paths),
+        loras=Adapters(folder=settings.models.loras, anywhere=settings.security.lora_paths),
         admit=partial(_admit, engine),
         auto_download=settings.models.auto_download,
         low_ram=low_ram,
@@ -172,5 +176,7 @@ def make_tools(settings: Settings) -> Tools:
         body=BodyReader(server.max_body_mb * MEBIBYTE, server.body_seconds),
         pictures=PictureReader(int(settings.generation.max_image_megapixels * MEGAPIXEL)),
         streamer=Streamer(server.heartbeat_seconds, server.send_seconds),
+        links=Links(settings.generation.output_dir / LINKS_KEY, server.public_url, security.link_seconds),
+        fetcher=Fetcher(security.fetch_hosts, security.fetch_seconds),
         keys=Keys(security.api_keys, security.token_seconds, security.api_auth),
     )

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from mflux_api.errors import InvalidRequest, LoraInvalid, LoraNotFound
@@ -54,6 +55,26 @@ def named(choice: tuple[str, float], folder: Path) -> LoraUse:
         with suppress(LoraNotFound, LoraInvalid):
             return resolve(choice, [folder], anywhere=False)
     raise LoraNotFound(f"There is no LoRA '{name[:SHOWN]}'. GET /api/v1/loras lists them.", lora=name[:SHOWN])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adapters:
+    """Where a server's adapters come from; with `anywhere` also from any path a client names."""
+
+    folder: Path
+    anywhere: bool
+
+    def resolve(self, loras: Sequence[tuple[str, float]]) -> tuple[LoraUse, ...]:
+        """Raises LoraNotFound, LoraInvalid, InvalidRequest."""
+        if self.anywhere:
+            return tuple(resolve(choice, [self.folder], anywhere=True) for choice in loras)
+        return tuple(named(choice, self.folder) for choice in loras)
+
+    def listed(self) -> list[tuple[str, int]]:
+        """(name, bytes) of the files in the folder."""
+        found = sorted(self.folder.rglob(f"*{SUFFIX}"))
+        inside = [path for path in found if path.resolve().is_relative_to(self.folder.resolve())]
+        return [(str(path.relative_to(self.folder).with_suffix("")), path.stat().st_size) for path in inside]
 
 
 def _candidates(name: str, folders: Sequence[Path], *, anywhere: bool) -> Iterator[Path]:

@@ -21,6 +21,7 @@ from mflux_api.errors import ModelNotDownloaded, ModelNotFound, ModelUnsupported
 PROJECT = Path(__file__).resolve().parents[2]
 REGISTRY = PROJECT / "configs" / "models.yaml"
 EMBEDDED = PROJECT / "models"
+CLOUD = "cloud-names"
 PARTS = ("transformer", "text_encoder", "vae")
 # SeedVR2 as its repository names it: transformers, the smaller one first, and the autoencoder of all.
 UPSCALERS = ("seedvr2_ema_3b_fp16.safetensors", "seedvr2_ema_7b_fp16.safetensors")
@@ -68,8 +69,20 @@ class Located:
 @functools.cache
 def registry() -> dict[str, ModelSpec]:
     """Every name that may be asked for, the runtime-quantized ones (NAME-N-bit) included."""
-    entries: dict[str, dict[str, Any]] = yaml.safe_load(REGISTRY.read_text(encoding="utf-8"))
+    entries = {name: entry for name, entry in _document().items() if name != CLOUD}
     return {spec.name: spec for name, entry in entries.items() for spec in _variants(name, entry)}
+
+
+@functools.cache
+def cloud() -> dict[str, str | None]:
+    """Names of models that only clouds have, and the one that paints here in their place; None is the default one."""
+    found: dict[str, str | None] = _document()[CLOUD]
+    return found
+
+
+def _document() -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load(REGISTRY.read_text(encoding="utf-8"))
+    return found
 
 
 def _variants(name: str, entry: dict[str, Any]) -> Iterator[ModelSpec]:

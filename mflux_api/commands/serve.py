@@ -7,6 +7,7 @@ import os
 import socket
 import sys
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 
@@ -75,8 +76,9 @@ def run(arguments: Mapping[str, str], file: Path | None) -> int:
     )
     server = Server(config)
     server.parts = app.state.parts
-    with bound(chosen.server.host, chosen.server.port) as listener:
-        server.run(sockets=[listener])
+    with ExitStack() as listening:
+        ports = [chosen.server.port, *chosen.dialects.own_ports]
+        server.run(sockets=[listening.enter_context(bound(chosen.server.host, port)) for port in ports])
     return OK
 
 

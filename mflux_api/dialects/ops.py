@@ -12,7 +12,10 @@ from mflux_api.web.openapi import Endpoint
 # What a load balancer asks, and what a person sees first. Nothing here tells of jobs or prompts.
 # A client of SD-WebUI that may not read /config thinks that its page asks for a login.
 OPEN_PATHS = frozenset(
-    {"/", "/config", "/internal/ping", "/api/v1/health", "/openapi.json", "/docs", "/docs/docs.js", "/docs/docs.css"}
+    {
+        *("/", "/config", "/internal/ping", "/api/v1/health", "/klein/health"),
+        *("/openapi.json", "/docs", "/docs/docs.js", "/docs/docs.css"),
+    }
 )
 
 

@@ -129,6 +129,8 @@ def _hires(order: Order, size: tuple[int, int], steps: int, limits: Limits) -> H
     width, height = (max(1, int(side * scale)) for side in size)
     if hires.width:
         width, height = hires.width, hires.height
+    if min(width, height) < SMALLEST_SIDE:
+        raise InvalidRequest(f"hires: sides must have at least {SMALLEST_SIDE} pixels.", field="hr_resize_x")
     _at_most("hires width", width, limits.side, "pixels")
     _at_most("hires height", height, limits.side, "pixels")
     _at_most("hires steps", hires.steps, limits.steps, "steps")

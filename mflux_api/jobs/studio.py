@@ -3,12 +3,12 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
-from mflux_api.catalogue.loras import SUFFIX, named, resolve
+from mflux_api.catalogue.loras import Adapters
 from mflux_api.catalogue.models import Located, ModelSpec
-from mflux_api.errors import JobCancelled, MfluxError, ModelNotDownloaded, ShuttingDown, from_code
+from mflux_api.errors import JobCancelled, JobConflict, MfluxError, ModelNotDownloaded, ShuttingDown, from_code
 from mflux_api.jobs import order as orders
 from mflux_api.jobs import rows
 from mflux_api.jobs.downloads import Download, Downloads
@@ -18,19 +18,11 @@ from mflux_api.jobs.models import Models
 from mflux_api.jobs.order import Defaults, Order
 from mflux_api.jobs.queue import JobQueue, new_id
 from mflux_api.jobs.rows import NewJob
-from mflux_api.request import Cut, GenerateRequest, LoraUse
+from mflux_api.request import Cut, GenerateRequest
 
 END = {State.COMPLETED: "complete", State.FAILED: "failed", State.CANCELLED: "cancelled"}
 # Checks that the memory suffices, or raises OutOfMemory: (model, request, sizes of references, low_ram).
 Admit = Callable[[Located, GenerateRequest, Sequence[tuple[int, int]], bool], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoraRules:
-    """Where adapters come from; with `anywhere` also from any path a client names."""
-
-    folder: Path
-    anywhere: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +52,7 @@ class Studio:
         downloads: Downloads,
         *,
         defaults: Defaults,
-        loras: LoraRules,
+        loras: Adapters,
         admit: Admit,
         auto_download: bool,
         low_ram: bool,
@@ -84,7 +76,7 @@ class Studio:
         """
         orders.check(order, self.defaults.limits)
         spec, located = await self._model(order.model)
-        loras = await asyncio.to_thread(self._resolve, order.loras)
+        loras = await asyncio.to_thread(self.loras.resolve, order.loras)
         request = orders.complete(order, spec, self.defaults, loras)
         low_ram = order.low_ram or self.low_ram
         if located is not None:
@@ -103,6 +95,17 @@ class Studio:
         if not ended.is_final:
             raise ShuttingDown("The server is stopping. The job stays in its queue.", job_id=job.id)
         return ended
+
+    async def painted(self, order: Order) -> tuple[Job, list[bytes]]:
+        """Accept an order, wait for it, and read its PNGs; whoever stops waiting cancels it. Raises what those do."""
+        job = await self.submit(order)
+        try:
+            done = await self.finished(job)
+        except asyncio.CancelledError:
+            with suppress(JobConflict):
+                await self.cancel(job.id)
+            raise
+        return done, await self.read(done)
 
     def progress(self, job: Job) -> float:
         """0 to 1."""
@@ -165,9 +168,18 @@ class Studio:
         """What was remembered under a name."""
         return await self.queue.store.run(rows.kept, name)
 
+    async def keep_refusal(self, reason: str) -> str:
+        """A name for an order that was refused and never became a job, so that whoever asks for it learns why."""
+        name = new_id()
+        await self.keep(f"refused.{name}", reason)
+        return name
+
+    async def refusal(self, name: str) -> str | None:
+        return await self.kept(f"refused.{name}")
+
     async def list_loras(self) -> list[tuple[str, int]]:
         """(name, bytes) of the adapters in their folder."""
-        return await asyncio.to_thread(lambda: list(self._scan()))
+        return await asyncio.to_thread(self.loras.listed)
 
     async def resume_downloads(self) -> None:
         """After a start: jobs that wait for a model go on waiting, or run if it has come meanwhile."""
@@ -245,18 +257,6 @@ class Studio:
             [upload.data for upload in order.references],
             [upload.data for upload in order.further_sources],
         )
-
-    def _resolve(self, loras: Sequence[tuple[str, float]]) -> tuple[LoraUse, ...]:
-        rules = self.loras
-        if rules.anywhere:
-            return tuple(resolve(choice, [rules.folder], anywhere=True) for choice in loras)
-        return tuple(named(choice, rules.folder) for choice in loras)
-
-    def _scan(self) -> list[tuple[str, int]]:
-        folder = self.loras.folder
-        found = sorted(folder.rglob(f"*{SUFFIX}"))
-        inside = [path for path in found if path.resolve().is_relative_to(folder.resolve())]
-        return [(str(path.relative_to(folder).with_suffix("")), path.stat().st_size) for path in inside]
 
     def standing(self, job: Job) -> Event:
         """How a job stands now, as the event that would have told it."""

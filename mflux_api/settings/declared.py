@@ -55,6 +55,9 @@ Side = Annotated[int, Field(ge=64, le=LARGEST_SIDE, multiple_of=16)]
 Count = Annotated[int, Field(ge=1)]
 
 
+DIALECTS = ("klein", "edge", "bfl", "replicate", "openai")
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
 
@@ -76,6 +79,7 @@ class Server(_Section):
     max_body_mb: Count = _option(64, "Largest request body, in MB.")
     body_seconds: Wait = _option(30, "Time a client may take to send a body.")
     shutdown_seconds: float = _option(30, "Time the running job gets to finish on shutdown.", ge=0, le=LONGEST_SECONDS)
+    public_url: str | None = _option(None, "Its address as clients see it; null for the one that each of them used.")
     heartbeat_seconds: Wait = _option(15, "Time between the comment lines that keep a stream of events open.")
     send_seconds: Wait = _option(15, "A reader of events that takes nothing for so long is dropped.")
 
@@ -94,6 +98,9 @@ class Security(_Section):
     )
     token_seconds: Wait = _option(300, "Life of a token for EventSource.")
     requests_per_minute: int = _option(0, "Requests a minute of one key or address; 0 for no limit.", ge=0)
+    fetch_hosts: Names = _option((), "Hosts whose addresses clients may name although they are not public.")
+    fetch_seconds: Wait = _option(30, "Time to fetch a picture that a client names by its address.")
+    link_seconds: Wait = _option(3600, "Life of the addresses of pictures that replies name.")
     lora_paths: bool = _option(False, "Clients may name LoRA files by path, anywhere on this machine.")
 
 
@@ -157,6 +164,42 @@ class Queue(_Section):
     keep_gb: float = _option(20.0, "Size that finished jobs are kept up to; 0 for no limit.", ge=0)
 
 
+class Dialects(_Section):
+    """Which foreign APIs are answered, where, and what they are told. /api/v1 and /sdapi/v1 always are."""
+
+    enabled: Names = _option(DIALECTS, "Those that are answered: " + ", ".join(DIALECTS) + ".")
+    root: Literal["", "klein", "edge"] = _option("", "klein or edge: answered at / as well.", flag="--root-dialect")
+    ports: Keys = _option({}, "Ports of their own, here {klein: 8000}, elsewhere klein:8000,edge:8787.")
+    klein_model: str | None = _option(None, "Model that paints under /klein; null for the default one.")
+    edge_model: str | None = _option(None, "Model that paints under /edge; null for the default one.")
+    edge_requests_per_minute: int = _option(720, "Requests a minute under /edge; 0 for no limit.", ge=0)
+    tile_usd: float = _option(0.000053, "Dollars of a tile of 512x512, as /edge tells.", ge=0)
+    step_usd: float = _option(0.00011, "Dollars of a step, as /edge tells.", ge=0)
+    thb_per_usd: float = _option(35.0, "Baht of a dollar.", ge=0)
+    kwh_usd: float | None = _option(None, "Dollars of a kilowatt-hour: /edge tells what the electricity cost.", ge=0)
+    watts: float = _option(60.0, "What the machine takes while it paints.", ge=0)
+
+    @field_validator("enabled")
+    @classmethod
+    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if unknown := set(names) - set(DIALECTS):
+            raise ValueError(f"there is no dialect {', '.join(sorted(unknown))}; there are {', '.join(DIALECTS)}")
+        return names
+
+    @property
+    def own_ports(self) -> dict[int, str]:
+        """Ports to prefixes. Raises ValueError for what is no port."""
+        return {int(port): f"/{name}" for name, port in self.ports.items()}
+
+    @field_validator("ports")
+    @classmethod
+    def _are_ports(cls, ports: Mapping[str, str]) -> Mapping[str, str]:
+        for name, port in ports.items():
+            if name not in {"klein", "edge"} or not port.isdecimal() or not 0 < int(port) < 65536:
+                raise ValueError(f"{name}:{port} is no dialect with a port; klein:8000,edge:8787 are")
+        return ports
+
+
 class Logging(_Section):
     """What the log says, and how."""
 
@@ -176,6 +219,7 @@ class Settings(_Section):
     engine: Engine = Engine()
     generation: Generation = Generation()
     queue: Queue = Queue()
+    dialects: Dialects = Dialects()
     logging: Logging = Logging()
 
 

@@ -71,6 +71,8 @@ def _is_same(known: str, given: str) -> bool:
     return hmac.compare_digest(hashlib.sha256(known.encode()).digest(), hashlib.sha256(given.encode()).digest())
 
 
+# Addresses that carry their own permission.
+SIGNED = "/files/"
 # What an EventSource reads.
 STREAMS = ("/stream", "/events", "/download")
 
@@ -92,7 +94,7 @@ class Authentication:
             await self.app(scope, receive, send)
             return
         owner = self._owner(scope)
-        if owner is None and scope["path"] not in self.open_paths:
+        if owner is None and scope["path"] not in self.open_paths and not scope["path"].startswith(SIGNED):
             response = self.faults.reply(Unauthorized(_reason(scope)), scope)
             response.headers["WWW-Authenticate"] = 'Basic realm="mflux-api"' if _is_sdapi(scope) else "Bearer"
             await response(scope, receive, send)

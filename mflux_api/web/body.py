@@ -2,16 +2,20 @@
 
 import asyncio
 import json
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
+from starlette.datastructures import FormData
+from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
 from mflux_api.errors import BodyTooLarge, BodyTooSlow, InvalidRequest, UnsupportedMedia
 
 M = TypeVar("M", bound=BaseModel)
 MEBIBYTE = 1024**2
+FILES, FIELDS = 20, 100
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,19 @@ class BodyReader:
         if not isinstance(content, dict):
             raise InvalidRequest("The body must be a JSON object: {...}.", field="body")
         return content
+
+    async def form(self, request: Request) -> FormData:
+        """A multipart form. Raises InvalidRequest, BodyTooLarge, BodyTooSlow."""
+        data = await self.bytes(request)
+
+        async def whole() -> AsyncGenerator[bytes, None]:
+            yield data
+
+        parser = MultiPartParser(request.headers, whole(), max_files=FILES, max_fields=FIELDS, max_part_size=self.limit)
+        try:
+            return await parser.parse()
+        except (MultiPartException, KeyError, ValueError):
+            raise InvalidRequest("The body is no valid multipart form.", field="body") from None
 
     async def bytes(self, request: Request) -> bytes:
         parts, size = [], 0

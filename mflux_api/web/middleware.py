@@ -118,17 +118,21 @@ class AllowedOrigins:
 class RateLimit:
     """At most so many requests a minute that ask for work (POST), for each key or else each address; 0 is no limit.
 
+    `prefix`: of the paths that count.
+
     A bucket that fills evenly: as many as a minute's may come at once after a quiet minute.
     """
 
-    def __init__(self, app: ASGIApp, per_minute: int, faults: Faults) -> None:
+    def __init__(self, app: ASGIApp, per_minute: int, faults: Faults, prefix: str = "") -> None:
         self.app = app
+        self.prefix = prefix
         self.per_minute = per_minute
         self.faults = faults
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["method"] == "POST" and self.per_minute:
+        meant = scope["type"] == "http" and scope["method"] == "POST" and scope["path"].startswith(self.prefix)
+        if meant and self.per_minute:
             wait = self._take(self._client(scope))
             if wait > 0:
                 error = RateLimited("Too many requests. Wait a moment.", retry_after=int(wait) + 1)

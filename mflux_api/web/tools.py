@@ -4,8 +4,11 @@ from dataclasses import dataclass
 
 from starlette.requests import Request
 
+from mflux_api.net.fetching import Fetcher
+from mflux_api.request import Upload
 from mflux_api.web.auth import Keys
 from mflux_api.web.body import BodyReader
+from mflux_api.web.links import Links
 from mflux_api.web.pictures import PictureReader
 from mflux_api.web.sse import Streamer
 
@@ -16,6 +19,12 @@ class Tools:
     pictures: PictureReader
     streamer: Streamer
     keys: Keys
+    links: Links
+    fetcher: Fetcher
+
+    async def fetched(self, url: str, field: str) -> Upload:
+        """A picture at an address. Raises InvalidImage, FetchFailed, AddressForbidden."""
+        return self.pictures.check(await self.fetcher.get(url, self.body.limit), field)
 
 
 def owner(request: Request) -> str:

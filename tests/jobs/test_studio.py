@@ -11,6 +11,7 @@ from typing import NoReturn
 import pytest
 
 from mflux_api.catalogue.downloads import Progress as Bytes
+from mflux_api.catalogue.loras import Adapters
 from mflux_api.catalogue.models import Located, ModelSpec
 from mflux_api.errors import (
     DownloadFailed,
@@ -30,7 +31,7 @@ from mflux_api.jobs.job import Job, State
 from mflux_api.jobs.models import EngineDoor, Models
 from mflux_api.jobs.order import Defaults, Order
 from mflux_api.jobs.queue import JobQueue
-from mflux_api.jobs.studio import LoraRules, Studio
+from mflux_api.jobs.studio import Studio
 from mflux_api.request import Upload
 from tests.jobs.making import BROKEN, PROGRESS, asynchronous, completed, failed, files, is_waiting, make_job, opened
 
@@ -89,7 +90,7 @@ def make_studio(queue: JobQueue, hub: Hub, *, auto_download: bool = True) -> Stu
         models,
         Downloads(hub.fetch, queue.events),
         defaults=Defaults(),
-        loras=LoraRules(folder=hub.models_dir / "loras", anywhere=False),
+        loras=Adapters(folder=hub.models_dir / "loras", anywhere=False),
         admit=lambda *_: None,
         auto_download=auto_download,
         low_ram=False,

@@ -504,7 +504,8 @@ def test_pictures_of_the_usual_kinds_are_taken(server: Live, kind: str, prefix: 
 
 @pytest.mark.parametrize("text", ["=", "a", "data:image/png;base64,a", "äöü", "data:,", ""])
 def test_broken_base64_is_refused(server: Live, text: str) -> None:
-    content = refused(server.post(IMG2IMG, order(model="flux2-tiny", init_images=[text])), 400, "INVALID_IMAGE", sdapi=True)
+    reply = server.post(IMG2IMG, order(model="flux2-tiny", init_images=[text]))
+    content = refused(reply, 400, "INVALID_IMAGE", sdapi=True)
     assert content["details"]["field"] == "init_images"
 
 

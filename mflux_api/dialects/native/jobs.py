@@ -1,10 +1,8 @@
 """/api/v1: order pictures, look at jobs, change one's mind, fetch what was painted."""
 
 import asyncio
-import io
 from typing import Any
 
-from PIL import Image
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -22,7 +20,7 @@ from mflux_api.errors import (
 from mflux_api.forms import ORDER_ERRORS, PictureForm
 from mflux_api.jobs.job import Job, State
 from mflux_api.jobs.studio import Studio
-from mflux_api.pixels import infotext
+from mflux_api.pixels.formats import converted
 from mflux_api.web.body import query
 from mflux_api.web.openapi import Endpoint
 from mflux_api.web.tools import Tools, owner
@@ -82,8 +80,7 @@ class Jobs:
         if index not in map(str, range(len(pictures))):
             raise PictureNotFound(f"This job has {len(pictures)} pictures, counted from 0.", pictures=len(pictures))
         data = await asyncio.to_thread(self.studio.queue.images.read, pictures[int(index)].file)
-        if asked.format != "png":
-            data = await asyncio.to_thread(_converted, data, asked.format, asked.quality)
+        data = await asyncio.to_thread(converted, data, asked.format, asked.quality)
         return Response(data, media_type=f"image/{asked.format}", headers={"Cache-Control": IMMUTABLE})
 
     def _submitted(self, job: Job) -> Response:
@@ -164,12 +161,3 @@ class Jobs:
 
 def reply(content: wire.Wire) -> Response:
     return Response(content.model_dump_json(), media_type="application/json")
-
-
-def _converted(data: bytes, form: str, quality: int) -> bytes:
-    """A PNG as JPEG or WebP, its generation data where those keep it (EXIF UserComment)."""
-    with Image.open(io.BytesIO(data)) as image:
-        buffer = io.BytesIO()
-        exif = infotext.exif(image.info.get("parameters", ""))
-        image.convert("RGB").save(buffer, form, quality=quality, exif=exif)
-    return buffer.getvalue()

@@ -1,0 +1,187 @@
+"""/flux/v1 and /v1: the task API of Black Forest Labs, as CometAPI and others offer it too."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from mflux_api.catalogue.models import cloud
+from mflux_api.catalogue.moderation import Moderation
+from mflux_api.errors import InvalidRequest, JobNotFound, MfluxError, ModelUnsupported
+from mflux_api.forms import ORDER_ERRORS, Whole
+from mflux_api.jobs.job import Job, State
+from mflux_api.jobs.order import Order
+from mflux_api.jobs.studio import Studio
+from mflux_api.request import Upload, stepped
+from mflux_api.web.openapi import Endpoint
+from mflux_api.web.tools import Tools, owner
+
+TAG = "bfl"
+PREFIXES = ("/flux/v1", "/v1")
+STATUS = {State.COMPLETED: "Ready", State.FAILED: "Error", State.CANCELLED: "Failed"}
+MODERATED = "Request Moderated"
+NOT_FOUND = "Task not found"
+# References of the FLUX.2 names, beside the documented image_prompt.
+INPUTS = ("image_prompt", "input_image", *(f"input_image_{number}" for number in range(2, 9)))
+
+
+class Painting(BaseModel):
+    """Words, and pictures to look at, to a picture."""
+
+    model_config = ConfigDict(extra="allow", allow_inf_nan=False)
+
+    prompt: str = Field(min_length=1)
+    width: Whole = 1024
+    height: Whole = 768
+    prompt_upsampling: bool = False
+    seed: Whole | None = None
+    safety_tolerance: Whole = Field(2, ge=0, le=6, description="0 refuses most, 6 nothing")
+    output_format: Literal["jpeg", "png", "webp"] = "jpeg"
+    steps: Whole | None = None
+    guidance: float | None = Field(None, ge=0, le=100)
+    webhook_url: str | None = None
+    webhook_secret: str | None = None
+
+    @property
+    def pictures(self) -> list[tuple[str, str]]:
+        """(field, base64 or address) of each picture to look at."""
+        extra = self.model_extra or {}
+        found = ((name, extra.get(name)) for name in INPUTS)
+        return [(name, value) for name, value in found if isinstance(value, str) and value]
+
+
+class Submitted(BaseModel):
+    """`model`: the one that paints here under the name that was asked for."""
+
+    id: str
+    status: str
+    polling_url: str
+    model: str
+
+
+class Bfl:
+    """Handlers of tasks. `moderation` refuses prompts by its list of words."""
+
+    def __init__(self, studio: Studio, tools: Tools, moderation: Moderation) -> None:
+        self.studio = studio
+        self.tools = tools
+        self.moderation = moderation
+
+    async def submit(self, request: Request) -> Response:
+        form = await self.tools.body.json(request, Painting)
+        asked = request.path_params["model"]
+        model = local(asked)
+        if form.prompt_upsampling:
+            raise ModelUnsupported("prompt_upsampling is not available: no model here rewrites prompts.", model=asked)
+        if self.moderation.refuses(form.prompt, form.safety_tolerance):
+            return await self._moderated(request, asked)
+        references = [await self._picture(text, name) for name, text in form.pictures]
+        job = await self.studio.submit(self._order(request, form, model, tuple(references)))
+        return JSONResponse(self._submitted(request, job.id, "Pending", job.model).model_dump())
+
+    def _order(self, request: Request, form: Painting, model: str | None, references: tuple[Upload, ...]) -> Order:
+        width, height = stepped(form.width, form.height)
+        hook = {"webhook": form.webhook_url or "", "secret": form.webhook_secret or ""} if form.webhook_url else {}
+        return Order(
+            prompt=form.prompt,
+            model=model,
+            width=width,
+            height=height,
+            crop=None if (width, height) == (form.width, form.height) else (form.width, form.height),
+            steps=form.steps,
+            guidance=form.guidance,
+            seed=form.seed,
+            references=references,
+            owner=owner(request),
+            note={"dialect": TAG, "format": form.output_format, "base": self.tools.links.base(request), **hook},
+        )
+
+    async def _picture(self, text: str, field: str) -> Upload:
+        if text.startswith(("http://", "https://")):
+            return await self.tools.fetched(text, field)
+        return await self.tools.pictures.read(text, field)
+
+    async def _moderated(self, request: Request, asked: str) -> Response:
+        """A task of its own, so that it is found refused by whoever asks for its result."""
+        name = await self.studio.keep_refusal(MODERATED)
+        return JSONResponse(self._submitted(request, name, MODERATED, asked).model_dump())
+
+    def _submitted(self, request: Request, name: str, status: str, model: str) -> Submitted:
+        path = request.url.path.rpartition("/")[0]
+        polling = f"{self.tools.links.base(request)}{path}/get_result?id={name}"
+        return Submitted(id=name, status=status, polling_url=polling, model=model)
+
+    async def result(self, request: Request) -> Response:
+        name = request.query_params.get("id", "")
+        if not name:
+            raise InvalidRequest("id is missing.", field="id")
+        refusal = await self.studio.refusal(name)
+        if refusal is not None:
+            return JSONResponse({"id": name, "status": refusal, "result": None})
+        try:
+            job = await self.studio.queue.get(name)
+        except JobNotFound:
+            return JSONResponse({"id": name, "status": NOT_FOUND, "result": None}, JobNotFound.status)
+        return JSONResponse(self.answer(job, self.tools.links.base(request)))
+
+    def answer(self, job: Job, base: str) -> dict[str, Any]:
+        """How a task stands; also what its webhook is told."""
+        found: dict[str, Any] = {"id": job.id, "status": STATUS.get(job.state, "Pending")}
+        if job.state is State.COMPLETED and job.pictures:
+            found["result"] = self._result(job, base)
+        elif job.is_final:
+            found |= {"result": None, "error": job.error.message if job.error else "The task was cancelled."}
+        else:
+            found |= {"result": None, "progress": self.studio.progress(job)}
+        return found
+
+    def _result(self, job: Job, base: str) -> dict[str, Any]:
+        form: Any = job.request.note.get("format", "png")
+        return {
+            "seed": job.pictures[0].seed,
+            "prompt": job.request.prompt,
+            "sample": self.tools.links.at(base, job.id, 0, form),
+            "duration": job.seconds,
+            "end_time": job.finished,
+            "start_time": job.started,
+            "model": job.model,
+        }
+
+    def endpoints(self) -> list[Endpoint]:
+        errors = (*ORDER_ERRORS, JobNotFound)
+        listed = []
+        for prefix in PREFIXES:
+            result = Endpoint(
+                "GET", f"{prefix}/get_result", self.result, "A task", TAG, "application/json", errors=errors
+            )
+            order = Endpoint(
+                "POST",
+                f"{prefix}/{{model}}",
+                self.submit,
+                "Order a picture",
+                TAG,
+                Submitted,
+                body=Painting,
+                errors=errors,
+            )
+            listed += [result, order]
+        return listed
+
+
+def local(name: str) -> str | None:
+    """The model that paints under a cloud's name; None is the server's default, other names mean themselves."""
+    table = cloud()
+    return table.get(name.lower(), name)
+
+
+def endpoints(studio: Studio, tools: Tools, moderation: Moderation) -> list[Endpoint]:
+    return Bfl(studio, tools, moderation).endpoints()
+
+
+def shape(error: MfluxError, request_id: str) -> JSONResponse:
+    """`detail`, as Black Forest Labs has it, beside `error` and `code`."""
+    kept = (400, 401, 403, 404, 405, 413, 415, 429, 503)
+    status = error.status if error.status in kept else 500
+    content = {"error": error.message, "detail": error.message, "code": error.code, "request_id": request_id}
+    return JSONResponse(content, status)

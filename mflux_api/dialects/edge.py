@@ -1,0 +1,113 @@
+"""/edge: the edge worker's API: one address, words in, PNG bytes out, and what they cost in the headers."""
+
+import math
+from dataclasses import dataclass
+
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from mflux_api.errors import InvalidRequest, MfluxError, NoSuchRoute, RateLimited
+from mflux_api.forms import ORDER_ERRORS, Whole
+from mflux_api.jobs.job import Job
+from mflux_api.jobs.order import Order
+from mflux_api.jobs.studio import Studio
+from mflux_api.web.openapi import Endpoint
+from mflux_api.web.tools import Tools, owner
+from mflux_api.web.waiting import while_wanted
+
+PREFIX = "/edge"
+TAG = "edge"
+RATIOS = {"1:1": (1024, 1024), "16:9": (1344, 768), "9:16": (768, 1344), "4:3": (1024, 768), "3:4": (768, 1024)}
+TILE = 512
+JOULES_PER_KWH = 3_600_000
+STEPS = range(1, 9)
+# Units of work there: the document's 57.6 for a square picture in 4 steps.
+TILE_NEURONS, STEP_NEURONS = 4.8, 9.6
+
+
+@dataclass(frozen=True)
+class Prices:
+    """Dollars for a tile of 512x512 and for a step; baht for a dollar.
+
+    With `kwh`, the price of a kilowatt-hour, and `watts` the picture costs the electricity it took instead.
+    """
+
+    tile: float
+    step: float
+    baht: float
+    kwh: float | None
+    watts: float
+
+    def dollars(self, tiles: int, steps: int, seconds: float) -> float:
+        if self.kwh is not None:
+            return self.kwh * self.watts * seconds / JOULES_PER_KWH
+        return tiles * self.tile + steps * self.step
+
+
+class Painting(BaseModel):
+    """Words to a picture."""
+
+    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
+
+    prompt: str = ""
+    steps: Whole = Field(4, description="1 to 8")
+    aspectRatio: str = Field("1:1", description=", ".join(RATIOS))  # noqa: N815 - the wire's name
+
+
+class Edge:
+    """`model`: the one that paints here; None for the server's default."""
+
+    def __init__(self, studio: Studio, tools: Tools, model: str | None, prices: Prices) -> None:
+        self.studio = studio
+        self.tools = tools
+        self.model = model
+        self.prices = prices
+
+    async def paint(self, request: Request) -> Response:
+        form = await self.tools.body.json(request, Painting)
+        if not form.prompt.strip():
+            raise InvalidRequest("Prompt is required", field="prompt")
+        if form.steps not in STEPS:
+            raise InvalidRequest("steps must be from 1 to 8", field="steps")
+        if form.aspectRatio not in RATIOS:
+            raise InvalidRequest(f"aspectRatio must be one of {', '.join(RATIOS)}", field="aspectRatio")
+        width, height = RATIOS[form.aspectRatio]
+        order = Order(
+            prompt=form.prompt, model=self.model, width=width, height=height, steps=form.steps, owner=owner(request)
+        )
+        job, pictures = await while_wanted(request, self.studio.painted(order))
+        return Response(pictures[0], media_type="image/png", headers=self._headers(job))
+
+    def _headers(self, job: Job) -> dict[str, str]:
+        picture, steps = job.pictures[0], job.request.steps
+        tiles = math.ceil(picture.width / TILE) * math.ceil(picture.height / TILE)
+        dollars = self.prices.dollars(tiles, steps, job.seconds or 0.0)
+        return {
+            "X-Cost-USD": f"{dollars:.6f}",
+            "X-Cost-THB": f"{dollars * self.prices.baht:.4f}",
+            "X-Neurons-Used": f"{tiles * TILE_NEURONS + steps * STEP_NEURONS:.1f}",
+            "X-Image-Width": str(picture.width),
+            "X-Image-Height": str(picture.height),
+            "X-Steps": str(steps),
+            "X-Tiles": str(tiles),
+        }
+
+    def endpoints(self) -> list[Endpoint]:
+        kinds = {"body": Painting, "errors": ORDER_ERRORS}
+        return [
+            Endpoint("POST", path, self.paint, "Words to a PNG", TAG, "image/png", **kinds)  # type: ignore[arg-type]
+            for path in (PREFIX, f"{PREFIX}/")
+        ]
+
+
+def endpoints(studio: Studio, tools: Tools, model: str | None, prices: Prices) -> list[Endpoint]:
+    return Edge(studio, tools, model, prices).endpoints()
+
+
+def shape(error: MfluxError, request_id: str) -> JSONResponse:
+    """`error` and nothing else, with the statuses of the document."""
+    kept = (400, 401, 403, 404, 405, 413, 415, RateLimited.status)
+    status = error.status if error.status in kept else 500
+    words = error.message if status != 500 else "Failed to generate image"
+    return JSONResponse({"error": "Not Found" if isinstance(error, NoSuchRoute) else words}, status)

@@ -1,0 +1,32 @@
+"""/files: pictures at signed addresses, for clients that are given an address and not a picture."""
+
+import asyncio
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from mflux_api.errors import JobNotFound, LinkExpired, PictureNotFound
+from mflux_api.jobs.studio import Studio
+from mflux_api.pixels.formats import Format, converted
+from mflux_api.web.links import PREFIX
+from mflux_api.web.openapi import Endpoint
+from mflux_api.web.ranges import bytes_reply
+from mflux_api.web.tools import Tools
+
+FORMATS: dict[str, Format] = {"png": "png", "jpeg": "jpeg", "webp": "webp"}
+
+
+def endpoints(studio: Studio, tools: Tools) -> list[Endpoint]:
+    async def picture(request: Request) -> Response:
+        tools.links.check(request.url.path, request.query_params)
+        index, _, form = request.path_params["name"].partition(".")
+        job = await studio.queue.get(request.path_params["job_id"])
+        if index not in map(str, range(len(job.pictures))) or form not in FORMATS:
+            raise PictureNotFound("There is no such picture.")
+        data = await asyncio.to_thread(studio.queue.images.read, job.pictures[int(index)].file)
+        data = await asyncio.to_thread(converted, data, FORMATS[form])
+        return bytes_reply(request, data, f"image/{form}")
+
+    path, summary = f"{PREFIX}/{{job_id}}/{{name}}", "A picture, at the address that a reply named"
+    errors = (LinkExpired, JobNotFound, PictureNotFound)
+    return [Endpoint("GET", path, picture, summary, "files", "image/png", errors=errors)]

@@ -1,0 +1,142 @@
+"""/klein: the Klein REST API (`X-API-Key`, pictures at addresses that expire)."""
+
+import time
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from mflux_api.errors import InvalidImage, InvalidRequest, MfluxError
+from mflux_api.forms import ORDER_ERRORS, Whole
+from mflux_api.jobs.order import Order
+from mflux_api.jobs.studio import Studio
+from mflux_api.request import SIDE_STEP, stepped
+from mflux_api.web.openapi import Endpoint
+from mflux_api.web.tools import Tools, owner
+from mflux_api.web.waiting import while_wanted
+
+PREFIX = "/klein"
+TAG = "klein"
+# What its clients know the model as; here it is the one of `dialects.klein_model`.
+MODEL = "flux2-klein-9b-fp8"
+LARGEST_AREA = 2 * 1024 * 1024
+
+
+def _present(value: object) -> object:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError("prompt is required")
+    return value
+
+
+Prompt = Annotated[str, BeforeValidator(_present)]
+
+
+class Painting(BaseModel):
+    """What both endpoints take. `guidance` and `cfg` are taken in their ranges and mean nothing to distilled models."""
+
+    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
+
+    prompt: Prompt
+    steps: Whole = Field(4, ge=1, le=50)
+    cfg: float = Field(1.0, ge=0, le=20)
+    guidance: float = Field(4.0, ge=0, le=20)
+    seed: Whole | None = None
+
+
+class Generate(Painting):
+    """Words to a picture."""
+
+    width: Whole = Field(1024, ge=256, le=2048)
+    height: Whole = Field(1024, ge=256, le=2048)
+
+
+class Edit(Painting):
+    """A picture and what is to become of it."""
+
+    image_url: str | None = None
+    image_base64: str | None = None
+
+
+class Painted(BaseModel):
+    image_url: str
+    seed: int
+    width: int
+    height: int
+    generation_time_seconds: float
+
+
+class Health(BaseModel):
+    status: str
+    model: str
+
+
+class Klein:
+    """`model`: the one that paints here."""
+
+    def __init__(self, studio: Studio, tools: Tools, model: str | None) -> None:
+        self.studio = studio
+        self.tools = tools
+        self.model = model
+
+    async def health(self, request: Request) -> Response:
+        return JSONResponse(Health(status="ok", model=MODEL).model_dump())
+
+    async def generate(self, request: Request) -> Response:
+        form = await self.tools.body.json(request, Generate)
+        if form.width * form.height > LARGEST_AREA:
+            raise InvalidRequest("The picture may have at most 2 megapixels.", field="width")
+        return await self._paint(request, self._order(form, width=form.width, height=form.height))
+
+    async def edit(self, request: Request) -> Response:
+        form = await self.tools.body.json(request, Edit)
+        if form.image_base64:
+            reference = await self.tools.pictures.read(form.image_base64, "image_base64")
+        elif form.image_url:
+            reference = await self.tools.fetched(form.image_url, "image_url")
+        else:
+            raise InvalidImage("Send image_url or image_base64.", field="image_url")
+        return await self._paint(request, self._order(form, references=(reference,)))
+
+    def _order(self, form: Painting, **fields: Any) -> Order:
+        size = (fields.get("width", 0), fields.get("height", 0))
+        if any(side % SIDE_STEP for side in size):
+            canvas = stepped(*size)
+            fields |= {"width": canvas[0], "height": canvas[1], "crop": size}
+        return Order(
+            prompt=form.prompt, model=self.model, steps=form.steps, guidance=form.cfg, seed=form.seed, **fields
+        )
+
+    async def _paint(self, request: Request, order: Order) -> Response:
+        began = time.monotonic()
+        owned = Order(**{**vars(order), "owner": owner(request)})
+        job, _ = await while_wanted(request, self.studio.painted(owned))
+        picture = job.pictures[0]
+        reply = Painted(
+            image_url=self.tools.links.picture(request, job.id, 0, "png"),
+            seed=picture.seed,
+            width=picture.width,
+            height=picture.height,
+            generation_time_seconds=round(time.monotonic() - began, 2),
+        )
+        return JSONResponse(reply.model_dump())
+
+    def endpoints(self) -> list[Endpoint]:
+        def post(path: str, handle: Any, summary: str, body: type[BaseModel]) -> Endpoint:
+            return Endpoint("POST", f"{PREFIX}{path}", handle, summary, TAG, Painted, body=body, errors=ORDER_ERRORS)
+
+        return [
+            Endpoint("GET", f"{PREFIX}/health", self.health, "Whether it answers", TAG, Health),
+            post("/generate", self.generate, "Words to a picture", Generate),
+            post("/edit", self.edit, "A picture after another", Edit),
+        ]
+
+
+def endpoints(studio: Studio, tools: Tools, model: str | None) -> list[Endpoint]:
+    return Klein(studio, tools, model).endpoints()
+
+
+def shape(error: MfluxError, request_id: str) -> JSONResponse:
+    """The document lists 400, 401 and 500 and gives no body; `error` says what is wrong."""
+    status = error.status if error.status in {400, 401, 403, 404, 405, 413, 415, 429, 503} else 500
+    return JSONResponse({"error": error.message, "code": error.code, "request_id": request_id}, status)

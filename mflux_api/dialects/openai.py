@@ -1,0 +1,258 @@
+"""/v1/images: OpenAI's image API."""
+
+import asyncio
+import base64
+import json
+import time
+from collections.abc import AsyncIterator
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from starlette.datastructures import FormData, UploadFile
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+
+from mflux_api.catalogue.models import cloud
+from mflux_api.errors import InvalidRequest, MfluxError, ModelNotFound, UnsupportedMedia
+from mflux_api.forms import ORDER_ERRORS, Whole
+from mflux_api.jobs.job import Job
+from mflux_api.jobs.order import Order
+from mflux_api.jobs.studio import Studio
+from mflux_api.pixels.formats import Format, converted
+from mflux_api.request import SIDE_STEP, SMALLEST_SIDE, Upload, stepped
+from mflux_api.web.body import validated
+from mflux_api.web.openapi import Endpoint
+from mflux_api.web.tools import Tools, owner
+from mflux_api.web.waiting import while_wanted
+
+PREFIX = "/v1"
+TAG = "openai"
+JSON = "application/json"
+# Names of theirs, which mean the server's default model.
+THEIRS = ("gpt-image", "dall-e", "chatgpt-image")
+PICTURES = ("image", "image[]")
+
+
+def _text(value: object) -> object:
+    """Forms carry numbers and truth as text, and "" for nothing."""
+    return None if value == "" else value
+
+
+class Painting(BaseModel):
+    """What all three take. `quality`, `style`, `moderation`, `input_fidelity` are taken and mean nothing here."""
+
+    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
+
+    prompt: str = ""
+    model: Annotated[str | None, BeforeValidator(_text)] = None
+    n: Whole = 1
+    size: str = "auto"
+    response_format: Literal["url", "b64_json"] | None = None
+    output_format: Format = "png"
+    output_compression: Whole = Field(100, ge=0, le=100)
+    background: Literal["auto", "opaque", "transparent"] = "auto"
+    stream: bool = False
+    partial_images: Whole = Field(0, ge=0, le=3)
+    # Beyond theirs: the words of this server.
+    seed: Whole | None = None
+    steps: Whole | None = None
+    strength: float | None = Field(None, ge=0, le=1)
+
+
+class OpenAI:
+    """Handlers of pictures and of the list of models."""
+
+    def __init__(self, studio: Studio, tools: Tools) -> None:
+        self.studio = studio
+        self.tools = tools
+
+    async def generations(self, request: Request) -> Response:
+        form = await self.tools.body.json(request, Painting)
+        return await self._paint(request, form, self._order(request, form))
+
+    async def edits(self, request: Request) -> Response:
+        content, pictures, mask = await self._multipart(request)
+        form = validated(Painting, content)
+        if not pictures:
+            raise InvalidRequest("image: send the picture to edit.", field="image")
+        return await self._paint(request, form, self._order(request, form, pictures=pictures, mask=mask))
+
+    async def variations(self, request: Request) -> Response:
+        content, pictures, _ = await self._multipart(request)
+        form = validated(Painting, {**content, "prompt": content.get("prompt", "")})
+        if len(pictures) != 1:
+            raise InvalidRequest("image: send the one picture to vary.", field="image")
+        return await self._paint(request, form, self._order(request, form, pictures=pictures, vary=True))
+
+    async def models(self, request: Request) -> Response:
+        entries = [entry for entry in await self.studio.models.listed() if entry.is_here and not entry.spec.unavailable]
+        return JSONResponse({"object": "list", "data": [_model(entry.spec.name) for entry in entries]})
+
+    async def model(self, request: Request) -> Response:
+        return JSONResponse(_model((await self.studio.models.find(request.path_params["model"])).name))
+
+    async def _multipart(self, request: Request) -> tuple[dict[str, Any], list[Upload], Upload | None]:
+        """Fields, pictures and the mask of a form, within the limits of a body. Raises InvalidRequest, InvalidImage."""
+        kind = request.headers.get("content-type", "")
+        if not kind.startswith("multipart/form-data"):
+            raise UnsupportedMedia("Send multipart/form-data, as for uploading files.")
+        form = await self.tools.body.form(request)
+        fields = {name: value for name, value in form.multi_items() if isinstance(value, str)}
+        pictures = [await self._upload(value, name) for name, value in _files(form, PICTURES)]
+        masks = [await self._upload(value, name) for name, value in _files(form, ("mask",))]
+        return fields, pictures, masks[0] if masks else None
+
+    async def _upload(self, file: UploadFile, field: str) -> Upload:
+        return await asyncio.to_thread(self.tools.pictures.check, await file.read(), field)
+
+    def _order(
+        self,
+        request: Request,
+        form: Painting,
+        *,
+        pictures: list[Upload] | None = None,
+        mask: Upload | None = None,
+        vary: bool = False,
+    ) -> Order:
+        if not form.prompt.strip() and not vary:
+            raise InvalidRequest("prompt is required.", field="prompt")
+        if form.background == "transparent":
+            raise InvalidRequest("background: FLUX.2 paints no transparent pictures.", field="background")
+        found, size = pictures or [], _size(form.size)
+        # A mask repaints the first picture; without one the pictures are looked at.
+        repaint = mask is not None or vary
+        return Order(
+            prompt=form.prompt,
+            model=_named(form.model),
+            **size,
+            seed=form.seed,
+            steps=form.steps,
+            count=form.n,
+            source=found[0] if repaint and found else None,
+            mask=mask,
+            references=tuple(found[1:] if repaint else found),
+            strength=form.strength if form.strength is not None else (0.6 if vary else 1.0),
+            owner=owner(request),
+        )
+
+    async def _paint(self, request: Request, form: Painting, order: Order) -> Response:
+        if form.stream:
+            job = await self.studio.submit(order)
+            return StreamingResponse(self._stream(form, job), media_type="text/event-stream")
+        job, pictures = await while_wanted(request, self.studio.painted(order))
+        content = await asyncio.to_thread(self._reply, request, form, job, pictures)
+        return JSONResponse(content)
+
+    def _reply(self, request: Request, form: Painting, job: Job, pictures: list[bytes]) -> dict[str, Any]:
+        if form.response_format == "url":
+            data = [
+                {"url": self.tools.links.picture(request, job.id, index, form.output_format)}
+                for index in range(len(pictures))
+            ]
+        else:
+            data = [{"b64_json": _encoded(form, picture)} for picture in pictures]
+        return {**_facts(form, job), "created": int(job.finished or time.time()), "data": data, "usage": USAGE}
+
+    async def _stream(self, form: Painting, job: Job) -> AsyncIterator[str]:
+        """The previews asked for, as they come, and each finished picture."""
+        sent = 0
+        async for event in self.studio.watch(job.id, None):
+            if event.preview is not None and sent < form.partial_images:
+                encoded = base64.b64encode(event.preview).decode("ascii")
+                yield _event("partial_image", form, job, b64_json=encoded, partial_image_index=sent)
+                sent += 1
+        done = await self.studio.queue.get(job.id)
+        if done.error is not None:
+            problem = {"type": "error", "error": _problem(done.error.message, done.error.code)}
+            yield f"event: error\ndata: {json.dumps(problem)}\n\n"
+            return
+        for picture in await self.studio.read(done):
+            encoded = await asyncio.to_thread(_encoded, form, picture)
+            yield _event("completed", form, done, b64_json=encoded, usage=USAGE)
+
+    def endpoints(self) -> list[Endpoint]:
+        images = f"{PREFIX}/images"
+        errors = (*ORDER_ERRORS, ModelNotFound)
+        return [
+            Endpoint(
+                "POST",
+                f"{images}/generations",
+                self.generations,
+                "Words to pictures",
+                TAG,
+                JSON,
+                Painting,
+                errors=errors,
+            ),
+            Endpoint("POST", f"{images}/edits", self.edits, "Pictures after others", TAG, JSON, errors=errors),
+            Endpoint("POST", f"{images}/variations", self.variations, "A picture varied", TAG, JSON, errors=errors),
+            Endpoint("GET", f"{PREFIX}/models", self.models, "Models that are here", TAG, JSON),
+            Endpoint("GET", f"{PREFIX}/models/{{model}}", self.model, "A model", TAG, JSON, errors=(ModelNotFound,)),
+        ]
+
+
+# Tokens are not counted here.
+USAGE = {
+    "total_tokens": 0,
+    "input_tokens": 0,
+    "output_tokens": 0,
+    "input_tokens_details": {"text_tokens": 0, "image_tokens": 0},
+}
+
+
+def _files(form: FormData, names: tuple[str, ...]) -> list[tuple[str, UploadFile]]:
+    return [(name, value) for name, value in form.multi_items() if name in names and isinstance(value, UploadFile)]
+
+
+def _named(model: str | None) -> str | None:
+    if model is None or model.startswith(THEIRS):
+        return None
+    return cloud().get(model.lower(), model)
+
+
+def _size(text: str) -> dict[str, Any]:
+    if text in {"auto", ""}:
+        return {}
+    across, _, down = text.lower().partition("x")
+    if not (across.isdecimal() and down.isdecimal() and len(text) < 12):
+        raise InvalidRequest("size must be WxH, for example 1024x1024, or auto.", field="size")
+    size = (int(across), int(down))
+    # What is too small is refused with all other sizes that are.
+    if min(size) < SMALLEST_SIDE or not any(side % SIDE_STEP for side in size):
+        return {"width": size[0], "height": size[1]}
+    canvas = stepped(*size)
+    return {"width": canvas[0], "height": canvas[1], "crop": size}
+
+
+def _encoded(form: Painting, picture: bytes) -> str:
+    return base64.b64encode(converted(picture, form.output_format, max(1, form.output_compression))).decode("ascii")
+
+
+def _facts(form: Painting, job: Job) -> dict[str, Any]:
+    width, height = job.request.asked_size
+    return {"background": "opaque", "output_format": form.output_format, "quality": "high", "size": f"{width}x{height}"}
+
+
+def _event(name: str, form: Painting, job: Job, **facts: object) -> str:
+    kind = f"image_generation.{name}"
+    content = {"type": kind, "created_at": int(time.time()), **_facts(form, job), **facts}
+    return f"event: {kind}\ndata: {json.dumps(content)}\n\n"
+
+
+def _model(name: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": "mflux-api"}
+
+
+def _problem(message: str, code: str, field: object = None) -> dict[str, Any]:
+    return {"message": message, "type": "invalid_request_error", "param": field, "code": code.lower()}
+
+
+def endpoints(studio: Studio, tools: Tools) -> list[Endpoint]:
+    return OpenAI(studio, tools).endpoints()
+
+
+def shape(error: MfluxError, request_id: str) -> JSONResponse:
+    problem = _problem(error.message, error.code, error.details.get("field"))
+    if error.status >= 500:
+        problem["type"] = "server_error"
+    return JSONResponse({"error": problem}, error.status)
