@@ -6,6 +6,7 @@ import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from mflux_api.jobs.images import Images
 from mflux_api.jobs.job import Inputs, Job, State
 from mflux_api.jobs.queue import JobQueue
 from mflux_api.metrics import Metrics
+from mflux_api.request import Cut
 from tests.engine.test_process import goes, is_gone
 from tests.jobs.making import REQUEST, asynchronous, files, make_job, opened
 
@@ -49,6 +51,10 @@ class Workshop:
         with self.queue.events.listen(job.id) as box:
             return await anext(event async for event in box if wanted(event))
 
+    def cut(self, job: Job, how: Cut) -> None:
+        """As the studio does it for whatever is being painted."""
+        self.queue.floor.active[job.id].shorten(how)
+
     async def kill(self, job: Job) -> None:
         """Kill the engine once it paints this job."""
         # Steps of the one that was killed last may still be on their way.
@@ -60,8 +66,10 @@ class Workshop:
         os.kill(self.killed, signal.SIGKILL)
 
 
-def is_step(event: Event) -> bool:
-    return event.name == "progress" and event.data["stage"] == "painting"
+def is_step(event: Event, image: int | None = None) -> bool:
+    """Of the picture `image`, where that is said."""
+    painting = event.name == "progress" and event.data["stage"] == "painting"
+    return painting and image in {None, event.data["image"]}
 
 
 def make_engine(budget: int | None = None) -> EngineProcess:
@@ -272,6 +280,75 @@ async def test_cancelling_a_job_that_waits_for_the_engine_leaves_what_the_engine
         await loading
         assert "flux2-tiny-4-bit" in workshop.engine.memory.loaded
         assert (await workshop.painted()).state is State.COMPLETED
+
+
+# Cut short
+
+
+@asynchronous
+async def test_a_job_interrupted_while_it_is_painted_is_completed_with_the_picture_at_hand(tmp_path: Path) -> None:
+    async with working(tmp_path) as workshop:
+        job = await workshop.put(request=replace(ENDLESS, seeds=(7, 8)))
+        await workshop.told(job, is_step)
+        workshop.cut(job, Cut.INTERRUPT)
+        job = await workshop.queue.ended(job)
+        assert (job.state, [picture.seed for picture in job.pictures]) == (State.COMPLETED, [7])
+        assert files(tmp_path) == {picture.file for picture in job.pictures}
+        following = await workshop.painted(request=replace(REQUEST, seeds=(7, 8)))
+        assert len(following.pictures) == 2
+        assert workshop.engine.starts == 1
+
+
+@asynchronous
+async def test_each_skip_ends_a_picture_of_a_job(tmp_path: Path) -> None:
+    async with working(tmp_path) as workshop:
+        job = await workshop.put(request=replace(ENDLESS, seeds=(7, 8, 9)))
+        for number in (1, 2, 3):
+            await workshop.told(job, partial(is_step, image=number))
+            workshop.cut(job, Cut.SKIP)
+        job = await workshop.queue.ended(job)
+        assert (job.state, [picture.seed for picture in job.pictures]) == (State.COMPLETED, [7, 8, 9])
+
+
+@asynchronous
+async def test_a_job_cut_while_the_engine_starts_and_loads_is_cut_in_its_first_step(tmp_path: Path) -> None:
+    async with working(tmp_path) as workshop:
+        job = await workshop.put(request=replace(ENDLESS, seeds=(7, 8)))
+        await workshop.told(job, lambda event: event.name == "progress")
+        assert workshop.engine.ready is None
+        workshop.cut(job, Cut.INTERRUPT)
+        job = await workshop.queue.ended(job)
+        assert (job.state, len(job.pictures)) == (State.COMPLETED, 1)
+
+
+@asynchronous
+async def test_a_cut_is_for_the_job_at_hand_and_not_for_the_next(tmp_path: Path) -> None:
+    async with working(tmp_path) as workshop:
+        job = await workshop.put(request=ENDLESS)
+        following = await workshop.put(request=replace(REQUEST, steps=20))
+        await workshop.told(job, is_step)
+        # Several, as from somebody who is impatient.
+        for _ in range(5):
+            workshop.cut(job, Cut.INTERRUPT)
+        with workshop.queue.events.listen(following.id) as box:
+            steps = set()
+            async for event in box:
+                steps |= {event.data["step"]} if is_step(event) else set()
+                if event.name == "complete":
+                    break
+        assert steps == set(range(1, 21))
+
+
+@asynchronous
+async def test_what_was_cut_short_is_no_measure_for_others(tmp_path: Path) -> None:
+    async with working(tmp_path) as workshop:
+        job = await workshop.put(request=ENDLESS)
+        await workshop.told(job, is_step)
+        workshop.cut(job, Cut.INTERRUPT)
+        await workshop.queue.ended(job)
+        assert workshop.queue.paces.find("flux2-tiny", 64, 64) is None
+        await workshop.painted()
+        assert workshop.queue.paces.find("flux2-tiny", 64, 64) is not None
 
 
 # Faults around it

@@ -78,18 +78,24 @@ def _root(settings: Settings) -> str:
     return f"/{settings.dialects.root}" if settings.dialects.root else ""
 
 
-def _root_routes(name: str) -> frozenset[tuple[str, str]]:
+def _root_routes(name: str | None) -> frozenset[tuple[str, str]]:
     """What a dialect answers at the root, too."""
     return {
         "klein": frozenset({("GET", "/health"), ("POST", "/generate"), ("POST", "/edit")}),
         "edge": frozenset({("POST", "/")}),
-    }.get(name, frozenset())
+    }.get(name or "", frozenset())
 
 
 def _foreign(parts: Parts, tools: Tools) -> list[Endpoint]:
     """The dialects that are switched on."""
     studio, chosen = parts.studio, parts.settings.dialects
-    prices = edge.Prices(chosen.tile_usd, chosen.step_usd, chosen.thb_per_usd, chosen.kwh_usd, chosen.watts)
+    prices = edge.Prices(
+        tile=chosen.million_tiles_usd / 1e6,
+        step=chosen.million_steps_usd / 1e6,
+        baht=chosen.thb_per_usd,
+        kwh=chosen.kwh_usd,
+        watts=chosen.watts,
+    )
     made: dict[str, Callable[[], list[Endpoint]]] = {
         "klein": lambda: klein.endpoints(studio, tools, chosen.klein_model),
         "edge": lambda: edge.endpoints(studio, tools, chosen.edge_model, prices),

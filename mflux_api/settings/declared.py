@@ -168,13 +168,15 @@ class Dialects(_Section):
     """Which foreign APIs are answered, where, and what they are told. /api/v1 and /sdapi/v1 always are."""
 
     enabled: Names = _option(DIALECTS, "Those that are answered: " + ", ".join(DIALECTS) + ".")
-    root: Literal["", "klein", "edge"] = _option("", "klein or edge: answered at / as well.", flag="--root-dialect")
+    root: Literal["klein", "edge"] | None = _option(
+        None, "klein or edge: answered at / as well; null for neither.", flag="--root-dialect"
+    )
     ports: Keys = _option({}, "Ports of their own, here {klein: 8000}, elsewhere klein:8000,edge:8787.")
     klein_model: str | None = _option(None, "Model that paints under /klein; null for the default one.")
     edge_model: str | None = _option(None, "Model that paints under /edge; null for the default one.")
     edge_requests_per_minute: int = _option(720, "Requests a minute under /edge; 0 for no limit.", ge=0)
-    tile_usd: float = _option(0.000053, "Dollars of a tile of 512x512, as /edge tells.", ge=0)
-    step_usd: float = _option(0.00011, "Dollars of a step, as /edge tells.", ge=0)
+    million_tiles_usd: float = _option(53.0, "Dollars of a million tiles of 512x512, as /edge tells.", ge=0)
+    million_steps_usd: float = _option(110.0, "Dollars of a million steps, as /edge tells.", ge=0)
     thb_per_usd: float = _option(35.0, "Baht of a dollar.", ge=0)
     kwh_usd: float | None = _option(None, "Dollars of a kilowatt-hour: /edge tells what the electricity cost.", ge=0)
     watts: float = _option(60.0, "What the machine takes while it paints.", ge=0)

@@ -9,9 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 
-from mflux_api.engine.caption import generation_text
 from mflux_api.engine.encode import encode_png, write_new
-from mflux_api.engine.messages import LoraReport, Picture
 
 sides = st.integers(1, 20)
 pictures = st.tuples(sides, sides).flatmap(lambda size: arrays.arrays(np.uint8, (*size, 3)))
@@ -39,33 +37,6 @@ def test_text_comes_back_as_it_was(text: str) -> None:
 @pytest.mark.parametrize("mode", ["RGBA", "L", "P"])
 def test_other_modes_are_stored_as_rgb(mode: str) -> None:
     assert read(encode_png(Image.new(mode, (2, 2)), {})).mode == "RGB"
-
-
-def painted(guidance: float) -> Picture:
-    return Picture(
-        image=Image.new("RGB", (128, 64)),
-        array=np.zeros((64, 128, 3), np.float32),
-        seed=42,
-        timings={},
-        steps=4,
-        guidance=guidance,
-        loras=(LoraReport(path="/home/me/loras/oil.safetensors", scale=0.8, layers=1, keys=2, total_keys=2),),
-    )
-
-
-def test_the_generation_data_holds_what_was_used_and_no_path() -> None:
-    text = generation_text(painted(2.5), prompt="a fox", negative="blue", model="m", bits=4, strength=0.75)
-    first, second, facts = text.split("\n")
-    assert (first, second) == ("a fox", "Negative prompt: blue")
-    assert facts.startswith("Steps: 4, Sampler: Euler, CFG scale: 2.5, Seed: 42, Size: 128x64, Model: m, ")
-    assert "Denoising strength: 0.75, Quantized: 4 bits, Lora: oil:0.8, Version: mflux-api " in facts
-    assert "/home" not in text
-
-
-def test_a_negative_prompt_that_was_not_used_is_not_claimed() -> None:
-    text = generation_text(painted(1.0), prompt="a fox", negative="blue", model="m", bits=None, strength=None)
-    assert "blue" not in text
-    assert "Denoising" not in text
 
 
 def test_runs_that_want_one_name_at_once_all_keep_their_picture(tmp_path: Path) -> None:

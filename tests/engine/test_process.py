@@ -36,7 +36,7 @@ from mflux_api.errors import (
     ModelIncomplete,
     OutOfMemory,
 )
-from mflux_api.request import GenerateRequest
+from mflux_api.request import Cut, GenerateRequest
 
 T = TypeVar("T")
 TINY, BITS_4 = "flux2-tiny", "flux2-tiny-4-bit"
@@ -410,6 +410,112 @@ def test_commands_asked_at_once_are_carried_out_one_after_the_other(shared: Shar
         assert [each.seed for each in painted] == [0, 1, 2]
 
     shared.run(scenario())
+
+
+# Ending a picture with what there is of it
+
+
+def finished(said: list[Reply]) -> list[Finished]:
+    return [reply for reply in said if isinstance(reply, Finished)]
+
+
+async def cutting(engine: EngineProcess, command: Paint, cuts: dict[int, list[Cut]]) -> list[Reply]:
+    """What is said while these cuts are asked for, each list after so many replies."""
+    said: list[Reply] = []
+    async with aclosing(engine.ask(command)) as replies_to_it:
+        async for reply in replies_to_it:
+            said.append(reply)
+            for how in cuts.get(len(said), []):
+                engine.cut(how)
+    return said
+
+
+@pytest.mark.parametrize("how", Cut)
+def test_a_cut_ends_the_picture_early_and_the_process_goes_on(shared: Shared, how: Cut) -> None:
+    shared.picture()
+    pid = shared.engine.pid
+    said = shared.run(cutting(shared.engine, paint(steps=ENDLESS), {3: [how]}))
+    (early,) = finished(said)
+    assert (early.seed, early.width, early.height) == (7, 64, 64)
+    assert len(said) < ENDLESS
+    assert pixels(early.data).shape == (64, 64, 3)
+    assert shared.picture().seed == 7
+    assert shared.engine.pid == pid
+
+
+def test_a_skip_ends_one_picture_and_an_interrupt_the_rest(shared: Shared) -> None:
+    async def scenario() -> list[int]:
+        seeds: list[int] = []
+        async with aclosing(shared.engine.ask(paint(steps=ENDLESS, seeds=(1, 2, 3, 4)))) as said:
+            async for reply in said:
+                if isinstance(reply, Finished):
+                    seeds.append(reply.seed)
+                if isinstance(reply, Step) and reply.number == 1:
+                    shared.engine.cut(Cut.INTERRUPT if reply.seed == 3 else Cut.SKIP)
+        return seeds
+
+    assert shared.run(scenario()) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("cuts", [[Cut.INTERRUPT, Cut.SKIP], [Cut.SKIP, Cut.INTERRUPT], [Cut.INTERRUPT] * 2])
+def test_an_interrupt_is_not_taken_back_by_a_skip(shared: Shared, cuts: list[Cut]) -> None:
+    shared.picture()
+    said = shared.run(cutting(shared.engine, paint(steps=ENDLESS, seeds=(1, 2)), {1: cuts}))
+    assert [reply.seed for reply in finished(said)] == [1]
+
+
+def test_a_cut_while_the_model_is_loaded_is_not_forgotten() -> None:
+    async def scenario() -> None:
+        async with running() as engine:
+            said = await cutting(engine, paint(steps=ENDLESS), {1: [Cut.INTERRUPT]})
+            assert said[0] == Loading(TINY)
+            assert len(finished(said)) == 1
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("how", Cut)
+def test_a_cut_for_the_last_job_does_not_hit_the_next(shared: Shared, how: Cut) -> None:
+    shared.picture()
+    # Its only picture is finished, and all that is left to say is that it is done.
+    said = shared.run(cutting(shared.engine, paint(), {2: [how]}))
+    assert isinstance(said[1], Finished)
+    following = shared.run(replies(shared.engine, paint(steps=4, seeds=(7, 8))))
+    assert [(reply.number, reply.seed) for reply in following if isinstance(reply, Step)] == [
+        (number, seed) for seed in (7, 8) for number in range(1, 5)
+    ]
+
+
+@pytest.mark.parametrize("how", Cut)
+def test_cutting_an_idle_engine_does_not_touch_the_next_picture(shared: Shared, how: Cut) -> None:
+    async def scenario() -> list[Reply]:
+        shared.engine.cut(how)
+        return await replies(shared.engine, paint(steps=4))
+
+    shared.picture()
+    assert sum(isinstance(reply, Step) for reply in shared.run(scenario())) == 4
+
+
+def test_a_cut_leaves_a_load_alone(shared: Shared) -> None:
+    async def scenario() -> tuple[str, ...]:
+        async with aclosing(shared.engine.ask(Load(locate("flux2-tiny-8-bit", EMBEDDED), low_ram=False))) as said:
+            async for _ in said:
+                shared.engine.cut(Cut.INTERRUPT)
+        return shared.engine.memory.loaded
+
+    assert "flux2-tiny-8-bit" in shared.run(scenario())
+
+
+def test_each_picture_is_painted_from_its_own_file(shared: Shared, tiny: Model, tmp_path: Path) -> None:
+    files, pictures = [tmp_path / "first", tmp_path / "second"], [scene(), on_white()]
+    for file, image in zip(files, pictures, strict=True):
+        image.save(file, "PNG")
+    command = paint(seeds=(7, 8), steps=2, strength=0.5, source=files[0], further_sources=(files[1],))
+    for index, reply in enumerate(finished(shared.run(replies(shared.engine, command)))):
+        expected = tiny.generate(
+            PROMPT, width=64, height=64, steps=2, seeds=[7 + index], image=pictures[index], strength=0.5
+        )
+        np.testing.assert_array_equal(pixels(reply.data), np.asarray(expected[0].image))
 
 
 # Models

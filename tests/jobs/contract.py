@@ -10,6 +10,7 @@ import pytest
 from mflux_api.errors import JobConflict
 from mflux_api.jobs.job import Job, State
 from mflux_api.jobs.protocol import WorkQueue
+from mflux_api.request import Cut
 from tests.jobs.making import BROKEN, PROGRESS, asynchronous, is_waiting, make_painted
 
 
@@ -27,6 +28,9 @@ class Workshop(Protocol):
         """The id of a new job."""
 
     async def cancel(self, job_id: str) -> None: ...
+
+    def cut(self, job_id: str, how: Cut) -> None:
+        """Somebody wants the picture that is being painted, or the whole job, ended with what there is of it."""
 
     async def find(self, job_id: str) -> Job: ...
 
@@ -57,6 +61,7 @@ VERBS: dict[str, Verb] = {
     "fail": lambda queue, job: queue.fail(job, BROKEN, again=False),
     "fail again": lambda queue, job: queue.fail(job, BROKEN, again=True),
     "release": lambda queue, job: queue.release(job),
+    "cut": lambda queue, job: queue.cut(job),
 }
 every_verb = pytest.mark.parametrize("verb", VERBS.values(), ids=VERBS.keys())
 
@@ -238,6 +243,73 @@ class WorkQueueContract:
             await refused(shop, job, verb)
             assert (await shop.find(job.id)).state is State.CANCELLED
             assert shop.pictures(job.id) == [b"picture"]
+
+    # Cut short
+
+    @pytest.mark.parametrize("how", Cut)
+    @asynchronous
+    async def test_a_worker_hears_that_its_picture_is_to_end(self, opening: Opening, how: Cut) -> None:
+        async with opening() as shop:
+            job = await claimed(shop)
+            cut = asyncio.create_task(shop.queue.cut(job))
+            assert await is_waiting(cut)
+            shop.cut(job.id, how)
+            assert await cut is how
+
+    @asynchronous
+    async def test_a_worker_that_asks_late_hears_of_every_cut_once_and_in_order(self, opening: Opening) -> None:
+        async with opening() as shop:
+            job = await claimed(shop)
+            cuts = [Cut.SKIP, Cut.SKIP, Cut.INTERRUPT]
+            for how in cuts:
+                shop.cut(job.id, how)
+            assert [await shop.queue.cut(job) for _ in cuts] == cuts
+            another = asyncio.create_task(shop.queue.cut(job))
+            assert await is_waiting(another)
+            another.cancel()
+
+    @asynchronous
+    async def test_a_question_that_is_given_up_takes_no_cut(self, opening: Opening) -> None:
+        async with opening() as shop:
+            job = await claimed(shop)
+            given_up = asyncio.create_task(shop.queue.cut(job))
+            assert await is_waiting(given_up)
+            given_up.cancel()
+            shop.cut(job.id, Cut.SKIP)
+            assert await shop.queue.cut(job) is Cut.SKIP
+
+    @asynchronous
+    async def test_a_job_cut_short_is_finished_with_the_pictures_it_has(self, opening: Opening) -> None:
+        async with opening() as shop:
+            job = await claimed(shop)
+            shop.cut(job.id, Cut.INTERRUPT)
+            await shop.queue.picture(job, make_painted())
+            await shop.queue.finish(job)
+            found = await shop.find(job.id)
+            assert (found.state, len(found.pictures)) == (State.COMPLETED, 1)
+
+    @asynchronous
+    async def test_a_cut_is_for_the_try_it_was_meant_for(self, opening: Opening) -> None:
+        async with opening() as shop:
+            job = await claimed(shop)
+            shop.cut(job.id, Cut.INTERRUPT)
+            await shop.queue.release(job)
+            cut = asyncio.create_task(shop.queue.cut(await shop.queue.claim()))
+            assert await is_waiting(cut)
+            cut.cancel()
+
+    @asynchronous
+    async def test_a_cut_of_one_job_is_not_for_the_next(self, opening: Opening) -> None:
+        async with opening() as shop:
+            first, second = await claimed(shop), await claimed(shop)
+            shop.cut(first.id, Cut.INTERRUPT)
+            cut = asyncio.create_task(shop.queue.cut(second))
+            assert await is_waiting(cut)
+            cut.cancel()
+            await shop.queue.finish(first)
+            cut = asyncio.create_task(shop.queue.cut(second))
+            assert await is_waiting(cut)
+            cut.cancel()
 
     # Silence
 

@@ -5,13 +5,16 @@ import pytest
 from mflux_api.catalogue.models import ModelSpec, registry
 from mflux_api.errors import InvalidRequest
 from mflux_api.jobs.order import Defaults, Limits, Order, check, complete
-from mflux_api.request import GenerateRequest, LoraUse, Upload
+from mflux_api.request import GenerateRequest, Hires, LoraUse, Tiles, Upload
 
+LONGEST = "the enlarged picture's longest side"
 LIMITS = Limits(side=512, steps=20, pictures=3, prompt=10, references=2)
 ORDER = Order(prompt="a fox")
 DISTILLED = ModelSpec(name="distilled", distilled=True)
 BASE = ModelSpec(name="base", distilled=False, steps=50, guidance=4.0)
 PICTURE = Upload(b"", 64, 64)
+HIRES = Hires(width=0, height=0, scale=2.0, steps=0, strength=0.5, upscaler="Lanczos")
+TILES = Tiles(scale=2.0, overlap=64, upscaler="Lanczos")
 
 
 def filled(order: Order, spec: ModelSpec = DISTILLED, defaults: Defaults | None = None) -> GenerateRequest:
@@ -30,6 +33,12 @@ def filled(order: Order, spec: ModelSpec = DISTILLED, defaults: Defaults | None 
         ({"count": 4}, "num_images"),
         ({"count": 0}, "num_images"),
         ({"count": -1}, "num_images"),
+        ({"batches": 4}, "n_iter"),
+        ({"batches": 0}, "n_iter"),
+        ({"batches": -1}, "n_iter"),
+        ({"tiles": TILES, "source": Upload(b"", 513, 64)}, LONGEST),
+        ({"tiles": TILES, "source": Upload(b"", 64, 513)}, LONGEST),
+        ({"tiles": replace(TILES, scale=4.0), "source": Upload(b"", 64, 257)}, LONGEST),
         ({"priority": 11}, "priority"),
         ({"priority": -11}, "priority"),
     ],
@@ -50,6 +59,9 @@ def test_an_order_at_every_limit_is_taken() -> None:
         steps=20,
         references=(PICTURE,) * 2,
         count=3,
+        batches=3,
+        tiles=TILES,
+        source=Upload(b"", 512, 512),
         priority=10,
     )
     check(order, LIMITS)
@@ -166,6 +178,12 @@ def test_seeds_begin_again_after_the_largest() -> None:
     assert filled(replace(ORDER, seed=2**64 - 2, count=4)).seeds == (2**64 - 2, 2**64 - 1, 0, 1)
 
 
+@pytest.mark.parametrize(("count", "batches"), [(1, 1), (3, 1), (1, 3), (3, 2)])
+def test_every_picture_of_every_batch_has_the_next_seed(count: int, batches: int) -> None:
+    request = filled(replace(ORDER, seed=7, count=count, batches=batches))
+    assert request.seeds == tuple(range(7, 7 + count * batches))
+
+
 @pytest.mark.parametrize("seed", [None, -1, -5])
 def test_no_seed_is_a_random_one(seed: int | None) -> None:
     order = replace(ORDER, seed=seed, count=2)
@@ -179,3 +197,63 @@ def test_uploads_are_everything_that_was_sent() -> None:
     source, mask, reference = (Upload(b"", side, side) for side in (64, 128, 192))
     assert replace(ORDER, source=source, mask=mask, references=(reference,)).uploads == (source, mask, reference)
     assert ORDER.uploads == ()
+
+
+# A second pass
+
+
+@pytest.mark.parametrize(
+    ("hires", "size"),
+    [
+        (HIRES, (256, 192)),
+        (replace(HIRES, scale=1.5), (192, 144)),
+        (replace(HIRES, scale=1.1), (140, 105)),
+        (replace(HIRES, scale=None), (128, 96)),
+        (replace(HIRES, width=136, height=200), (136, 200)),
+    ],
+)
+def test_a_second_pass_is_as_large_as_its_scale_or_its_own_size_says(hires: Hires, size: tuple[int, int]) -> None:
+    found = filled(replace(ORDER, width=128, height=96, hires=hires)).hires
+    assert found is not None
+    assert (found.width, found.height) == size
+    assert found == replace(hires, width=size[0], height=size[1], steps=4)
+
+
+def test_its_scale_is_of_the_size_that_was_asked_for() -> None:
+    found = filled(replace(ORDER, width=80, height=64, crop=(72, 64), hires=HIRES)).hires
+    assert found is not None
+    assert (found.width, found.height) == (144, 128)
+
+
+@pytest.mark.parametrize(("steps", "expected"), [(0, 7), (5, 5)])
+def test_it_takes_as_many_steps_as_the_first_pass_unless_it_has_its_own(steps: int, expected: int) -> None:
+    found = filled(replace(ORDER, steps=7, hires=replace(HIRES, steps=steps))).hires
+    assert found is not None
+    assert found.steps == expected
+
+
+@pytest.mark.parametrize(
+    ("hires", "field"),
+    [
+        (replace(HIRES, scale=4.1), "hires width"),
+        (replace(HIRES, width=513, height=64), "hires width"),
+        (replace(HIRES, width=64, height=513), "hires height"),
+        (replace(HIRES, steps=21), "hires steps"),
+        (replace(HIRES, scale=0.001), "hr_resize_x"),
+        (replace(HIRES, scale=0.9), "hr_resize_x"),
+        (replace(HIRES, width=128, height=63), "hr_resize_x"),
+    ],
+)
+def test_a_second_pass_beyond_a_limit_is_refused_with_its_field(hires: Hires, field: str) -> None:
+    order = replace(ORDER, width=128, height=64, hires=hires)
+    with pytest.raises(InvalidRequest) as caught:
+        filled(order, defaults=Defaults(limits=LIMITS))
+    assert caught.value.details["field"] == field
+    assert caught.value.message.startswith("hires")
+
+
+def test_a_second_pass_at_every_limit_is_taken() -> None:
+    order = replace(ORDER, width=128, height=128, hires=replace(HIRES, scale=4.0, steps=20))
+    found = filled(order, defaults=Defaults(limits=LIMITS)).hires
+    assert found is not None
+    assert (found.width, found.height, found.steps) == (512, 512, 20)

@@ -6,6 +6,7 @@ import pytest
 
 from mflux_api.jobs.job import Job
 from mflux_api.jobs.queue import JobQueue
+from mflux_api.request import Cut
 from tests.jobs.contract import Opening, WorkQueueContract, Workshop
 from tests.jobs.making import make_job, opened
 
@@ -20,6 +21,9 @@ class SqliteWorkshop:
 
     async def cancel(self, job_id: str) -> None:
         await self.queue.cancel(job_id)
+
+    def cut(self, job_id: str, how: Cut) -> None:
+        self.queue.floor.active[job_id].shorten(how)
 
     async def find(self, job_id: str) -> Job:
         return await self.queue.get(job_id)

@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,16 @@ import pytest
 
 from mflux_api.errors import InvalidRequest, JobNotFound, StorageFailed
 from mflux_api.jobs import rows
+from mflux_api.jobs.job import Inputs
 from mflux_api.jobs.store import MIGRATIONS, Store
-from tests.jobs.making import asynchronous, make_job
+from tests.jobs.making import REQUEST, asynchronous, make_job
 
 PROJECT = Path(__file__).parents[2]
 KILLS = 5
+# As version 1 wrote them.
+EARLIER_REQUEST = """{"prompt": "a red fox", "negative_prompt": "", "width": 64, "height": 64, "steps": 2,
+    "guidance": 1.0, "seeds": [7, 8], "strength": 1.0, "loras": []}"""
+EARLIER_INPUTS = """{"source": "inputs/earlier-source", "mask": null, "references": ["inputs/earlier-reference"]}"""
 # Accepts jobs as fast as it can, and says so of each once it is told.
 ACCEPTING = """
 import asyncio, sys
@@ -106,6 +112,76 @@ async def test_a_database_of_a_newer_server_is_refused_and_left_alone(tmp_path: 
         set_pragma(db, f"user_version = {len(MIGRATIONS)}")
     async with opened(tmp_path) as store:
         assert await totals(store) == {"kept"}
+
+
+def write_version(path: Path, version: int) -> None:
+    """A database as an earlier server left it, with a job in its line."""
+    columns = {
+        "id": "earlier",
+        "state": "queued",
+        "priority": 3,
+        "owner": "alice",
+        "model": "flux2-tiny",
+        "low_ram": 0,
+        "request": EARLIER_REQUEST,
+        "inputs": EARLIER_INPUTS,
+        "created": 12.5,
+    }
+    names, marks = ", ".join(columns), ", ".join(f":{name}" for name in columns)
+    with closing(sqlite3.connect(path)) as db:
+        for script in MIGRATIONS[:version]:
+            db.executescript(script)
+        db.execute(f"INSERT INTO jobs ({names}) VALUES ({marks})", columns)
+        db.execute("INSERT INTO totals VALUES ('images', 7)")
+        set_pragma(db, f"user_version = {version}")
+        db.commit()
+
+
+@pytest.mark.parametrize("version", range(1, len(MIGRATIONS) + 1))
+@asynchronous
+async def test_a_database_of_an_earlier_server_is_brought_up_to_date_and_keeps_its_jobs(
+    tmp_path: Path, version: int
+) -> None:
+    write_version(tmp_path / "jobs.db", version)
+    async with opened(tmp_path) as store:
+        assert await store.run(pragma, "user_version") == len(MIGRATIONS)
+        job = await store.run(rows.claim, 13.0)
+        assert job is not None
+        assert (job.id, job.priority, job.owner, job.created) == ("earlier", 3, "alice", 12.5)
+        assert job.request == replace(REQUEST, seeds=(7, 8))
+        assert job.inputs == Inputs(source="inputs/earlier-source", references=("inputs/earlier-reference",))
+        assert await store.run(rows.totals) == {"images": 7}
+        await store.run(rows.keep, "options", "new")
+        assert await store.run(rows.kept, "options") == "new"
+    async with opened(tmp_path) as store:
+        assert (await store.run(rows.find, "earlier")).request == job.request
+
+
+@asynchronous
+async def test_a_database_is_brought_up_to_date_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_version(tmp_path / "jobs.db", 1)
+    monkeypatch.setattr("mflux_api.jobs.store.MIGRATIONS", (*MIGRATIONS, "CREATE TABLE half (name); CREATE nonsense;"))
+    with pytest.raises(StorageFailed, match="cannot be opened"):
+        await Store(tmp_path / "jobs.db").open()
+    monkeypatch.undo()
+    async with opened(tmp_path) as store:
+        assert await store.run(pragma, "user_version") == len(MIGRATIONS)
+        tables = await store.run(lambda db: {row[0] for row in db.execute("SELECT name FROM sqlite_master")})
+        assert "half" not in tables
+
+
+@asynchronous
+async def test_what_is_kept_under_a_name_is_there_until_something_else_is(tmp_path: Path) -> None:
+    async with opened(tmp_path) as store:
+        assert await store.run(rows.kept, "options") is None
+        for value in ("first", "second", "日本語 🌅"):
+            await store.run(rows.keep, "options", value)
+        await store.run(rows.keep, "styles", "")
+    async with opened(tmp_path) as store:
+        assert await store.run(rows.kept, "options") == "日本語 🌅"
+        assert await store.run(rows.kept, "styles") == ""
 
 
 @pytest.mark.parametrize("content", [b"this is no database" * 100, b"SQLite format 3\0" + b"\xff" * 4096])
