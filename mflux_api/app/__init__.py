@@ -16,6 +16,7 @@ from mflux_api.app.parts import Parts, view
 from mflux_api.catalogue.moderation import Moderation
 from mflux_api.dialects import bfl, edge, files, klein, native, openai, ops, replicate, sdapi
 from mflux_api.errors import MfluxError
+from mflux_api.jobs.webhooks import Webhooks
 from mflux_api.metrics import Metrics
 from mflux_api.settings import Settings
 from mflux_api.web.auth import Authentication, Keys
@@ -32,6 +33,8 @@ def build(settings: Settings) -> Starlette:
     """The application. Its parts are at `app.state.parts`; they start and stop with its lifespan."""
     parts = make_parts(settings)
     tools = make_tools(settings)
+    told = {"bfl": bfl.teller(parts.studio, tools), "replicate": replicate.teller(parts.studio, tools)}
+    parts.webhooks = Webhooks(parts.queue, tools.fetcher, told)
     faults = Faults(_shapes(), plain_shape)
 
     @asynccontextmanager

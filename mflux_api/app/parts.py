@@ -9,6 +9,7 @@ from mflux_api.engine.process import EngineProcess
 from mflux_api.errors import MfluxError
 from mflux_api.jobs.queue import JobQueue, Retention
 from mflux_api.jobs.studio import EngineView, Studio
+from mflux_api.jobs.webhooks import Webhooks
 from mflux_api.logs import event, failure
 from mflux_api.metrics import Metrics
 from mflux_api.settings import Settings
@@ -27,6 +28,8 @@ class Parts:
     studio: Studio
     dispatcher: Dispatcher
     metrics: Metrics
+    # Made once the dialects are, which say what it tells.
+    webhooks: Webhooks | None = None
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
     # The loop's time at which the running job has had its time, once the server stops.
     deadline: float | None = None
@@ -37,6 +40,8 @@ class Parts:
         await self.studio.resume_downloads()
         self.tasks = [asyncio.create_task(self.dispatcher.work()), asyncio.create_task(self._prune())]
         self.tasks.append(asyncio.create_task(self._warm()))
+        if self.webhooks is not None:
+            self.tasks.append(asyncio.create_task(self.webhooks.work()))
 
     def drain(self) -> None:
         """The server stops: nothing new begins. The running job may go on until the deadline."""

@@ -1,5 +1,6 @@
 """/flux/v1 and /v1: the task API of Black Forest Labs, as CometAPI and others offer it too."""
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -13,6 +14,7 @@ from mflux_api.forms import ORDER_ERRORS, Whole
 from mflux_api.jobs.job import Job, State
 from mflux_api.jobs.order import Order
 from mflux_api.jobs.studio import Studio
+from mflux_api.net.fetching import check_address
 from mflux_api.request import Upload, stepped
 from mflux_api.web.openapi import Endpoint
 from mflux_api.web.tools import Tools, owner
@@ -82,6 +84,8 @@ class Bfl:
 
     def _order(self, request: Request, form: Painting, model: str | None, references: tuple[Upload, ...]) -> Order:
         width, height = stepped(form.width, form.height)
+        if form.webhook_url:
+            check_address(form.webhook_url)
         hook = {"webhook": form.webhook_url or "", "secret": form.webhook_secret or ""} if form.webhook_url else {}
         return Order(
             prompt=form.prompt,
@@ -173,6 +177,11 @@ def local(name: str) -> str | None:
     """The model that paints under a cloud's name; None is the server's default, other names mean themselves."""
     table = cloud()
     return table.get(name.lower(), name)
+
+
+def teller(studio: Studio, tools: Tools) -> Callable[[Job, str], dict[str, Any]]:
+    """What a webhook is told of a job."""
+    return Bfl(studio, tools, Moderation({})).answer
 
 
 def endpoints(studio: Studio, tools: Tools, moderation: Moderation) -> list[Endpoint]:

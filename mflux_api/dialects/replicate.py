@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,6 +16,7 @@ from mflux_api.forms import ORDER_ERRORS, Whole
 from mflux_api.jobs.job import Job, State
 from mflux_api.jobs.order import Order
 from mflux_api.jobs.studio import Studio
+from mflux_api.net.fetching import check_address
 from mflux_api.request import SIDE_STEP, Upload, stepped
 from mflux_api.web.body import validated
 from mflux_api.web.openapi import Endpoint
@@ -35,7 +37,6 @@ LONGEST_WAIT = 60
 AREA = 1024 * 1024
 PAGE = 100
 FORMATS = {"png": "png", "jpg": "jpeg", "jpeg": "jpeg", "webp": "webp"}
-EVENTS = ("start", "output", "logs", "completed")
 
 
 class Input(BaseModel):
@@ -96,7 +97,13 @@ class Replicate:
         named = [form.image_prompt, form.input_image, *form.input_images]
         references = [await self._picture(text, "input_images") for text in named if text]
         width, height = _size(form)
-        hook = {"webhook": body.webhook, "events": ",".join(body.webhook_events_filter)} if body.webhook else {}
+        # Its end is told; what lies before it is in the stream.
+        wanted = body.webhook is not None and (
+            not body.webhook_events_filter or "completed" in body.webhook_events_filter
+        )
+        if body.webhook:
+            check_address(body.webhook)
+        hook = {"webhook": body.webhook} if wanted and body.webhook else {}
         return Order(
             prompt=form.prompt,
             model=cloud().get(name.rpartition("/")[2].partition(":")[0].lower(), name.rpartition("/")[2]),
@@ -229,6 +236,11 @@ def _exactly(width: int | None, height: int | None) -> dict[str, Any]:
 
 def _iso(moment: float | None) -> str | None:
     return None if moment is None else datetime.fromtimestamp(moment, UTC).isoformat().replace("+00:00", "Z")
+
+
+def teller(studio: Studio, tools: Tools) -> Callable[[Job, str], dict[str, Any]]:
+    """What a webhook is told of a job."""
+    return Replicate(studio, tools).prediction
 
 
 def endpoints(studio: Studio, tools: Tools) -> list[Endpoint]:

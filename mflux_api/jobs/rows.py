@@ -38,6 +38,8 @@ def insert(db: sqlite3.Connection, new: NewJob) -> Job:
         "request": pack_request(new.request),
         "inputs": pack_inputs(new.inputs),
     }
+    if new.request.note.get("webhook"):
+        db.execute("INSERT INTO deliveries (job, state, due) VALUES (?, 'waiting', 0)", (new.id,))
     names, marks = ", ".join(columns), ", ".join(f":{name}" for name in columns)
     return to_job(db.execute(f"INSERT INTO jobs ({names}) VALUES ({marks}) RETURNING *", columns).fetchone())
 
@@ -166,4 +168,6 @@ def stale(db: sqlite3.Connection, before: float, keep_bytes: int) -> list[Job]:
 
 
 def delete(db: sqlite3.Connection, ids: Iterable[str]) -> None:
+    ids = list(ids)
+    db.executemany("DELETE FROM deliveries WHERE job = ?", [(job_id,) for job_id in ids])
     db.executemany("DELETE FROM jobs WHERE id = ?", [(job_id,) for job_id in ids])

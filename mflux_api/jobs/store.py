@@ -63,6 +63,12 @@ MIGRATIONS = (
     );
     """,
     "CREATE TABLE kept (name TEXT PRIMARY KEY, value TEXT NOT NULL);",
+    """
+    CREATE TABLE deliveries (
+        job TEXT PRIMARY KEY, state TEXT NOT NULL, attempts INTEGER NOT NULL DEFAULT 0, due REAL NOT NULL, error TEXT
+    );
+    CREATE INDEX deliveries_due ON deliveries (due) WHERE state = 'waiting';
+    """,
 )
 
 

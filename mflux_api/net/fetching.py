@@ -49,7 +49,7 @@ class Fetcher:
 
     async def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes, limit: int) -> Answer:
         """One request, no redirect followed, at most `limit` bytes back. Raises FetchFailed, AddressForbidden."""
-        _check(url)
+        check_address(url)
         sent = {"User-Agent": AGENT, "Accept": "*/*", **headers}
         try:
             async with (
@@ -61,7 +61,8 @@ class Fetcher:
             raise FetchFailed(f"{_shown(url)} cannot be reached.") from None
 
 
-def _check(url: str) -> None:
+def check_address(url: str) -> None:
+    """Raises FetchFailed, AddressForbidden for what could not be a plain address."""
     try:
         parts = urlsplit(url)
         port = parts.port

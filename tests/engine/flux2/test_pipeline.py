@@ -25,7 +25,7 @@ def request(**changes: Any) -> GenerateRequest:
     return GenerateRequest(**{"prompt": PROMPT, "negative_prompt": "", "guidance": 1.0, **SMALL, **changes})
 
 
-def events(model: Model, **changes: Any) -> Generator[Event, None, None]:
+def events(model: Model, **changes: Any) -> Generator[Event, None, object]:
     return model.pipeline.paint(request(**changes))
 
 

@@ -1,0 +1,131 @@
+"""Who asks to be told is told of a job's end: signed, again after failures, and after a restart."""
+
+import base64
+import hashlib
+import hmac
+import json
+import queue
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from mflux_api.jobs.webhooks import signed
+from tests.server.live import Live, running
+
+SMALL: dict[str, Any] = {"prompt": "a red circle", "width": 64, "height": 64, "steps": 1, "seed": 7}
+TRUSTED = ("--set", "security.fetch_hosts=127.0.0.1")
+PATIENCE = 30
+
+
+class Receiver:
+    """Answers with `statuses`, one after the other, the last for ever; keeps what it was told."""
+
+    def __init__(self, *statuses: int, port: int = 0) -> None:
+        self.told: queue.Queue[tuple[dict[str, str], bytes]] = queue.Queue()
+        left = list(statuses)
+        told = self.told
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                told.put(({name.lower(): value for name, value in self.headers.items()}, body))
+                status = left.pop(0) if len(left) > 1 else left[0]
+                self.send_response(status)
+                if status == 302:
+                    self.send_header("Location", "/elsewhere")
+                self.end_headers()
+
+            def log_message(self, *args: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}/told?token=1"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def next(self) -> tuple[dict[str, str], bytes]:
+        return self.told.get(timeout=PATIENCE)
+
+
+@contextmanager
+def receiving(*statuses: int, port: int = 0) -> Iterator[Receiver]:
+    receiver = Receiver(*statuses, port=port)
+    try:
+        yield receiver
+    finally:
+        receiver.server.shutdown()
+        receiver.server.server_close()
+
+
+def order(live: Live, url: str, secret: str = "") -> str:
+    body = {**SMALL, "webhook_url": url, "webhook_secret": secret}
+    reply = live.post("/flux/v1/flux-2-flex", body)
+    assert reply.status_code == 200, reply.text
+    job_id: str = reply.json()["id"]
+    return job_id
+
+
+def test_a_webhook_is_told_what_a_client_would_be(trusting: Live) -> None:
+    with receiving(200) as receiver:
+        job_id = order(trusting, receiver.url, "my secret")
+        headers, body = receiver.next()
+    told = json.loads(body)
+    assert (told["id"], told["status"], told["result"]["seed"]) == (job_id, "Ready", 7)
+    assert trusting.get(told["result"]["sample"].removeprefix(trusting.url)).status_code == 200
+    assert headers["x-webhook-secret"] == "my secret"
+    message = f"{job_id}.{headers['webhook-timestamp']}.".encode() + body
+    expected = base64.b64encode(hmac.new(b"my secret", message, hashlib.sha256).digest()).decode()
+    assert headers["webhook-signature"] == f"v1,{expected}"
+
+
+def test_a_prediction_tells_in_replicates_shape(trusting: Live) -> None:
+    with receiving(204) as receiver:
+        body = {"input": {"prompt": "x", "width": 64, "height": 64, "num_inference_steps": 1}, "webhook": receiver.url}
+        sent = trusting.post("/replicate/v1/models/black-forest-labs/flux-dev/predictions", body).json()
+        _, told = receiver.next()
+    assert (json.loads(told)["id"], json.loads(told)["status"]) == (sent["id"], "succeeded")
+
+
+@pytest.mark.parametrize("trouble", [500, 404, 302])
+def test_a_receiver_that_fails_is_told_again(trusting: Live, trouble: int) -> None:
+    with receiving(trouble, 200) as receiver:
+        job_id = order(trusting, receiver.url)
+        both = [json.loads(receiver.next()[1])["id"] for _ in range(2)]
+    assert both == [job_id, job_id]
+
+
+def test_a_restart_forgets_nobody(tmp_path: Any, free_tcp_port: int) -> None:
+    with running(tmp_path / "output", *TRUSTED) as live:
+        # Nobody is there yet.
+        job_id = order(live, f"http://127.0.0.1:{free_tcp_port}/")
+        live.until(job_id, "completed")
+    with receiving(200, port=free_tcp_port) as receiver, running(tmp_path / "output", *TRUSTED):
+        assert json.loads(receiver.next()[1])["id"] == job_id
+
+
+def test_an_address_inside_is_never_told(server: Live) -> None:
+    with receiving(200) as receiver:
+        job_id = order(server, receiver.url)
+        server.until(job_id, "completed")
+        # The next one goes out, so this one has been tried.
+        server.until(order(server, receiver.url), "completed")
+        with pytest.raises(queue.Empty):
+            receiver.told.get(timeout=1)
+    assert any("webhook" in line and job_id in line and "public" in line for line in server.lines)
+
+
+@pytest.mark.parametrize("address", ["ftp://x/", "file:///etc/passwd", "http://me:secret@x/", "x"])
+def test_what_is_no_plain_address_is_refused_at_once(server: Live, address: str) -> None:
+    assert server.post("/flux/v1/flux-2-flex", {**SMALL, "webhook_url": address}).status_code == 400
+
+
+def test_a_secret_of_standard_webhooks_is_taken_apart() -> None:
+    key = base64.b64encode(b"0123456789").decode()
+    headers = signed("id", b"body", f"whsec_{key}")
+    message = f"id.{headers['Webhook-Timestamp']}.body".encode()
+    expected = base64.b64encode(hmac.new(b"0123456789", message, hashlib.sha256).digest()).decode()
+    assert headers["Webhook-Signature"] == f"v1,{expected}"
+    assert "Webhook-Signature" not in signed("id", b"body", "")
