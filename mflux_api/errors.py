@@ -118,6 +118,12 @@ class QueueFull(MfluxError):
     code, status = "QUEUE_FULL", 503
 
 
+class Busy(MfluxError):
+    """A picture is being painted, and this API takes one at a time."""
+
+    code, status = "BUSY", 503
+
+
 class ShuttingDown(MfluxError):
     """The server is stopping and takes no more jobs."""
 

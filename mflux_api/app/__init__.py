@@ -14,7 +14,7 @@ from starlette.routing import BaseRoute, Route
 from mflux_api.app.making import make_parts, make_tools
 from mflux_api.app.parts import Parts, view
 from mflux_api.catalogue.moderation import Moderation
-from mflux_api.dialects import bfl, edge, files, klein, native, openai, ops, replicate, sdapi
+from mflux_api.dialects import bfl, edge, files, flux2_web, klein, native, openai, ops, replicate, sdapi
 from mflux_api.errors import MfluxError
 from mflux_api.jobs.webhooks import Webhooks
 from mflux_api.metrics import Metrics
@@ -85,6 +85,9 @@ def _root_routes(name: str | None) -> frozenset[tuple[str, str]]:
     """What a dialect answers at the root, too."""
     return {
         "klein": frozenset({("GET", "/health"), ("POST", "/generate"), ("POST", "/edit")}),
+        "flux2-web": frozenset(
+            {("POST", "/generate"), ("GET", "/status"), ("GET", "/model-info"), ("GET", "/images/{name}")}
+        ),
         "edge": frozenset({("POST", "/")}),
     }.get(name or "", frozenset())
 
@@ -101,6 +104,7 @@ def _foreign(parts: Parts, tools: Tools) -> list[Endpoint]:
     )
     made: dict[str, Callable[[], list[Endpoint]]] = {
         "klein": lambda: klein.endpoints(studio, tools, chosen.klein_model),
+        "flux2-web": lambda: flux2_web.endpoints(studio, tools, parts.settings.generation.output_dir),
         "edge": lambda: edge.endpoints(studio, tools, chosen.edge_model, prices),
         "bfl": lambda: bfl.endpoints(studio, tools, Moderation.load()),
         "replicate": lambda: replicate.endpoints(studio, tools),
@@ -115,6 +119,7 @@ def _shapes() -> list[tuple[str, Shape]]:
         *((prefix, sdapi.shape) for prefix in sdapi.PREFIXES),
         ("/klein", klein.shape),
         ("/edge", edge.shape),
+        ("/flux2-web/", flux2_web.shape),
         ("/flux/", bfl.shape),
         ("/replicate/", replicate.shape),
         ("/v1/images/", openai.shape),

@@ -55,7 +55,9 @@ Side = Annotated[int, Field(ge=64, le=LARGEST_SIDE, multiple_of=16)]
 Count = Annotated[int, Field(ge=1)]
 
 
-DIALECTS = ("klein", "edge", "bfl", "replicate", "openai")
+DIALECTS = ("klein", "flux2-web", "edge", "bfl", "replicate", "openai")
+# Those whose clients know no path before theirs.
+ROOTS = ("klein", "flux2-web", "edge")
 
 
 class _Section(BaseModel):
@@ -168,8 +170,8 @@ class Dialects(_Section):
     """Which foreign APIs are answered, where, and what they are told. /api/v1 and /sdapi/v1 always are."""
 
     enabled: Names = _option(DIALECTS, "Those that are answered: " + ", ".join(DIALECTS) + ".")
-    root: Literal["klein", "edge"] | None = _option(
-        None, "klein or edge: answered at / as well; null for neither.", flag="--root-dialect"
+    root: Literal["klein", "flux2-web", "edge"] | None = _option(
+        None, "klein, flux2-web or edge: answered at / as well; null for none.", flag="--root-dialect"
     )
     ports: Keys = _option({}, "Ports of their own, here {klein: 8000}, elsewhere klein:8000,edge:8787.")
     klein_model: str | None = _option(None, "Model that paints under /klein; null for the default one.")
@@ -197,7 +199,7 @@ class Dialects(_Section):
     @classmethod
     def _are_ports(cls, ports: Mapping[str, str]) -> Mapping[str, str]:
         for name, port in ports.items():
-            if name not in {"klein", "edge"} or not port.isdecimal() or not 0 < int(port) < 65536:
+            if name not in ROOTS or not port.isdecimal() or not 0 < int(port) < 65536:
                 raise ValueError(f"{name}:{port} is no dialect with a port; klein:8000,edge:8787 are")
         return ports
 

@@ -1,0 +1,187 @@
+"""/flux2-web: the FLUX.2 web server's API, one picture at a time, in files with a `.prompt` beside each."""
+
+import asyncio
+import hashlib
+import re
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from mflux_api.errors import Busy, InvalidRequest, MfluxError, PictureNotFound
+from mflux_api.forms import ORDER_ERRORS, Whole
+from mflux_api.jobs.job import Job, PictureFile
+from mflux_api.jobs.order import Order
+from mflux_api.jobs.studio import Studio
+from mflux_api.request import Upload
+from mflux_api.web.openapi import Endpoint
+from mflux_api.web.ranges import bytes_reply
+from mflux_api.web.tools import Tools, owner
+from mflux_api.web.waiting import while_wanted
+
+PREFIX = "/flux2-web"
+TAG = "flux2-web"
+JSON = "application/json"
+FOLDER = "flux2-web"
+SIDES = {"square": (1024, 1024), "portrait": (768, 1344), "landscape": (1344, 768)}
+SCALES = {"1mp": 1, "2mp": 2, "4mp": 4}
+NAME = re.compile(r"flux2_\d{8}_\d{6}_[0-9a-f]{8}\.png")
+
+
+class Painting(BaseModel):
+    """What its page sends."""
+
+    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
+
+    prompt: str = ""
+    orientation: Literal["square", "portrait", "landscape"] = "landscape"
+    size: Literal["1mp", "2mp", "4mp"] = "1mp"
+    steps: Whole = Field(25, ge=10, le=50)
+    seed: Whole | None = None
+    batch: Whole = Field(1, ge=1, le=4)
+    input_image: str | None = Field(None, description="A picture to begin with, in base64")
+    strength: float = Field(0.75, ge=0, le=1, description="0 keeps it, 1 ignores it")
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """Pictures under the documented names: links to the jobs' own files, with a `.prompt` beside each."""
+
+    output: Path
+
+    def put(self, job: Job, form: Painting) -> list[str]:
+        self._tidy()
+        return [self._put(job, form, picture) for picture in job.pictures]
+
+    def read(self, name: str) -> bytes:
+        """Raises PictureNotFound for a name that is none, or whose picture is gone."""
+        try:
+            if NAME.fullmatch(name):
+                return (self.output / FOLDER / name).read_bytes()
+        except OSError:
+            pass
+        raise PictureNotFound("There is no such picture.")
+
+    def _put(self, job: Job, form: Painting, picture: PictureFile) -> str:
+        moment = time.strftime("%Y%m%d_%H%M%S", time.localtime(job.finished))
+        name = f"flux2_{moment}_{hashlib.sha256(picture.file.encode()).hexdigest()[:8]}.png"
+        folder = self.output / FOLDER
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / name).symlink_to(Path("..") / picture.file)
+        (folder / name).with_suffix(".prompt").write_text(_sidecar(job, form, picture), encoding="utf-8")
+        return name
+
+    def _tidy(self) -> None:
+        """Take away what belonged to pictures that the queue has deleted meanwhile."""
+        for link in (self.output / FOLDER).glob("*.png"):
+            if not link.exists():
+                link.unlink(missing_ok=True)
+                link.with_suffix(".prompt").unlink(missing_ok=True)
+
+
+class Web:
+    """Handlers. While a job runs or waits, no other is taken."""
+
+    def __init__(self, studio: Studio, tools: Tools, output: Path) -> None:
+        self.studio = studio
+        self.tools = tools
+        self.shelf = Shelf(output)
+
+    async def generate(self, request: Request) -> Response:
+        form = await self.tools.body.json(request, Painting)
+        if not form.prompt.strip():
+            raise InvalidRequest("Prompt is required", field="prompt")
+        source = None
+        if form.input_image:
+            source = await self.tools.pictures.read(form.input_image, "input_image")
+        if self.studio.queue.floor.active or len(self.studio.queue.line):
+            raise Busy("Generation already in progress")
+        began = time.monotonic()
+        job, _ = await while_wanted(request, self.studio.painted(_order(form, source, owner(request))))
+        names = await asyncio.to_thread(self.shelf.put, job, form)
+        images = [_told(name, picture) for name, picture in zip(names, job.pictures, strict=True)]
+        return JSONResponse({"success": True, "images": images, "generation_time": round(time.monotonic() - began, 2)})
+
+    async def status(self, request: Request) -> Response:
+        active = next(iter(self.studio.queue.floor.active.values()), None)
+        if active is None:
+            return JSONResponse({"generating": False, "prompt": None, "batch": 0, "current": 0})
+        painted = active.job.request
+        current = active.progress.image if active.progress else 1
+        return JSONResponse(
+            {"generating": True, "prompt": painted.prompt, "batch": len(painted.seeds), "current": current}
+        )
+
+    async def model_info(self, request: Request) -> Response:
+        spec = await self.studio.models.find(None)
+        bits = spec.quantize or spec.stored_bits
+        model = f"{spec.name} ({bits}-bit)" if bits else spec.name
+        encoder = "local encoder"
+        return JSONResponse({"model": model, "encoder": encoder, "description": f"{model} with {encoder}"})
+
+    async def image(self, request: Request) -> Response:
+        data = await asyncio.to_thread(self.shelf.read, request.path_params["name"])
+        return bytes_reply(request, data, "image/png")
+
+    def endpoints(self) -> list[Endpoint]:
+        return [
+            Endpoint("POST", f"{PREFIX}/generate", self.generate, "Paint", TAG, JSON, Painting, errors=ORDER_ERRORS),
+            Endpoint("GET", f"{PREFIX}/status", self.status, "Whether it paints", TAG, JSON),
+            Endpoint("GET", f"{PREFIX}/model-info", self.model_info, "What paints", TAG, JSON),
+            Endpoint("GET", f"{PREFIX}/images/{{name}}", self.image, "A picture", TAG, "image/png"),
+        ]
+
+
+def _order(form: Painting, source: Upload | None, owned: str) -> Order:
+    width, height = (side * SCALES[form.size] for side in SIDES[form.orientation])
+    return Order(
+        prompt=form.prompt,
+        width=width,
+        height=height,
+        steps=form.steps,
+        seed=form.seed,
+        count=form.batch,
+        source=source,
+        strength=form.strength,
+        owner=owned,
+    )
+
+
+def _told(name: str, picture: PictureFile) -> dict[str, Any]:
+    times = picture.timings
+    known = {stage: round(times.get(stage, 0.0), 2) for stage in ("encoding", "diffusion")}
+    return {
+        "filename": name,
+        "seed": picture.seed,
+        # What remains beside those two is the decoding: here it is part of saving.
+        "timings": {**known, "save": round(times.get("decoding", 0.0), 2), "total": round(times.get("total", 0.0), 2)},
+    }
+
+
+def _sidecar(job: Job, form: Painting, picture: PictureFile) -> str:
+    times = _told("", picture)["timings"]
+    spent = ", ".join(f"{stage}={times[stage]:.2f}s" for stage in ("encoding", "diffusion", "save"))
+    lines = {
+        "Raw input": form.prompt,
+        "Prompt": form.prompt,
+        "Dimensions": f"{picture.width}x{picture.height}",
+        "Seed": picture.seed,
+        "Steps": job.request.steps,
+        "Timings": spent,
+    }
+    # A line break in a prompt must not look like a line of its own.
+    return "".join(f"# {name}: {' '.join(str(value).split())}\n" for name, value in lines.items())
+
+
+def endpoints(studio: Studio, tools: Tools, output: Path) -> list[Endpoint]:
+    return Web(studio, tools, output).endpoints()
+
+
+def shape(error: MfluxError, request_id: str) -> JSONResponse:
+    kept = (400, 401, 403, 404, 405, 413, 415, 429, 503)
+    status = error.status if error.status in kept else 500
+    return JSONResponse({"success": False, "error": error.message}, status)
