@@ -271,3 +271,9 @@ def test_lists_answer_while_a_picture_is_painted(server: Live, pool: ThreadPoolE
     assert not work.done()
     server.post(f"{API}/interrupt")
     work.result()
+
+
+@pytest.mark.parametrize("path", ["png-info", "extra-batch-images"])
+def test_a_form_without_what_it_is_about_is_refused_as_sd_webui_does(server: Live, path: str) -> None:
+    reply = server.post(f"{API}/{path}", {})
+    assert (reply.status_code, reply.json()["detail"][0]["type"]) == (422, "missing")

@@ -15,8 +15,8 @@ from mflux_api.web.faults import plain_shape
 TAG = "sdapi"
 JSON = "application/json"
 M = TypeVar("M", bound=BaseModel)
-# Out of range, or left out: documented as 400. Everything else is a value of the wrong kind: SD-WebUI's 422.
-OUT_OF_RANGE = {"missing", "greater_than", "greater_than_equal", "less_than", "less_than_equal", "finite_number"}
+# Out of range: documented as 400. Everything else is a value of the wrong kind: SD-WebUI's 422.
+OUT_OF_RANGE = {"greater_than", "greater_than_equal", "less_than", "less_than_equal", "finite_number"}
 WORDS = {NoSuchRoute: "Not Found", MethodNotAllowed: "Method Not Allowed"}
 
 
