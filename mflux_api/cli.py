@@ -14,6 +14,8 @@ OK, FAILED, BAD_INPUT, CANCELLED = 0, 1, 2, 130
 
 # After one flag or repeating it.
 SEVERAL: dict[str, Any] = {"action": "extend", "nargs": "+", "default": []}
+# Of those below, what `chat` has.
+CHAT = ("--model", "--steps", "--quantize", "--precision", "--low-ram", "--models-dir", "--output")
 # Flags of `generate`: what argparse needs, once.
 GENERATE: dict[str, dict[str, Any]] = {
     "--model": {"default": "flux2-tiny", "metavar": "NAME|FOLDER", "help": "default: %(default)s, the embedded model"},
@@ -80,6 +82,10 @@ def _add_painting(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     for flag, facts in GENERATE.items():
         painting.add_argument(flag, **facts)
     painting.set_defaults(command=_generate)
+    talking = commands.add_parser("chat", help="paint one prompt after the other; type quit to end")
+    for flag in CHAT:
+        talking.add_argument(flag, **GENERATE[flag])
+    talking.set_defaults(command=_chat)
     listing = commands.add_parser("models", help="list the models and which of them are on this machine")
     listing.add_argument("--models-dir", **GENERATE["--models-dir"])
     listing.set_defaults(command=_models)
@@ -136,6 +142,12 @@ def _generate(arguments: argparse.Namespace) -> None:
     from mflux_api.commands.painting import generate
 
     generate(arguments)
+
+
+def _chat(arguments: argparse.Namespace) -> None:
+    from mflux_api.commands.chat import chat
+
+    chat(arguments)
 
 
 def _models(arguments: argparse.Namespace) -> None:

@@ -29,7 +29,7 @@ def generate(arguments: argparse.Namespace) -> None:
     seeds = _seeds(arguments.seed, arguments.n)
     _check_output(arguments.output)
     image, mask, *references = map(_open, [arguments.image, arguments.mask, *arguments.reference])
-    model = _load(arguments)
+    model = load(arguments)
     progress = _Progress(len(seeds))
 
     def on_event(event: "Event") -> None:
@@ -99,7 +99,7 @@ def _open(path: Path | None) -> "Image.Image | None":
         raise InvalidImage(f"{path} is not a picture that can be read.", path=str(path)) from None
 
 
-def _load(arguments: argparse.Namespace) -> "Model":
+def load(arguments: argparse.Namespace) -> "Model":
     from mflux_api.engine.model import load_model
 
     return load_model(

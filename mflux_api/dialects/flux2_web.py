@@ -2,7 +2,6 @@
 
 import asyncio
 import hashlib
-import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from mflux_api.forms import ORDER_ERRORS, Whole
 from mflux_api.jobs.job import Job, PictureFile
 from mflux_api.jobs.order import Order
 from mflux_api.jobs.studio import Studio
+from mflux_api.pixels import naming
 from mflux_api.request import Upload
 from mflux_api.web.openapi import Endpoint
 from mflux_api.web.ranges import bytes_reply
@@ -29,7 +29,6 @@ JSON = "application/json"
 FOLDER = "flux2-web"
 SIDES = {"square": (1024, 1024), "portrait": (768, 1344), "landscape": (1344, 768)}
 SCALES = {"1mp": 1, "2mp": 2, "4mp": 4}
-NAME = re.compile(r"flux2_\d{8}_\d{6}_[0-9a-f]{8}\.png")
 
 
 class Painting(BaseModel):
@@ -60,19 +59,27 @@ class Shelf:
     def read(self, name: str) -> bytes:
         """Raises PictureNotFound for a name that is none, or whose picture is gone."""
         try:
-            if NAME.fullmatch(name):
+            if naming.NAME.fullmatch(name):
                 return (self.output / FOLDER / name).read_bytes()
         except OSError:
             pass
         raise PictureNotFound("There is no such picture.")
 
     def _put(self, job: Job, form: Painting, picture: PictureFile) -> str:
-        moment = time.strftime("%Y%m%d_%H%M%S", time.localtime(job.finished))
-        name = f"flux2_{moment}_{hashlib.sha256(picture.file.encode()).hexdigest()[:8]}.png"
+        token = hashlib.sha256(picture.file.encode()).hexdigest()[:8]
+        name = naming.picture_name(job.finished or time.time(), token)
         folder = self.output / FOLDER
         folder.mkdir(parents=True, exist_ok=True)
         (folder / name).symlink_to(Path("..") / picture.file)
-        (folder / name).with_suffix(".prompt").write_text(_sidecar(job, form, picture), encoding="utf-8")
+        words = naming.sidecar(
+            raw=form.prompt,
+            prompt=form.prompt,
+            size=(picture.width, picture.height),
+            seed=picture.seed,
+            steps=job.request.steps,
+            timings=picture.timings,
+        )
+        (folder / name).with_suffix(".prompt").write_text(words, encoding="utf-8")
         return name
 
     def _tidy(self) -> None:
@@ -160,21 +167,6 @@ def _told(name: str, picture: PictureFile) -> dict[str, Any]:
         # What remains beside those two is the decoding: here it is part of saving.
         "timings": {**known, "save": round(times.get("decoding", 0.0), 2), "total": round(times.get("total", 0.0), 2)},
     }
-
-
-def _sidecar(job: Job, form: Painting, picture: PictureFile) -> str:
-    times = _told("", picture)["timings"]
-    spent = ", ".join(f"{stage}={times[stage]:.2f}s" for stage in ("encoding", "diffusion", "save"))
-    lines = {
-        "Raw input": form.prompt,
-        "Prompt": form.prompt,
-        "Dimensions": f"{picture.width}x{picture.height}",
-        "Seed": picture.seed,
-        "Steps": job.request.steps,
-        "Timings": spent,
-    }
-    # A line break in a prompt must not look like a line of its own.
-    return "".join(f"# {name}: {' '.join(str(value).split())}\n" for name, value in lines.items())
 
 
 def endpoints(studio: Studio, tools: Tools, output: Path) -> list[Endpoint]:

@@ -1,0 +1,140 @@
+"""`chat`: a prompt, a picture, the next prompt; the commands of the FLUX.2 web server's own prompt loop."""
+
+import argparse
+import random
+import re
+import secrets
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mflux_api.errors import InvalidRequest, MfluxError
+
+if TYPE_CHECKING:
+    from mflux_api.engine.messages import Picture
+    from mflux_api.engine.model import Model
+
+HELP = """quit, q          end                      same, s    the last prompt again, with another seed
+reseed NUMBER    the last prompt, this seed   /steps N   steps from now on
+/square /portrait /landscape /16:9            shape       /1k /2k /4k   size; both also inside a prompt
+"""
+SHAPES = {"/square": (1024, 1024), "/portrait": (768, 1344), "/landscape": (1344, 768), "/16:9": (1360, 768)}
+SCALES = {"/1k": 1, "/2k": 2, "/4k": 4}
+STEPS = re.compile(r"/steps\s+(\d{1,3})")
+RESEED = re.compile(r"reseed\s+(\d{1,20})")
+MODIFIER = re.compile(r"(?:^|(?<=\s))(/\S+)(?=\s|$)")
+AGAIN, END = {"same", "s"}, {"quit", "q"}
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What the next picture will be like. `raw`: the prompt as it was typed."""
+
+    steps: int
+    shape: tuple[int, int]
+    scale: int = 1
+    raw: str = ""
+    prompt: str = ""
+    seed: int | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.shape[0] * self.scale, self.shape[1] * self.scale
+
+
+def heard(line: str, choices: Choices) -> tuple[Choices, bool]:
+    """What a line changes, and whether it asks for a picture. Raises InvalidRequest, EOFError for an end."""
+    words = line.strip()
+    if words.lower() in END:
+        raise EOFError
+    if match := STEPS.fullmatch(words):
+        return replace(choices, steps=int(match[1])), False
+    if words.lower() in AGAIN or (match := RESEED.fullmatch(words)):
+        if not choices.prompt:
+            raise InvalidRequest("There is no prompt yet.", field="prompt")
+        return replace(choices, seed=None if words.lower() in AGAIN else int(words.split()[1])), True
+    return _prompted(words, choices)
+
+
+def _prompted(words: str, choices: Choices) -> tuple[Choices, bool]:
+    """A prompt, with the modifiers in it; without words beside them they only change what comes."""
+    for word in MODIFIER.findall(words):
+        if word in SHAPES:
+            choices = replace(choices, shape=SHAPES[word])
+        elif word in SCALES:
+            choices = replace(choices, scale=SCALES[word])
+        elif words.startswith(word):
+            raise InvalidRequest(f"There is no {word}.\n{HELP}", field="prompt")
+    prompt = " ".join(MODIFIER.sub(_kept, words).split())
+    if not prompt:
+        return choices, False
+    return replace(choices, raw=words, prompt=prompt, seed=None), True
+
+
+def _kept(match: "re.Match[str]") -> str:
+    return "" if match[0] in SHAPES or match[0] in SCALES else match[0]
+
+
+def chat(arguments: argparse.Namespace, ask: Callable[[str], str] = input) -> None:
+    """Ask for prompts and paint them until there are no more."""
+    from mflux_api.commands.painting import load
+
+    model = load(arguments)
+    steps = arguments.steps if arguments.steps is not None else model.spec.steps
+    choices = Choices(steps=steps, shape=_fitting(model.spec.side))
+    print(HELP, file=sys.stderr)
+    while True:
+        try:
+            choices, wanted = heard(ask("Prompt: "), choices)
+            if wanted:
+                print(_paint(model, choices, arguments.output), flush=True)
+            else:
+                width, height = choices.size
+                print(f"{width}x{height}, {choices.steps} steps", file=sys.stderr)
+        except EOFError:
+            return
+        except MfluxError as error:
+            print(error.message, file=sys.stderr)
+
+
+def _fitting(side: int) -> tuple[int, int]:
+    """The documented landscape, or for a smaller model what it was trained on."""
+    return SHAPES["/landscape"] if side >= 1024 else (side, side)
+
+
+def _paint(model: "Model", choices: Choices, folder: Path) -> Path:
+    """Paint, and keep the picture with its `.prompt` beside it; the prompt's embedding is remembered for `same`."""
+    seed = choices.seed if choices.seed is not None else random.randrange(2**32)
+    width, height = choices.size
+    picture = model.generate(choices.prompt, width=width, height=height, steps=choices.steps, seeds=[seed])[0]
+    return _store(model, picture, choices, folder)
+
+
+def _store(model: "Model", picture: "Picture", choices: Choices, folder: Path) -> Path:
+    from mflux_api.engine.caption import generation_text
+    from mflux_api.engine.encode import encode_png, write_new
+    from mflux_api.pixels.naming import picture_name, sidecar
+
+    facts = {"prompt": choices.prompt, "negative": "", "model": model.spec.name, "bits": model.bits}
+    text = generation_text(picture, **facts, strength=None)  # type: ignore[arg-type]
+    data = encode_png(picture.image, {"parameters": text})
+    path = write_new(folder / picture_name(time.time(), secrets.token_hex(4)), data)
+    told = _told(picture.timings)
+    words = sidecar(
+        raw=choices.raw,
+        prompt=choices.prompt,
+        size=picture.image.size,
+        seed=picture.seed,
+        steps=picture.steps,
+        timings=picture.timings,
+    )
+    path.with_suffix(".prompt").write_text(words, encoding="utf-8")
+    print(f"seed {picture.seed}, {told}", file=sys.stderr)
+    return path
+
+
+def _told(timings: Mapping[str, float]) -> str:
+    return ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in timings.items())

@@ -1,0 +1,29 @@
+"""The FLUX.2 web server's files: `flux2_{date}_{time}_{id}.png`, and what stands in the `.prompt` beside each."""
+
+import re
+import time
+from collections.abc import Mapping
+
+NAME = re.compile(r"flux2_\d{8}_\d{6}_[0-9a-f]{8}\.png")
+
+
+def picture_name(moment: float, token: str) -> str:
+    """`moment`: seconds since 1970; `token`: eight hexadecimal digits."""
+    return f"flux2_{time.strftime('%Y%m%d_%H%M%S', time.localtime(moment))}_{token}.png"
+
+
+def sidecar(
+    *, raw: str, prompt: str, size: tuple[int, int], seed: int, steps: int, timings: Mapping[str, float]
+) -> str:
+    """How a picture was painted, a fact a line. `timings`: seconds of "encoding", "diffusion" and "decoding"."""
+    stages = {"encoding": "encoding", "diffusion": "diffusion", "decoding": "save"}
+    lines = {
+        "Raw input": raw,
+        "Prompt": prompt,
+        "Dimensions": f"{size[0]}x{size[1]}",
+        "Seed": seed,
+        "Steps": steps,
+        "Timings": ", ".join(f"{shown}={timings.get(stage, 0.0):.2f}s" for stage, shown in stages.items()),
+    }
+    # A line break in a prompt must not look like a line of its own.
+    return "".join(f"# {name}: {' '.join(str(value).split())}\n" for name, value in lines.items())
