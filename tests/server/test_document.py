@@ -399,7 +399,7 @@ def test_names_of_sd_webui_stand_beside_the_documented_ones(
 
 
 def test_the_reply_says_which_random_seed_was_used(documented: Live) -> None:
-    body: dict[str, Any] = {"prompt": "a red circle", "width": 64, "height": 64, "steps": 1, "seed": -1}
+    body: dict[str, Any] = {"prompt": "a red circle", "width": 64, "height": 64, "steps": 1, "seed": None}
     first = documented.post("/sdapi/v1/txt2img", body).json()
     again = documented.post("/sdapi/v1/txt2img", {**body, "seed": first["parameters"]["seed"]}).json()
     assert first["images"] == again["images"]

@@ -88,6 +88,8 @@ def test_those_who_wait_for_their_turn_are_answered_at_once_and_new_orders_refus
         (row,) = live.get("/api/v1/queue").json()["queued"]
         stream = live.get(f"/api/v1/jobs/{row['job_id']}/stream", stream=True)
         half_sent = started_order(live)
+        # A connection that nothing has been read from yet is closed at once.
+        time.sleep(0.5)
         live.process.send_signal(signal.SIGTERM)
         second.join()
         assert (second.status, second.code) == (503, "SHUTTING_DOWN")

@@ -93,6 +93,16 @@ class Painting(Loose, PictureForm):
     infotext: str | None = Field(None, description="Generation data; what the request leaves out is taken from it")
     force_task_id: str | None = Field(None, description="A name for /internal/progress")
 
+    SHARED: ClassVar[tuple[str, ...]] = (
+        *("prompt", "negative_prompt", "seed", "width", "height", "steps", "sd_model_checkpoint"),
+        *("init_images", "mask", "extra_images", "priority"),
+    )
+
+    @property
+    def is_classic(self) -> bool:
+        """Whether it uses a word that only SD-WebUI has."""
+        return not self.is_documented and bool(self.model_fields_set - set(self.SHARED))
+
     @property
     def is_documented(self) -> bool:
         """Whether it is worded as the documented API is."""

@@ -67,7 +67,7 @@ class Generate:
         try:
             done = await self._finished(request, await self._submit(request, form), form)
         except OutOfMemory as error:
-            if form.is_documented:
+            if not form.is_classic:
                 raise
             # Clients of SD-WebUI unload and load again at this name.
             raise ClassicFault(error.message, name="OutOfMemoryError", like=OutOfMemory) from error
