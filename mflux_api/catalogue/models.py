@@ -240,14 +240,24 @@ def _folder(spec: ModelSpec, models_dir: Path) -> Path:
             return parent / spec.folder
     snapshot = _snapshot(spec)
     if snapshot is None or not _has_files(snapshot, spec):
-        wanted = " ".join([str(spec.repository), *spec.files])
         raise ModelNotDownloaded(
-            f"{spec.name} is not on this machine. Download it: "
-            f"hf download {wanted} --local-dir {models_dir / spec.folder}",
+            f"{spec.name} is not on this machine. Download it: {_download_command(spec, models_dir)}",
             model=spec.name,
             repository=spec.repository,
         )
     return snapshot
+
+
+def _download_command(spec: ModelSpec, models_dir: Path) -> str:
+    wanted = " ".join([str(spec.repository), *spec.files])
+    command = f"hf download {wanted} --local-dir {models_dir / spec.folder}"
+    if not spec.gated:
+        return command
+    # Weights beside the folders repeat the transformer in one file: 64 GB of FLUX.2-dev.
+    return (
+        f"accept its licence on https://huggingface.co/{spec.repository}, set HF_TOKEN to its token, then "
+        f"{command} --include '*/*' '*.json'"
+    )
 
 
 def _has_files(folder: Path, spec: ModelSpec) -> bool:

@@ -1,26 +1,24 @@
 """Which models are in memory: a budget in bytes, the least recently used goes first."""
 
-import gc
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
 
-import mlx.core as mx
-
 from mflux_api.catalogue.models import is_upscaler
 from mflux_api.engine import memory
-from mflux_api.engine.estimate import model_bytes
+from mflux_api.engine.estimate import Machine, model_bytes, picture_bytes, turn_bytes
 from mflux_api.engine.flux2.configs import Layout, overridden, read_layout
 from mflux_api.engine.flux2.loading import Loader
 from mflux_api.engine.flux2.pipeline import Pipeline
 from mflux_api.engine.flux2.quantization import check_bits
-from mflux_api.engine.precision import choose
+from mflux_api.engine.precision import choose, device_name
 from mflux_api.engine.seedvr2 import estimate as upscaling
 from mflux_api.engine.seedvr2.upscaler import Upscaler
 from mflux_api.errors import OutOfMemory
 
 Painter: TypeAlias = Pipeline | Upscaler
+USUAL_SIZE = (1024, 1024)
 
 
 @dataclass(frozen=True)
@@ -39,6 +37,9 @@ class Plan:
     precision: str
     low_ram: bool
     embedding_cache: int
+
+    def machine(self) -> Machine:
+        return Machine(device=device_name(), width=choose(self.precision).dtype.size)
 
     def layout(self) -> Layout:
         return overridden(
@@ -65,11 +66,25 @@ class ModelCache:
         """What is loaded, least recently used first."""
         return list(self._models)
 
+    def fitted(self, plan: Plan, size: tuple[int, int] = USUAL_SIZE, references: int = 0) -> Plan:
+        """The plan with low_ram, if networks that may take turns have no room together beside such a picture.
+
+        Once they do, they go on. `size`: pixels; `references`: how many. Raises the errors of a bad folder.
+        """
+        if plan.low_ram or is_upscaler(plan.folder) or not (layout := plan.layout()).guided:
+            return plan
+        in_turn = replace(plan, low_ram=True)
+        if in_turn in self._models:
+            return in_turn
+        work = picture_bytes(layout, plan.machine(), size=size, references=[USUAL_SIZE] * references)
+        return in_turn if _size(plan) + work > self.budget else plan
+
     def get(self, plan: Plan) -> Painter:
         """The loaded model, loading it and evicting others as needed.
 
         Raises OutOfMemory, before anything is loaded or evicted, when it cannot fit at all, and the errors of loading.
         """
+        plan = self.fitted(plan)
         if plan not in self._models:
             check_bits(plan.bits)
             size = _size(plan)
@@ -82,13 +97,13 @@ class ModelCache:
     def unload(self, plan: Plan) -> bool:
         """Let go of one model. False when it was not loaded."""
         found = self._models.pop(plan, None) is not None
-        _reclaim()
+        memory.reclaim()
         return found
 
     def clear(self) -> None:
         """Let go of every model."""
         self._models.clear()
-        _reclaim()
+        memory.reclaim()
 
     def _make_room(self, plan: Plan, size: int) -> None:
         if size > self.budget:
@@ -101,7 +116,7 @@ class ModelCache:
             )
         while self.size + size > self.budget:
             self._models.popitem(last=False)
-        _reclaim()
+        memory.reclaim()
 
 
 def _size(plan: Plan) -> int:
@@ -109,7 +124,9 @@ def _size(plan: Plan) -> int:
     width = choose(plan.precision).dtype.size
     if is_upscaler(plan.folder):
         return upscaling.model_bytes(plan.folder, plan.bits, width)
-    return model_bytes(plan.layout(), plan.bits, width)
+    layout = plan.layout()
+    in_turn = plan.low_ram and layout.guided
+    return (turn_bytes if in_turn else model_bytes)(layout, plan.bits, width)
 
 
 def _load(plan: Plan) -> Painter:
@@ -118,12 +135,6 @@ def _load(plan: Plan) -> Painter:
         return Upscaler(plan.folder, plan.bits, precision)
     loader = Loader(plan.layout(), plan.bits, precision)
     return Pipeline(loader, low_ram=plan.low_ram, embedding_cache=plan.embedding_cache)
-
-
-def _reclaim() -> None:
-    # Modules refer to themselves in cycles, so the collector has to run before MLX can give the memory back.
-    gc.collect()
-    mx.clear_cache()
 
 
 def _gib(size: int) -> str:

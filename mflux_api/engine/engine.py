@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 
 from mflux_api.catalogue.models import fingerprint
 from mflux_api.engine import memory
-from mflux_api.engine.cache import ModelCache, Painter, Plan
+from mflux_api.engine.cache import USUAL_SIZE, ModelCache, Painter, Plan
 from mflux_api.engine.caption import generation_text
 from mflux_api.engine.encode import encode_png
 from mflux_api.engine.messages import (
@@ -86,7 +86,9 @@ class Engine:
 
     def _plan(self, command: Paint | Load) -> Plan:
         embeddings = self.setup.embedding_cache
-        return plan(command.model, None, self.setup.precision, low_ram=command.low_ram, embedding_cache=embeddings)
+        asked = plan(command.model, None, self.setup.precision, low_ram=command.low_ram, embedding_cache=embeddings)
+        size = command.request.largest if isinstance(command, Paint) else USUAL_SIZE
+        return self.cache.fitted(asked, size, len(command.references) if isinstance(command, Paint) else 0)
 
     def _load(self, wanted: Plan, name: str) -> Iterator[Reply]:
         if wanted not in self.cache.plans():

@@ -8,8 +8,9 @@ from pathlib import Path
 from mflux_api.engine.flux2 import shapes
 from mflux_api.engine.flux2.configs import Layout, read_layout
 from mflux_api.engine.flux2.files import Config, Shard, Tensor, read_shards, stored_bits
+from mflux_api.engine.flux2.names import text_encoder_name
 
-GROUP = 64
+GROUPS = (64, 32)
 COMPONENTS = ("transformer", "text_encoder", "vae")
 # Measured on the CPU backend with the embedded model from 128 to 1024 pixels a side (docs/performance.md): values
 # alive at once, per token and hidden unit in a step, per pixel and first channel in the autoencoder. It decodes in
@@ -34,15 +35,24 @@ class Machine:
 
 @dataclass(frozen=True, kw_only=True)
 class Need:
-    """Bytes, part by part. `work`: what one picture takes beside the weights."""
+    """Bytes, part by part. `work`: what one picture takes beside the weights.
+
+    `in_turn`: text encoder and transformer take turns where they have no room together (FLUX.2-dev).
+    """
 
     transformer: int
     text_encoder: int
     vae: int
     work: int
+    in_turn: bool = False
 
     def peak(self, *, low_ram: bool) -> int:
-        """The most at any time. With `low_ram` the text encoder has gone before the denoising begins."""
+        """The most at any time. With `low_ram` the text encoder has gone before the denoising begins.
+
+        Networks that may take turns do so by themselves when they have to, so that is all they need.
+        """
+        if self.in_turn:
+            return self.vae + max(self.text_encoder, self.transformer + self.work)
         weights = self.transformer + self.vae
         if low_ram:
             return weights + max(self.text_encoder, self.work)
@@ -64,7 +74,7 @@ def need(
     # Finished pictures leave the engine one by one; each is whole, and encoded, for a moment.
     work += min(pictures, 2) * 4 * size[0] * size[1]
     parts = {name: _component_bytes(layout, name, bits, machine.width) for name in COMPONENTS}
-    return Need(**parts, work=work)
+    return Need(**parts, work=work, in_turn=layout.guided)
 
 
 def model_bytes(layout: Layout, bits: int | None, width: int) -> int:
@@ -72,12 +82,18 @@ def model_bytes(layout: Layout, bits: int | None, width: int) -> int:
     return sum(_component_bytes(layout, name, bits, width) for name in COMPONENTS)
 
 
+def turn_bytes(layout: Layout, bits: int | None, width: int) -> int:
+    """Bytes a model will hold at most when its text encoder and its transformer take turns."""
+    transformer, text_encoder, vae = (_component_bytes(layout, name, bits, width) for name in COMPONENTS)
+    return vae + max(transformer, text_encoder)
+
+
 def picture_bytes(
     layout: Layout, machine: Machine, *, size: tuple[int, int], references: Sequence[tuple[int, int]]
 ) -> int:
     """Bytes one picture takes beside the weights: the most that a step, the decoding or a reference needs."""
     transformer, vae = _config(layout, "transformer"), _config(layout, "vae")
-    heads = int(transformer.get("num_attention_heads", 24))
+    heads = int(transformer.get("num_attention_heads", 48))
     hidden = heads * int(transformer.get("attention_head_dim", 128))
     channels = int(vae.get("block_out_channels", (128,))[0])
     seen = [min(width * height, LARGEST_REFERENCE) for width, height in references]
@@ -116,13 +132,15 @@ def _shards_bytes(shards: list[Shard], layout: Layout, bits: int | None, width: 
 
 
 def _is_used(name: str, layout: Layout) -> bool:
-    layer = re.match(r"(?:model\.)?layers\.(\d+)\.", name)
-    return not name.startswith("lm_head.") and not (layer and int(layer[1]) >= max(layout.layers))
+    kept = text_encoder_name(name)
+    layer = re.match(r"layers\.(\d+)\.", kept or "")
+    return kept is not None and not (layer and int(layer[1]) >= max(layout.layers))
 
 
 def _loaded(tensor: Tensor, bits: int | None, width: int) -> int:
     if not tensor.dtype.startswith(("F", "BF")):
         return tensor.size
-    if bits is not None and len(tensor.shape) == 2 and tensor.shape[1] % GROUP == 0:
-        return tensor.count * bits // 8 + 2 * width * tensor.count // GROUP
-    return tensor.count * width
+    group = next((size for size in GROUPS if tensor.shape[-1:] and tensor.shape[-1] % size == 0), None)
+    if bits is None or len(tensor.shape) != 2 or group is None:
+        return tensor.count * width
+    return tensor.count * bits // 8 + 2 * width * tensor.count // group

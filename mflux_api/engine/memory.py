@@ -1,5 +1,6 @@
 """Bytes: what this machine has and what MLX holds."""
 
+import gc
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,6 +48,13 @@ def overflow_is_ours() -> Iterator[None]:
 def limit_cache(limit: int) -> None:
     """Cap the memory that MLX keeps for reuse, in bytes; uncapped it grows with every size painted."""
     mx.set_cache_limit(limit)
+
+
+def reclaim() -> None:
+    """Give back the memory of what nobody holds any more."""
+    # Modules refer to themselves in cycles, so the collector has to run before MLX can give the memory back.
+    gc.collect()
+    mx.clear_cache()
 
 
 def default_budget() -> int:

@@ -68,7 +68,8 @@ class Model:
         """Paint one picture a seed. What is None takes the model's default, and seeds a random one.
 
         `width`, `height`: pixels, multiples of 16 from 64 up (default: those of `image`, of the first of `images`, or
-        the model's). `guidance` above 1 paints away from `negative_prompt` on base models; distilled ones run at 1.
+        the model's). `guidance` above 1 paints away from `negative_prompt` on base models; distilled ones run at 1, and
+        FLUX.2-dev has it as an input and ignores a negative prompt.
         `images`: references for an edit, each at its own aspect. `image`: the picture to repaint, by `strength` (0
         keeps it, 1 ignores it; default 0.75), only where `mask` is white if there is one. `loras`: names or paths,
         "name:0.8" or ("name", 0.8). `latents`: initial noise, float32 (seeds, 128, H/16, W/16); in an inpainting the
@@ -143,8 +144,9 @@ def load_model(
 
     `quantize`: 3, 4, 6 or 8 bits, done while loading; weights stored quantized stay as they are stored. `precision`:
     "auto" (bfloat16 on Metal and CUDA, float32 on CPU), "float32", "bfloat16", "float16". `low_ram`: let go of the
-    text encoder before denoising. `lora_folders`: the only places adapters may come from (None: anywhere).
-    `embedding_cache`: bytes of prompt embeddings to remember.
+    text encoder before denoising (FLUX.2-dev's networks then take turns, as they do where memory asks for it).
+    `lora_folders`: the only places adapters may come from (None: anywhere). `embedding_cache`: bytes of prompt
+    embeddings to remember.
 
     Raises ModelNotFound, ModelNotDownloaded, ModelIncomplete, ModelCorrupt, ModelUnsupported, OutOfMemory,
     InvalidRequest.

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mflux_api.catalogue.models import EMBEDDED, disk_bytes, find, folders, is_here, known, locate, registry
+from mflux_api.catalogue.models import EMBEDDED, ModelSpec, disk_bytes, find, folders, is_here, known, locate, registry
 from mflux_api.errors import ModelNotDownloaded, ModelNotFound, ModelUnsupported
 
 SIZES = ["4b", "9b", "base-4b", "base-9b"]
@@ -130,18 +130,25 @@ def test_a_quantized_variant_has_the_facts_of_what_is_downloaded(name: str) -> N
     )
 
 
-@pytest.mark.parametrize(
-    ("name", "reason"),
-    [
-        ("flux2-dev", "FLUX.2-dev cannot be run by this version yet: its Mistral text encoder is not built."),
-        ("flux2-dev-4-bit", "FLUX.2-dev cannot be run by this version yet: its Mistral text encoder is not built."),
-    ],
-)
-def test_a_model_that_cannot_paint_says_why(tmp_path: Path, name: str, reason: str) -> None:
+def test_a_model_that_cannot_paint_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(registry(), "later", ModelSpec(name="later", unavailable="Not with this version."))
     for locating in (locate, known):
         with pytest.raises(ModelUnsupported) as caught:
-            locating(name, tmp_path)
-        assert caught.value.message == reason
+            locating("later", tmp_path)
+        assert caught.value.message == "Not with this version."
+
+
+@pytest.mark.parametrize("name", ["flux2-dev", "flux2-dev-4-bit", "flux2-dev-8-bit"])
+def test_dev_paints_with_the_references_defaults(name: str) -> None:
+    spec = find(name)
+    assert (spec.steps, spec.guidance, spec.distilled, spec.gated, spec.unavailable) == (50, 4.0, False, True, "")
+
+
+def test_a_gated_model_says_what_to_accept_and_where_the_token_goes(tmp_path: Path) -> None:
+    with pytest.raises(ModelNotDownloaded) as caught:
+        locate("flux2-dev-4-bit", tmp_path)
+    for words in ("accept its licence on https://huggingface.co/black-forest-labs/FLUX.2-dev", "HF_TOKEN"):
+        assert words in caught.value.message
 
 
 @pytest.mark.parametrize("name", FLUX1_NAMES)

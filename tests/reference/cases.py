@@ -12,6 +12,8 @@ from PIL import Image
 
 HERE = Path(__file__).parent
 LEVELS = 65535
+# Of an encoding one row in so many is kept.
+ROWS = 6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +74,29 @@ class Case:
         return pixels
 
 
+@dataclass(frozen=True, kw_only=True)
+class Encoding:
+    """What FLUX.2-dev's text encoder makes of a prompt."""
+
+    name: str
+    checkpoint: str = "dev"
+    prompt: str
+
+    @property
+    def path(self) -> Path:
+        return HERE / "encodings" / f"{self.name}.npz"
+
+    def store(self, mask: NDArray[np.int64], states: NDArray[np.float32]) -> None:
+        """Keep the mask (L,), and of the states (L, width) every sixth row, the last of them included."""
+        self.path.parent.mkdir(exist_ok=True)
+        np.savez_compressed(self.path, mask=mask.astype(np.uint8), states=states[::-ROWS])
+
+    def expected(self) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """The mask and every sixth row of the states, last one first."""
+        with np.load(self.path) as stored:
+            return stored["mask"], stored["states"]
+
+
 def picture(size: tuple[int, int], seed: int) -> Image.Image:
     """Smooth random colours."""
     cells = np.random.RandomState(seed).randint(0, 256, (size[1] // 8 + 1, size[0] // 8 + 1, 3)).astype(np.uint8)
@@ -112,4 +137,23 @@ CASES = [
     Case(name="odd-base", checkpoint="odd", pipeline="base", guidance=4.0, negative="a green star"),
     Case(name="odd-kv", checkpoint="odd", pipeline="kv", references=((100, 90), (64, 64))),
     Case(name="odd-inpaint", checkpoint="odd", pipeline="inpaint", strength=0.5),
+    Case(name="dev", checkpoint="dev", pipeline="dev", guidance=4.0),
+    Case(name="dev-guidance-2.5", checkpoint="dev", pipeline="dev", guidance=2.5),
+    Case(name="dev-guidance-1", checkpoint="dev", pipeline="dev", guidance=1.0),
+    Case(name="dev-tall", checkpoint="dev", pipeline="dev", guidance=4.0, width=64, height=96),
+    Case(name="dev-too-long", checkpoint="dev", pipeline="dev", guidance=4.0, prompt="a long prompt " * 300),
+    Case(name="dev-edit-1", checkpoint="dev", pipeline="dev", guidance=4.0, references=((100, 90),)),
+    Case(name="dev-edit-2", checkpoint="dev", pipeline="dev", guidance=2.5, references=((70, 130), (140, 72))),
+    Case(name="dev-lora", checkpoint="dev", pipeline="dev", guidance=4.0, loras=(("dev.diffusers", 0.7),)),
+    Case(name="dev-odd", checkpoint="dev-odd", pipeline="dev", guidance=4.0),
+    Case(name="dev-odd-edit", checkpoint="dev-odd", pipeline="dev", guidance=3.0, references=((100, 90),)),
+]
+ENCODINGS = [
+    Encoding(name="short", prompt="a red circle above a blue square"),
+    Encoding(name="long", prompt="a red circle above a blue square, " * 30),
+    Encoding(name="over-long", prompt="a long prompt " * 300),
+    Encoding(name="empty", prompt=""),
+    Encoding(name="image-token", prompt="日本語 [IMG] «café» 🌅"),
+    Encoding(name="odd-short", checkpoint="dev-odd", prompt="a red circle"),
+    Encoding(name="odd-over-long", checkpoint="dev-odd", prompt="a long prompt " * 300),
 ]

@@ -385,7 +385,7 @@ def test_flux1_names_are_answered_as_documented(server: Live, name: str) -> None
         assert content["error"] == f"Model '{name}' not found. {FLUX1}"
 
 
-@pytest.mark.parametrize("name", ["flux2-dev", "seedvr2"])
+@pytest.mark.parametrize("name", ["seedvr2"])
 def test_a_model_that_cannot_paint_is_refused(server: Live, name: str) -> None:
     refused(server.post(GENERATE, order(model=name)), 400, "MODEL_UNSUPPORTED")
 

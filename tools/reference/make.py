@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import Flux2KleinInpaintPipeline, Flux2KleinKVPipeline, Flux2KleinPipeline
+from diffusers import Flux2KleinInpaintPipeline, Flux2KleinKVPipeline, Flux2KleinPipeline, Flux2Pipeline
 from diffusers.pipelines.flux2 import pipeline_flux2_klein_inpaint
+from networks_dev import DEV_CHECKPOINTS, build_dev
 from safetensors.torch import save_file
 
 from networks import CHECKPOINTS, build
@@ -19,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = ROOT / "tests" / "reference"
 sys.path.insert(0, str(ROOT))
 
-from tests.reference.cases import CASES, Case  # noqa: E402
+from tests.reference.cases import CASES, ENCODINGS, Case, Encoding  # noqa: E402
 
 PIPELINES: dict[str, tuple[type, dict[str, bool]]] = {
     "klein": (Flux2KleinPipeline, {"is_distilled": True}),
@@ -27,6 +28,7 @@ PIPELINES: dict[str, tuple[type, dict[str, bool]]] = {
     "inpaint": (Flux2KleinInpaintPipeline, {"is_distilled": True}),
     "inpaint-base": (Flux2KleinInpaintPipeline, {"is_distilled": False}),
     "kv": (Flux2KleinKVPipeline, {"is_distilled": True}),
+    "dev": (Flux2Pipeline, {}),
 }
 PARTS = ("scheduler", "vae", "text_encoder", "tokenizer", "transformer")
 # diffusers' names -> Black Forest Labs', in which kohya's and ComfyUI's files are written.
@@ -47,6 +49,8 @@ BFL_OUTER = {
     "context_embedder": "txt_in",
     "time_guidance_embed.timestep_embedder.linear_1": "time_in.in_layer",
     "time_guidance_embed.timestep_embedder.linear_2": "time_in.out_layer",
+    "time_guidance_embed.guidance_embedder.linear_1": "guidance_in.in_layer",
+    "time_guidance_embed.guidance_embedder.linear_2": "guidance_in.out_layer",
     "proj_out": "final_layer.linear",
 }
 FUSED = {
@@ -58,10 +62,13 @@ RANK, ALPHA = 4, 6.0
 
 def main() -> None:
     torch.set_num_threads(1)
-    for name in CHECKPOINTS:
+    for name in (*CHECKPOINTS, *DEV_CHECKPOINTS):
         write_checkpoint(name, REFERENCE / "checkpoints" / name)
-    write_loras(REFERENCE / "checkpoints" / "klein")
-    shutil.rmtree(REFERENCE / "cases", ignore_errors=True)
+    write_loras()
+    for folder in ("cases", "encodings"):
+        shutil.rmtree(REFERENCE / folder, ignore_errors=True)
+    for encoding in ENCODINGS:
+        encoding.store(*encode(encoding))
     for case in CASES:
         pixels = paint(case)
         case.store(pixels)
@@ -70,10 +77,12 @@ def main() -> None:
 
 def write_checkpoint(name: str, folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
-    build(name).to(torch.bfloat16).save_pretrained(folder)
+    torch.manual_seed(0)
+    pipe = build(name) if name in CHECKPOINTS else build_dev(name)
+    pipe.to(torch.bfloat16).save_pretrained(folder)
     # Words of ours that diffusers takes as arguments of a call.
     path = folder / "model_index.json"
-    index = json.loads(path.read_text()) | CHECKPOINTS[name]["index"]
+    index = json.loads(path.read_text()) | (CHECKPOINTS | DEV_CHECKPOINTS)[name]["index"]
     path.write_text(json.dumps(index, indent=2) + "\n")
 
 
@@ -91,7 +100,8 @@ def paint(case: Case) -> np.ndarray:
 
 def load(case: Case) -> Any:
     folder = REFERENCE / "checkpoints" / case.checkpoint
-    loaded = Flux2KleinPipeline.from_pretrained(folder, dtype=torch.float32)
+    kind = Flux2Pipeline if case.pipeline == "dev" else Flux2KleinPipeline
+    loaded = kind.from_pretrained(folder, dtype=torch.float32)
     parts = {part: getattr(loaded, part) for part in PARTS}
     kind, options = PIPELINES[case.pipeline]
     pipe = kind(**parts, **options) if kind is not Flux2KleinKVPipeline else kind(**parts)
@@ -100,14 +110,12 @@ def load(case: Case) -> Any:
 
 
 def arguments(case: Case, pipe: Any) -> dict[str, Any]:
-    index = json.loads((REFERENCE / "checkpoints" / case.checkpoint / "model_index.json").read_text())
     words: dict[str, Any] = {
         "prompt": case.prompt,
         "num_inference_steps": case.steps,
         "latents": None if case.seeded else torch.from_numpy(case.latents),
         "output_type": "np",
-        "max_sequence_length": index.get("max_sequence_length", 512),
-        "text_encoder_out_layers": tuple(index.get("text_encoder_out_layers", (9, 18, 27))),
+        **text_options(case.checkpoint, (10, 20, 30) if case.pipeline == "dev" else (9, 18, 27)),
     }
     if case.pipeline.startswith("inpaint"):
         words |= {"image": case.source, "mask_image": case.mask, "strength": case.strength}
@@ -121,6 +129,26 @@ def arguments(case: Case, pipe: Any) -> dict[str, Any]:
     return words
 
 
+def text_options(checkpoint: str, layers: tuple[int, ...]) -> dict[str, Any]:
+    index = json.loads((REFERENCE / "checkpoints" / checkpoint / "model_index.json").read_text())
+    return {
+        "max_sequence_length": index.get("max_sequence_length", 512),
+        "text_encoder_out_layers": tuple(index.get("text_encoder_out_layers", layers)),
+    }
+
+
+def encode(encoding: Encoding) -> tuple[np.ndarray, np.ndarray]:
+    """What dev's text encoder makes of a prompt: its mask and its hidden states."""
+    pipe = load(Case(name="", pipeline="dev", checkpoint=encoding.checkpoint))
+    options = text_options(encoding.checkpoint, (10, 20, 30))
+    masks: list[torch.Tensor] = []
+    pipe.text_encoder.register_forward_pre_hook(
+        lambda _, __, words: masks.append(words["attention_mask"]), with_kwargs=True
+    )
+    states, _ = pipe.encode_prompt(encoding.prompt, **options)
+    return masks[0][0].numpy(), states[0].detach().numpy()
+
+
 def negative_encoder(encode: Callable[..., Any], negative: str) -> Callable[..., Any]:
     """diffusers' pipeline paints away from the empty prompt only; give it this one in its place."""
 
@@ -130,8 +158,8 @@ def negative_encoder(encode: Callable[..., Any], negative: str) -> Callable[...,
     return encode_prompt
 
 
-def write_loras(checkpoint: Path) -> None:
-    transformer = load(Case(name="", checkpoint=checkpoint.name)).transformer
+def write_loras() -> None:
+    transformer = load(Case(name="", checkpoint="klein")).transformer
     folder = REFERENCE / "loras"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
@@ -140,6 +168,8 @@ def write_loras(checkpoint: Path) -> None:
         save_file(in_diffusers_names(factors), folder / f"{name}.diffusers.safetensors")
         save_file(in_bfl_names(factors), folder / f"{name}.bfl.safetensors")
         save_file(in_kohya_names(factors), folder / f"{name}.kohya.safetensors")
+    factors = draw_factors(load(Case(name="", pipeline="dev", checkpoint="dev")).transformer, 2)
+    save_file(in_diffusers_names(factors), folder / "dev.diffusers.safetensors")
 
 
 Factors = dict[str, tuple[torch.Tensor, torch.Tensor]]

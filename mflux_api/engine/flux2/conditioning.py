@@ -1,32 +1,18 @@
 """Prompts into hidden states, remembered across requests."""
 
 from collections import OrderedDict
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, TypeAlias
+from collections.abc import Callable, Iterable
+from typing import TypeAlias
 
 import mlx.core as mx
 import numpy as np
-from transformers import AutoTokenizer
 
-from mflux_api.engine.flux2.modules import TextEncoder
+from mflux_api.engine.flux2.chats import Chat
+from mflux_api.engine.flux2.modules import Encoder
+from mflux_api.engine.memory import reclaim
 from mflux_api.engine.precision import computing_in
-from mflux_api.errors import ModelCorrupt, ModelIncomplete
 
 Spans: TypeAlias = tuple[tuple[int, int, float], ...]
-
-
-def load_tokenizer(folder: Path) -> Any:
-    """The checkpoint's own tokenizer. Raises ModelIncomplete or ModelCorrupt."""
-    if not folder.is_dir():
-        raise ModelIncomplete(f"{folder} is missing. Download the model again.", path=str(folder))
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelCorrupt(f"The tokenizer in {folder} cannot be read: {error}", path=str(folder)) from error
-    if not tokenizer.chat_template:
-        raise ModelIncomplete(f"{folder} has no chat template. Download the model again.", path=str(folder))
-    return tokenizer
 
 
 class EmbeddingCache:
@@ -45,6 +31,9 @@ class EmbeddingCache:
             self.hits += 1
         return embedding
 
+    def __contains__(self, prompt: str) -> bool:
+        return prompt in self._entries
+
     def put(self, prompt: str, embedding: mx.array) -> None:
         if embedding.nbytes > self.limit or prompt in self._entries:
             return
@@ -59,18 +48,16 @@ class Conditioning:
 
     def __init__(
         self,
-        tokenizer: Any,
-        load_encoder: Callable[[], TextEncoder],
-        text_length: int,
+        chat: Chat,
+        load_encoder: Callable[[], Encoder],
         dtype: mx.Dtype,
         cache: EmbeddingCache,
     ) -> None:
-        self.tokenizer = tokenizer
+        self.chat = chat
         self.load_encoder = load_encoder
-        self.text_length = text_length
         self.dtype = dtype
         self.cache = cache
-        self.encoder: TextEncoder | None = None
+        self.encoder: Encoder | None = None
 
     def encode(self, prompt: str, spans: Spans = ()) -> mx.array:
         """The prompt's embedding, (1, text_length, states * hidden) in the model's dtype, evaluated.
@@ -88,15 +75,11 @@ class Conditioning:
 
         As SD-WebUI weights CLIP's tokens, without its renormalisation; docs/performance.md has what it does here.
         """
-        text = self.render(prompt)
-        first = text.find(prompt)
-        places = self.tokenizer(
-            text, padding="max_length", truncation=True, max_length=self.text_length, return_offsets_mapping=True
-        )["offset_mapping"]
+        places = self.chat.read(prompt)["offset_mapping"]
         factors = np.ones(len(places), np.float32)
-        for start, end, weight in spans if first >= 0 else ():
+        for start, end, weight in self._kept(prompt, spans):
             for token, (left, right) in enumerate(places):
-                if left < first + end and right > first + start:
+                if left < end and right > start:
                     factors[token] = weight
         return mx.array(factors)[None, :, None].astype(self.dtype)
 
@@ -109,24 +92,22 @@ class Conditioning:
         return embedding
 
     def tokenize(self, prompt: str) -> tuple[mx.array, mx.array]:
-        """Token ids and mask, int32 (1, text_length), in the chat template, cut and padded.
+        """Token ids and mask, int32 (1, text_length), in the chat template, cut and padded."""
+        read = self.chat.read(prompt)
+        return mx.array([read["input_ids"]]), mx.array([read["attention_mask"]])
 
-        Source: `_get_qwen3_prompt_embeds` of diffusers' Flux2KleinPipeline.
-        """
-        text = self.render(prompt)
-        tokens = self.tokenizer(
-            text, padding="max_length", truncation=True, max_length=self.text_length, return_tensors="np"
-        )
-        return mx.array(tokens["input_ids"]), mx.array(tokens["attention_mask"])
+    def knows(self, prompts: Iterable[str]) -> bool:
+        """Whether all of them are remembered, so that no text encoder is needed."""
+        return all(prompt in self.cache for prompt in prompts)
 
-    def render(self, prompt: str) -> str:
-        """The prompt in the chat template."""
-        text: str = self.tokenizer.apply_chat_template(
-            [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True, enable_thinking=False
-        )
-        return text
+    def _kept(self, prompt: str, spans: Spans) -> Spans:
+        """The spans in what is rendered of the prompt; none where the template changes it."""
+        first, kept = self.chat.place(prompt), self.chat.kept
+        if first is None:
+            return ()
+        return tuple((first + len(kept(prompt[:a])), first + len(kept(prompt[:b])), weight) for a, b, weight in spans)
 
-    def load(self) -> TextEncoder:
+    def load(self) -> Encoder:
         """The text encoder, loaded now if it is not in memory."""
         if self.encoder is None:
             self.encoder = self.load_encoder()
@@ -135,4 +116,4 @@ class Conditioning:
     def release(self) -> None:
         """Give the text encoder's memory back; the next prompt that is not remembered loads it again."""
         self.encoder = None
-        mx.clear_cache()
+        reclaim()

@@ -5,16 +5,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mflux_api.engine.flux2.files import Config, read_json, read_json_if_present
+from mflux_api.engine.flux2.files import Config, read_json, read_json_if_present, read_shards
 from mflux_api.engine.flux2.schedule import Schedule
-from mflux_api.errors import ModelNotFound, ModelUnsupported
+from mflux_api.engine.flux2.shapes import is_guided, tensors_of
+from mflux_api.errors import ModelIncomplete, ModelNotFound, ModelUnsupported
 
+DEV_REPOSITORY = "black-forest-labs/FLUX.2-dev"
+DEV_PIPELINE = "Flux2Pipeline"
 PIPELINES = {
     "Flux2KleinPipeline": False,
     "Flux2KleinInpaintPipeline": False,
     "Flux2KleinKVPipeline": True,
+    DEV_PIPELINE: False,
 }
 REFERENCE_LAYERS = (9, 18, 27)
+DEV_LAYERS = (10, 20, 30)
+PARTS = ("transformer", "text_encoder", "tokenizer", "vae")
 REFERENCE_TEXT_LENGTH = 512
 
 
@@ -23,8 +29,8 @@ class Layout:
     """What a checkpoint folder says of itself, weights aside.
 
     `distilled`: guidance is fixed at 1 (`says_distilled`: the folder itself tells); `cached_references`: references
-    are seen once (9b-kv); `layers`: the text encoder's hidden states that are stacked; `text_length`: tokens a prompt
-    is padded to;
+    are seen once (9b-kv); `guided`: guidance is an input of the transformer (dev); `layers`: the text encoder's hidden
+    states that are stacked; `text_length`: tokens a prompt is padded to;
     `transformer`, `text_encoder`, `vae`: their config.json, empty where the folder has none (mflux-save).
     """
 
@@ -32,6 +38,7 @@ class Layout:
     distilled: bool
     says_distilled: bool
     cached_references: bool
+    guided: bool
     layers: tuple[int, ...]
     text_length: int
     schedule: Schedule
@@ -44,13 +51,17 @@ def read_layout(folder: Path) -> Layout:
     """Read the folder's own description. Raises ModelNotFound, ModelIncomplete, ModelCorrupt or ModelUnsupported."""
     _check_folder(folder)
     index = read_json_if_present(folder / "model_index.json")
+    guided = _is_guided(folder, index)
+    if guided:
+        _check_parts(folder)
     text_encoder = read_json_if_present(folder / "text_encoder" / "config.json")
     return Layout(
         folder=folder,
         distilled=bool(index.get("is_distilled", _is_distilled_by_default(index))),
         says_distilled="is_distilled" in index,
         cached_references=_cached_references(folder, index),
-        layers=_named_layers(index, text_encoder),
+        guided=guided,
+        layers=_named_layers(index, text_encoder, default=DEV_LAYERS if guided else REFERENCE_LAYERS),
         text_length=int(index.get("max_sequence_length", REFERENCE_TEXT_LENGTH)),
         schedule=Schedule.from_config(read_json_if_present(folder / "scheduler" / "scheduler_config.json")),
         transformer=_component_config(folder, "transformer", index),
@@ -74,7 +85,7 @@ def _check_folder(folder: Path) -> None:
     if not (folder / "model_index.json").exists() and not (folder / "transformer").is_dir():
         found = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
         raise ModelUnsupported(
-            f"{folder} is not a FLUX.2 klein checkpoint: no model_index.json, no transformer (found: {found}).",
+            f"{folder} is not a FLUX.2 checkpoint: no model_index.json, no transformer (found: {found}).",
             path=str(folder),
         )
 
@@ -94,11 +105,37 @@ def _is_distilled_by_default(index: Config) -> bool:
     return not index or index.get("_class_name") == "Flux2KleinKVPipeline"
 
 
-def _named_layers(*configs: Mapping[str, Any]) -> tuple[int, ...]:
+def _is_guided(folder: Path, index: Config) -> bool:
+    """Whether it is a FLUX.2-dev: by its index, or without one by a guidance embedding among the tensors."""
+    if index:
+        return bool(index.get("_class_name") == DEV_PIPELINE)
+    transformer = folder / "transformer"
+    return any(transformer.glob("*.safetensors")) and is_guided(tensors_of(read_shards(transformer)))
+
+
+def _check_parts(folder: Path) -> None:
+    missing = [name for name in PARTS if not _has_part(folder / name)]
+    if missing:
+        wanted = " ".join(f"--include '{name}/*'" for name in missing)
+        raise ModelIncomplete(
+            f"{folder} has no {' and no '.join(missing)} of FLUX.2-dev. The rest is in {DEV_REPOSITORY}, which is "
+            "gated: accept its licence there, set HF_TOKEN to a token of that account, and "
+            f"hf download {DEV_REPOSITORY} {wanted} --local-dir {folder}",
+            path=str(folder),
+            missing=missing,
+        )
+
+
+def _has_part(folder: Path) -> bool:
+    wanted = "tokenizer*" if folder.name == "tokenizer" else "*.safetensors"
+    return any(folder.glob(wanted))
+
+
+def _named_layers(*configs: Mapping[str, Any], default: tuple[int, ...]) -> tuple[int, ...]:
     for config in configs:
         if "text_encoder_out_layers" in config:
             return tuple(int(layer) for layer in config["text_encoder_out_layers"])
-    return REFERENCE_LAYERS
+    return default
 
 
 def _component_config(folder: Path, name: str, index: Config) -> Config:

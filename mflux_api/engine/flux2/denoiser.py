@@ -24,7 +24,7 @@ class Denoiser:
 
     `prompts`: the embedding of each step, the last one also for any further. `negative` is the embedding guided away
     from, None for a model or a guidance that does not. With `cache_references` the references are seen in the first
-    step only and their keys and values kept (9b-kv).
+    step only and their keys and values kept (9b-kv). `guided`: guidance is an input of the transformer (dev).
     """
 
     def __init__(
@@ -36,6 +36,7 @@ class Denoiser:
         guidance: float,
         references: Tokens | None,
         cache_references: bool,
+        guided: bool,
         dtype: mx.Dtype,
     ) -> None:
         self.transformer = transformer
@@ -43,6 +44,7 @@ class Denoiser:
         self.negatives = [] if negative is None else [negative]
         self.guidance = guidance
         self.references = references
+        self.guided = guided
         self.dtype = dtype
         cached = cache_references and references is not None
         self.caches = [self._new_cache() if cached else None for _ in range(1 + len(self.negatives))]
@@ -75,6 +77,7 @@ class Denoiser:
                 encoder_hidden_states=prompt,
                 # A level of at most 1: mflux multiplies by 1000 only what is not above 1.
                 timestep=mx.array(sigma, dtype=mx.float32),
+                guidance=embeddable(self.guidance) if self.guided else None,
                 img_ids=seen.positions,
                 txt_ids=text_positions(prompt.shape[1]),
                 kv_cache=cache,
@@ -94,3 +97,8 @@ class Denoiser:
             num_double_layers=len(self.transformer.transformer_blocks),
             num_single_layers=len(self.transformer.single_transformer_blocks),
         )
+
+
+def embeddable(guidance: float) -> mx.array:
+    """Guidance such that the transformer embeds 1000 times it, as diffusers does; mflux scales only up to 1."""
+    return mx.array(guidance if guidance <= 1 else guidance * 1000, dtype=mx.float32)

@@ -8,10 +8,12 @@ from mflux.models.flux2.model.flux2_transformer.transformer import Flux2Transfor
 from mflux.models.flux2.model.flux2_vae.vae import Flux2VAE
 from mlx import nn
 
-from mflux_api.engine.flux2 import quantization, shapes, weights
+from mflux_api.engine.flux2 import names, quantization, shapes, weights
 from mflux_api.engine.flux2.configs import Layout
 from mflux_api.engine.flux2.files import Config, Shard, read_shards, saved_by_mflux, stored_bits
-from mflux_api.engine.flux2.modules import TextEncoder, build_transformer, build_vae
+from mflux_api.engine.flux2.mistral import MistralEncoder
+from mflux_api.engine.flux2.modules import Encoder, TextEncoder, build_text_encoder, build_transformer, build_vae
+from mflux_api.engine.flux2.single_file import is_single_file
 from mflux_api.engine.precision import Precision, computing_in
 from mflux_api.errors import ModelUnsupported
 
@@ -30,21 +32,21 @@ class Component:
 
 TRANSFORMER = Component(
     name="transformer",
-    rename=weights.transformer_name,
+    rename=names.transformer_name,
     infer=shapes.transformer_config,
     build=lambda config, layout: build_transformer(config),
     quantized=True,
 )
 TEXT_ENCODER = Component(
     name="text_encoder",
-    rename=weights.text_encoder_name,
+    rename=names.text_encoder_name,
     infer=shapes.text_encoder_config,
-    build=lambda config, layout: TextEncoder(config, layout.layers),
+    build=lambda config, layout: build_text_encoder(config, layout.layers),
     quantized=True,
 )
 VAE = Component(
     name="vae",
-    rename=weights.vae_name,
+    rename=names.vae_name,
     infer=shapes.vae_config,
     build=lambda config, layout: build_vae(config),
     # It is 2 % of the weights and all of the colours.
@@ -70,9 +72,9 @@ class Loader:
     def transformer(self) -> Flux2Transformer:
         return self._load(TRANSFORMER)
 
-    def text_encoder(self) -> TextEncoder:
+    def text_encoder(self) -> Encoder:
         module = self._load(TEXT_ENCODER)
-        assert isinstance(module, TextEncoder)
+        assert isinstance(module, (TextEncoder, MistralEncoder))
         return module
 
     def vae(self) -> Flux2VAE:
@@ -99,13 +101,17 @@ class Loader:
                 f"The {component.name} cannot be built from its config.json: {error!r}.", component=component.name
             ) from error
 
+    def _read(self, component: Component, shards: list[Shard], wanted: set[str], *, saved: bool) -> weights.Weights:
+        if any(is_single_file(shard.tensors) for shard in shards):
+            return weights.read_single_file(shards)
+        rename = names.same_name if saved else component.rename
+        return weights.read_weights(shards, rename, wanted, transpose=component.convolutions and not saved)
+
     def _load(self, component: Component) -> nn.Module:
         config, shards, stored = self._plan(component)
         saved = saved_by_mflux(shards, self.layout.folder / component.name)
         module = self._build(component, config)
-        rename = weights.same_name if saved else component.rename
-        wanted = set(weights.parameters(module))
-        tensors = weights.read_weights(shards, rename, wanted, transpose=component.convolutions and not saved)
+        tensors = self._read(component, shards, set(weights.parameters(module)), saved=saved)
         if stored is not None:
             quantization.restore(module, tensors)
         weights.apply_weights(module, tensors, component.name, self.precision.dtype)
@@ -113,13 +119,15 @@ class Loader:
             quantization.quantize(module, self.bits)
         if self.precision.dequantize_first:
             quantization.dequantize_first(module)
+        # Whatever is held here besides by the module would stay in memory unquantized until the last layer is done.
+        tensors.clear()
         _materialise(module)
         return module
 
 
 def _materialise(module: nn.Module) -> None:
     # Now: what stays lazy reads its files again on every use, and cannot be used from another thread.
-    # One by one: so only one layer's unquantized weights are in memory at a time.
+    # One by one: each is read, cast and quantized, and only one is in memory as it was stored.
     for tensor in weights.parameters(module).values():
         mx.eval(tensor)
     mx.eval(module.parameters())

@@ -1,6 +1,6 @@
 """The three networks, built from a checkpoint's own configuration out of mflux's MLX modules."""
 
-from typing import Any
+from typing import TypeAlias
 
 import mlx.core as mx
 from mflux.models.flux2.model.flux2_text_encoder.qwen3_text_encoder import Qwen3TextEncoder
@@ -11,6 +11,10 @@ from mflux.models.flux2.model.flux2_vae.vae import Flux2VAE
 from mlx import nn
 
 from mflux_api.engine.flux2.files import Config
+from mflux_api.engine.flux2.mistral import MistralEncoder, is_mistral
+from mflux_api.engine.flux2.rotary import rope_theta
+from mflux_api.engine.flux2.splitting import evaluate_by_block
+from mflux_api.engine.flux2.time_embedding import TimeGuidanceEmbeddings
 from mflux_api.errors import ModelUnsupported
 
 EMBEDDING_STATE = 0
@@ -36,6 +40,9 @@ def build_transformer(config: Config) -> Flux2Transformer:
         guidance_embeds=config.get("guidance_embeds", True),
     )
     _set_eps(transformer, float(config.get("eps", 1e-6)))
+    transformer.time_guidance_embed.__class__ = TimeGuidanceEmbeddings
+    if config.get("guidance_embeds", True):
+        evaluate_by_block(transformer)
     return transformer
 
 
@@ -62,7 +69,7 @@ class TextEncoder(Qwen3TextEncoder):  # type: ignore[misc]
             num_attention_heads=config["num_attention_heads"],
             num_key_value_heads=config.get("num_key_value_heads") or config["num_attention_heads"],
             intermediate_size=config["intermediate_size"],
-            rope_theta=_rope_theta(config),
+            rope_theta=rope_theta(config),
             rms_norm_eps=config.get("rms_norm_eps", 1e-6),
             head_dim=config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"],
             attention_bias=config.get("attention_bias", False),
@@ -87,19 +94,18 @@ class TextEncoder(Qwen3TextEncoder):  # type: ignore[misc]
         return mx.concatenate([states[number] for number in self.states], axis=-1)
 
 
-def _rope_theta(config: Config) -> float:
-    # transformers 5 writes rope_parameters, earlier ones rope_theta beside rope_scaling.
-    rope: dict[str, Any] = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    kind = rope.get("rope_type") or rope.get("type") or "default"
-    if kind != "default":
-        raise ModelUnsupported(f"Rotary embeddings of the type {kind} are not supported.", rope_type=kind)
-    return float(rope.get("rope_theta") or config.get("rope_theta") or 10_000.0)
-
-
 def _causal_mask(attention_mask: mx.array, dtype: mx.Dtype) -> mx.array:
     length = attention_mask.shape[1]
     visible = mx.tril(mx.ones((length, length), dtype=mx.bool_), k=0) & (attention_mask[:, None, None, :] == 1)
     return mx.where(visible, mx.array(0, dtype=dtype), mx.array(-float("inf"), dtype=dtype))
+
+
+Encoder: TypeAlias = TextEncoder | MistralEncoder
+
+
+def build_text_encoder(config: Config, states: tuple[int, ...]) -> Encoder:
+    """From `text_encoder/config.json` of a Mistral 3 (FLUX.2-dev) or a Qwen3 (klein)."""
+    return MistralEncoder(config, states) if is_mistral(config) else TextEncoder(config, states)
 
 
 def build_vae(config: Config) -> Flux2VAE:

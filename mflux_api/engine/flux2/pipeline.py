@@ -1,4 +1,4 @@
-"""FLUX.2 klein from a request to pictures: a generator that reads top to bottom."""
+"""FLUX.2 from a request to pictures: a generator that reads top to bottom."""
 
 import time
 import traceback
@@ -8,16 +8,20 @@ from itertools import pairwise
 
 import mlx.core as mx
 import numpy as np
+from mflux.models.flux2.model.flux2_transformer.transformer import Flux2Transformer
 from numpy.typing import NDArray
 
 from mflux_api.engine.flux2 import latents, pictures
 from mflux_api.engine.flux2.autoencoder import Autoencoder
 from mflux_api.engine.flux2.canvas import Canvas, prepare
-from mflux_api.engine.flux2.conditioning import Conditioning, EmbeddingCache, load_tokenizer
+from mflux_api.engine.flux2.chats import MistralChat, QwenChat
+from mflux_api.engine.flux2.conditioning import Conditioning, EmbeddingCache
 from mflux_api.engine.flux2.denoiser import Denoiser, Tokens
 from mflux_api.engine.flux2.loading import Loader
 from mflux_api.engine.flux2.lora import Adapters
+from mflux_api.engine.flux2.modules import Encoder
 from mflux_api.engine.flux2.previews import PreviewMap
+from mflux_api.engine.memory import reclaim
 from mflux_api.engine.messages import AskCut, Event, LoraReport, Picture, Preview, Step, never
 from mflux_api.request import LARGEST_SEED, Cut, GenerateRequest
 
@@ -56,19 +60,48 @@ class Pipeline:
         self.bits = loader.width
         self.dtype = loader.precision.dtype
         self.low_ram = low_ram
+        chat = MistralChat if self.layout.guided else QwenChat
         self.conditioning = Conditioning(
-            load_tokenizer(self.layout.folder / "tokenizer"),
+            chat(self.layout.folder / "tokenizer", self.layout.text_length),
             loader.text_encoder,
-            self.layout.text_length,
             self.dtype,
             EmbeddingCache(embedding_cache),
         )
         if not low_ram:
             self.conditioning.load()
-        self.transformer = loader.transformer()
+        self._adapters: Adapters | None = None
+        if not self.in_turn:
+            self._adapters = self._load_transformer()
         self.autoencoder = Autoencoder(loader.vae(), self.dtype)
         self.previews = PreviewMap.load(self.layout.folder / "vae")
-        self.adapters = Adapters(self.transformer, loader.skeleton)
+
+    @property
+    def in_turn(self) -> bool:
+        """Whether text encoder and transformer are never in memory together: dev's are 18 and 10 GB in 4 bits."""
+        return self.low_ram and self.layout.guided
+
+    @property
+    def adapters(self) -> Adapters:
+        """What the transformer wears; loads the transformer when it is not its turn now, and ends the encoder's."""
+        if self._adapters is None:
+            self.conditioning.release()
+            self._adapters = self._load_transformer()
+        return self._adapters
+
+    @property
+    def transformer(self) -> Flux2Transformer:
+        return self.adapters.transformer
+
+    @property
+    def text_encoder(self) -> Encoder:
+        """Loaded now if need be, the transformer's turn ended first where they take turns."""
+        if self.in_turn and self._adapters is not None:
+            self._adapters = None
+            reclaim()
+        return self.conditioning.load()
+
+    def _load_transformer(self) -> Adapters:
+        return Adapters(self.loader.transformer(), self.loader.skeleton)
 
     def paint(self, request: GenerateRequest, ask_cut: AskCut = never) -> Generator[Event, None, Cut | None]:
         """Yield each step once it is computed, a preview after it, and each picture when done.
@@ -93,29 +126,39 @@ class Pipeline:
         return cut
 
     def guidance(self, request: GenerateRequest) -> float:
-        """The guidance that is really used: distilled models have it built in."""
+        """The guidance that is really used: distilled models have it built in, dev takes any."""
+        if self.layout.guided:
+            return float(request.guidance)
         fixed = self.layout.distilled or self.layout.cached_references
         return 1.0 if fixed or request.guidance <= 1 else float(request.guidance)
 
     def _prepare(self, request: GenerateRequest) -> Prepared:
         began = time.perf_counter()
-        loras = self.adapters.wear(request.loras)
+        if self._adapters is not None:
+            # A file that does not fit is refused before anything is computed.
+            self._adapters.wear(request.loras)
         prompts, negative = self._encode(request)
+        loras = self.adapters.wear(request.loras)
         canvas = prepare(request, self.layout, self.autoencoder)
         return Prepared(request, loras, prompts, negative, canvas, seconds=time.perf_counter() - began)
 
     def _encode(self, request: GenerateRequest) -> tuple[list[mx.array], mx.array | None]:
         """The prompt of each step, and what is painted away from."""
         spans = {emphasis.text: emphasis.spans for emphasis in request.emphasis}
-        texts = dict.fromkeys(_prompts(request))
+        against = [request.negative_prompt] if self._is_guided_away(request) else []
+        texts = dict.fromkeys([*_prompts(request), *against])
+        if not self.conditioning.knows(texts):
+            self.text_encoder  # noqa: B018 - its turn begins
         encoded = {text: self.conditioning.encode(text, spans.get(text, ())) for text in texts}
         prompts = [encoded[text] for text in _prompts(request)]
-        guided = self.guidance(request) > 1
-        against = request.negative_prompt
-        negative = self.conditioning.encode(against, spans.get(against, ())) if guided else None
+        negative = encoded[request.negative_prompt] if self._is_guided_away(request) else None
         if self.low_ram:
             self.conditioning.release()
         return prompts, negative
+
+    def _is_guided_away(self, request: GenerateRequest) -> bool:
+        """Whether there is classifier-free guidance. With dev there is none, and a negative prompt means nothing."""
+        return not self.layout.guided and self.guidance(request) > 1
 
     def _denoiser(self, prepared: Prepared) -> Denoiser:
         return Denoiser(
@@ -125,6 +168,7 @@ class Pipeline:
             guidance=self.guidance(prepared.request),
             references=prepared.canvas.references,
             cache_references=self.layout.cached_references,
+            guided=self.layout.guided,
             dtype=self.dtype,
         )
 

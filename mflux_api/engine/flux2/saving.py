@@ -47,8 +47,9 @@ def _write(pipeline: "Pipeline", folder: Path) -> None:
         "mflux_version": mflux.utils.version_util.VersionUtil.get_mflux_version(),
     }
     _save_component(pipeline.transformer, folder / "transformer", metadata)
-    _save_component(pipeline.conditioning.load(), folder / "text_encoder", metadata)
     _save_component(pipeline.autoencoder.vae, folder / "vae", metadata)
+    # Last: where the networks take turns, this ends the transformer's.
+    _save_component(pipeline.text_encoder, folder / "text_encoder", metadata)
     for name in DESCRIPTIONS:
         _copy(pipeline.layout.folder / name, folder / name)
 

@@ -1,6 +1,6 @@
 """Configurations worked out from tensor shapes, for folders that hold weights and no config files (mflux-save).
 
-What no tensor shows (rotary base, group-norm groups, epsilons) takes the value of the published FLUX.2 klein.
+What no tensor shows (rotary base, group-norm groups, epsilons) takes the value of the published FLUX.2 models.
 """
 
 import math
@@ -8,16 +8,20 @@ import re
 from collections.abc import Mapping
 
 from mflux_api.engine.flux2.files import Config, Shard, Tensor
+from mflux_api.engine.flux2.single_file import as_separate, is_single_file
 from mflux_api.errors import ModelUnsupported
 
 Shapes = Mapping[str, Tensor]
 
 PUBLISHED_GROUPS = 32
+PUBLISHED_MISTRAL_HEAD = 128
 PUBLISHED_HEAD_ROPE = {128: (32, 32, 32, 32)}
 
 
 def tensors_of(shards: list[Shard]) -> dict[str, Tensor]:
-    return {name: tensor for shard in shards for name, tensor in shard.tensors.items()}
+    """Every tensor of a component, under mflux's names if it is a single file of Black Forest Labs."""
+    tensors = {name: tensor for shard in shards for name, tensor in shard.tensors.items()}
+    return as_separate(tensors) if is_single_file(tensors) else tensors
 
 
 def transformer_config(tensors: Shapes, bits: int | None) -> Config:
@@ -33,11 +37,18 @@ def transformer_config(tensors: Shapes, bits: int | None) -> Config:
         "timestep_guidance_channels": _columns(tensors, "time_guidance_embed.linear_1", bits),
         "mlp_ratio": _rows(tensors, "transformer_blocks.0.ff.linear_in") / 2 / inner,
         "axes_dims_rope": PUBLISHED_HEAD_ROPE.get(head, (head // 4,) * 4),
-        "guidance_embeds": "time_guidance_embed.guidance_linear_1.weight" in tensors,
+        "guidance_embeds": is_guided(tensors),
     }
 
 
+def is_guided(tensors: Shapes) -> bool:
+    """Whether a transformer has an embedding for guidance, in mflux's names or diffusers'."""
+    return any(name.startswith("time_guidance_embed.guidance") for name in tensors)
+
+
 def text_encoder_config(tensors: Shapes, bits: int | None) -> Config:
+    if "layers.0.self_attn.q_norm.weight" not in tensors:
+        return _mistral_config(tensors)
     head = _vector(tensors, "layers.0.self_attn.q_norm")
     return {
         "vocab_size": _rows(tensors, "embed_tokens"),
@@ -48,6 +59,23 @@ def text_encoder_config(tensors: Shapes, bits: int | None) -> Config:
         "intermediate_size": _rows(tensors, "layers.0.mlp.gate_proj"),
         "head_dim": head,
         "rope_theta": 1_000_000.0,
+    }
+
+
+def _mistral_config(tensors: Shapes) -> Config:
+    head = PUBLISHED_MISTRAL_HEAD
+    return {
+        "model_type": "mistral",
+        "vocab_size": _rows(tensors, "embed_tokens"),
+        "hidden_size": _vector(tensors, "layers.0.input_layernorm"),
+        "num_hidden_layers": max(_count(tensors, "layers"), 40),
+        "num_attention_heads": _rows(tensors, "layers.0.self_attn.q_proj") // head,
+        "num_key_value_heads": _rows(tensors, "layers.0.self_attn.k_proj") // head,
+        "intermediate_size": _rows(tensors, "layers.0.mlp.gate_proj"),
+        "head_dim": head,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 1e9,
+        "sliding_window": None,
     }
 
 

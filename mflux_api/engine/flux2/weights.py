@@ -8,34 +8,13 @@ from mlx import nn
 from mlx.utils import tree_flatten
 
 from mflux_api.engine.flux2.files import Shard
+from mflux_api.engine.flux2.single_file import SWAPPED, single_file_name, unfused
 from mflux_api.errors import ModelUnsupported
 
 Weights = dict[str, mx.array]
 Rename = Callable[[str], str | None]
 
 QUANTIZED_SUFFIXES = (".scales", ".biases")
-
-
-def transformer_name(name: str) -> str | None:
-    """diffusers' Flux2Transformer2DModel -> mflux's Flux2Transformer."""
-    name = name.replace("time_guidance_embed.timestep_embedder.", "time_guidance_embed.")
-    name = name.replace("time_guidance_embed.guidance_embedder.", "time_guidance_embed.guidance_")
-    return name.replace(".attn.to_out.0.", ".attn.to_out.")
-
-
-def text_encoder_name(name: str) -> str | None:
-    """transformers' Qwen3ForCausalLM or Qwen3Model -> mflux's Qwen3TextEncoder; the language head is not used."""
-    return None if name.startswith("lm_head.") else name.removeprefix("model.")
-
-
-def vae_name(name: str) -> str | None:
-    """diffusers' AutoencoderKLFlux2 -> mflux's Flux2VAE."""
-    return None if name.endswith("num_batches_tracked") else name.replace(".to_out.0.", ".to_out.")
-
-
-def same_name(name: str) -> str | None:
-    """Names of a folder that mflux saved."""
-    return name
 
 
 def read_weights(shards: Iterable[Shard], rename: Rename, wanted: set[str], *, transpose: bool) -> Weights:
@@ -49,6 +28,19 @@ def read_weights(shards: Iterable[Shard], rename: Rename, wanted: set[str], *, t
             if new is not None and (new in wanted or _quantized_owner(new) in wanted):
                 weights[new] = tensor.transpose(0, 2, 3, 1) if transpose and tensor.ndim == 4 else tensor
     return weights
+
+
+def read_single_file(shards: Iterable[Shard]) -> Weights:
+    """As `read_weights`, from Black Forest Labs' names: attention taken apart, the last modulation's halves swapped."""
+    found: Weights = {}
+    for shard in shards:
+        tensors = mx.load(str(shard.path))
+        assert isinstance(tensors, dict)
+        for old, tensor in tensors.items():
+            names = unfused(single_file_name(old) or old)
+            whole = mx.roll(tensor, len(tensor) // 2, 0) if names == [SWAPPED] else tensor
+            found.update(zip(names, mx.split(whole, len(names)), strict=True))
+    return found
 
 
 def _quantized_owner(name: str) -> str:

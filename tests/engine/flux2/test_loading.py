@@ -67,9 +67,9 @@ DAMAGES: list[tuple[Callable[[Path], object], type[MfluxError], str]] = [
     (lambda f: (f / "tokenizer/tokenizer.json").write_text("{}"), ModelCorrupt, "The tokenizer in"),
     (lambda f: shutil.rmtree(f / "text_encoder"), ModelIncomplete, "text_encoder/config.json is missing."),
     (
-        lambda f: edit_json(f / "model_index.json", _class_name="Flux2Pipeline"),
+        lambda f: edit_json(f / "model_index.json", _class_name="FluxPipeline"),
         ModelUnsupported,
-        "holds a Flux2Pipeline; supported are Flux2KleinPipeline",
+        "holds a FluxPipeline; supported are Flux2KleinPipeline",
     ),
     (
         lambda f: edit_json(f / "model_index.json", text_encoder_out_layers=[99]),
@@ -137,7 +137,7 @@ def test_a_damaged_folder_is_refused_in_words(
 
 def test_a_foreign_folder_is_refused_with_what_it_holds(tmp_path: Path) -> None:
     (tmp_path / "weights.gguf").write_bytes(b"")
-    with pytest.raises(ModelUnsupported, match=r"is not a FLUX.2 klein checkpoint: .* \(found: weights.gguf\)"):
+    with pytest.raises(ModelUnsupported, match=r"is not a FLUX.2 checkpoint: .* \(found: weights.gguf\)"):
         load_model(tmp_path)
 
 

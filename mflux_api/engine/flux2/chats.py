@@ -1,0 +1,128 @@
+"""How a prompt is put to a text encoder: the chat template around it, special tokens, the side that is padded."""
+
+import json
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoTokenizer
+
+from mflux_api.engine.flux2.files import read_json_if_present
+from mflux_api.errors import ModelCorrupt, ModelIncomplete
+
+# A line break after "object": Black Forest Labs' and diffusers' system_messages.py have it, and it is a token.
+SYSTEM_MESSAGE = (
+    "You are an AI that reasons about image descriptions. You give structured responses focusing on object "
+    "relationships, object\nattribution and actions without speculation."
+)
+IMAGE_TOKEN = "[IMG]"
+SENTINEL = "\x00"
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The checkpoint's own tokenizer. Raises ModelIncomplete or ModelCorrupt."""
+    if not folder.is_dir():
+        raise ModelIncomplete(f"{folder} is missing. Download the model again.", path=str(folder))
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelCorrupt(f"The tokenizer in {folder} cannot be read: {error}", path=str(folder)) from error
+    # Processors of transformers 4 kept the template in a file of their own.
+    tokenizer.chat_template = tokenizer.chat_template or _processors_template(folder)
+    if not tokenizer.chat_template:
+        raise ModelIncomplete(f"{folder} has no chat template. Download the model again.", path=str(folder))
+    return tokenizer
+
+
+def _processors_template(folder: Path) -> str | None:
+    template = read_json_if_present(folder / "chat_template.json").get("chat_template")
+    return template if isinstance(template, str) else None
+
+
+class Chat(ABC):
+    """A conversation of one prompt, `length` tokens long."""
+
+    def __init__(self, folder: Path, length: int) -> None:
+        self.tokenizer = load_tokenizer(folder)
+        self.length = length
+
+    @abstractmethod
+    def render(self, prompt: str) -> str:
+        """The prompt in the chat template."""
+
+    def read(self, prompt: str) -> dict[str, list[Any]]:
+        """`input_ids`, `attention_mask` and `offset_mapping` of the rendered prompt, cut and padded to `length`."""
+        text = self.render(prompt)
+        found: dict[str, list[Any]] = self.tokenizer(
+            text,
+            padding="max_length",
+            truncation=True,
+            max_length=self.length,
+            return_offsets_mapping=True,
+            **self._options(text),
+        )
+        return found
+
+    def place(self, prompt: str) -> int | None:
+        """Where the prompt begins in what is rendered; None where the template changes it."""
+        start = self.render(SENTINEL).find(SENTINEL)
+        kept = self.kept(prompt)
+        return start if start >= 0 and self.render(prompt).startswith(kept, start) else None
+
+    def kept(self, prompt: str) -> str:
+        """What is read of a prompt."""
+        return prompt
+
+    def _options(self, text: str) -> dict[str, Any]:
+        return {}
+
+
+class QwenChat(Chat):
+    """Source: `_get_qwen3_prompt_embeds` of diffusers' Flux2KleinPipeline."""
+
+    def render(self, prompt: str) -> str:
+        text: str = self.tokenizer.apply_chat_template(
+            [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True, enable_thinking=False
+        )
+        return text
+
+
+class MistralChat(Chat):
+    """Source: `format_input` and `_get_mistral_3_small_prompt_embeds` of diffusers' Flux2Pipeline."""
+
+    def __init__(self, folder: Path, length: int) -> None:
+        super().__init__(folder, length)
+        self.side = said_padding_side(folder) or "left"
+
+    def render(self, prompt: str) -> str:
+        messages = [_message("system", SYSTEM_MESSAGE), _message("user", self.kept(prompt))]
+        text: str = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=False)
+        return text
+
+    def kept(self, prompt: str) -> str:
+        return prompt.replace(IMAGE_TOKEN, "")
+
+    def _options(self, text: str) -> dict[str, Any]:
+        # As transformers' processors do: the template has written the first token already.
+        first = self.tokenizer.bos_token
+        return {"padding_side": self.side, "add_special_tokens": not (first and text.startswith(first))}
+
+
+def _message(role: str, text: str) -> dict[str, Any]:
+    return {"role": role, "content": [{"type": "text", "text": text}]}
+
+
+def said_padding_side(folder: Path) -> str | None:
+    """ "left" or "right" as the shipped tokenizer's files say it, None where they are silent.
+
+    The tokenizer object always has a side: that of the class transformers has chosen, which changes with its version.
+    """
+    side = read_json_if_present(folder / "tokenizer_config.json").get("padding_side") or _written_padding(folder)
+    return str(side).lower() if side else None
+
+
+def _written_padding(folder: Path) -> str | None:
+    path = folder / "tokenizer.json"
+    # Large, and read anyway a moment ago.
+    padding = json.loads(path.read_text(encoding="utf-8")).get("padding") if path.is_file() else None
+    return padding.get("direction") if isinstance(padding, dict) else None

@@ -1,0 +1,191 @@
+"""Mistral Small 3's decoder as FLUX.2-dev reads prompts with it: its first layers, and hidden states on the way.
+
+Source: MistralModel of transformers, with its default attention (torch's SDPA).
+"""
+
+import mlx.core as mx
+import numpy as np
+from mlx import nn
+from numpy.typing import NDArray
+
+from mflux_api.engine.flux2.files import Config
+from mflux_api.engine.flux2.rotary import rope_theta
+from mflux_api.errors import ModelUnsupported
+
+EMBEDDING_STATE = 0
+# transformers' own: for a Mistral3Config that says nothing of its text_config, and for what a text_config leaves out.
+SMALL_3 = {
+    "vocab_size": 131072,
+    "hidden_size": 5120,
+    "num_hidden_layers": 40,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "intermediate_size": 32768,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 1e9,
+    "sliding_window": None,
+}
+DEFAULTS = {
+    "vocab_size": 32000,
+    "hidden_size": 4096,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "intermediate_size": 14336,
+    "rms_norm_eps": 1e-6,
+    "sliding_window": 4096,
+}
+Tables = tuple[mx.array, mx.array]
+
+
+def is_mistral(config: Config) -> bool:
+    """Whether a text encoder's config.json is that of a Mistral 3, or of its decoder alone."""
+    return "text_config" in config or config.get("model_type") in {"mistral", "mistral3"}
+
+
+def decoder_config(config: Config) -> Config:
+    """What config.json says of the decoder, gaps filled as transformers fills them."""
+    if config.get("model_type") == "mistral3" and not config.get("text_config"):
+        return dict(SMALL_3)
+    return {**DEFAULTS, **(config.get("text_config") or config)}
+
+
+class Attention(nn.Module):
+    """Causal attention of few key heads to many query heads."""
+
+    def __init__(self, config: Config, head: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        width, self.head = config["hidden_size"], head
+        queries, keys = config["num_attention_heads"], config["num_key_value_heads"] or config["num_attention_heads"]
+        self.q_proj = nn.Linear(width, queries * head, bias=False)
+        self.k_proj = nn.Linear(width, keys * head, bias=False)
+        self.v_proj = nn.Linear(width, keys * head, bias=False)
+        self.o_proj = nn.Linear(queries * head, width, bias=False)
+
+    def __call__(self, hidden: mx.array, tables: Tables, visible: mx.array) -> mx.array:
+        """(1, L, hidden) -> the same. A row that sees nothing gets nothing, as torch's SDPA gives it."""
+        q, k, v = (self._heads(project(hidden)) for project in (self.q_proj, self.k_proj, self.v_proj))
+        q, k = _rotated(q, tables), _rotated(k, tables)
+        found = mx.fast.scaled_dot_product_attention(q, k, v, scale=self.head**-0.5, mask=visible)
+        found = mx.where(visible.any(axis=-1, keepdims=True), found, mx.zeros_like(found))
+        return self.o_proj(found.transpose(0, 2, 1, 3).reshape(1, hidden.shape[1], -1))
+
+    def _heads(self, values: mx.array) -> mx.array:
+        return values.reshape(1, values.shape[1], -1, self.head).transpose(0, 2, 1, 3)
+
+
+class FeedForward(nn.Module):
+    """SwiGLU."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        width, inner = config["hidden_size"], config["intermediate_size"]
+        self.gate_proj = nn.Linear(width, inner, bias=False)
+        self.up_proj = nn.Linear(width, inner, bias=False)
+        self.down_proj = nn.Linear(inner, width, bias=False)
+
+    def __call__(self, hidden: mx.array) -> mx.array:
+        return self.down_proj(nn.silu(self.gate_proj(hidden)) * self.up_proj(hidden))
+
+
+class Layer(nn.Module):
+    def __init__(self, config: Config, head: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.self_attn = Attention(config, head)
+        self.mlp = FeedForward(config)
+        self.input_layernorm = nn.RMSNorm(config["hidden_size"], eps=config["rms_norm_eps"])
+        self.post_attention_layernorm = nn.RMSNorm(config["hidden_size"], eps=config["rms_norm_eps"])
+
+    def __call__(self, hidden: mx.array, tables: Tables, visible: mx.array) -> mx.array:
+        return self.alone(hidden + self.self_attn(self.input_layernorm(hidden), tables, visible))
+
+    def alone(self, hidden: mx.array) -> mx.array:
+        """What the layer does to rows that see nothing."""
+        return hidden + self.mlp(self.post_attention_layernorm(hidden))
+
+
+class MistralEncoder(nn.Module):
+    """The decoder up to the last hidden state needed, which is all that is loaded and computed."""
+
+    def __init__(self, config: Config, states: tuple[int, ...]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        config = decoder_config(config)
+        total = int(config["num_hidden_layers"])
+        _check(config, states, total)
+        head = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
+        self.embed_tokens = nn.Embedding(config["vocab_size"], config["hidden_size"])
+        self.layers = [Layer(config, head) for _ in range(max(states))]
+        self.states = states
+        # transformers' last hidden state is the one after the final norm; earlier ones are before it.
+        self.final_state = total
+        if max(states) == total:
+            self.norm = nn.RMSNorm(config["hidden_size"], eps=config["rms_norm_eps"])
+        self.window = config["sliding_window"]
+        self.frequencies = _frequencies(rope_theta(config), head)
+
+    def __call__(self, input_ids: mx.array, attention_mask: mx.array) -> mx.array:
+        """Token ids and mask, int32 (1, L) -> stacked hidden states (1, L, states * hidden).
+
+        Rows of padding in front of the text see nothing and are all the same row, so one of them is computed.
+        """
+        real = np.array(attention_mask[0]) == 1
+        first = int(real.argmax()) if real.any() else len(real)
+        parts = []
+        if first:
+            row = self._states(input_ids[:, :1], None)
+            parts.append(mx.repeat(row, first, axis=1))
+        if first < len(real):
+            parts.append(self._states(input_ids[:, first:], real[first:], first))
+        return mx.concatenate(parts, axis=1)
+
+    def _states(self, input_ids: mx.array, real: NDArray[np.bool_] | None, first: int = 0) -> mx.array:
+        """The states of rows from the place `first` on; `real`: which of them may be seen, None: each is alone."""
+        hidden = self.embed_tokens(input_ids)
+        seen = None if real is None else (self._tables(first, len(real), hidden.dtype), self._visible(real))
+        states = {EMBEDDING_STATE: hidden}
+        for number, layer in enumerate(self.layers, start=1):
+            hidden = layer.alone(hidden) if seen is None else layer(hidden, *seen)
+            # Layer by layer, so that no command buffer of a GPU runs for seconds.
+            mx.eval(hidden)
+            if number in self.states:
+                states[number] = hidden
+        if self.final_state in self.states:
+            states[self.final_state] = self.norm(hidden)
+        return mx.concatenate([states[number] for number in self.states], axis=-1)
+
+    def _tables(self, first: int, length: int, dtype: mx.Dtype) -> Tables:
+        """Cosines and sines of the places, (length, head) each."""
+        angles = np.arange(first, first + length, dtype=np.float32)[:, None] * self.frequencies
+        twice = np.concatenate([angles, angles], axis=-1).astype(np.float64)
+        cosines, sines = (mx.array(table(twice).astype(np.float32)).astype(dtype) for table in (np.cos, np.sin))
+        return cosines, sines
+
+    def _visible(self, real: NDArray[np.bool_]) -> mx.array:
+        """Which row sees which: real ones that came before, no further back than the window. bool (1, 1, L, L)."""
+        places = np.arange(len(real))
+        back = places[:, None] - places[None, :]
+        near = back < (self.window or len(real))
+        return mx.array(((back >= 0) & near & real[None, :])[None, None])
+
+
+def _check(config: Config, states: tuple[int, ...], total: int) -> None:
+    if not states or max(states) > total or min(states) < EMBEDDING_STATE:
+        raise ModelUnsupported(
+            f"Hidden states {list(states)} are asked of a text encoder with {total} layers.", layers=list(states)
+        )
+    if config.get("hidden_act", "silu") != "silu":
+        raise ModelUnsupported(f"A text encoder with {config['hidden_act']} instead of silu is not supported.")
+
+
+def _frequencies(theta: float, head: int) -> NDArray[np.float32]:
+    """Radians a place, float32 (head / 2), rounded as torch rounds them."""
+    powers = np.power(theta, (np.arange(0, head, 2, dtype=np.float32) / np.float32(head)).astype(np.float64))
+    frequencies: NDArray[np.float32] = np.float32(1) / powers.astype(np.float32)
+    return frequencies
+
+
+def _rotated(values: mx.array, tables: Tables) -> mx.array:
+    cosines, sines = tables
+    left, right = mx.split(values, 2, axis=-1)
+    return values * cosines + mx.concatenate([-right, left], axis=-1) * sines

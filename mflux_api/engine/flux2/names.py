@@ -1,0 +1,29 @@
+"""What the tensors of a checkpoint are called here. No MLX: estimates ask too."""
+
+import re
+
+# Before Mistral's decoder in a Mistral3ForConditionalGeneration, as transformers 4 and 5 write it.
+DECODERS = re.compile(r"^(language_model\.model|model\.language_model|model)\.")
+UNUSED = re.compile(r"^(model\.)?(vision_tower|multi_modal_projector)\.|^(language_model\.)?lm_head\.")
+
+
+def transformer_name(name: str) -> str | None:
+    """diffusers' Flux2Transformer2DModel -> mflux's Flux2Transformer."""
+    name = name.replace("time_guidance_embed.timestep_embedder.", "time_guidance_embed.")
+    name = name.replace("time_guidance_embed.guidance_embedder.", "time_guidance_embed.guidance_")
+    return name.replace(".attn.to_out.0.", ".attn.to_out.")
+
+
+def text_encoder_name(name: str) -> str | None:
+    """transformers' Qwen3 or Mistral 3, with or without a head -> its decoder; head and vision are not used."""
+    return None if UNUSED.match(name) else DECODERS.sub("", name)
+
+
+def vae_name(name: str) -> str | None:
+    """diffusers' AutoencoderKLFlux2 -> mflux's Flux2VAE."""
+    return None if name.endswith("num_batches_tracked") else name.replace(".to_out.0.", ".to_out.")
+
+
+def same_name(name: str) -> str | None:
+    """Names of a folder that mflux saved."""
+    return name

@@ -1,0 +1,262 @@
+"""FLUX.2-dev: guidance as an input, no negative prompts, networks that take turns, weights read block by block."""
+
+import gc
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from mflux_api.catalogue.models import locate
+from mflux_api.engine.cache import ModelCache, Plan
+from mflux_api.engine.engine import Engine
+from mflux_api.engine.estimate import COMPONENTS, Machine, model_bytes, need, turn_bytes
+from mflux_api.engine.flux2.configs import read_layout
+from mflux_api.engine.flux2.denoiser import embeddable
+from mflux_api.engine.flux2.loading import Loader
+from mflux_api.engine.flux2.modules import build_text_encoder
+from mflux_api.engine.flux2.pipeline import Pipeline
+from mflux_api.engine.flux2.quantization import quantize
+from mflux_api.engine.flux2.time_embedding import waves
+from mflux_api.engine.flux2.weights import parameters
+from mflux_api.engine.messages import Finished, Paint, Setup
+from mflux_api.engine.model import Model, load_model
+from mflux_api.engine.precision import choose, device_name
+from mflux_api.errors import OutOfMemory
+from mflux_api.request import GenerateRequest
+from tests.engine.flux2.test_quantization import psnr
+
+DEV = Path(__file__).parents[2] / "reference" / "checkpoints" / "dev"
+WIDTH = choose("auto").dtype.size
+SMALL: dict[str, Any] = {"width": 64, "height": 64, "steps": 2, "seeds": (3,)}
+PLAN = Plan(
+    folder=DEV,
+    distilled=None,
+    cached_references=None,
+    insist=False,
+    bits=None,
+    precision="auto",
+    low_ram=False,
+    embedding_cache=1 << 20,
+)
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return load_model(DEV)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(DEV, tmp_path / "dev"))
+
+
+@pytest.fixture
+def settled() -> None:
+    """What earlier tests let go of must not be given back in the middle of a measurement."""
+    gc.collect()
+    mx.clear_cache()
+
+
+def pixels(model: Model, **changes: Any) -> NDArray[np.float32]:
+    return model.generate("a red circle", **{**SMALL, **changes})[0].array
+
+
+# Guidance
+
+
+def test_guidance_changes_the_picture_and_is_reported_as_asked(model: Model) -> None:
+    pictures = [model.generate("a red circle", guidance=value, **SMALL)[0] for value in (0.0, 1.0, 2.5, 4.0)]
+    assert [picture.guidance for picture in pictures] == [0.0, 1.0, 2.5, 4.0]
+    assert len({picture.array.tobytes() for picture in pictures}) == 4
+
+
+@pytest.mark.parametrize("guidance", [0.0, 0.5, 1.0, 1.0001, 4.0])
+def test_the_transformer_embeds_a_thousand_times_the_guidance(model: Model, guidance: float) -> None:
+    value = embeddable(guidance)
+    scaled = value * 1000 if value.max() <= 1 else value
+    np.testing.assert_allclose(np.array(scaled), guidance * 1000, rtol=1e-6)
+
+
+def test_sines_of_large_angles_are_those_of_exact_frequencies() -> None:
+    found = np.array(waves(mx.array([4000.0]), 256))[0]
+    angles = 4000.0 * np.exp(-np.log(10_000.0) * np.arange(128) / 128)
+    assert np.abs(found - np.concatenate([np.cos(angles), np.sin(angles)])).max() < 3e-4
+
+
+def test_a_negative_prompt_changes_nothing_and_is_not_encoded(model: Model) -> None:
+    plain = pixels(model, guidance=4.0)
+    np.testing.assert_array_equal(pixels(model, guidance=4.0, negative_prompt="never read"), plain)
+    assert "never read" not in model.pipeline.conditioning.cache
+
+
+@pytest.mark.parametrize("checkpoint", ["dev", "klein"])
+def test_only_devs_transformer_is_evaluated_block_by_block(
+    checkpoint: str, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    painting = load_model(DEV.parent / checkpoint) if checkpoint != "dev" else model
+    painting.pipeline.conditioning.encode("a red circle")
+    evaluated: list[object] = []
+    monkeypatch.setattr("mflux_api.engine.flux2.splitting.mx.eval", lambda *values: evaluated.append(values))
+    transformer = painting.pipeline.transformer
+    prompt, tokens = mx.zeros((1, 4, 96)), mx.zeros((1, 16, 128))
+    ids = [mx.zeros((count, 4), dtype=mx.int32) for count in (4, 16)]
+    level = mx.array(0.5)
+    transformer(tokens, prompt, level, img_ids=ids[1], txt_ids=ids[0])
+    blocks = len(transformer.transformer_blocks) + len(transformer.single_transformer_blocks)
+    assert len(evaluated) == (blocks if checkpoint == "dev" else 0)
+
+
+# Quantization
+
+
+@pytest.mark.parametrize(("bits", "floor"), [(8, 30.0), (4, 15.0)])
+def test_quantized_pictures_stay_near_the_float32_ones(model: Model, bits: int, floor: float) -> None:
+    assert psnr(model, load_model(DEV, quantize=bits)) > floor
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("part", ["transformer", "text_encoder"])
+def test_quantizing_block_by_block_gives_the_bits_of_quantizing_the_whole(bits: int, part: str) -> None:
+    loaded = [getattr(Loader(PLAN.layout(), width, choose("auto")), part)() for width in (bits, None)]
+    mx.eval(loaded[1].parameters())
+    quantize(loaded[1], bits)
+    found, whole = (parameters(module) for module in loaded)
+    assert found.keys() == whole.keys()
+    assert any(name.endswith(".scales") for name in found)
+    assert all(mx.array_equal(found[name], whole[name]) for name in found)
+
+
+def enlarge(folder: Path) -> int:
+    """Give the folder a text encoder of thirty large blocks, and say how many numbers one of them has."""
+    path = folder / "text_encoder" / "config.json"
+    config = json.loads(path.read_text())
+    config["text_config"] |= {"hidden_size": 256, "intermediate_size": 512, "num_attention_heads": 8}
+    path.write_text(json.dumps(config))
+    expected = parameters(build_text_encoder(config, (10, 20, 30)))
+    tensors = {name: mx.random.normal(value.shape).astype(mx.bfloat16) for name, value in expected.items()}
+    mx.save_safetensors(str(folder / "text_encoder" / "model.safetensors"), tensors)
+    return sum(value.size for name, value in expected.items() if name.startswith("layers.0."))
+
+
+@pytest.mark.usefixtures("settled")
+@pytest.mark.parametrize("precision", ["bfloat16", "float32"])
+@pytest.mark.parametrize("bits", [4, 8, None])
+def test_no_more_than_a_block_is_in_memory_beside_what_is_kept(folder: Path, bits: int | None, precision: str) -> None:
+    block = enlarge(folder)
+    loader = Loader(read_layout(folder), bits, choose(precision))
+    gc.collect()
+    mx.clear_cache()
+    before = mx.get_active_memory()
+    mx.reset_peak_memory()
+    module = loader.text_encoder()
+    size, peak = mx.get_active_memory() - before, mx.get_peak_memory() - before
+    assert len(module.layers) == 30
+    # As it was stored, and cast.
+    assert peak - size <= block * (2 + choose(precision).dtype.size)
+
+
+# Taking turns
+
+
+def counted(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """How often each network is loaded."""
+    loads = dict.fromkeys(COMPONENTS, 0)
+
+    def counting(part: str, load: Callable[[Loader], Any]) -> Callable[[Loader], Any]:
+        def loading(loader: Loader) -> Any:
+            loads[part] += 1
+            return load(loader)
+
+        return loading
+
+    for part in COMPONENTS:
+        monkeypatch.setattr(Loader, part, counting(part, getattr(Loader, part)))
+    return loads
+
+
+def test_networks_that_take_turns_paint_the_same(model: Model) -> None:
+    in_turn = load_model(DEV, low_ram=True)
+    assert in_turn.pipeline.in_turn
+    np.testing.assert_array_equal(pixels(in_turn), pixels(model))
+
+
+def test_the_second_picture_of_a_prompt_loads_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    loads = counted(monkeypatch)
+    in_turn = load_model(DEV, low_ram=True)
+    assert loads == {"transformer": 0, "text_encoder": 0, "vae": 1}
+    for _ in range(2):
+        pixels(in_turn)
+        assert loads == {"transformer": 1, "text_encoder": 1, "vae": 1}
+    in_turn.generate("another prompt", **SMALL)
+    assert loads == {"transformer": 2, "text_encoder": 2, "vae": 1}
+
+
+@pytest.mark.usefixtures("settled")
+def test_networks_that_take_turns_are_never_in_memory_together(folder: Path) -> None:
+    enlarge(folder)
+    machine = Machine(device=device_name(), width=WIDTH)
+    wanted = need(folder, None, machine, size=(64, 64), references=[], pictures=0)
+    in_turn = load_model(folder, low_ram=True).pipeline
+    before = mx.get_active_memory()
+    for _ in range(2):
+        for part, size in (("text_encoder", wanted.text_encoder), ("transformer", wanted.transformer)):
+            assert getattr(in_turn, part)
+            assert mx.get_active_memory() - before == pytest.approx(size, rel=0.05)
+
+
+@pytest.mark.parametrize("short", [0, 1])
+def test_they_take_turns_when_the_budget_asks_for_it(short: int) -> None:
+    wanted = need(DEV, None, Machine(device=device_name(), width=WIDTH), size=(1024, 1024), references=[], pictures=0)
+    together = wanted.transformer + wanted.text_encoder + wanted.vae + wanted.work
+    cache = ModelCache(together - short)
+    assert cache.fitted(PLAN).low_ram == bool(short)
+    pipeline = cache.get(PLAN)
+    assert isinstance(pipeline, Pipeline)
+    assert pipeline.in_turn == bool(short)
+    assert cache.size == (turn_bytes if short else model_bytes)(PLAN.layout(), None, WIDTH)
+
+
+def test_a_large_picture_makes_them_take_turns_and_they_go_on() -> None:
+    machine = Machine(device=device_name(), width=WIDTH)
+    work = need(DEV, None, machine, size=(1024, 1024), references=[], pictures=0).work
+    cache = ModelCache(model_bytes(PLAN.layout(), None, WIDTH) + work)
+    assert not cache.fitted(PLAN).low_ram
+    assert cache.fitted(PLAN, (2048, 2048)).low_ram
+    assert cache.fitted(PLAN, references=1).low_ram
+    cache.get(cache.fitted(PLAN, (2048, 2048)))
+    assert cache.fitted(PLAN).low_ram
+
+
+def test_the_engine_lets_them_take_turns_in_a_small_budget() -> None:
+    located = locate(DEV, Path())
+    budget = model_bytes(PLAN.layout(), None, WIDTH)
+    engine = Engine(Setup(budget=budget, precision="auto", embedding_cache=1 << 20, largest_image=1 << 20))
+    request = GenerateRequest(prompt="x", negative_prompt="", guidance=4.0, **SMALL)
+    replies = list(engine.carry_out(Paint(model=located, request=request, low_ram=False)))
+    assert isinstance(replies[-1], Finished)
+    assert [held.low_ram for held in engine.cache.plans()] == [True]
+    assert list(engine.memory().loaded) == [located.spec.name]
+
+
+def test_a_budget_too_small_for_turns_is_refused_with_what_they_need() -> None:
+    least = turn_bytes(PLAN.layout(), None, WIDTH)
+    with pytest.raises(OutOfMemory) as caught:
+        ModelCache(least - 1).get(PLAN)
+    assert caught.value.details["needed"] == least
+
+
+@pytest.mark.parametrize("bits", [None, 4])
+@pytest.mark.parametrize("low_ram", [False, True])
+def test_a_saved_model_paints_the_same(tmp_path: Path, bits: int | None, low_ram: bool) -> None:
+    loaded = load_model(DEV, quantize=bits, low_ram=low_ram)
+    loaded.save(tmp_path / "saved")
+    saved = load_model(tmp_path / "saved")
+    assert saved.bits == bits
+    assert saved.pipeline.layout.guided
+    np.testing.assert_array_equal(pixels(saved, guidance=4.0), pixels(loaded, guidance=4.0))
