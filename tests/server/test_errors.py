@@ -301,11 +301,17 @@ BAD_VALUES: dict[str, list[object]] = {
 BAD_FIELDS = [(name, value) for name, values in BAD_VALUES.items() for value in values]
 
 
-@pytest.mark.parametrize("path", [GENERATE, TXT2IMG])
-@pytest.mark.parametrize(("name", "value"), BAD_FIELDS, ids=lambda part: repr(part)[:24])
+# SD-WebUI takes numbers for text, so those are no mistake there.
+BAD_ORDERS = [
+    (path, name, value)
+    for path in (GENERATE, TXT2IMG)
+    for name, value in BAD_FIELDS
+    if path == GENERATE or value not in (7, [7])
+]
+
+
+@pytest.mark.parametrize(("path", "name", "value"), BAD_ORDERS, ids=lambda part: repr(part)[:24])
 def test_a_bad_field_is_refused_with_its_name(server: Live, path: str, name: str, value: object) -> None:
-    if path == TXT2IMG and value in (7, [7]):
-        pytest.skip("SD-WebUI takes numbers for text.")
     # The model, by its documented name, asks for the documented errors.
     reply = post_text(server, path, json.dumps(order(**{"model": "flux2-tiny", name: value})))
     content = refused(reply, 400, "INVALID_REQUEST", sdapi=path == TXT2IMG)

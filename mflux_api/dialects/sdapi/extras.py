@@ -31,6 +31,8 @@ from mflux_api.web.waiting import while_connected
 ERRORS = (*ORDER_ERRORS, ClassicFault, WrongKind)
 CLASSIC_STEP = 8
 PNG_LEVEL = 1
+# As its users write it.
+PUBLISHED = {"seedvr2": "SeedVR2"}
 Size = tuple[int, int]
 
 
@@ -60,7 +62,7 @@ class Extras:
     async def upscalers(self) -> list[str]:
         """What works here: SD-WebUI's three, and each upscaler model on this machine."""
         models = [entry.spec.name for entry in await self.studio.models.listed() if _is_upscaler(entry)]
-        return [NONE, *FILTERS, *models]
+        return [NONE, *FILTERS, *(PUBLISHED.get(name, name) for name in models)]
 
     async def single(self, request: Request) -> Response:
         form = await read(self.tools.body, request, SingleExtra)
