@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, Response
 
 from mflux_api.dialects.sdapi.faults import TAG, ClassicFault, WrongKind, is_address, read
 from mflux_api.dialects.sdapi.forms import BatchExtra, PngInfo, SingleExtra
-from mflux_api.errors import InvalidImage, InvalidRequest, JobConflict, ModelNotFound
+from mflux_api.errors import InvalidImage, InvalidRequest, ModelNotFound
 from mflux_api.forms import ORDER_ERRORS
 from mflux_api.jobs.models import Entry
 from mflux_api.jobs.order import Order
@@ -26,7 +26,7 @@ from mflux_api.request import Upload, stepped
 from mflux_api.web.openapi import Endpoint
 from mflux_api.web.pictures import MEGAPIXEL, PictureReader
 from mflux_api.web.tools import Tools, owner
-from mflux_api.web.waiting import while_connected
+from mflux_api.web.waiting import while_wanted
 
 ERRORS = (*ORDER_ERRORS, ClassicFault, WrongKind)
 CLASSIC_STEP = 8
@@ -110,16 +110,8 @@ class Extras:
         width, height = stepped(*size)
         crop = None if (width, height) == size else size
         order = Order(prompt="", model=name, source=upload, width=width, height=height, crop=crop, strength=1.0)
-        job = await self.studio.submit(replace(order, owner=owner(request), seed=0, steps=1))
-
-        async def abandon() -> None:
-            try:
-                await self.studio.cancel(job.id)
-            except JobConflict:
-                return
-
-        done = await while_connected(request, self.studio.finished(job), abandon)
-        (data,) = await self.studio.read(done)
+        wanted = replace(order, owner=owner(request), seed=0, steps=1)
+        _, (data,) = await while_wanted(request, self.studio.painted(wanted))
         return await asyncio.to_thread(lambda: Image.open(io.BytesIO(data)).convert("RGB"))
 
     def endpoints(self) -> list[Endpoint]:
