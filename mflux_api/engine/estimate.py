@@ -1,9 +1,12 @@
 """Bytes a model and a picture will take, from headers and configuration alone. No MLX: the server asks first."""
 
+import functools
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from mflux_api.engine.flux2 import shapes
 from mflux_api.engine.flux2.configs import Layout, read_layout
@@ -23,6 +26,7 @@ ENCODE_VALUES = {"cpu": 40}
 ENCODE_VALUES_FUSED = 10
 PATCH = 16
 LARGEST_REFERENCE = 1024 * 1024
+Stamp: TypeAlias = tuple[tuple[str, int, int], ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,12 +73,38 @@ def need(
     pictures: int,
 ) -> Need:
     """What painting takes: `size` and `references` are (width, height) in pixels. Raises the errors of a bad folder."""
+    return _need(folder, _stamp(folder), bits, machine, size=size, references=tuple(references), pictures=pictures)
+
+
+@functools.lru_cache(maxsize=64)
+def _need(
+    folder: Path,
+    stamp: Stamp,
+    bits: int | None,
+    machine: Machine,
+    *,
+    size: tuple[int, int],
+    references: tuple[tuple[int, int], ...],
+    pictures: int,
+) -> Need:
+    """Remembered until a file changes (`stamp`): thousands of tensors, counted twice for every job."""
     layout = read_layout(folder)
     work = picture_bytes(layout, machine, size=size, references=references)
     # Finished pictures leave the engine one by one; each is whole, and encoded, for a moment.
     work += min(pictures, 2) * 4 * size[0] * size[1]
     parts = {name: _component_bytes(layout, name, bits, machine.width) for name in COMPONENTS}
     return Need(**parts, work=work, in_turn=layout.guided)
+
+
+def _stamp(folder: Path) -> Stamp:
+    """What changes when any file of a model does."""
+    folders = (folder, *(folder / name for name in (*COMPONENTS, "scheduler")))
+    return tuple(
+        (file.name, file.stat().st_mtime_ns, file.stat().st_size)
+        for each in folders
+        if each.is_dir()
+        for file in sorted(os.scandir(each), key=lambda entry: entry.name)
+    )
 
 
 def model_bytes(layout: Layout, bits: int | None, width: int) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, ParamSpec, TypeVar
 
 from mflux_api.errors import JobConflict
-from mflux_api.jobs import pace, rows, verdicts
+from mflux_api.jobs import rows, verdicts
 from mflux_api.jobs.endings import Endings
 from mflux_api.jobs.events import Events
 from mflux_api.jobs.floor import Floor
@@ -89,8 +89,8 @@ class Claims:
     async def finish(self, job: Job) -> None:
         active = self.floor.owned(job)
         usual = job.request.is_one_pass and active.cut is None
-        done = await self.store.run(verdicts.complete, job, active.pictures, learn=usual)
-        self.paces.replace(await self.store.run(pace.all_paces))
+        done, paces = await self.store.run(verdicts.complete, job, active.pictures, learn=usual)
+        self.paces.replace(paces)
         self._leave(done)
         self._told_end(done, "complete")
 

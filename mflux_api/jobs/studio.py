@@ -76,7 +76,7 @@ class Studio:
         """
         orders.check(order, self.defaults.limits)
         spec, located = await self._model(order.model)
-        loras = await asyncio.to_thread(self.loras.resolve, order.loras)
+        loras = await asyncio.to_thread(self.loras.resolve, order.loras) if order.loras else ()
         request = orders.complete(order, spec, self.defaults, loras)
         low_ram = order.low_ram or self.low_ram
         if located is not None:

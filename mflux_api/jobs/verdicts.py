@@ -33,8 +33,10 @@ def cancel(db: sqlite3.Connection, job_id: str, now: float, pictures: tuple[Pict
     return rows.move(db, job_id, State.CANCELLED, now=now, pictures=pictures)
 
 
-def complete(db: sqlite3.Connection, job: Job, pictures: tuple[PictureFile, ...], *, learn: bool = True) -> Job:
-    """Count it; with `learn`, what it took is a measure for others.
+def complete(
+    db: sqlite3.Connection, job: Job, pictures: tuple[PictureFile, ...], *, learn: bool = True
+) -> tuple[Job, dict[tuple[str, int, int], Pace]]:
+    """Count it; with `learn`, what it took is a measure for others. Returns also what is known of paces now.
 
     Raises JobConflict when another worker has the job by now.
     """
@@ -43,7 +45,7 @@ def complete(db: sqlite3.Connection, job: Job, pictures: tuple[PictureFile, ...]
     rows.add_totals(db, generations=1, images=len(pictures), seconds=done.seconds or 0.0)
     if pictures and learn:
         pace.learn(db, job.model, job.request.width, job.request.height, _measured(done))
-    return done
+    return done, pace.all_paces(db)
 
 
 def fail(db: sqlite3.Connection, job: Job, failure: Failure, pictures: tuple[PictureFile, ...]) -> Job:
