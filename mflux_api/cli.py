@@ -185,5 +185,6 @@ def _doctor(arguments: argparse.Namespace) -> int:
 
     chosen = load(_given(arguments), arguments.config).settings
     from mflux_api.commands.doctor import run
+    from mflux_api.commands.storage import bucket
 
-    return run(chosen.models.cache_dir, chosen.generation.output_dir)
+    return run(chosen.models.cache_dir, chosen.generation.output_dir, bucket(chosen))

@@ -24,6 +24,7 @@ generation: {default_steps: 4, max_batch_size: 4, output_dir: ./output}
 """
 SAMPLES = {"precision": "float32", "level": "debug", "format": "json", "api_keys": "a:b", "api_auth": "a:b"}
 SAMPLES |= {"enabled": "klein", "root": "edge", "ports": "klein:8000"}
+SAMPLES |= {"kind": "s3", "bucket": "pictures", "endpoint_url": "https://a", "public_url": "https://a"}
 # A key, its default, and three other values: as text, and as they are read.
 KINDS = [
     ("server.port", 7861, ("1", "2", "3"), (1, 2, 3)),

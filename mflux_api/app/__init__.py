@@ -35,6 +35,7 @@ def build(settings: Settings) -> Starlette:
     tools = make_tools(settings)
     told = {"bfl": bfl.teller(parts.studio, tools), "replicate": replicate.teller(parts.studio, tools)}
     parts.webhooks = Webhooks(parts.queue, tools.fetcher, told)
+    parts.bucket = tools.bucket
     faults = Faults(_shapes(), plain_shape)
 
     @asynccontextmanager

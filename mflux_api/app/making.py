@@ -16,7 +16,7 @@ from mflux_api.engine.estimate import Machine, need
 from mflux_api.engine.messages import Load, Setup, Unload
 from mflux_api.engine.process import EngineProcess
 from mflux_api.engine.seedvr2 import estimate as upscaler
-from mflux_api.errors import MfluxError, OutOfMemory, without_folders
+from mflux_api.errors import InvalidSetting, MfluxError, OutOfMemory, without_folders
 from mflux_api.jobs.downloads import Downloads
 from mflux_api.jobs.events import Events
 from mflux_api.jobs.images import Images
@@ -27,6 +27,7 @@ from mflux_api.jobs.queue import JobQueue
 from mflux_api.jobs.store import Store
 from mflux_api.jobs.studio import Studio
 from mflux_api.metrics import Metrics
+from mflux_api.net.bucket import Bucket, Place
 from mflux_api.net.fetching import Fetcher
 from mflux_api.request import GenerateRequest
 from mflux_api.settings import Settings
@@ -42,6 +43,8 @@ MEBIBYTE = 1024**2
 EMBEDDINGS = 256 * MEBIBYTE
 DATABASE = "jobs.db"
 LINKS_KEY = "links.key"
+# Signatures of Amazon's kind are good for a week at most.
+LONGEST_LINK = 7 * 86_400
 
 
 def make_parts(settings: Settings) -> Parts:
@@ -179,4 +182,32 @@ def make_tools(settings: Settings) -> Tools:
         links=Links(settings.generation.output_dir / LINKS_KEY, server.public_url, security.link_seconds),
         fetcher=Fetcher(security.fetch_hosts, security.fetch_seconds),
         keys=Keys(security.api_keys, security.token_seconds, security.api_auth),
+        bucket=make_bucket(settings),
     )
+
+
+def make_bucket(settings: Settings) -> Bucket | None:
+    """None where pictures are handed out from this server. Raises InvalidSetting."""
+    chosen, life = settings.storage, settings.security.link_seconds
+    if chosen.kind == "local":
+        return None
+    if not chosen.bucket:
+        raise InvalidSetting("storage.kind: s3 needs storage.bucket.", keys=["storage.bucket"])
+    if (chosen.access_key is None) != (chosen.secret_key is None):
+        raise InvalidSetting("storage.access_key and storage.secret_key belong together.", keys=["storage.access_key"])
+    if life > LONGEST_LINK:
+        message = f"security.link_seconds: at most {LONGEST_LINK} with storage.kind: s3, not {life:g}."
+        raise InvalidSetting(message, keys=["security.link_seconds"])
+    place = Place(
+        bucket=chosen.bucket,
+        endpoint=chosen.endpoint_url,
+        public=chosen.public_url,
+        region=chosen.region,
+        prefix=chosen.prefix,
+        access_key=chosen.access_key,
+        secret_key=chosen.secret_key,
+        path_style=chosen.path_style,
+        seconds=chosen.seconds,
+        link_seconds=life,
+    )
+    return Bucket(place)

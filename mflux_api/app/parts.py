@@ -10,8 +10,9 @@ from mflux_api.errors import MfluxError
 from mflux_api.jobs.queue import JobQueue, Retention
 from mflux_api.jobs.studio import EngineView, Studio
 from mflux_api.jobs.webhooks import Webhooks
-from mflux_api.logs import event, failure
+from mflux_api.logs import event, failure, warning
 from mflux_api.metrics import Metrics
+from mflux_api.net.bucket import Bucket, BucketFailed, BucketRefused
 from mflux_api.settings import Settings
 
 GIGABYTE = 1000**3
@@ -30,11 +31,14 @@ class Parts:
     metrics: Metrics
     # Made once the dialects are, which say what it tells.
     webhooks: Webhooks | None = None
+    bucket: Bucket | None = None
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
     # The loop's time at which the running job has had its time, once the server stops.
     deadline: float | None = None
 
     async def start(self) -> None:
+        """Raises BucketRefused, and what opening the job database raises."""
+        await self._check_bucket()
         await self.queue.open()
         await self.studio.models.listed()
         await self.studio.resume_downloads()
@@ -42,6 +46,17 @@ class Parts:
         self.tasks.append(asyncio.create_task(self._warm()))
         if self.webhooks is not None:
             self.tasks.append(asyncio.create_task(self.webhooks.work()))
+
+    async def _check_bucket(self) -> None:
+        if self.bucket is None:
+            return
+        try:
+            await self.bucket.check()
+        except BucketRefused:
+            raise
+        except BucketFailed as error:
+            # The network may come up after this machine: it is tried again for each picture.
+            warning("storage.unreachable", reason=error.message)
 
     def drain(self) -> None:
         """The server stops: nothing new begins. The running job may go on until the deadline."""

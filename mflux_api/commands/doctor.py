@@ -47,10 +47,10 @@ class Finding:
     advice: str = ""
 
 
-def run(models_dir: Path, output_dir: Path) -> int:
-    """Print what is found, as it is found; 1 when something fails, else 0."""
+def run(models_dir: Path, output_dir: Path, more: Iterable[Finding] = ()) -> int:
+    """Print what is found, as it is found, and `more`; 1 when something fails, else 0."""
     states: list[State] = []
-    for finding in examine(models_dir, output_dir):
+    for finding in chain(examine(models_dir, output_dir), more):
         states.append(finding.state)
         print(f"{finding.state:5} {finding.subject:12} {finding.message}", flush=True)
         if finding.advice:

@@ -1,12 +1,13 @@
 """/flux/v1 and /v1: the task API of Black Forest Labs, as CometAPI and others offer it too."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from mflux_api.addresses import addresses
 from mflux_api.catalogue.models import cloud
 from mflux_api.catalogue.moderation import Moderation
 from mflux_api.errors import InvalidRequest, JobNotFound, MfluxError, ModelUnsupported
@@ -127,25 +128,26 @@ class Bfl:
             job = await self.studio.queue.get(name)
         except JobNotFound:
             return JSONResponse({"id": name, "status": NOT_FOUND, "result": None}, JobNotFound.status)
-        return JSONResponse(self.answer(job, self.tools.links.base(request)))
+        return JSONResponse(await self.answer(job, self.tools.links.base(request)))
 
-    def answer(self, job: Job, base: str) -> dict[str, Any]:
+    async def answer(self, job: Job, base: str) -> dict[str, Any]:
         """How a task stands; also what its webhook is told."""
         found: dict[str, Any] = {"id": job.id, "status": STATUS.get(job.state, "Pending")}
         if job.state is State.COMPLETED and job.pictures:
-            found["result"] = self._result(job, base)
+            found["result"] = await self._result(job, base)
         elif job.is_final:
             found |= {"result": None, "error": job.error.message if job.error else "The task was cancelled."}
         else:
             found |= {"result": None, "progress": self.studio.progress(job)}
         return found
 
-    def _result(self, job: Job, base: str) -> dict[str, Any]:
+    async def _result(self, job: Job, base: str) -> dict[str, Any]:
         form: Any = job.request.note.get("format", "png")
+        found = await addresses(self.studio, self.tools, job, base, form)
         return {
             "seed": job.pictures[0].seed,
             "prompt": job.request.prompt,
-            "sample": self.tools.links.at(base, job.id, 0, form),
+            "sample": found[0],
             "duration": job.seconds,
             "end_time": job.finished,
             "start_time": job.started,
@@ -179,7 +181,7 @@ def local(name: str) -> str | None:
     return table.get(name.lower(), name)
 
 
-def teller(studio: Studio, tools: Tools) -> Callable[[Job, str], dict[str, Any]]:
+def teller(studio: Studio, tools: Tools) -> Callable[[Job, str], Awaitable[dict[str, Any]]]:
     """What a webhook is told of a job."""
     return Bfl(studio, tools, Moderation({})).answer
 

@@ -7,6 +7,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from mflux_api.addresses import addresses
 from mflux_api.errors import InvalidImage, InvalidRequest, MfluxError
 from mflux_api.forms import ORDER_ERRORS, Whole
 from mflux_api.jobs.order import Order
@@ -112,8 +113,9 @@ class Klein:
         owned = Order(**{**vars(order), "owner": owner(request)})
         job, _ = await while_wanted(request, self.studio.painted(owned))
         picture = job.pictures[0]
+        found = await addresses(self.studio, self.tools, job, self.tools.links.base(request), "png")
         reply = Painted(
-            image_url=self.tools.links.picture(request, job.id, 0, "png"),
+            image_url=found[0],
             seed=picture.seed,
             width=picture.width,
             height=picture.height,

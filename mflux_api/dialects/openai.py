@@ -12,6 +12,7 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
+from mflux_api.addresses import addresses
 from mflux_api.catalogue.models import cloud
 from mflux_api.errors import InvalidRequest, MfluxError, ModelNotFound, UnsupportedMedia
 from mflux_api.forms import ORDER_ERRORS, Whole
@@ -140,18 +141,13 @@ class OpenAI:
             job = await self.studio.submit(order)
             return StreamingResponse(self._stream(form, job), media_type="text/event-stream")
         job, pictures = await while_wanted(request, self.studio.painted(order))
-        content = await asyncio.to_thread(self._reply, request, form, job, pictures)
-        return JSONResponse(content)
-
-    def _reply(self, request: Request, form: Painting, job: Job, pictures: list[bytes]) -> dict[str, Any]:
         if form.response_format == "url":
-            data = [
-                {"url": self.tools.links.picture(request, job.id, index, form.output_format)}
-                for index in range(len(pictures))
-            ]
+            found = await addresses(self.studio, self.tools, job, self.tools.links.base(request), form.output_format)
+            data = [{"url": address} for address in found]
         else:
-            data = [{"b64_json": _encoded(form, picture)} for picture in pictures]
-        return {**_facts(form, job), "created": int(job.finished or time.time()), "data": data, "usage": USAGE}
+            data = await asyncio.to_thread(lambda: [{"b64_json": _encoded(form, picture)} for picture in pictures])
+        created = int(job.finished or time.time())
+        return JSONResponse({**_facts(form, job), "created": created, "data": data, "usage": USAGE})
 
     async def _stream(self, form: Painting, job: Job) -> AsyncIterator[str]:
         """The previews asked for, as they come, and each finished picture."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,8 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from mflux_api.addresses import addresses
 from mflux_api.catalogue.models import cloud
-from mflux_api.errors import InvalidRequest, JobConflict, MfluxError
+from mflux_api.errors import InvalidRequest, JobConflict, MfluxError, PictureNotFound
 from mflux_api.forms import ORDER_ERRORS, Whole
 from mflux_api.jobs.job import Job, State
 from mflux_api.jobs.order import Order
@@ -90,7 +91,7 @@ class Replicate:
         order = await self._order(request, form, body, name)
         job = await self.studio.submit(order)
         job = await self._waited(request, job)
-        return JSONResponse(self.prediction(job, self.tools.links.base(request)), 200 if job.is_final else 201)
+        return await self._told(request, job, 200 if job.is_final else 201)
 
     async def _order(self, request: Request, form: Input, body: Ordered, name: str) -> Order:
         source = await self._picture(form.image, "image")
@@ -145,8 +146,7 @@ class Replicate:
             return await self.studio.queue.get(job.id)
 
     async def show(self, request: Request) -> Response:
-        job = await self.studio.queue.get(request.path_params["id"])
-        return JSONResponse(self.prediction(job, self.tools.links.base(request)))
+        return await self._told(request, await self.studio.queue.get(request.path_params["id"]))
 
     async def cancel(self, request: Request) -> Response:
         job_id = request.path_params["id"]
@@ -155,25 +155,30 @@ class Replicate:
         except JobConflict:
             # It has ended: nothing is left to cancel, and there that is no error.
             job = await self.studio.queue.get(job_id)
-        return JSONResponse(self.prediction(job, self.tools.links.base(request)))
+        return await self._told(request, job)
+
+    async def _told(self, request: Request, job: Job, status: int = 200) -> Response:
+        return JSONResponse(await self.prediction(job, self.tools.links.base(request)), status)
 
     async def last(self, request: Request) -> Response:
         jobs, _ = await self.studio.queue.page(None, None, PAGE)
         base = self.tools.links.base(request)
-        return JSONResponse({"next": None, "previous": None, "results": [self.prediction(job, base) for job in jobs]})
+        results = await asyncio.gather(*(self.prediction(job, base) for job in jobs))
+        return JSONResponse({"next": None, "previous": None, "results": results})
 
-    def prediction(self, job: Job, base: str) -> dict[str, Any]:
+    async def prediction(self, job: Job, base: str) -> dict[str, Any]:
         """A prediction as its clients know it; also what a webhook is told."""
         at = f"{base}{PREFIX}/predictions/{job.id}"
         model = job.request.note.get("model", job.model)
+        output, removed = await self._output(job, base)
         return {
             "id": job.id,
             "model": model,
             "version": "hidden",
             "input": _input(job),
             "logs": "",
-            "output": self._output(job, base),
-            "data_removed": False,
+            "output": output,
+            "data_removed": removed,
             "error": job.error.message if job.error else None,
             "source": "api",
             "status": STATUS[job.state],
@@ -184,11 +189,15 @@ class Replicate:
             "metrics": {} if job.seconds is None else {"predict_time": round(job.seconds, 3)},
         }
 
-    def _output(self, job: Job, base: str) -> list[str] | None:
+    async def _output(self, job: Job, base: str) -> tuple[list[str] | None, bool]:
+        """Addresses of its pictures once there are any, and whether those have been deleted."""
         if job.state is not State.COMPLETED:
-            return None
+            return None, False
         form: Any = job.request.note.get("format", "png")
-        return [self.tools.links.at(base, job.id, index, form) for index in range(len(job.pictures))]
+        try:
+            return await addresses(self.studio, self.tools, job, base, form), False
+        except PictureNotFound:
+            return None, True
 
     def endpoints(self) -> list[Endpoint]:
         ordered = {"body": Ordered, "errors": ORDER_ERRORS}
@@ -238,7 +247,7 @@ def _iso(moment: float | None) -> str | None:
     return None if moment is None else datetime.fromtimestamp(moment, UTC).isoformat().replace("+00:00", "Z")
 
 
-def teller(studio: Studio, tools: Tools) -> Callable[[Job, str], dict[str, Any]]:
+def teller(studio: Studio, tools: Tools) -> Callable[[Job, str], Awaitable[dict[str, Any]]]:
     """What a webhook is told of a job."""
     return Replicate(studio, tools).prediction
 

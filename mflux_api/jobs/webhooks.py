@@ -7,7 +7,7 @@ import hmac
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +28,7 @@ LONGEST_SLEEP = 60.0
 BATCH = 20
 FINAL = "jobs.state IN ('completed', 'failed', 'cancelled')"
 # What a dialect tells of a job, for the server's address as its client saw it.
-Shape = Callable[[Job, str], dict[str, Any]]
+Shape = Callable[[Job, str], Awaitable[dict[str, Any]]]
 
 
 @dataclass(frozen=True)
@@ -94,9 +94,9 @@ class Webhooks:
     async def _attempt(self, job: Job) -> str:
         """Why it failed; empty when it was taken."""
         note = job.request.note
-        body = json.dumps(self.shapes[note["dialect"]](job, note["base"])).encode()
-        headers = {"Content-Type": "application/json", **signed(job.id, body, note.get("secret", ""))}
         try:
+            body = json.dumps(await self.shapes[note["dialect"]](job, note["base"])).encode()
+            headers = {"Content-Type": "application/json", **signed(job.id, body, note.get("secret", ""))}
             async with asyncio.timeout(ATTEMPT_SECONDS):
                 answer = await self.fetcher.send("POST", note["webhook"], headers, body, ANSWER_BYTES)
         except MfluxError as error:

@@ -10,6 +10,7 @@ from mflux_api.settings.declared import (
     Security,
     Server,
     Settings,
+    Storage,
     options,
 )
 from mflux_api.settings.loading import Loaded, describe, example, load
@@ -25,6 +26,7 @@ __all__ = [
     "Security",
     "Server",
     "Settings",
+    "Storage",
     "describe",
     "example",
     "load",

@@ -7,15 +7,17 @@ import reprlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 from pydantic import ValidationError
 
 from mflux_api.errors import InvalidSetting
-from mflux_api.settings.declared import NULLS, Option, Settings, options, options_of, usual_env
+from mflux_api.settings.declared import Option, Settings, options, options_of, usual_env
 from mflux_api.settings.document import parse
+from mflux_api.settings.kinds import NULLS
 
 FILE = Path("config.yaml")
+HIDDEN = "***"
 # What pydantic says beyond what is expected.
 NOISE = re.compile(r"^Value error, |, unable.*| after validation.*| for <class.*")
 
@@ -73,8 +75,8 @@ def _value(settings: Settings, key: str) -> object:
 
 def _shown(value: object, option: Option) -> str:
     """As JSON, which YAML reads as well."""
-    if option.secret:
-        value = dict.fromkeys(cast(Mapping[str, str], value), "***")
+    if option.secret and value is not None:
+        value = dict.fromkeys(value, HIDDEN) if isinstance(value, Mapping) else HIDDEN
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return json.dumps(value, default=str)
@@ -161,6 +163,8 @@ def _validated(given: Mapping[str, Given]) -> Settings:
 
 
 def _complaint(option: Option, given: Given, message: str) -> str:
+    if option.secret and option.default is None:
+        return f"{option.key}: letters, digits and signs without blanks are expected ({given.origin})."
     if option.secret:
         return f'{option.key}: names with their keys are expected, as in "alice:key1,bob:key2" ({given.origin}).'
     expected = NOISE.sub("", message)

@@ -41,15 +41,12 @@ class Links:
         except OSError as error:
             raise StorageFailed("The secret of the links cannot be kept: is the disk full?") from error
 
-    def picture(self, request: Request, job_id: str, index: int, form: Format) -> str:
-        """The address of a picture of a job."""
-        return self.at(self.base(request), job_id, index, form)
-
     def base(self, request: Request) -> str:
         """Where this server is, as the client sees it, without a slash at the end."""
         return (self.public or f"{request.url.scheme}://{request.url.netloc}").rstrip("/")
 
     def at(self, base: str, job_id: str, index: int, form: Format) -> str:
+        """The address of a picture of a job."""
         path = f"{PREFIX}/{job_id}/{index}.{form}"
         expires = str(int(time.time() + self.seconds))
         return f"{base}{path}?expires={expires}&signature={self._sign(path, expires)}"

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from starlette.requests import Request
 
+from mflux_api.net.bucket import Bucket
 from mflux_api.net.fetching import Fetcher
 from mflux_api.request import Upload
 from mflux_api.web.auth import Keys
@@ -15,12 +16,15 @@ from mflux_api.web.sse import Streamer
 
 @dataclass(frozen=True, kw_only=True)
 class Tools:
+    """`bucket`: where pictures are handed out from; None: from this server, by `links`."""
+
     body: BodyReader
     pictures: PictureReader
     streamer: Streamer
     keys: Keys
     links: Links
     fetcher: Fetcher
+    bucket: Bucket | None = None
 
     async def fetched(self, url: str, field: str) -> Upload:
         """A picture at an address. Raises InvalidImage, FetchFailed, AddressForbidden."""

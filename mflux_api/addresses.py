@@ -1,0 +1,34 @@
+"""Addresses of a job's pictures, for clients that are given those: on this server, or in a bucket."""
+
+import asyncio
+
+from mflux_api.jobs.job import Job
+from mflux_api.jobs.studio import Studio
+from mflux_api.net.bucket import Bucket, BucketFailed
+from mflux_api.pixels.formats import Format, converted
+from mflux_api.web.tools import Tools
+
+
+async def addresses(studio: Studio, tools: Tools, job: Job, base: str, form: Format) -> list[str]:
+    """Where each picture of a completed job can be had for a while; `base`: where this server is.
+
+    Raises BucketFailed when the storage does not take one, PictureNotFound when a file was deleted before it could.
+    """
+    indexes = range(len(job.pictures))
+    if tools.bucket is None:
+        return [tools.links.at(base, job.id, index, form) for index in indexes]
+    try:
+        return await asyncio.gather(*(_stored(studio, tools.bucket, job, index, form) for index in indexes))
+    except BucketFailed as error:
+        # What the store said is in the log, and no client's business.
+        message = f"Job {job.id} is painted and kept, but the storage did not take its pictures. Ask again later."
+        raise BucketFailed(message, job_id=job.id) from error
+
+
+async def _stored(studio: Studio, bucket: Bucket, job: Job, index: int, form: Format) -> str:
+    file = job.pictures[index].file
+
+    async def make() -> bytes:
+        return await asyncio.to_thread(lambda: converted(studio.queue.images.read(file), form))
+
+    return await bucket.address(f"{file.removesuffix('.png')}.{form}", make, f"image/{form}")

@@ -1,0 +1,77 @@
+"""What settings may be: kinds of values, and what every section shares."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+
+NULLS = ("", "~", "null")
+# Longer than anybody waits, shorter than what timers overflow at.
+LONGEST_SECONDS, LONGEST_DAYS = 10_000_000, 36_500
+LARGEST_SIDE = 16_384
+PLAIN_HOST = re.compile(r"([A-Za-z0-9.-]+|\[[0-9a-f:]+\])(:\d{1,5})?")
+
+
+def _unless_null(value: object) -> object:
+    return None if value in NULLS else value
+
+
+def _split(value: object) -> object:
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return () if value is None else value
+
+
+def _pairs(value: object) -> object:
+    """NAME:KEY,NAME:KEY as a mapping; a name given twice stays text, which is refused."""
+    if not isinstance(value, str):
+        return {} if value is None else value
+    parts = [part.partition(":") for part in value.split(",") if part.strip()]
+    found = {name.strip(): key.strip() for name, _, key in parts}
+    return found if len(found) == len(parts) else value
+
+
+def _expand(path: Path) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise ValueError("input should not be in the home of an unknown user") from None
+
+
+def _plain_address(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in {"http", "https"} or not PLAIN_HOST.fullmatch(parts.netloc) or parts.query or parts.fragment:
+        raise ValueError("an address should begin with http:// or https:// and hold neither key nor query")
+    return text.rstrip("/")
+
+
+def option(default: Any, text: str, *, env: str = "", flag: str = "", **limits: Any) -> Any:
+    return Field(default, description=text, json_schema_extra={"env": env, "flag": flag}, **limits)
+
+
+Text = Annotated[str, Field(min_length=1)]
+# What an HTTP header can carry.
+Secret = Annotated[str, Field(pattern=r"^[!-~]+$"), BeforeValidator(_unless_null)]
+Address = Annotated[str, AfterValidator(_plain_address)]
+BucketName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]$")]
+Region = Annotated[str, Field(pattern=r"^[A-Za-z0-9-]+$")]
+Names = Annotated[tuple[Text, ...], BeforeValidator(_split)]
+Keys = Annotated[Mapping[Text, Secret], BeforeValidator(_pairs)]
+Folder = Annotated[Path, AfterValidator(_expand)]
+Wait = Annotated[float, Field(gt=0, le=LONGEST_SECONDS)]
+Side = Annotated[int, Field(ge=64, le=LARGEST_SIDE, multiple_of=16)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """Frozen, and without a setting that is not declared."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _null(cls, value: object) -> object:
+        return _unless_null(value)

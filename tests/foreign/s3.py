@@ -1,0 +1,87 @@
+"""An S3-compatible store to test against: moto's, behind a door that can be shut, fail, and remember who knocked."""
+
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import boto3
+import requests
+from botocore.auth import S3SigV4QueryAuth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from werkzeug.serving import WSGIRequestHandler, make_server
+
+BUCKET, REGION = "pictures", "eu-central-1"
+KEY, SECRET = "AKIAEXAMPLE", "hunter2hunter2"
+
+
+class Store:
+    """`failures`: how many requests are answered with status 503 first. `asked`: (method, path) of each request."""
+
+    def __init__(self, port: int = 0) -> None:
+        self.failures = 0
+        self.asked: list[tuple[str, str]] = []
+        self._app = DomainDispatcherApplication(create_backend_app)
+        self._server = make_server("127.0.0.1", port, self, threaded=True, request_handler=_Silent)
+        self.port = self._server.server_port
+        self.url = f"http://127.0.0.1:{self.port}"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        self.asked.append((environ["REQUEST_METHOD"], environ["PATH_INFO"]))
+        if self.failures:
+            self.failures -= 1
+            start_response("503 Slow Down", [("Content-Type", "text/plain")])
+            return [b"slow down"]
+        answer: Iterable[bytes] = self._app(environ, start_response)
+        return answer
+
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """What makes a server use it."""
+        given = {"kind": "s3", "bucket": BUCKET, "endpoint_url": self.url, "region": REGION, "prefix": "from/flux"}
+        given |= {"access_key": KEY, "secret_key": SECRET, "seconds": "3"}
+        return tuple(part for name, value in given.items() for part in ("--set", f"storage.{name}={value}"))
+
+    def delete(self, address: str) -> None:
+        """As the bucket's owner may."""
+        client = boto3.client("s3", REGION, endpoint_url=self.url, aws_access_key_id=KEY, aws_secret_access_key=SECRET)
+        with closing(client):
+            client.delete_object(Bucket=BUCKET, Key=urlsplit(address).path.removeprefix(f"/{BUCKET}/"))
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+class _Silent(WSGIRequestHandler):
+    def log(self, *args: object) -> None:
+        pass
+
+
+@contextmanager
+def serving(port: int = 0) -> Iterator[Store]:
+    """The store, with an empty bucket."""
+    store = Store(port)
+    try:
+        requests.post(f"{store.url}/moto-api/reset", timeout=10)
+        requests.put(f"{store.url}/{BUCKET}", data=LOCATION, timeout=10).raise_for_status()
+        yield store
+    finally:
+        store.close()
+
+
+LOCATION = f"<CreateBucketConfiguration><LocationConstraint>{REGION}</LocationConstraint></CreateBucketConfiguration>"
+
+
+def signature(address: str) -> str:
+    """What Amazon's own client signs such an address with, for the same moment."""
+    query = {name: values[0] for name, values in parse_qs(urlsplit(address).query).items()}
+    auth = S3SigV4QueryAuth(Credentials(KEY, SECRET), "s3", REGION, expires=int(query["X-Amz-Expires"]))
+    request = AWSRequest(method="GET", url=address.partition("?")[0])
+    request.context["timestamp"] = query["X-Amz-Date"]
+    auth._modify_request_before_signing(request)
+    return str(auth.signature(auth.string_to_sign(request, auth.canonical_request(request)), request))
