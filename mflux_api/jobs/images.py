@@ -62,12 +62,15 @@ class Images:
     def delete(self, job: Job) -> None:
         """Delete everything a job left, and the day's folder when it was the last."""
         for picture in job.pictures:
-            path = self.folder / picture.file
-            path.unlink(missing_ok=True)
-            # Not empty, or gone: the day has other pictures, or another job's were the last.
-            with contextlib.suppress(OSError):
-                path.parent.rmdir()
+            self.delete_picture(picture.file)
         self.delete_inputs(job.id)
+
+    def delete_picture(self, file: str) -> None:
+        path = self.folder / file
+        path.unlink(missing_ok=True)
+        # Not empty, or gone: the day has other pictures, or another job's were the last.
+        with contextlib.suppress(OSError):
+            path.parent.rmdir()
 
     def delete_inputs(self, job_id: str) -> None:
         shutil.rmtree(self.folder / INPUTS / job_id, ignore_errors=True)

@@ -47,6 +47,7 @@ class PictureFile:
     """A finished picture: its file, relative to the output folder, and what it was painted with.
 
     `guidance`: the value really used. `timings`: seconds by stage and in "total". `text`: the data inside the PNG.
+    `deleted`: a client did away with the file; the entry stays, so that the others keep their index.
     """
 
     file: str
@@ -57,6 +58,7 @@ class PictureFile:
     guidance: float
     timings: dict[str, float]
     size: int
+    deleted: bool = False
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,11 @@ class Job:
     @property
     def is_final(self) -> bool:
         return self.state in FINAL
+
+    @property
+    def present(self) -> dict[int, PictureFile]:
+        """The pictures that nobody deleted, by their index."""
+        return {index: picture for index, picture in enumerate(self.pictures) if not picture.deleted}
 
     @property
     def steps(self) -> int:

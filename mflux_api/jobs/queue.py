@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from mflux_api.errors import JobConflict, QueueFull, ShuttingDown
-from mflux_api.jobs import pace, rows, verdicts
+from mflux_api.jobs import gallery, pace, rows, verdicts
 from mflux_api.jobs.claims import Claims, whole
 from mflux_api.jobs.job import Failure, Job, State, shown
 from mflux_api.jobs.line import Line
@@ -84,6 +84,16 @@ class JobQueue(Claims):
         """Jobs of one shown status or of all, newest first, numbered below `before`; and how many there are."""
         states = tuple(state for state in State if shown(state) == status)
         return await self.store.run(rows.page, states, before, limit), await self.store.run(rows.count, states)
+
+    async def pictures(self, search: gallery.Search, before: int | None, limit: int) -> gallery.Page:
+        """A page of finished pictures, newest first."""
+        return await self.store.run(gallery.page, search, before, limit)
+
+    @whole
+    async def delete_picture(self, job_id: str, name: str) -> None:
+        """A picture by its index, and its file. Raises JobNotFound, PictureNotFound, and JobConflict while it runs."""
+        picture = await self.store.run(gallery.delete, job_id, name)
+        await asyncio.to_thread(self.images.delete_picture, picture.file)
 
     async def waiting(self, limit: int) -> list[Job]:
         """The next jobs, in order."""

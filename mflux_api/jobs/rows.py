@@ -37,6 +37,7 @@ def insert(db: sqlite3.Connection, new: NewJob) -> Job:
         "state": State.QUEUED,
         "request": pack_request(new.request),
         "inputs": pack_inputs(new.inputs),
+        "folded": new.request.prompt.casefold(),
     }
     if new.request.note.get("webhook"):
         db.execute("INSERT INTO deliveries (job, state, due) VALUES (?, 'waiting', 0)", (new.id,))
@@ -78,9 +79,19 @@ def move(
 ) -> Job:
     """Change a job's state, if the table of transitions allows it. `now`: the time it finished."""
     check_transition(find(db, job_id).state, after)
+    db.execute(
+        "UPDATE jobs SET state = ?, finished = ?, error = ?, held = 0 WHERE id = ?",
+        (after, now, pack_error(error), job_id),
+    )
+    return name_pictures(db, job_id, pictures)
+
+
+def name_pictures(db: sqlite3.Connection, job_id: str, pictures: tuple[PictureFile, ...]) -> Job:
+    """From now on these are the job's pictures."""
+    sizes = [picture.size for picture in pictures if not picture.deleted]
     row = db.execute(
-        "UPDATE jobs SET state = ?, finished = ?, error = ?, pictures = ?, size = ?, held = 0 WHERE id = ? RETURNING *",
-        (after, now, pack_error(error), pack_pictures(pictures), sum(picture.size for picture in pictures), job_id),
+        "UPDATE jobs SET pictures = ?, present = ?, size = ? WHERE id = ? RETURNING *",
+        (pack_pictures(pictures), len(sizes), sum(sizes), job_id),
     ).fetchone()
     return to_job(row)
 

@@ -157,8 +157,9 @@ class Studio:
         return job
 
     async def read(self, job: Job) -> list[bytes]:
-        """The PNGs of a job. Raises PictureNotFound when somebody deleted one."""
-        return await asyncio.to_thread(lambda: [self.queue.images.read(picture.file) for picture in job.pictures])
+        """The PNGs of a job that no client deleted. Raises PictureNotFound for a file that is gone all the same."""
+        files = [picture.file for picture in job.present.values()]
+        return await asyncio.to_thread(lambda: [self.queue.images.read(file) for file in files])
 
     async def keep(self, name: str, value: str) -> None:
         """Remember something across restarts. Raises StorageFailed."""

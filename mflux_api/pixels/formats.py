@@ -1,4 +1,4 @@
-"""Finished PNGs as JPEG and WebP."""
+"""Finished PNGs as JPEG and WebP, and as small as they are shown."""
 
 import io
 from typing import Literal, TypeAlias
@@ -16,7 +16,24 @@ def converted(data: bytes, form: Format, quality: int = QUALITY) -> bytes:
     if form == "png":
         return data
     with Image.open(io.BytesIO(data)) as image:
-        buffer = io.BytesIO()
         exif = infotext.exif(image.info.get("parameters", ""))
-        image.convert("RGB").save(buffer, form, quality=quality, exif=exif)
+        return _encoded(image, form, quality=quality, exif=exif)
+
+
+def scaled(data: bytes, form: Format, quality: int, side: int) -> bytes:
+    """A PNG whose longest side is at most `side`, without its generation data: it is there to be looked at.
+
+    One that is no larger comes as `converted`.
+    """
+    with Image.open(io.BytesIO(data)) as image:
+        if max(image.size) <= side:
+            return converted(data, form, quality)
+        small = image.convert("RGB")
+    small.thumbnail((side, side), Image.Resampling.LANCZOS)
+    return _encoded(small, form, **({} if form == "png" else {"quality": quality}))
+
+
+def _encoded(image: Image.Image, form: Format, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.convert("RGB").save(buffer, form, **options)
     return buffer.getvalue()

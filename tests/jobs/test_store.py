@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 
 from mflux_api.errors import InvalidRequest, JobNotFound, StorageFailed
-from mflux_api.jobs import rows
+from mflux_api.jobs import gallery, rows
+from mflux_api.jobs.gallery import Search
 from mflux_api.jobs.job import Inputs
-from mflux_api.jobs.store import MIGRATIONS, Store
+from mflux_api.jobs.store import MIGRATIONS, Store, connect
 from tests.jobs.making import REQUEST, asynchronous, make_job
 
 PROJECT = Path(__file__).parents[2]
@@ -25,6 +26,8 @@ KILLS = 5
 EARLIER_REQUEST = """{"prompt": "a red fox", "negative_prompt": "", "width": 64, "height": 64, "steps": 2,
     "guidance": 1.0, "seeds": [7, 8], "strength": 1.0, "loras": []}"""
 EARLIER_INPUTS = """{"source": "inputs/earlier-source", "mask": null, "references": ["inputs/earlier-reference"]}"""
+EARLIER_PICTURES = """[{"file": "2026-01-01/earlier-0.png", "text": "", "seed": 7, "width": 64, "height": 64,
+    "guidance": 1.0, "timings": {"total": 1.0}, "size": 100}]"""
 # Accepts jobs as fast as it can, and says so of each once it is told.
 ACCEPTING = """
 import asyncio, sys
@@ -128,13 +131,12 @@ def write_version(path: Path, version: int) -> None:
         "created": 12.5,
     }
     names, marks = ", ".join(columns), ", ".join(f":{name}" for name in columns)
-    with closing(sqlite3.connect(path)) as db:
+    with closing(connect(path)) as db:
         for script in MIGRATIONS[:version]:
             db.executescript(script)
         db.execute(f"INSERT INTO jobs ({names}) VALUES ({marks})", columns)
         db.execute("INSERT INTO totals VALUES ('images', 7)")
         set_pragma(db, f"user_version = {version}")
-        db.commit()
 
 
 @pytest.mark.parametrize("version", range(1, len(MIGRATIONS) + 1))
@@ -155,6 +157,19 @@ async def test_a_database_of_an_earlier_server_is_brought_up_to_date_and_keeps_i
         assert await store.run(rows.kept, "options") == "new"
     async with opened(tmp_path) as store:
         assert (await store.run(rows.find, "earlier")).request == job.request
+
+
+@asynchronous
+async def test_pictures_of_an_earlier_server_are_listed_and_found_by_their_prompt(tmp_path: Path) -> None:
+    write_version(tmp_path / "jobs.db", 3)
+    with closing(connect(tmp_path / "jobs.db")) as db:
+        prompt = EARLIER_REQUEST.replace("a red fox", "Ein ÄLTERER Fuchs")
+        db.execute("UPDATE jobs SET state = 'completed', request = ?, pictures = ?", (prompt, EARLIER_PICTURES))
+    async with opened(tmp_path) as store:
+        for search in (Search(), Search(words=frozenset({"älterer"}), model="flux2-tiny")):
+            page = await store.run(gallery.page, search, None, 10)
+            assert ([job.id for job in page.jobs], page.total) == (["earlier"], 1)
+            assert page.jobs[0].present[0].seed == 7
 
 
 @asynchronous

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from mflux_api.dialects.native.jobs import Jobs
 from mflux_api.dialects.native.models import Models
+from mflux_api.dialects.native.pictures import Pictures
 from mflux_api.dialects.native.queue import Queue
 from mflux_api.dialects.native.streams import Streams
 from mflux_api.dialects.native.system import System
@@ -14,5 +15,8 @@ from mflux_api.web.tools import Tools
 
 def endpoints(studio: Studio, tools: Tools, engine: Callable[[], EngineView]) -> list[Endpoint]:
     jobs = Jobs(studio, tools)
-    parts = (jobs, Streams(studio, tools, jobs), Queue(studio), Models(studio), System(studio, tools, engine))
+    parts = (
+        *(jobs, Pictures(studio), Streams(studio, tools, jobs)),
+        *(Queue(studio), Models(studio), System(studio, tools, engine)),
+    )
     return [endpoint for part in parts for endpoint in part.endpoints()]

@@ -20,14 +20,12 @@ from mflux_api.errors import (
 from mflux_api.forms import ORDER_ERRORS, PictureForm
 from mflux_api.jobs.job import Job, State
 from mflux_api.jobs.studio import Studio
-from mflux_api.pixels.formats import converted
 from mflux_api.web.body import query
 from mflux_api.web.openapi import Endpoint
 from mflux_api.web.tools import Tools, owner
 
 TAG = "jobs"
 JOB = "/api/v1/jobs/{job_id}"
-IMMUTABLE = "private, max-age=31536000, immutable"
 
 
 class Jobs:
@@ -69,19 +67,6 @@ class Jobs:
 
     async def retry(self, request: Request) -> Response:
         return self._submitted(await self.studio.retry(request.path_params["job_id"]))
-
-    async def picture(self, request: Request) -> Response:
-        asked = query(request, wire.PictureQuery)
-        job = await self.studio.queue.get(request.path_params["job_id"])
-        index = request.path_params["n"]
-        # A running job shows what it has finished so far.
-        active = self.studio.queue.floor.active.get(job.id)
-        pictures = active.pictures if active else job.pictures
-        if index not in map(str, range(len(pictures))):
-            raise PictureNotFound(f"This job has {len(pictures)} pictures, counted from 0.", pictures=len(pictures))
-        data = await asyncio.to_thread(self.studio.queue.images.read, pictures[int(index)].file)
-        data = await asyncio.to_thread(converted, data, asked.format, asked.quality)
-        return Response(data, media_type=f"image/{asked.format}", headers={"Cache-Control": IMMUTABLE})
 
     def _submitted(self, job: Job) -> Response:
         position = self.studio.queue.position(job.id)
@@ -144,16 +129,6 @@ class Jobs:
                 TAG,
                 wire.JobDetail,
                 query=wire.JobQuery,
-                errors=(InvalidRequest, JobNotFound, PictureNotFound),
-            ),
-            Endpoint(
-                "GET",
-                f"{JOB}/images/{{n}}",
-                self.picture,
-                "A picture of a job as a file, counted from 0",
-                TAG,
-                "image/*",
-                query=wire.PictureQuery,
                 errors=(InvalidRequest, JobNotFound, PictureNotFound),
             ),
         ]

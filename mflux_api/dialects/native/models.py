@@ -5,7 +5,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from mflux_api.dialects.native import wire
+from mflux_api.dialects.native import wire_models as wire
 from mflux_api.dialects.native.jobs import reply
 from mflux_api.errors import (
     EngineDied,

@@ -3,7 +3,7 @@
 from starlette.requests import Request
 from starlette.responses import Response
 
-from mflux_api.dialects.native import wire
+from mflux_api.dialects.native import wire, wire_queue
 from mflux_api.dialects.native.jobs import reply
 from mflux_api.errors import InvalidRequest
 from mflux_api.jobs.job import Job
@@ -21,7 +21,7 @@ class Queue:
         self.studio = studio
 
     async def show(self, request: Request) -> Response:
-        asked = query(request, wire.QueueQuery)
+        asked = query(request, wire_queue.QueueQuery)
         queue = self.studio.queue
         active = next(iter(queue.floor.active.values()), None)
         ahead = queue.floor.remaining(active) if active else 0.0
@@ -30,22 +30,24 @@ class Queue:
             takes = queue.paces.seconds(job.model, job.request)
             ahead = None if ahead is None or takes is None else ahead + takes
             prompt = wire.shortened(job.request.prompt)
-            queued.append(wire.QueuedJob(job_id=job.id, position=position, prompt=prompt, eta_seconds=_rounded(ahead)))
+            queued.append(
+                wire_queue.QueuedJob(job_id=job.id, position=position, prompt=prompt, eta_seconds=_rounded(ahead))
+            )
         shown = None if active is None else self._active(active.job, queue.floor.remaining(active))
-        return reply(wire.QueueStatus(active=shown, queued=queued, length=len(queue.line), paused=queue.paused))
+        return reply(wire_queue.QueueStatus(active=shown, queued=queued, length=len(queue.line), paused=queue.paused))
 
     async def pause(self, request: Request) -> Response:
         self.studio.queue.pause()
-        return reply(wire.Paused(paused=True))
+        return reply(wire_queue.Paused(paused=True))
 
     async def resume(self, request: Request) -> Response:
         self.studio.queue.resume()
-        return reply(wire.Paused(paused=False))
+        return reply(wire_queue.Paused(paused=False))
 
-    def _active(self, job: Job, eta: float | None) -> wire.ActiveJob:
+    def _active(self, job: Job, eta: float | None) -> wire_queue.ActiveJob:
         prompt = wire.shortened(job.request.prompt)
         progress = self.studio.progress(job)
-        return wire.ActiveJob(job_id=job.id, prompt=prompt, progress=progress, eta_seconds=_rounded(eta))
+        return wire_queue.ActiveJob(job_id=job.id, prompt=prompt, progress=progress, eta_seconds=_rounded(eta))
 
     def endpoints(self) -> list[Endpoint]:
         return [
@@ -55,12 +57,12 @@ class Queue:
                 self.show,
                 "What is being painted, what waits, and how long it takes",
                 TAG,
-                wire.QueueStatus,
-                query=wire.QueueQuery,
+                wire_queue.QueueStatus,
+                query=wire_queue.QueueQuery,
                 errors=(InvalidRequest,),
             ),
-            Endpoint("POST", "/api/v1/queue/pause", self.pause, "Start no more jobs", TAG, wire.Paused),
-            Endpoint("POST", "/api/v1/queue/resume", self.resume, "Go on", TAG, wire.Paused),
+            Endpoint("POST", "/api/v1/queue/pause", self.pause, "Start no more jobs", TAG, wire_queue.Paused),
+            Endpoint("POST", "/api/v1/queue/resume", self.resume, "Go on", TAG, wire_queue.Paused),
         ]
 
 

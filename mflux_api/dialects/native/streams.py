@@ -13,6 +13,7 @@ from mflux_api.dialects.native import wire
 from mflux_api.dialects.native.jobs import Jobs
 from mflux_api.errors import InvalidRequest, JobConflict, JobNotFound, ModelNotFound
 from mflux_api.jobs.events import Event
+from mflux_api.jobs.job import Job
 from mflux_api.jobs.models import Entry
 from mflux_api.jobs.studio import END, Studio
 from mflux_api.web.body import query
@@ -64,7 +65,7 @@ class Streams:
             if event.name in ENDINGS:
                 # The id of an ending is the same for whoever comes later.
                 job = await self.studio.queue.get(job_id)
-                yield Message(self.studio.standing(job).id, event.name, await self._final(job_id, job.attempts))
+                yield Message(self.studio.standing(job).id, event.name, await self._final(job))
             elif event.preview is None or preview:
                 yield _message(event)
 
@@ -97,11 +98,12 @@ class Streams:
             return Event(f"here-{spec.folder}", f"model:{spec.folder}", "downloaded", done)
         return latest
 
-    async def _final(self, job_id: str, attempts: int) -> str:
+    async def _final(self, job: Job) -> str:
         """The job with its pictures, as JSON."""
-        key = f"{job_id}-{attempts}"
+        # A picture that was deleted is not to be seen again.
+        key = f"{job.id}-{job.attempts}-{len(job.present)}"
         if key not in self._finals:
-            self._finals[key] = asyncio.create_task(self._detail(job_id))
+            self._finals[key] = asyncio.create_task(self._detail(job.id))
             if len(self._finals) > REMEMBERED:
                 self._finals.popitem(last=False)
         return await asyncio.shield(self._finals[key])

@@ -7,7 +7,7 @@ import psutil
 from starlette.requests import Request
 from starlette.responses import Response
 
-from mflux_api.dialects.native import wire
+from mflux_api.dialects.native import wire_system as wire
 from mflux_api.dialects.native.jobs import reply
 from mflux_api.jobs import rows
 from mflux_api.jobs.studio import EngineView, Studio

@@ -1,4 +1,4 @@
-"""The shapes of /api/v1: what is asked beside a picture, and what is answered."""
+"""The shapes of /api/v1: orders and jobs, and what the other shapes are made of."""
 
 import base64
 from collections.abc import Sequence
@@ -84,153 +84,8 @@ class JobQuery(Wire):
     images: bool = Field(True, description="false leaves the pictures out of the result")
 
 
-class PictureQuery(Wire):
-    format: Literal["png", "jpeg", "webp"] = "png"
-    quality: int = Field(90, ge=1, le=100, description="of JPEG and WebP")
-
-
 class StreamQuery(Wire):
     preview: bool = Field(False, description="send small pictures of how it is coming along")
-
-
-class QueueQuery(Wire):
-    limit: int = Field(100, ge=1, le=1000, description="waiting jobs to list")
-
-
-class ActiveJob(Wire):
-    job_id: str
-    prompt: str
-    progress: float
-    eta_seconds: float | None
-
-
-class QueuedJob(Wire):
-    job_id: str
-    position: int
-    prompt: str
-    eta_seconds: float | None
-
-
-class QueueStatus(Wire):
-    """`eta_seconds`: until it is done; null until this model has painted here."""
-
-    active: ActiveJob | None
-    queued: list[QueuedJob]
-    length: int
-    paused: bool
-
-
-class Paused(Wire):
-    paused: bool
-
-
-class ModelConfig(Wire):
-    base_arch: str
-    supports_guidance: bool
-    max_sequence_length: int
-
-
-class ModelRow(Wire):
-    """`hash`, `sha256`: of names, sizes and headers of the weights; null where the model is not here.
-
-    `unavailable`: why it cannot paint with this version.
-    """
-
-    title: str
-    model_name: str
-    hash: str | None
-    sha256: str | None
-    config: ModelConfig
-    downloaded: bool
-    loaded: bool
-    size_gb: float | None
-    description: str
-    licence: str
-    gated: bool
-    quantize: int | None
-    default_steps: int
-    unavailable: str | None
-
-
-class ModelList(Wire):
-    models: list[ModelRow]
-
-
-class ModelStatus(Wire):
-    """`status`: ready, not_downloaded, downloading or unavailable. `progress`: of a download."""
-
-    model: str
-    status: Literal["ready", "not_downloaded", "downloading", "unavailable"]
-    downloaded: bool
-    loaded: bool
-    size_gb: float | None
-    path: str | None
-    progress: float | None
-
-
-class LoraRow(Wire):
-    name: str
-    size_mb: float
-
-
-class LoraList(Wire):
-    loras: list[LoraRow]
-
-
-class Health(Wire):
-    """`models_available`: those that are here and can paint."""
-
-    status: Literal["healthy", "stopping"]
-    version: str
-    models_available: int
-    active_jobs: int
-    queue_length: int
-
-
-class SystemMemory(Wire):
-    total: float
-    used: float
-    free: float
-
-
-class EngineStatus(Wire):
-    running: bool
-    backend: str | None
-    mlx: str | None
-    restarts: int
-    memory_budget_gb: float | None
-
-
-class System(Wire):
-    """Gigabytes are of 1024^3 bytes. `active_model`: the one used last among those in memory."""
-
-    active_model: str | None
-    loaded_models: list[str]
-    mlx_memory_gb: float
-    mlx_cache_gb: float
-    mlx_peak_gb: float
-    system_memory_gb: SystemMemory
-    device: str
-    engine: EngineStatus
-
-
-class Stats(Wire):
-    total_generations: int
-    total_images: int
-    total_failures: int
-    average_time_seconds: float
-    uptime_hours: float
-
-
-class Token(Wire):
-    """For EventSource, which can send no headers: `?token=` in the address of a GET."""
-
-    token: str
-    expires_in: float
-
-
-class Nothing(Wire):
-    """An empty object."""
 
 
 def stamp(seconds: float | None) -> str | None:
@@ -258,9 +113,9 @@ def shortened(prompt: str) -> str:
 def detail(job: Job, *, progress: float, position: int | None, pictures: Sequence[bytes] | None) -> JobDetail:
     """`pictures`: the PNGs to put into the result; None leaves them out."""
     result = None
-    if job.state is State.COMPLETED or job.pictures:
+    if job.state is State.COMPLETED or job.present:
         encoded = [base64.b64encode(data).decode("ascii") for data in pictures or ()]
-        result = Result(images=encoded, seeds=[picture.seed for picture in job.pictures])
+        result = Result(images=encoded, seeds=[picture.seed for picture in job.present.values()])
     return JobDetail(
         id=job.id,
         status=shown(job.state),
@@ -270,7 +125,7 @@ def detail(job: Job, *, progress: float, position: int | None, pictures: Sequenc
         model=job.model,
         parameters=parameters(job),
         result=result,
-        images=[f"/api/v1/jobs/{job.id}/images/{index}" for index in range(len(job.pictures))],
+        images=[picture_url(job, index) for index in job.present],
         error=job.error.message if job.error else None,
         code=job.error.code if job.error else None,
         details=job.error.details if job.error else None,
@@ -279,6 +134,10 @@ def detail(job: Job, *, progress: float, position: int | None, pictures: Sequenc
         started_at=stamp(job.started),
         completed_at=stamp(job.finished),
     )
+
+
+def picture_url(job: Job, index: int) -> str:
+    return f"/api/v1/jobs/{job.id}/images/{index}"
 
 
 def parameters(job: Job) -> dict[str, Any]:

@@ -1,0 +1,174 @@
+"""Finished pictures: all of them in pages, small ones, and one deleted."""
+
+import io
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from tests.server.live import Live, running
+from tests.server.test_errors import refused
+from tests.server.test_jobs import LONG
+
+ROW = {"job_id", "index", "url", "prompt", "model", "width", "height", "seed", "steps", "created_at"}
+
+
+@pytest.fixture(scope="module")
+def gallery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    """A server with pictures of two jobs: two foxes, then one wide wolf."""
+    with running(Path(tmp_path_factory.mktemp("gallery")) / "output") as live:
+        foxes = live.submit(prompt="a red FOX " + "x" * 300, num_images=2, seed=7)
+        wolf = live.submit(prompt="a wolf in 100% snow", width=128, steps=2)
+        assert live.until(foxes)["status"] == live.until(wolf)["status"] == "completed"
+        yield live
+
+
+def listed(live: Live, **query: object) -> dict[str, Any]:
+    reply = live.get("/api/v1/pictures", params=query)
+    assert reply.status_code == 200, reply.text
+    found: dict[str, Any] = reply.json()
+    assert set(found) == {"pictures", "next", "total"}
+    return found
+
+
+def picture(live: Live, url: str) -> Image.Image:
+    reply = live.get(url)
+    assert reply.status_code == 200, reply.text
+    return Image.open(io.BytesIO(reply.content))
+
+
+def painted(live: Live, **fields: object) -> str:
+    job_id = live.submit(**fields)
+    assert live.until(job_id)["status"] == "completed"
+    return job_id
+
+
+# All pictures
+
+
+def test_every_picture_is_listed_newest_first_with_what_it_was_painted_with(gallery: Live) -> None:
+    found = listed(gallery)
+    wolf, second, first = found["pictures"]
+    assert (found["next"], found["total"]) == (None, 3)
+    assert all(set(row) == ROW for row in found["pictures"])
+    assert (wolf["prompt"], wolf["width"], wolf["height"], wolf["steps"]) == ("a wolf in 100% snow", 128, 64, 2)
+    assert [(row["index"], row["seed"], row["job_id"]) for row in (first, second)] == [
+        (0, 7, first["job_id"]),
+        (1, 8, first["job_id"]),
+    ]
+    assert (len(first["prompt"]), first["model"]) == (310, "flux2-tiny")
+    assert gallery.job(first["job_id"])["created_at"] == first["created_at"]
+    for row in found["pictures"]:
+        assert picture(gallery, row["url"]).size == (row["width"], row["height"])
+
+
+def test_pages_lead_to_every_picture(gallery: Live) -> None:
+    first = listed(gallery, limit=1)
+    second = listed(gallery, limit=1, before=first["next"])
+    assert [len(page["pictures"]) for page in (first, second)] == [1, 2]
+    assert (second["next"], first["total"], second["total"]) == (None, 3, 3)
+
+
+@pytest.mark.parametrize(
+    ("query", "total"),
+    [
+        *(({"search": "fox"}, 2), ({"search": "Red a fox"}, 2), ({"search": "fox wolf"}, 0), ({"search": "100%"}, 1)),
+        *(({"search": "%"}, 1), ({"search": "_"}, 0), ({"search": " "}, 3), ({"search": "\0"}, 0)),
+        *(({"model": "flux2-tiny"}, 3), ({"model": "flux2"}, 0), ({"model": "flux2-tiny", "search": "snow"}, 1)),
+    ],
+)
+def test_a_search_finds_words_of_the_prompt_and_the_model_exactly(
+    gallery: Live, query: dict[str, str], total: int
+) -> None:
+    found = listed(gallery, **query)
+    assert (len(found["pictures"]), found["total"]) == (total, total)
+
+
+@pytest.mark.parametrize("query", ["limit=0", "limit=501", "limit=x", "before=-1", "before=x", f"search={'x' * 1001}"])
+def test_a_page_that_cannot_be_is_refused(gallery: Live, query: str) -> None:
+    refused(gallery.get(f"/api/v1/pictures?{query}"), 400, "INVALID_REQUEST")
+
+
+# Small pictures
+
+
+@pytest.mark.parametrize("form", ["png", "jpeg", "webp"])
+def test_a_picture_comes_as_small_as_it_is_asked_for_and_never_larger_than_it_is(gallery: Live, form: str) -> None:
+    (wolf,) = listed(gallery, search="wolf")["pictures"]
+    sizes = {side: picture(gallery, f"{wolf['url']}?format={form}&side={side}").size for side in (32, 100, 128, 2048)}
+    assert sizes == {32: (32, 16), 100: (100, 50), 128: (128, 64), 2048: (128, 64)}
+
+
+def test_a_small_picture_may_be_kept_by_browsers_for_good(gallery: Live) -> None:
+    (wolf,) = listed(gallery, search="wolf")["pictures"]
+    reply = gallery.get(f"{wolf['url']}?format=webp&side=32")
+    assert reply.headers["Content-Type"] == "image/webp"
+    assert "immutable" in reply.headers["Cache-Control"]
+
+
+@pytest.mark.parametrize("side", ["15", "2049", "0", "-1", "x", "1.5"])
+def test_a_side_out_of_bounds_is_refused(gallery: Live, side: str) -> None:
+    (wolf,) = listed(gallery, search="wolf")["pictures"]
+    refused(gallery.get(f"{wolf['url']}?side={side}"), 400, "INVALID_REQUEST")
+
+
+# One deleted
+
+
+def test_a_deleted_picture_is_gone_everywhere_and_the_others_keep_their_address(server: Live) -> None:
+    job_id = painted(server, num_images=3, seed=5)
+    before: Any = server.job(job_id)
+    total = listed(server)["total"]
+    stream = server.get(f"/api/v1/jobs/{job_id}/stream").text
+    url = f"/api/v1/jobs/{job_id}/images/1"
+    assert server.delete(url).json() == {"status": "deleted"}
+    refused(server.get(url), 404, "PICTURE_NOT_FOUND")
+    refused(server.delete(url), 404, "PICTURE_NOT_FOUND")
+    assert listed(server)["total"] == total - 1
+    assert [row["index"] for row in listed(server)["pictures"] if row["job_id"] == job_id] == [2, 0]
+    left: Any = server.job(job_id)
+    assert left["status"] == "completed"
+    assert left["images"] == [before["images"][0], before["images"][2]]
+    kept = [before["result"]["images"][0], before["result"]["images"][2]]
+    assert left["result"] == {"images": kept, "seeds": [5, 7]}
+    assert before["result"]["images"][1] in stream
+    assert before["result"]["images"][1] not in server.get(f"/api/v1/jobs/{job_id}/stream").text
+    assert len(list(server.output.glob(f"*/{job_id}-*"))) == 2
+
+
+def test_a_job_without_its_last_picture_is_still_told_of(server: Live) -> None:
+    job_id = painted(server)
+    server.delete(f"/api/v1/jobs/{job_id}/images/0")
+    job: Any = server.job(job_id)
+    assert (job["status"], job["images"], job["result"]) == ("completed", [], {"images": [], "seeds": []})
+    assert server.get(f"/api/v1/jobs/{job_id}/stream").status_code == 200
+
+
+@pytest.mark.parametrize("name", ["1", "-1", "00", "first", "9" * 30])
+def test_a_picture_that_there_is_not_cannot_be_deleted(server: Live, name: str) -> None:
+    job_id = painted(server)
+    refused(server.delete(f"/api/v1/jobs/{job_id}/images/{name}"), 404, "PICTURE_NOT_FOUND")
+    refused(server.delete("/api/v1/jobs/nothing/images/0"), 404, "JOB_NOT_FOUND")
+    assert len(server.job(job_id)["images"]) == 1  # type: ignore[arg-type]
+
+
+def test_pictures_of_a_running_job_cannot_be_deleted(server: Live) -> None:
+    job_id = server.submit(**LONG)
+    server.until(job_id, "generating")
+    refused(server.delete(f"/api/v1/jobs/{job_id}/images/0"), 409, "CONFLICT")
+    server.delete(f"/api/v1/jobs/{job_id}")
+    server.until(job_id)
+
+
+def test_a_deleted_picture_stays_deleted_after_a_restart(tmp_path: Path) -> None:
+    with running(tmp_path / "output") as live:
+        job_id = painted(live, num_images=2)
+        live.delete(f"/api/v1/jobs/{job_id}/images/0")
+        live.stop(signal.SIGKILL)
+    with running(tmp_path / "output") as live:
+        assert [row["index"] for row in listed(live)["pictures"]] == [1]
+        refused(live.get(f"/api/v1/jobs/{job_id}/images/0"), 404, "PICTURE_NOT_FOUND")
+        assert live.get(f"/api/v1/jobs/{job_id}/images/1").status_code == 200
