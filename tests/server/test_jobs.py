@@ -64,6 +64,21 @@ def test_the_line_is_by_priority_and_then_by_submission(paused: Live) -> None:
     assert paused.job(second)["position"] == 3
 
 
+def test_the_line_says_of_each_job_what_it_is(server: Live) -> None:
+    running_one, waiting = server.submit(**LONG), server.submit(prompt="x" * 300, num_images=2, width=128)
+    server.until(running_one, "generating")
+    queue = server.get("/api/v1/queue").json()
+    active, (queued,) = queue["active"], queue["queued"]
+    common = {"job_id", "prompt", "model", "width", "height", "num_images", "created_at", "eta_seconds"}
+    assert (set(active), set(queued)) == (common | {"progress"}, common | {"position"})
+    assert (active["width"], active["height"], active["num_images"]) == (256, 256, 1)
+    assert (queued["width"], queued["height"], queued["num_images"], len(queued["prompt"])) == (128, 64, 2, 200)
+    assert {row["model"] for row in (active, queued)} == {"flux2-tiny"}
+    assert queued["created_at"] == server.job(waiting)["created_at"]
+    server.delete(f"/api/v1/jobs/{running_one}")
+    server.until(waiting)
+
+
 def test_a_full_queue_takes_no_more_and_says_when_to_come_back(tmp_path: Path) -> None:
     with running(tmp_path / "output", "--set", "queue.limit=2") as live:
         live.post("/api/v1/queue/pause")
