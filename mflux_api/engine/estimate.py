@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from mflux_api.engine.flux2 import shapes
+from mflux_api.engine.flux2 import parts, shapes
 from mflux_api.engine.flux2.configs import Layout, read_layout
-from mflux_api.engine.flux2.files import Config, Shard, Tensor, read_shards, stored_bits
+from mflux_api.engine.flux2.files import Config, Shard, Tensor, stored_bits
 from mflux_api.engine.flux2.names import text_encoder_name
+from mflux_api.engine.flux2.packing import PACKED, PACKED_GROUP, group_size
 
-GROUPS = (64, 32)
 COMPONENTS = ("transformer", "text_encoder", "vae")
 # Measured on the CPU backend with the embedded model from 128 to 1024 pixels a side (docs/performance.md): values
 # alive at once, per token and hidden unit in a step, per pixel and first channel in the autoencoder. It decodes in
@@ -98,7 +98,8 @@ def _need(
 
 def _stamp(folder: Path) -> Stamp:
     """What changes when any file of a model does."""
-    folders = (folder, *(folder / name for name in (*COMPONENTS, "scheduler")))
+    around, _ = parts.root(folder)
+    folders = (around, *(around / name for name in (*COMPONENTS, "scheduler")))
     return tuple(
         (file.name, file.stat().st_mtime_ns, file.stat().st_size)
         for each in folders
@@ -143,16 +144,14 @@ def _config(layout: Layout, name: str) -> Config:
     written: Config = getattr(layout, name)
     if written:
         return written
-    folder = layout.folder / name
-    shards = read_shards(folder)
+    shards = parts.read(layout.folder, name, layout.file)
     infer = {"transformer": shapes.transformer_config, "vae": shapes.vae_config}[name]
-    return infer(shapes.tensors_of(shards), stored_bits(folder, shards))
+    return infer(shapes.tensors_of(shards), stored_bits(layout.folder / name, shards))
 
 
 def _component_bytes(layout: Layout, name: str, bits: int | None, width: int) -> int:
-    folder = layout.folder / name
-    shards = read_shards(folder)
-    quantized = bits if name != "vae" and stored_bits(folder, shards) is None else None
+    shards = parts.read(layout.folder, name, layout.file)
+    quantized = bits if name != "vae" and stored_bits(layout.folder / name, shards) is None else None
     return _shards_bytes(shards, layout, quantized, width)
 
 
@@ -168,9 +167,11 @@ def _is_used(name: str, layout: Layout) -> bool:
 
 
 def _loaded(tensor: Tensor, bits: int | None, width: int) -> int:
-    if not tensor.dtype.startswith(("F", "BF")):
+    if tensor.is_integer:
         return tensor.size
-    group = next((size for size in GROUPS if tensor.shape[-1:] and tensor.shape[-1] % size == 0), None)
-    if bits is None or len(tensor.shape) != 2 or group is None:
+    if bits is None and tensor.dtype in PACKED and len(tensor.shape) == 2:
+        return tensor.count * PACKED[tensor.dtype] // 8 + 2 * width * tensor.count // PACKED_GROUP
+    group = group_size(tensor.shape)
+    if bits is None or group is None:
         return tensor.count * width
     return tensor.count * bits // 8 + 2 * width * tensor.count // group

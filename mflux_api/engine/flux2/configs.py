@@ -5,9 +5,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mflux_api.engine.flux2.files import Config, read_json, read_json_if_present, read_shards
+from mflux_api.engine.flux2 import parts
+from mflux_api.engine.flux2.files import Config, read_json, read_json_if_present
 from mflux_api.engine.flux2.schedule import Schedule
-from mflux_api.engine.flux2.shapes import is_guided, tensors_of
+from mflux_api.engine.flux2.shapes import is_guided, tensors_of, transformer_config
 from mflux_api.errors import ModelIncomplete, ModelNotFound, ModelUnsupported
 
 DEV_REPOSITORY = "black-forest-labs/FLUX.2-dev"
@@ -20,7 +21,12 @@ PIPELINES = {
 }
 REFERENCE_LAYERS = (9, 18, 27)
 DEV_LAYERS = (10, 20, 30)
-PARTS = ("transformer", "text_encoder", "tokenizer", "vae")
+# Whose text encoder, tokenizer and VAE belong to a transformer of so many hidden units.
+REPOSITORIES = {
+    3072: "black-forest-labs/FLUX.2-klein-4B",
+    4096: "black-forest-labs/FLUX.2-klein-9B",
+    6144: DEV_REPOSITORY,
+}
 REFERENCE_TEXT_LENGTH = 512
 
 
@@ -28,6 +34,7 @@ REFERENCE_TEXT_LENGTH = 512
 class Layout:
     """What a checkpoint folder says of itself, weights aside.
 
+    `file`: the transformer's, where it was named instead of the folder.
     `distilled`: guidance is fixed at 1 (`says_distilled`: the folder itself tells); `cached_references`: references
     are seen once (9b-kv); `guided`: guidance is an input of the transformer (dev); `layers`: the text encoder's hidden
     states that are stacked; `text_length`: tokens a prompt is padded to;
@@ -35,6 +42,7 @@ class Layout:
     """
 
     folder: Path
+    file: Path | None
     distilled: bool
     says_distilled: bool
     cached_references: bool
@@ -47,16 +55,22 @@ class Layout:
     vae: Config
 
 
-def read_layout(folder: Path) -> Layout:
-    """Read the folder's own description. Raises ModelNotFound, ModelIncomplete, ModelCorrupt or ModelUnsupported."""
-    _check_folder(folder)
+def read_layout(path: Path) -> Layout:
+    """Read a folder's own description, or that of the folder around a transformer's file.
+
+    Raises ModelNotFound, ModelIncomplete, ModelCorrupt or ModelUnsupported.
+    """
+    folder, file = parts.root(path)
+    _check_folder(folder, file)
     index = read_json_if_present(folder / "model_index.json")
-    guided = _is_guided(folder, index)
-    if guided:
-        _check_parts(folder)
-    text_encoder = read_json_if_present(folder / "text_encoder" / "config.json")
+    alone = bool(parts.loose(folder, "transformer", file))
+    guided = _is_guided(folder, file, index)
+    if guided or alone:
+        _check_parts(folder, file, guided=guided)
+    text_encoder = _text_encoder_config(folder, index)
     return Layout(
         folder=folder,
+        file=file,
         distilled=bool(index.get("is_distilled", _is_distilled_by_default(index))),
         says_distilled="is_distilled" in index,
         cached_references=_cached_references(folder, index),
@@ -64,8 +78,9 @@ def read_layout(folder: Path) -> Layout:
         layers=_named_layers(index, text_encoder, default=DEV_LAYERS if guided else REFERENCE_LAYERS),
         text_length=int(index.get("max_sequence_length", REFERENCE_TEXT_LENGTH)),
         schedule=Schedule.from_config(read_json_if_present(folder / "scheduler" / "scheduler_config.json")),
-        transformer=_component_config(folder, "transformer", index),
-        text_encoder=text_encoder if not index else _component_config(folder, "text_encoder", index),
+        # A file that came alone is described by its tensors.
+        transformer=_component_config(folder, "transformer", {} if alone else index),
+        text_encoder=text_encoder,
         vae=_component_config(folder, "vae", index),
     )
 
@@ -79,10 +94,11 @@ def overridden(layout: Layout, *, distilled: bool | None, cached_references: boo
     return layout
 
 
-def _check_folder(folder: Path) -> None:
+def _check_folder(folder: Path, file: Path | None) -> None:
     if not folder.is_dir():
         raise ModelNotFound(f"There is no model folder at {folder}.", path=str(folder))
-    if not (folder / "model_index.json").exists() and not (folder / "transformer").is_dir():
+    described = (folder / "model_index.json").exists() or (folder / "transformer").is_dir()
+    if not described and not parts.loose(folder, "transformer", file):
         found = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
         raise ModelUnsupported(
             f"{folder} is not a FLUX.2 checkpoint: no model_index.json, no transformer (found: {found}).",
@@ -105,30 +121,41 @@ def _is_distilled_by_default(index: Config) -> bool:
     return not index or index.get("_class_name") == "Flux2KleinKVPipeline"
 
 
-def _is_guided(folder: Path, index: Config) -> bool:
+def _is_guided(folder: Path, file: Path | None, index: Config) -> bool:
     """Whether it is a FLUX.2-dev: by its index, or without one by a guidance embedding among the tensors."""
-    if index:
+    if index and file is None:
         return bool(index.get("_class_name") == DEV_PIPELINE)
-    transformer = folder / "transformer"
-    return any(transformer.glob("*.safetensors")) and is_guided(tensors_of(read_shards(transformer)))
+    here = any((folder / "transformer").glob("*.safetensors")) or bool(parts.loose(folder, "transformer", file))
+    return here and is_guided(tensors_of(parts.read(folder, "transformer", file)))
 
 
-def _check_parts(folder: Path) -> None:
-    missing = [name for name in PARTS if not _has_part(folder / name)]
+def _check_parts(folder: Path, file: Path | None, *, guided: bool) -> None:
+    missing = parts.missing(folder, file)
     if missing:
         wanted = " ".join(f"--include '{name}/*'" for name in missing)
+        repository = DEV_REPOSITORY if guided else _repository(folder, file)
         raise ModelIncomplete(
-            f"{folder} has no {' and no '.join(missing)} of FLUX.2-dev. The rest is in {DEV_REPOSITORY}, which is "
-            "gated: accept its licence there, set HF_TOKEN to a token of that account, and "
-            f"hf download {DEV_REPOSITORY} {wanted} --local-dir {folder}",
+            f"{folder} has no {' and no '.join(missing)} of FLUX.2. The rest is in {repository}, which may be "
+            "gated: then accept its licence there, set HF_TOKEN to a token of that account, and "
+            f"hf download {repository} {wanted} --local-dir {folder}",
             path=str(folder),
             missing=missing,
         )
 
 
-def _has_part(folder: Path) -> bool:
-    wanted = "tokenizer*" if folder.name == "tokenizer" else "*.safetensors"
-    return any(folder.glob(wanted))
+def _repository(folder: Path, file: Path | None) -> str:
+    """Where the other parts of a transformer's model are."""
+    config = transformer_config(tensors_of(parts.read(folder, "transformer", file)), None)
+    hidden = int(config["num_attention_heads"]) * int(config["attention_head_dim"])
+    return REPOSITORIES.get(hidden, "the repository of its model")
+
+
+def _text_encoder_config(folder: Path, index: Config) -> Config:
+    """What is written of it, or a GGUF file's own description."""
+    if parts.loose(folder, "text_encoder"):
+        written = _component_config(folder, "text_encoder", {})
+        return written or parts.encoder_config(parts.read(folder, "text_encoder"))
+    return _component_config(folder, "text_encoder", index)
 
 
 def _named_layers(*configs: Mapping[str, Any], default: tuple[int, ...]) -> tuple[int, ...]:

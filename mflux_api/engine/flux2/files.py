@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,24 +13,37 @@ from mflux_api.errors import ModelCorrupt, ModelIncomplete
 
 Config = dict[str, Any]
 LARGEST_HEADER = 100_000_000
+INTEGER = re.compile(r"[UI]\d+|BOOL")
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """One entry of a safetensors header. `size` in bytes."""
+    """One entry of a header. `size` in bytes; `dtype` in the format's own words; `shape` as torch has it.
+
+    `source`: what the file calls the tensor, where it has another name here; `scale`: what it calls the scale of its
+    8-bit floats; `offset`: of its bytes, in a GGUF file.
+    """
 
     shape: tuple[int, ...]
     dtype: str
     size: int
+    source: str = ""
+    scale: str = ""
+    offset: int = 0
 
     @property
     def count(self) -> int:
         return math.prod(self.shape)
 
+    @property
+    def is_integer(self) -> bool:
+        """Whether its numbers are taken as they are: quantized words, counters, marks."""
+        return INTEGER.fullmatch(self.dtype) is not None
+
 
 @dataclass(frozen=True)
 class Shard:
-    """A checked safetensors file: what it holds and its metadata."""
+    """A checked file of weights: what it holds and its metadata."""
 
     path: Path
     tensors: dict[str, Tensor]

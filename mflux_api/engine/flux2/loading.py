@@ -8,12 +8,14 @@ from mflux.models.flux2.model.flux2_transformer.transformer import Flux2Transfor
 from mflux.models.flux2.model.flux2_vae.vae import Flux2VAE
 from mlx import nn
 
-from mflux_api.engine.flux2 import names, quantization, shapes, weights
+from mflux_api.engine.flux2 import names, parts, quantization, shapes, weights
 from mflux_api.engine.flux2.configs import Layout
-from mflux_api.engine.flux2.files import Config, Shard, read_shards, saved_by_mflux, stored_bits
+from mflux_api.engine.flux2.files import Config, Shard, saved_by_mflux, stored_bits
 from mflux_api.engine.flux2.mistral import MistralEncoder
 from mflux_api.engine.flux2.modules import Encoder, TextEncoder, build_text_encoder, build_transformer, build_vae
+from mflux_api.engine.flux2.packing import packed_bits
 from mflux_api.engine.flux2.single_file import is_single_file
+from mflux_api.engine.flux2.stored import Wish
 from mflux_api.engine.precision import Precision, computing_in
 from mflux_api.errors import ModelUnsupported
 
@@ -66,8 +68,9 @@ class Loader:
     @property
     def width(self) -> int | None:
         """The bits the transformer's weights end up with: as stored, else as asked; None: not quantized."""
-        _, _, stored = self._plan(TRANSFORMER)
-        return stored if stored is not None else self.bits
+        _, shards, stored = self._plan(TRANSFORMER)
+        asked = stored if stored is not None else self.bits
+        return asked if asked is not None else packed_bits(shards)
 
     def transformer(self) -> Flux2Transformer:
         return self._load(TRANSFORMER)
@@ -85,10 +88,13 @@ class Loader:
         config, _, _ = self._plan(TRANSFORMER)
         return build_transformer(config)
 
+    def configs(self) -> dict[str, Config]:
+        """What the quantized networks are built from, as written or as told by their tensors."""
+        return {component.name: self._plan(component)[0] for component in (TRANSFORMER, TEXT_ENCODER)}
+
     def _plan(self, component: Component) -> tuple[Config, list[Shard], int | None]:
-        folder = self.layout.folder / component.name
-        shards = read_shards(folder)
-        stored = stored_bits(folder, shards)
+        shards = parts.read(self.layout.folder, component.name, self.layout.file)
+        stored = stored_bits(self.layout.folder / component.name, shards)
         config: Config = getattr(self.layout, component.name)
         return config or component.infer(shapes.tensors_of(shards), stored), shards, stored
 
@@ -102,18 +108,18 @@ class Loader:
             ) from error
 
     def _read(self, component: Component, shards: list[Shard], wanted: set[str], *, saved: bool) -> weights.Weights:
+        wish = Wish(self.precision.dtype, self.bits if component.quantized else None)
         if any(is_single_file(shard.tensors) for shard in shards):
-            return weights.read_single_file(shards)
+            return weights.read_single_file(shards, wish)
         rename = names.same_name if saved else component.rename
-        return weights.read_weights(shards, rename, wanted, transpose=component.convolutions and not saved)
+        return weights.read_weights(shards, wish, rename, wanted, transpose=component.convolutions and not saved)
 
     def _load(self, component: Component) -> nn.Module:
         config, shards, stored = self._plan(component)
         saved = saved_by_mflux(shards, self.layout.folder / component.name)
         module = self._build(component, config)
         tensors = self._read(component, shards, set(weights.parameters(module)), saved=saved)
-        if stored is not None:
-            quantization.restore(module, tensors)
+        quantization.restore(module, tensors)
         weights.apply_weights(module, tensors, component.name, self.precision.dtype)
         if self.bits is not None and stored is None and component.quantized:
             quantization.quantize(module, self.bits)

@@ -27,3 +27,30 @@ def vae_name(name: str) -> str | None:
 def same_name(name: str) -> str | None:
     """Names of a folder that mflux saved."""
     return name
+
+
+# llama.cpp's names of a Qwen3 -> transformers'.
+LLAMA = {
+    "token_embd": "embed_tokens",
+    "output_norm": "norm",
+    "output": "lm_head",
+    "attn_norm": "input_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "attn_q_norm": "self_attn.q_norm",
+    "attn_k_norm": "self_attn.k_norm",
+    "ffn_norm": "post_attention_layernorm",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
+
+
+def llama_name(name: str) -> str:
+    """A tensor of a Qwen3 in a GGUF file, as transformers calls it; others keep their name."""
+    layer, _, kind = name.rpartition(".")
+    block, _, inner = layer.rpartition(".")
+    known = LLAMA.get(inner)
+    return f"{block.replace('blk.', 'layers.')}{'.' if block else ''}{known}.{kind}" if known else name

@@ -3,12 +3,12 @@
 import mlx.core as mx
 from mlx import nn
 
+from mflux_api.engine.flux2.packing import group_size
 from mflux_api.engine.flux2.weights import Weights
 from mflux_api.errors import InvalidRequest, ModelUnsupported
 
 BITS = (3, 4, 6, 8)
 STORED_BITS = (2, 3, 4, 5, 6, 8)
-GROUP_SIZES = (64, 32)
 STORED_GROUP_SIZES = (128, 64, 32)
 
 
@@ -34,15 +34,10 @@ def quantize(module: nn.Module, bits: int) -> None:
     """Quantize every linear and embedding layer whose rows divide into groups of 64, or of 32, in place."""
 
     def choose(_path: str, layer: nn.Module) -> bool | dict[str, int]:
-        group = _group_size(layer) if hasattr(layer, "to_quantized") else None
+        group = group_size(layer.weight.shape) if hasattr(layer, "to_quantized") else None
         return {"bits": bits, "group_size": group} if group else False
 
     nn.quantize(module, bits=bits, class_predicate=choose)
-
-
-def _group_size(layer: nn.Module) -> int | None:
-    width = layer.weight.shape[-1]
-    return next((size for size in GROUP_SIZES if width % size == 0), None)
 
 
 def restore(module: nn.Module, weights: Weights) -> None:

@@ -52,6 +52,11 @@ def _write(pipeline: "Pipeline", folder: Path) -> None:
     _save_component(pipeline.text_encoder, folder / "text_encoder", metadata)
     for name in DESCRIPTIONS:
         _copy(pipeline.layout.folder / name, folder / name)
+    # A file that came alone is described by its tensors only, and those are other ones from now on.
+    for name, config in pipeline.loader.configs().items():
+        path = folder / name / "config.json"
+        if not path.exists():
+            path.write_text(json.dumps(config, indent=2), encoding="utf-8")
 
 
 def _save_component(module: nn.Module, folder: Path, metadata: dict[str, str]) -> None:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 
 from mflux_api.engine.flux2.files import Config, Shard, Tensor
+from mflux_api.engine.flux2.names import DECODERS
 from mflux_api.engine.flux2.single_file import as_separate, is_single_file
 from mflux_api.errors import ModelUnsupported
 
@@ -47,6 +48,7 @@ def is_guided(tensors: Shapes) -> bool:
 
 
 def text_encoder_config(tensors: Shapes, bits: int | None) -> Config:
+    tensors = {DECODERS.sub("", name): tensor for name, tensor in tensors.items()}
     if "layers.0.self_attn.q_norm.weight" not in tensors:
         return _mistral_config(tensors)
     head = _vector(tensors, "layers.0.self_attn.q_norm")

@@ -1,7 +1,6 @@
-"""A transformer in Black Forest Labs' names, as `flux2-dev.safetensors` has it, in `transformer/`. No MLX.
+"""A transformer in Black Forest Labs' names, as `flux2-dev.safetensors` and GGUF files have it. No MLX.
 
 Source: `convert_flux2_transformer_checkpoint_to_diffusers` of diffusers. It is known by a tensor no other layout has.
-8-bit floats with scales beside them, as some of these files hold, are refused.
 """
 
 import re
@@ -9,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from mflux_api.engine.flux2.files import Tensor
-from mflux_api.errors import ModelUnsupported
 
 MARK = "double_blocks.0.img_attn.qkv.weight"
 OUTER = {
@@ -44,18 +42,13 @@ INNER = {
     "norm.query_norm": "attn.norm_q",
     "norm.key_norm": "attn.norm_k",
 }
-FUSED = re.compile(r"(.*\.attn\.(?:to|add))_qkv((?:_proj)?\.weight)$")
+FUSED = re.compile(r"(.*\.attn\.(?:to|add))_qkv((?:_proj)?\.(?:weight|scales|biases))$")
 # (shift, scale) there, (scale, shift) here.
-SWAPPED = "norm_out.linear.weight"
+SWAPPED = re.compile(r"norm_out\.linear\.(?:weight|scales|biases)")
 
 
 def is_single_file(tensors: Mapping[str, Tensor]) -> bool:
-    """Raises ModelUnsupported for one whose weights are 8-bit floats."""
-    if MARK not in tensors:
-        return False
-    if tensors[MARK].dtype.startswith("F8"):
-        raise ModelUnsupported("The transformer's weights are 8-bit floats, which are not supported.", tensor=MARK)
-    return True
+    return MARK in tensors
 
 
 def single_file_name(name: str) -> str | None:

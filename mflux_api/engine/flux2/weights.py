@@ -9,6 +9,7 @@ from mlx.utils import tree_flatten
 
 from mflux_api.engine.flux2.files import Shard
 from mflux_api.engine.flux2.single_file import SWAPPED, single_file_name, unfused
+from mflux_api.engine.flux2.stored import Wish, arrays
 from mflux_api.errors import ModelUnsupported
 
 Weights = dict[str, mx.array]
@@ -17,29 +18,27 @@ Rename = Callable[[str], str | None]
 QUANTIZED_SUFFIXES = (".scales", ".biases")
 
 
-def read_weights(shards: Iterable[Shard], rename: Rename, wanted: set[str], *, transpose: bool) -> Weights:
-    """The tensors whose new name is wanted, not evaluated. `transpose`: torch convolutions to MLX's (O, H, W, I)."""
+def read_weights(shards: Iterable[Shard], wish: Wish, rename: Rename, wanted: set[str], *, transpose: bool) -> Weights:
+    """The tensors whose new name is wanted, as `stored.arrays` has them. `transpose`: torch convolutions to MLX's
+    (O, H, W, I)."""
+
+    def new_name(old: str) -> str:
+        new = rename(old)
+        return new if new is not None and (new in wanted or _quantized_owner(new) in wanted) else ""
+
     weights: Weights = {}
-    for shard in shards:
-        tensors = mx.load(str(shard.path))
-        assert isinstance(tensors, dict)
-        for old, tensor in tensors.items():
-            new = rename(old)
-            if new is not None and (new in wanted or _quantized_owner(new) in wanted):
-                weights[new] = tensor.transpose(0, 2, 3, 1) if transpose and tensor.ndim == 4 else tensor
+    for old, tensor in arrays(shards, wish, lambda old: bool(new_name(old))):
+        weights[new_name(old)] = tensor.transpose(0, 2, 3, 1) if transpose and tensor.ndim == 4 else tensor
     return weights
 
 
-def read_single_file(shards: Iterable[Shard]) -> Weights:
+def read_single_file(shards: Iterable[Shard], wish: Wish) -> Weights:
     """As `read_weights`, from Black Forest Labs' names: attention taken apart, the last modulation's halves swapped."""
     found: Weights = {}
-    for shard in shards:
-        tensors = mx.load(str(shard.path))
-        assert isinstance(tensors, dict)
-        for old, tensor in tensors.items():
-            names = unfused(single_file_name(old) or old)
-            whole = mx.roll(tensor, len(tensor) // 2, 0) if names == [SWAPPED] else tensor
-            found.update(zip(names, mx.split(whole, len(names)), strict=True))
+    for old, tensor in arrays(shards, wish, lambda _: True):
+        names = unfused(single_file_name(old) or old)
+        whole = mx.roll(tensor, len(tensor) // 2, 0) if SWAPPED.fullmatch(names[0]) else tensor
+        found.update(zip(names, mx.split(whole, len(names)), strict=True))
     return found
 
 

@@ -14,9 +14,8 @@ from mflux_api.engine.flux2.configs import read_layout
 from mflux_api.engine.flux2.files import Tensor
 from mflux_api.engine.flux2.lora_names import OUTER
 from mflux_api.engine.flux2.names import transformer_name
-from mflux_api.engine.flux2.single_file import INNER, MARK, is_single_file, single_file_name, unfused
+from mflux_api.engine.flux2.single_file import INNER, is_single_file, single_file_name, unfused
 from mflux_api.engine.model import Model, load_model
-from mflux_api.errors import ModelUnsupported
 
 DEV = Path(__file__).parents[2] / "reference" / "checkpoints" / "dev"
 MACHINE = Machine(device="cpu", width=4)
@@ -88,11 +87,6 @@ def test_saving_it_writes_the_usual_names(folder: Path, tmp_path: Path) -> None:
     model = load_model(folder)
     model.save(tmp_path / "saved")
     np.testing.assert_array_equal(pixels(load_model(tmp_path / "saved")), pixels(model))
-
-
-def test_eight_bit_floats_are_refused() -> None:
-    with pytest.raises(ModelUnsupported, match="8-bit floats"):
-        is_single_file({MARK: Tensor((192, 64), "F8_E4M3", 192 * 64)})
 
 
 def test_names_of_another_layout_are_left_alone() -> None:

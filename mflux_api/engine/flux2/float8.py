@@ -1,0 +1,128 @@
+"""Weights in scaled 8-bit floats, found in headers: where their scales are, and what cannot be read. No MLX.
+
+Sources: ComfyUI's QUANTIZATION.md (`weight_scale`, `input_scale`, `comfy_quant`, the metadata
+`_quantization_metadata`) and its older words (`scale_weight`, `scale_input`, the mark `scaled_fp8`). A weight is its
+number times its scale. What is said of inputs is for hardware that multiplies in 8 bits; here they stay as they are.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from mflux_api.engine.flux2.files import Shard, Tensor
+from mflux_api.errors import ModelCorrupt, ModelUnsupported
+
+FLOAT8 = "F8_E4M3"
+FORMAT = "float8_e4m3fn"
+SCALES = ("weight_scale", "scale_weight", "weight_scale_inv")
+MARK = "scaled_fp8"
+ASIDE = (*SCALES, "input_scale", "scale_input", "comfy_quant", MARK)
+METADATA = "_quantization_metadata"
+PREFIXES = ("model.diffusion_model.", "diffusion_model.")
+# What else lies beside weights, and the format it betrays.
+STRANGERS = {"weight_scale_2": "nvfp4", "pre_quant_scale": "smoothed", "absmax": "bitsandbytes", "SCB": "bitsandbytes"}
+BYTES = {"I8": "int8", "U8": "4-bit numbers, two in a byte"}
+FLOATS = {"F8_E5M2": "float8_e5m2", "F4": "fp4", "F6_E2M3": "fp6", "F6_E3M2": "fp6"}
+EXPONENTS = {"U8", "F8_E8M0"}
+
+Tensors = Mapping[str, Tensor]
+
+
+def plain(shards: list[Shard]) -> list[Shard]:
+    """The same files as if their weights were ordinary: scales and marks put aside, ComfyUI's prefixes taken off.
+
+    Raises ModelUnsupported for another format of few bits, ModelCorrupt for a weight whose scale is missing.
+    """
+    tensors = {name: tensor for shard in shards for name, tensor in shard.tensors.items()}
+    scales = _scales(tensors)
+    for shard in shards:
+        _check_declared(shard)
+    _check_strangers(tensors, scales)
+    if scales or MARK in {_last(name) for name in tensors} or any(METADATA in shard.metadata for shard in shards):
+        _check_scaled(tensors, scales)
+    return [replace(shard, tensors=_kept(shard.tensors, scales)) for shard in shards]
+
+
+def _scales(tensors: Tensors) -> dict[str, str]:
+    """The name of the scale that each weight has."""
+    return {f"{name.rpartition('.')[0]}.weight": name for name in tensors if _last(name) in SCALES}
+
+
+def _last(name: str) -> str:
+    return name.rpartition(".")[2]
+
+
+def _kept(tensors: Tensors, scales: Mapping[str, str]) -> dict[str, Tensor]:
+    found = {}
+    for name, tensor in tensors.items():
+        if _last(name) not in ASIDE:
+            found[_unprefixed(name)] = replace(tensor, source=tensor.source or name, scale=scales.get(name, ""))
+    return found
+
+
+def _unprefixed(name: str) -> str:
+    return next((name.removeprefix(prefix) for prefix in PREFIXES if name.startswith(prefix)), name)
+
+
+def _check_declared(shard: Shard) -> None:
+    for layer, kind in _declared(shard):
+        if kind != FORMAT:
+            raise _unsupported(layer, kind)
+
+
+def _declared(shard: Shard) -> Iterator[tuple[str, str]]:
+    """Layers and their formats, as ComfyUI writes them into a header."""
+    try:
+        layers = json.loads(shard.metadata.get(METADATA, "{}")).get("layers", {})
+        for layer, said in layers.items():
+            yield layer, str(said if isinstance(said, str) else said["format"])
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
+        raise ModelCorrupt(f"{shard.path} has damaged metadata: {METADATA}.", path=str(shard.path)) from error
+
+
+def _check_strangers(tensors: Tensors, scales: Mapping[str, str]) -> None:
+    # Names before number types: they tell more of the format.
+    for name, tensor in sorted(tensors.items(), key=lambda each: _last(each[0]) not in STRANGERS):
+        layer, _, last = name.rpartition(".")
+        kind = STRANGERS.get(last) or FLOATS.get(tensor.dtype)
+        if kind is None and last == "weight":
+            kind = BYTES.get(tensor.dtype)
+        if kind is not None:
+            raise _unsupported(layer, kind)
+    for name, scale in scales.items():
+        if name in tensors:
+            _check_scale(name, tensors[name], tensors[scale])
+
+
+def _check_scale(name: str, weight: Tensor, scale: Tensor) -> None:
+    layer = name.removesuffix(".weight")
+    if scale.dtype in EXPONENTS:
+        raise _unsupported(layer, "mxfp8")
+    if weight.dtype != FLOAT8 or not _fits(scale.shape, weight.shape):
+        raise _unsupported(layer, f"{weight.dtype} {list(weight.shape)} with scales {list(scale.shape)}")
+
+
+def _fits(scale: tuple[int, ...], weight: tuple[int, ...]) -> bool:
+    """One for all, one a row, or one a block of equal size."""
+    one = all(side == 1 for side in scale)
+    rows = scale in {weight[:1], (*weight[:1], 1)}
+    blocks = len(scale) == len(weight) == 2 and scale[0] <= weight[0] and scale[1] <= weight[1]
+    return one or rows or blocks
+
+
+def _check_scaled(tensors: Tensors, scales: Mapping[str, str]) -> None:
+    for name, tensor in tensors.items():
+        if tensor.dtype == FLOAT8 and name not in scales and _last(name) not in ASIDE:
+            raise ModelCorrupt(
+                f"{name} is in 8-bit floats and its scale is missing. Download the file again, or another edition.",
+                tensor=name,
+            )
+
+
+def _unsupported(layer: str, kind: str) -> ModelUnsupported:
+    return ModelUnsupported(
+        f"{layer} is stored as {kind}, which cannot be read here. Take the model in bf16, in scaled 8-bit floats "
+        f"({FORMAT}), as GGUF, or saved by mflux.",
+        tensor=layer,
+        format=kind,
+    )
