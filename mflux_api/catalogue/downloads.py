@@ -13,14 +13,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
 import httpx
 
 from mflux_api.catalogue.hub import RemoteFile, Repository, is_passing, list_files, opened, translated
-from mflux_api.catalogue.models import PARTS, ModelSpec
+from mflux_api.catalogue.models import PARTS, REST, ModelSpec, find
 from mflux_api.errors import DiskFull, DownloadFailed, InvalidRequest, ModelIncomplete, ModelUnsupported, StorageFailed
 
 CHUNK = 1 << 20
@@ -62,7 +62,7 @@ def download(spec: ModelSpec, models_dir: Path, on_progress: Tell, stop: threadi
             if target.is_dir():
                 _check_folder(spec, target)
             else:
-                repository = list_files(spec.repository, spec.revision, spec.files)
+                repository = _listed(spec, spec.repository)
                 _check_is_checkpoint(spec, repository)
                 _Download(spec, repository, partial, on_progress, stop).run()
                 partial.rename(target)
@@ -140,7 +140,7 @@ class _Download:
 
     def _receive(self, file: RemoteFile, have: int) -> None:
         path = self.folder / file.path
-        with opened(self.repository, file, have) as response, path.open(_mode(response)) as out:
+        with opened(file, have) as response, path.open(_mode(response)) as out:
             for chunk in response.iter_bytes(CHUNK):
                 self._check_not_stopped()
                 out.write(chunk)
@@ -194,8 +194,20 @@ class _Download:
             raise _stopped(self.spec)
 
 
+def _listed(spec: ModelSpec, name: str) -> Repository:
+    """Its files, and those it takes from another model's repository."""
+    repository = list_files(name, spec.revision, spec.files)
+    if not spec.rest:
+        return repository
+    rest = find(spec.rest)
+    with translated(str(rest.repository)):
+        others = list_files(str(rest.repository), rest.revision, REST)
+    return replace(repository, files=(*repository.files, *others.files))
+
+
 def _check_folder(spec: ModelSpec, folder: Path) -> None:
     missing = [name for name in spec.files if not (folder / name).is_file()]
+    missing += [name for name in PARTS[1:] if spec.rest and not (folder / name).is_dir()]
     if missing:
         raise ModelIncomplete(
             f"models/{spec.folder} lacks {', '.join(missing)}: remove it, or add them.", model=spec.name

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import PurePosixPath
 
 import httpx
@@ -31,17 +32,19 @@ SAFE_PATH = re.compile(r"(\w[\w.-]*/)*\w[\w.-]*", re.ASCII)
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """`sha256` is known of large files, `blob_id` (git's SHA-1) of small ones."""
+    """`sha256` is known of large files, `blob_id` (git's SHA-1) of small ones. `repository`, `commit`: where it is."""
 
     path: str
     size: int
     sha256: str | None
     blob_id: str | None
+    repository: str
+    commit: str
 
 
 @dataclass(frozen=True)
 class Repository:
-    """A model's repository at one commit, with the files that a model needs."""
+    """A model's repository at one commit, with the files that a model needs; some may come from another repository."""
 
     name: str
     commit: str
@@ -49,27 +52,29 @@ class Repository:
 
 
 def list_files(name: str, revision: str | None, only: Sequence[str] = ()) -> Repository:
-    """The files a model needs, or `only` these of them.
+    """The files a model needs, or `only` these of them (names, or patterns).
 
     Raises what httpx and huggingface_hub raise (see `translated`), and DownloadFailed for an answer of no hub."""
     try:
         info = HfApi(endpoint=_endpoint()).model_info(name, revision=revision, files_metadata=True, timeout=_timeout())
         if COMMIT.fullmatch(revision or "") and info.sha != revision:
             raise ValueError(f"The hub answered with commit {info.sha}.")
-        files = tuple(_remote(file) for file in info.siblings or [] if _is_wanted(file.rfilename, only))
+        commit = info.sha or revision or "main"
+        wanted = (file for file in info.siblings or [] if _is_wanted(file.rfilename, only))
+        files = tuple(_remote(file, name, commit) for file in wanted)
     except (ValueError, TypeError, LookupError) as error:
         raise DownloadFailed(
             f"What answered in place of Hugging Face is no model hub: {name} cannot be listed. "
             f"Check the network and {ANOTHER_HUB}, and try again.",
             repository=name,
         ) from error
-    return Repository(name, info.sha or revision or "main", files)
+    return Repository(name, commit, files)
 
 
 @contextmanager
-def opened(repository: Repository, file: RemoteFile, start: int) -> Iterator[httpx.Response]:
+def opened(file: RemoteFile, start: int) -> Iterator[httpx.Response]:
     """The file's bytes from `start` on; from 0 where the status is 200 and not 206."""
-    url = hf_hub_url(repository.name, file.path, revision=repository.commit, endpoint=_endpoint())
+    url = hf_hub_url(file.repository, file.path, revision=file.commit, endpoint=_endpoint())
     # Compressed bytes could not be counted.
     headers = {"Accept-Encoding": "identity"}
     if token := get_token():
@@ -127,7 +132,7 @@ def _gated(repository: str, status: int | None) -> ModelGated:
 
 def _is_wanted(path: str, only: Sequence[str]) -> bool:
     if only:
-        return path in only
+        return SAFE_PATH.fullmatch(path) is not None and any(fnmatch(path, pattern) for pattern in only)
     name = PurePosixPath(path)
     # Safetensors beside the folders repeat the transformer in one file.
     repeats = name.suffix == ".safetensors" and len(name.parts) == 1
@@ -135,10 +140,11 @@ def _is_wanted(path: str, only: Sequence[str]) -> bool:
     return SAFE_PATH.fullmatch(path) is not None and kept and not repeats
 
 
-def _remote(file: RepoSibling) -> RemoteFile:
+def _remote(file: RepoSibling, repository: str, commit: str) -> RemoteFile:
     if file.size is None or (file.lfs is None and file.blob_id is None):
         raise ValueError(f"The hub lists {file.rfilename} without a size or checksum.")
-    return RemoteFile(file.rfilename, file.size, file.lfs.sha256 if file.lfs else None, file.blob_id)
+    sha256 = file.lfs.sha256 if file.lfs else None
+    return RemoteFile(file.rfilename, file.size, sha256, file.blob_id, repository, commit)
 
 
 def _endpoint() -> str | None:

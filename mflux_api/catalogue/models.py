@@ -22,7 +22,13 @@ PROJECT = Path(__file__).resolve().parents[2]
 REGISTRY = PROJECT / "configs" / "models.yaml"
 EMBEDDED = PROJECT / "models"
 CLOUD = "cloud-names"
+# Weights beside the folders repeat the transformer in one file: 64 GB of FLUX.2-dev.
+WITHOUT_REPEATS = " --include '*/*' '*.json'"
 PARTS = ("transformer", "text_encoder", "vae")
+# What a model whose own files are its transformer takes from another model's repository.
+REST = ("model_index.json", "transformer/config.json", "text_encoder/*", "tokenizer/*", "scheduler/*", "vae/*")
+# A transformer or text encoder may be one file.
+SINGLE_FILES = (".gguf", ".safetensors")
 # SeedVR2 as its repository names it: transformers, the smaller one first, and the autoencoder of all.
 UPSCALERS = ("seedvr2_ema_3b_fp16.safetensors", "seedvr2_ema_7b_fp16.safetensors")
 UPSCALER_VAE = "ema_vae_fp16.safetensors"
@@ -42,6 +48,7 @@ class ModelSpec:
     repository: str | None = None
     revision: str | None = None
     files: tuple[str, ...] = ()
+    rest: str = ""
     distilled: bool | None = None
     overrides: bool = False
     cached_references: bool | None = None
@@ -60,7 +67,7 @@ class ModelSpec:
 
 @dataclass(frozen=True)
 class Located:
-    """A model and the folder its files are in."""
+    """A model and the folder its files are in, or the file of its transformer where that was named."""
 
     spec: ModelSpec
     folder: Path
@@ -114,7 +121,8 @@ def _not_found(name: str) -> ModelNotFound:
 
 
 def locate(model: str | Path, models_dir: Path) -> Located:
-    """The folder of a model given by name or by path. A name in the registry wins over a folder of that name.
+    """The folder of a model given by name or by path, or the file of its transformer. A name in the registry wins over
+    a folder of that name.
 
     Raises ModelNotFound for an unknown name or a missing folder, ModelNotDownloaded for a known model without files,
     ModelUnsupported for one that this version cannot run.
@@ -124,6 +132,8 @@ def locate(model: str | Path, models_dir: Path) -> Located:
     path = Path(model).expanduser()
     if path.is_dir():
         return Located(ModelSpec(name=path.resolve().name, upscaler=is_upscaler(path)), path)
+    if path.suffix in SINGLE_FILES and path.is_file():
+        return Located(ModelSpec(name=path.stem), path)
     if isinstance(model, Path) or path.parent != Path():
         raise ModelNotFound(f"There is no model folder at {path}.", path=str(path))
     return _located(find(str(model)), models_dir)
@@ -174,7 +184,17 @@ def _taken() -> frozenset[str]:
 
 def _is_checkpoint(folder: Path) -> bool:
     """Whether it looks like FLUX.2 klein as diffusers or mflux write it; other pipelines have the same folders."""
-    return all(any((folder / part).glob("*.safetensors")) for part in PARTS) and _pipeline(folder).startswith("Flux2")
+    return all(_has_part(folder, part) for part in PARTS) and _pipeline(folder).startswith("Flux2")
+
+
+def _has_part(folder: Path, part: str) -> bool:
+    """Whether there are weights in the part's folder or, VAE aside, beside it: what they are is seen on loading."""
+    places = [folder / part] if part == "vae" else [folder / part, folder]
+    return any(_weights(place) for place in places)
+
+
+def _weights(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("*") if path.suffix in SINGLE_FILES)
 
 
 def is_upscaler(folder: Path) -> bool:
@@ -219,7 +239,7 @@ def disk_bytes(folder: Path) -> int:
 def fingerprint(folder: Path) -> str | None:
     """SHA-256 over names, sizes and headers of a model's weights: reading 8 GB to name it would take a minute."""
     digest = hashlib.sha256()
-    files = sorted((folder / "transformer").glob("*.safetensors")) or sorted(folder.glob("*.safetensors"))
+    files = _weights(folder / "transformer") or _weights(folder)
     for path in files:
         with path.open("rb") as stream:
             head = stream.read(8)
@@ -251,17 +271,21 @@ def _folder(spec: ModelSpec, models_dir: Path) -> Path:
 def _download_command(spec: ModelSpec, models_dir: Path) -> str:
     wanted = " ".join([str(spec.repository), *spec.files])
     command = f"hf download {wanted} --local-dir {models_dir / spec.folder}"
+    if spec.rest:
+        others = " ".join(f"--include '{pattern}'" for pattern in REST)
+        command += f" and hf download {find(spec.rest).repository} {others} --local-dir {models_dir / spec.folder}"
     if not spec.gated:
         return command
-    # Weights beside the folders repeat the transformer in one file: 64 GB of FLUX.2-dev.
     return (
         f"accept its licence on https://huggingface.co/{spec.repository}, set HF_TOKEN to its token, then "
-        f"{command} --include '*/*' '*.json'"
+        f"{command if spec.files else command + WITHOUT_REPEATS}"
     )
 
 
 def _has_files(folder: Path, spec: ModelSpec) -> bool:
-    return folder.is_dir() and all((folder / name).is_file() for name in spec.files)
+    """Whether they are all there, those of another repository too as far as a folder for each tells."""
+    places = ("", *PARTS[1:]) if spec.rest else ("",)
+    return all((folder / name).is_file() for name in spec.files) and all((folder / name).is_dir() for name in places)
 
 
 def _snapshot(spec: ModelSpec) -> Path | None:

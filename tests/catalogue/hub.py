@@ -23,7 +23,8 @@ class Hub:
 
     `error` (status, code, message) is the answer to every listing; `gate` asks for `token`; `served` replaces a file's
     bytes in the answer only; `broken` counts answers with large files that end half-way; `ranges` off answers a Range
-    with the whole file; `away` is where large files are; `hold` lets one wait half-way for `resume`.
+    with the whole file; `repositories` all have the same files; `away` is where large files are; `hold` lets one wait
+    half-way for `resume`.
     """
 
     files: dict[str, bytes]
@@ -40,6 +41,7 @@ class Hub:
     resume: threading.Event = field(default_factory=threading.Event)
     asked: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     sent: dict[str, int] = field(default_factory=dict)
+    repositories: tuple[str, ...] = (REPOSITORY,)
 
     def listing(self) -> dict[str, Any]:
         siblings = [_sibling(name, content) for name, content in self.files.items()]
@@ -107,13 +109,15 @@ class _Handler(BaseHTTPRequestHandler):
     def _list(self, path: str) -> None:
         if self.hub.error is not None:
             self._fail(*self.hub.error)
-        elif path not in (f"/api/models/{REPOSITORY}", f"/api/models/{REPOSITORY}/revision/{COMMIT}"):
+        elif path.removesuffix(f"/revision/{COMMIT}") not in {f"/api/models/{name}" for name in self.hub.repositories}:
             self._fail(404, "RepoNotFound", "Repository not found")
         else:
             self._answer(200, json.dumps(self.hub.listing()).encode(), {"Content-Type": "application/json"})
 
     def _resolve(self, path: str) -> None:
-        name = path.removeprefix(f"/{REPOSITORY}/resolve/{COMMIT}/")
+        name = path
+        for repository in self.hub.repositories:
+            name = name.removeprefix(f"/{repository}/resolve/{COMMIT}/")
         given = self.headers.get("Authorization")
         if self.hub.gate and given is None:
             self._fail(401, "GatedRepo", "Access to this model is restricted. Please log in.")
