@@ -1,5 +1,6 @@
 """Settings to parts: each is handed plain values, none reads settings itself."""
 
+import sys
 import threading
 from collections.abc import Sequence
 from functools import partial
@@ -29,7 +30,7 @@ from mflux_api.jobs.studio import Studio
 from mflux_api.metrics import Metrics
 from mflux_api.net.bucket import Bucket, Place
 from mflux_api.net.fetching import Fetcher
-from mflux_api.request import GenerateRequest
+from mflux_api.request import SMALLEST_SIDE, GenerateRequest
 from mflux_api.settings import Settings
 from mflux_api.web.auth import Keys
 from mflux_api.web.body import BodyReader
@@ -45,6 +46,9 @@ DATABASE = "jobs.db"
 LINKS_KEY = "links.key"
 # Signatures of Amazon's kind are good for a week at most.
 LONGEST_LINK = 7 * 86_400
+# What computes, until the engine has started and said so.
+ASSUMED = Machine(device="metal", width=2) if sys.platform == "darwin" else Machine(device="cpu", width=4)
+SMALLEST = (SMALLEST_SIDE, SMALLEST_SIDE)
 
 
 def make_parts(settings: Settings) -> Parts:
@@ -85,6 +89,7 @@ def _studio(settings: Settings, queue: JobQueue, engine: EngineProcess, metrics:
         load=lambda model: engine.run(Load(model, low_ram)),
         unload=lambda model: engine.run(Unload(model.spec.name)),
         loaded=lambda: engine.memory.loaded,
+        weigh=partial(_weigh, engine),
     )
     models = Models(models_dir, settings.models.default, door)
     downloads = Downloads(partial(_fetch, metrics, models_dir), queue.events)
@@ -153,6 +158,18 @@ def _admit(
             needed_gb=round(needed / GIB, 2),
             budget_gb=round(engine.machine.budget / GIB, 2),
         )
+
+
+def _weigh(engine: EngineProcess, model: Located) -> int | None:
+    """Bytes a model will hold once loaded; None for a folder that cannot be read."""
+    known, bits = engine.machine, model.spec.quantize
+    machine = ASSUMED if known is None else Machine(device=known.device, width=known.width)
+    try:
+        if model.spec.upscaler:
+            return upscaler.need(model.folder, bits, machine, size=SMALLEST, pictures=1).weights
+        return need(model.folder, bits, machine, size=SMALLEST, references=(), pictures=1).weights
+    except (MfluxError, OSError):
+        return None
 
 
 def _admit_job(engine: EngineProcess, inputs: Path, model: Located, job: Job) -> None:

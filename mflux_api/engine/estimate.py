@@ -50,6 +50,11 @@ class Need:
     work: int
     in_turn: bool = False
 
+    @property
+    def weights(self) -> int:
+        """Once loaded, all of it at the same time."""
+        return self.transformer + self.text_encoder + self.vae
+
     def peak(self, *, low_ram: bool) -> int:
         """The most at any time. With `low_ram` the text encoder has gone before the denoising begins.
 
@@ -57,10 +62,9 @@ class Need:
         """
         if self.in_turn:
             return self.vae + max(self.text_encoder, self.transformer + self.work)
-        weights = self.transformer + self.vae
         if low_ram:
-            return weights + max(self.text_encoder, self.work)
-        return weights + self.text_encoder + self.work
+            return self.transformer + self.vae + max(self.text_encoder, self.work)
+        return self.weights + self.work
 
 
 def need(

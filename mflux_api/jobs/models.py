@@ -35,11 +35,15 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True)
 class EngineDoor:
-    """What the engine can do about a model. `loaded`: names in memory now."""
+    """What the engine can do about a model. `loaded`: names in memory now.
+
+    `weigh`: bytes it will hold once loaded, None for a folder that cannot be read; it blocks.
+    """
 
     load: Callable[[Located], Awaitable[None]]
     unload: Callable[[Located], Awaitable[None]]
     loaded: Callable[[], Iterable[str]]
+    weigh: Callable[[Located], int | None]
 
 
 class Models:
@@ -91,6 +95,11 @@ class Models:
 
     def is_loaded(self, entry: Entry) -> bool:
         return entry.spec.name in set(self.engine.loaded())
+
+    async def weights(self, entries: Iterable[Entry]) -> dict[str, int | None]:
+        """Bytes that each of these will hold in memory, by name; only of those that are here and can paint."""
+        here = [Located(each.spec, each.folder) for each in entries if each.folder and not each.spec.unavailable]
+        return await asyncio.to_thread(lambda: {model.spec.name: self.engine.weigh(model) for model in here})
 
     async def load(self, name: str) -> None:
         """Raises as `locate`, and what loading raises."""

@@ -147,14 +147,16 @@ def _seeds(order: Order) -> tuple[int, ...]:
 def _size(order: Order, spec: ModelSpec, defaults: Defaults) -> tuple[int, int]:
     """What was asked, else the size of the picture that is worked on, else the default, no larger than the model's."""
     basis = order.source or next(iter(order.references), None)
-    if basis is None:
-        usual = (min(defaults.width, spec.side), min(defaults.height, spec.side))
-    else:
-        usual = _fitted(basis.width, basis.height, defaults.limits.side)
+    usual = usual_size(spec, defaults) if basis is None else _fitted(basis.width, basis.height, defaults.limits.side)
     return (
         order.width if order.width is not None else usual[0],
         order.height if order.height is not None else usual[1],
     )
+
+
+def usual_size(spec: ModelSpec, defaults: Defaults) -> tuple[int, int]:
+    """Width and height of a picture from words alone where the order says neither."""
+    return min(defaults.width, spec.side), min(defaults.height, spec.side)
 
 
 def _fitted(width: int, height: int, limit: int) -> tuple[int, int]:

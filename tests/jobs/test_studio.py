@@ -84,7 +84,8 @@ def no_loaded() -> Iterable[str]:
 
 
 def make_studio(queue: JobQueue, hub: Hub, *, auto_download: bool = True) -> Studio:
-    models = Models(hub.models_dir, "flux2-tiny", EngineDoor(load=_no_engine, unload=_no_engine, loaded=no_loaded))
+    door = EngineDoor(load=_no_engine, unload=_no_engine, loaded=no_loaded, weigh=lambda _: None)
+    models = Models(hub.models_dir, "flux2-tiny", door)
     return Studio(
         queue,
         models,

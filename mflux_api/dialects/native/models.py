@@ -18,6 +18,7 @@ from mflux_api.errors import (
     OutOfMemory,
 )
 from mflux_api.jobs.models import Entry
+from mflux_api.jobs.order import usual_size
 from mflux_api.jobs.studio import Studio
 from mflux_api.web.openapi import Endpoint
 
@@ -25,6 +26,7 @@ TAG = "models"
 SHORT_HASH = 10
 TEXT_TOKENS = 512
 MEGABYTE = 1000**2
+GIB = 1024**3
 LOADING = (ModelNotDownloaded, ModelUnsupported, ModelIncomplete, ModelCorrupt, OutOfMemory, EngineDied)
 
 
@@ -36,7 +38,9 @@ class Models:
         self.models = studio.models
 
     async def index(self, request: Request) -> Response:
-        return reply(wire.ModelList(models=[self._row(entry) for entry in await self.models.listed()]))
+        entries = await self.models.listed()
+        weights = await self.models.weights(entries)
+        return reply(wire.ModelList(models=[self._row(entry, weights.get(entry.spec.name)) for entry in entries]))
 
     async def status(self, request: Request) -> Response:
         return reply(await self._status(request.path_params["model_id"]))
@@ -82,8 +86,9 @@ class Models:
             progress=None if coming is None else round(coming.fraction, 4),
         )
 
-    def _row(self, entry: Entry) -> wire.ModelRow:
+    def _row(self, entry: Entry, weight: int | None) -> wire.ModelRow:
         spec = entry.spec
+        width, height = usual_size(spec, self.studio.defaults)
         return wire.ModelRow(
             title=spec.name,
             model_name=spec.repository or spec.name,
@@ -100,6 +105,12 @@ class Models:
             gated=spec.gated,
             quantize=spec.quantize,
             default_steps=spec.steps,
+            default_width=width,
+            default_height=height,
+            default_guidance=spec.guidance,
+            upscaler=spec.upscaler,
+            memory_gb=None if weight is None else round(weight / GIB, 3),
+            download_gb=spec.size_gb,
             unavailable=spec.unavailable or None,
         )
 

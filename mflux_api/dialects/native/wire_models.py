@@ -14,7 +14,9 @@ class ModelConfig(Wire):
 class ModelRow(Wire):
     """`hash`, `sha256`: of names, sizes and headers of the weights; null where the model is not here.
 
-    `unavailable`: why it cannot paint with this version.
+    `unavailable`: why it cannot paint with this version. `size_gb`: what it takes on disk, or would take, and
+    `download_gb`: what a download brings, both in units of 1000^3 bytes. `memory_gb`: what it will hold once loaded,
+    in units of 1024^3 bytes; null where it is not here. `upscaler`: it enlarges pictures and paints none from words.
     """
 
     title: str
@@ -30,6 +32,12 @@ class ModelRow(Wire):
     gated: bool
     quantize: int | None
     default_steps: int
+    default_width: int
+    default_height: int
+    default_guidance: float
+    upscaler: bool
+    memory_gb: float | None
+    download_gb: float | None
     unavailable: str | None
 
 
