@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from playwright.sync_api import Browser, BrowserContext, sync_playwright
 
 from mflux_api.catalogue.models import EMBEDDED
 from mflux_api.engine.model import Model, load_model
-from tests.browsers import INSTALL, find_browser
+from tests.browsers import FLAGS, INSTALL, find_browser
 from tests.server.live import Live, running
 
 # A busy machine is slow, not wrong.
@@ -23,7 +24,14 @@ NODE_CLIENTS = Path(sys.prefix) / "node" / "installed.json"
 # "required": the tests of the browser run whatever happens. Else they are left out where there is none, and it is said.
 WITHOUT_BROWSER = os.environ.get("MFLUX_TEST_BROWSER") != "required" and find_browser() is None
 WITHOUT_NODE = os.environ.get("MFLUX_TEST_NODE") != "required" and not NODE_CLIENTS.is_file()
-LEFT_OUT = {"test_browser.py": WITHOUT_BROWSER, "test_node_clients.py": WITHOUT_NODE}
+LEFT_OUT = {
+    "test_browser.py": WITHOUT_BROWSER,
+    # axe-core comes with the JavaScript clients.
+    "test_accessibility.py": WITHOUT_BROWSER or WITHOUT_NODE,
+    "test_node_clients.py": WITHOUT_NODE,
+    # The folder.
+    "page": WITHOUT_BROWSER,
+}
 TINY = EMBEDDED / "flux2-tiny"
 
 
@@ -50,6 +58,24 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
         yield live
 
 
+# Playwright keeps an event loop in this thread, which tests of other modules want for themselves.
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    path = find_browser()
+    assert path is not None, INSTALL
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield launched
+        launched.close()
+
+
+@pytest.fixture
+def context(browser: Browser) -> Iterator[BrowserContext]:
+    context = browser.new_context()
+    yield context
+    context.close()
+
+
 def pytest_report_header() -> list[str]:
     browser = [f"{INSTALL} The tests that need one are left out."] if WITHOUT_BROWSER else []
     node = ["No node with npm was found when .venv was set up. The tests of JavaScript clients are left out."]
@@ -57,6 +83,6 @@ def pytest_report_header() -> list[str]:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    left_out = [item for item in items if LEFT_OUT.get(item.path.name)]
+    left_out = [item for item in items if LEFT_OUT.get(item.path.name) or LEFT_OUT.get(item.path.parent.name)]
     items[:] = [item for item in items if item not in left_out]
     config.hook.pytest_deselected(items=left_out)

@@ -19,6 +19,7 @@ from mflux_api.errors import MfluxError
 from mflux_api.jobs.webhooks import Webhooks
 from mflux_api.metrics import Metrics
 from mflux_api.settings import Settings
+from mflux_api.web import statics
 from mflux_api.web.auth import Authentication, Keys
 from mflux_api.web.faults import Faults, Shape, plain_shape
 from mflux_api.web.middleware import AllowedHosts, AllowedOrigins, RateLimit, RequestId, Timing
@@ -75,7 +76,7 @@ def _routes(parts: Parts, tools: Tools) -> list[BaseRoute]:
 
     # What documents of others describe is not described again here.
     served = [*listed, *_foreign(parts, tools)]
-    return [*(endpoint.route() for endpoint in served), Route("/openapi.json", openapi), *ops.pages()]
+    return [*(endpoint.route() for endpoint in served), Route("/openapi.json", openapi), *statics.routes()]
 
 
 def _root(settings: Settings) -> str:

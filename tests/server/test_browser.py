@@ -12,16 +12,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Response, sync_playwright
+from playwright.sync_api import BrowserContext, ConsoleMessage, Page, Response
 
-from tests.browsers import INSTALL, find_browser
 from tests.server.live import Live
 
-# Alone with the server: none of the calls home that a browser makes when it starts.
-FLAGS = [
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
-    *("--disable-component-update", "--disable-sync", "--disable-default-apps", "--no-proxy-server"),
-]
 DOCUMENTED_ID = "a3f2b8c9d4e5"
 # These lines are the document's; only the job's id is another.
 DOCUMENTED = """\
@@ -85,23 +79,6 @@ class Tab:
             assert time.monotonic() < end, self.texts
             # Only while the page is waited for does it tell what happens.
             self.page.wait_for_timeout(50)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    path = find_browser()
-    assert path is not None, INSTALL
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=path, args=FLAGS)
-        yield launched
-        launched.close()
-
-
-@pytest.fixture
-def context(browser: Browser) -> Iterator[BrowserContext]:
-    context = browser.new_context()
-    yield context
-    context.close()
 
 
 @contextmanager

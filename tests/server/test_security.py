@@ -12,10 +12,11 @@ from urllib.parse import quote
 import pytest
 import requests
 
+from mflux_api.web.statics import PATHS
 from tests.server.live import Live, running
 
 ALICE, BOB = "alice-key-1", "bob-key-2"
-OPEN = {"/", "/api/v1/health", "/openapi.json", "/config", "/internal/ping", "/docs", "/docs/docs.js", "/docs/docs.css"}
+OPEN = {"/api/v1/health", "/openapi.json", "/config", "/internal/ping", *PATHS}
 GENERATE = "/api/v1/generate"
 TXT2IMG = "/sdapi/v1/txt2img"
 # Those that never end would hold up whoever reads them to their end.

@@ -1,0 +1,160 @@
+// What a person does to jobs and pictures.
+
+import { base64, bytes, get, post, remove } from "./api.js";
+import { change, current, dice, filled, order, picture, side } from "./form.js";
+import { picturesChanged, refreshQueue } from "./live.js";
+import { complain, now, set, toast } from "./state.js";
+
+const UNDO_SECONDS = 8;
+const UPSCALE = 2;
+const UPSCALE_STRENGTH = 0.3;
+
+export const modelOf = (name) => now().models.find((model) => model.title === name);
+
+/** Call, and show what goes wrong. */
+export const attempt = (call) => async (...given) => {
+  try {
+    return await call(...given);
+  } catch (error) {
+    complain(error);
+    return null;
+  }
+};
+
+/** Order what the form says; without the lock, the next one has another seed. */
+export const paint = attempt(async () => {
+  const form = current();
+  if (!form.prompt.trim() && !form.start && !form.references.length) {
+    toast("Write what the picture shows first.");
+    return null;
+  }
+  const job = await post("/api/v1/generate", await order(form, modelOf(form.model)));
+  if (!form.locked) change({ seed: dice() });
+  set({ stage: { ...now().stage, failure: null } });
+  refreshQueue();
+  return job;
+});
+
+export const cancel = attempt(async (jobId) => {
+  await remove(`/api/v1/jobs/${jobId}`);
+  refreshQueue();
+});
+
+export const move = attempt(async (jobId, position) => {
+  await post(`/api/v1/jobs/${jobId}/move`, { position });
+  refreshQueue();
+});
+
+export const retry = attempt(async (jobId) => {
+  await post(`/api/v1/jobs/${jobId}/retry`);
+  set({ stage: { ...now().stage, failure: null } });
+  refreshQueue();
+});
+
+export const pause = attempt(async (paused) => {
+  await post(`/api/v1/queue/${paused ? "pause" : "resume"}`);
+  refreshQueue();
+});
+
+const detailOf = (shot) => get(`/api/v1/jobs/${shot.job_id}?images=false`);
+const fetched = async (url) => base64(await bytes(url));
+
+/** The order that was made for a finished picture, its seed that picture's own. */
+async function orderOf(shot, detail) {
+  const { parameters, inputs } = detail;
+  const body = {
+    ...{ prompt: parameters.prompt, negative_prompt: parameters.negative_prompt, model: parameters.model },
+    ...{ width: parameters.width, height: parameters.height, steps: parameters.steps, seed: shot.seed },
+    guidance: parameters.guidance,
+    lora_files: parameters.loras.map((each) => each.name),
+    lora_scales: parameters.loras.map((each) => each.scale),
+    extra_images: await Promise.all(inputs.references.map(fetched)),
+  };
+  if (inputs.source) body.init_images = [await fetched(inputs.source)];
+  if (inputs.source) body.image_strength = parameters.image_strength;
+  if (inputs.mask) body.mask = await fetched(inputs.mask);
+  return body;
+}
+
+const repeated = (vary) =>
+  attempt(async (shot) => {
+    const body = await orderOf(shot, await detailOf(shot));
+    await post("/api/v1/generate", vary ? { ...body, seed: dice() } : body);
+    toast(vary ? "A variation is in the queue." : "The same is in the queue again.");
+    refreshQueue();
+  });
+
+export const again = repeated(false);
+export const vary = repeated(true);
+
+/** Twice as large: by SeedVR2 where it is here, else by repainting lightly. */
+export const upscale = attempt(async (shot) => {
+  const upscaler = now().models.find((model) => model.upscaler && model.downloaded && !model.unavailable);
+  const { parameters } = await detailOf(shot);
+  await post("/api/v1/generate", {
+    prompt: parameters.prompt,
+    model: upscaler ? upscaler.title : parameters.model,
+    width: side(shot.width * UPSCALE),
+    height: side(shot.height * UPSCALE),
+    steps: upscaler ? undefined : parameters.steps,
+    seed: shot.seed,
+    init_images: [await fetched(shot.url)],
+    image_strength: UPSCALE_STRENGTH,
+  });
+  toast(`Twice as large is in the queue${upscaler ? "" : ", painted over lightly"}.`);
+  refreshQueue();
+});
+
+/** Into the form: the parameters, to be changed before painting. */
+export const load = attempt(async (shot) => {
+  const { parameters } = await detailOf(shot);
+  change(
+    filled({
+      ...{ prompt: parameters.prompt, negative: parameters.negative_prompt, model: parameters.model },
+      ...{ width: parameters.width, height: parameters.height, steps: parameters.steps },
+      ...{ guidance: parameters.guidance, seed: shot.seed, locked: true, loras: parameters.loras },
+    }),
+  );
+  set({ view: "paint", dialog: null });
+});
+
+export const startFrom = attempt(async (shot) => {
+  const start = await picture(await bytes(shot.url));
+  change({ start, mask: null, prompt: current().prompt || shot.prompt, ...fitting(start) });
+  set({ view: "paint", dialog: null });
+});
+
+export const refer = attempt(async (shot) => {
+  const reference = await picture(await bytes(shot.url));
+  change({ references: [...current().references, reference] });
+  set({ view: "paint", dialog: null });
+});
+
+/** The canvas in the shape of the picture to start from. */
+export const fitting = ({ width, height }) => ({ width: side(width), height: side(height) });
+
+/** Hidden at once, deleted once nobody wants it back. */
+export const discard = (shot) => {
+  hidden.add(shot.url);
+  picturesChanged();
+  const back = () => {
+    hidden.delete(shot.url);
+    picturesChanged();
+  };
+  const gone = () => remove(shot.url).then(picturesChanged, (error) => (back(), complain(error)));
+  const action = { label: "Undo", run: back };
+  toast("The picture is deleted.", { action, seconds: UNDO_SECONDS, gone });
+};
+
+/** Addresses of pictures that are about to be deleted. */
+export const hidden = new Set();
+
+/** Save under a name that says what it is. */
+export const download = attempt(async (shot, format) => {
+  const blob = await bytes(`${shot.url}?format=${format}`);
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(blob);
+  link.download = `${shot.job_id}-${shot.index}.${format === "jpeg" ? "jpg" : format}`;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+});

@@ -1,0 +1,166 @@
+// The page: its parts, the keys it hears, what stands in front of it.
+
+import { html, render, useEffect, useRef } from "../vendor/preact-htm.js";
+import { cancel, hidden, paint } from "./actions.js";
+import { headers, key } from "./api.js";
+import { DetailDialog } from "./detail.js";
+import { Gallery } from "./gallery.js";
+import { start } from "./live.js";
+import { MaskDialog } from "./mask.js";
+import { Models } from "./models.js";
+import { Form } from "./paint.js";
+import { DropZones } from "./sources.js";
+import { Stage } from "./stage.js";
+import { now, set, useStore } from "./state.js";
+import { System } from "./system.js";
+
+const VIEWS = { paint: ["Paint", Paint], gallery: ["Gallery", Gallery], models: ["Models", Models], system: ["System", System] };
+const DIALOGS = { mask: MaskDialog, detail: DetailDialog, keys: KeysDialog };
+
+function Paint() {
+  return html`<div class="studio"><${Form} /><${Stage} /></div>`;
+}
+
+function App() {
+  const view = useStore((state) => state.view);
+  const [, View] = VIEWS[view];
+  useEffect(() => void (location.hash = view === "paint" ? "" : view), [view]);
+  return html`
+    <header>
+      <h1>Studio</h1>
+      <nav aria-label="Parts of the page">
+        ${Object.entries(VIEWS).map(([name, [label]]) => html`<a href=${`#${name}`}
+          aria-current=${name === view ? "page" : null}>${label}</a>`)}
+      </nav>
+      <${Connection} />
+      <button type="button" class="help" aria-label="Keys" title="Keys (?)"
+        onClick=${() => set({ dialog: { kind: "keys" } })}>?</button>
+    </header>
+    <${Trouble} />
+    <main id="main"><${View} /></main>
+    <${Dialog} /><${Locked} /><${Toasts} /><${DropZones} /><${Said} />`;
+}
+
+function Connection() {
+  const online = useStore((state) => state.online);
+  const { length, active } = useStore((state) => state.queue);
+  const waiting = length + (active ? 1 : 0);
+  const text = online === false ? "away" : waiting ? `${waiting} in the queue` : "ready";
+  return html`<span class=${`connection ${online === false ? "off" : "on"}`}>${text}</span>`;
+}
+
+function Trouble() {
+  const online = useStore((state) => state.online);
+  if (online !== false) return null;
+  return html`<p class="trouble" role="alert">The server does not answer. Start it with <code>python api_main.py</code>;
+    this page connects again by itself, and nothing in the queue is lost.</p>`;
+}
+
+/** Whatever stands in front of the page; Escape and the browser's own ways close it. */
+function Dialog() {
+  const dialog = useStore((state) => state.dialog);
+  const box = useRef(null);
+  useEffect(() => {
+    if (dialog && !box.current.open) box.current.showModal();
+    if (!dialog && box.current.open) box.current.close();
+  }, [dialog]);
+  const Inside = dialog && DIALOGS[dialog.kind];
+  return html`<dialog ref=${box} class=${dialog?.kind ?? ""} aria-label=${dialog?.kind ?? ""}
+    onClose=${() => set({ dialog: null })}>
+    ${dialog && html`<button type="button" class="close" aria-label="Close" onClick=${() => box.current.close()}>✕</button>
+      <${Inside} ...${dialog} />`}
+  </dialog>`;
+}
+
+const KEYS = [
+  ["⌘/Ctrl + Enter", "Paint"],
+  ["Esc", "Close what is in front, else cancel what is being painted"],
+  ["Arrows", "From picture to picture, in the gallery and when one is open"],
+  ["Enter", "Open a picture"],
+  ["Delete", "Delete the picture in the gallery (it can be undone)"],
+  ["Alt + 1 … 4", "Paint, gallery, models, system"],
+  ["/", "To the prompt, or to the search in the gallery"],
+];
+
+function KeysDialog() {
+  return html`<h2>Keys</h2>
+    <dl>${KEYS.map(([keys, meaning]) => html`<dt><kbd>${keys}</kbd></dt><dd>${meaning}</dd>`)}</dl>
+    ${key.get() && html`<button type="button" onClick=${() => (key.set(""), location.reload())}>Forget the API key</button>`}`;
+}
+
+function Locked() {
+  const locked = useStore((state) => state.locked);
+  const box = useRef(null);
+  useEffect(() => {
+    if (locked && !box.current.open) box.current.showModal();
+    if (!locked && box.current.open) box.current.close();
+  }, [locked]);
+  const enter = async (event) => {
+    event.preventDefault();
+    key.set(event.target.elements.key.value.trim());
+    const reply = await fetch("/api/v1/queue", { headers: headers() }).catch(() => null);
+    if (reply?.ok) location.reload();
+    else event.target.elements.key.setCustomValidity("The server does not know this key.");
+    event.target.reportValidity();
+  };
+  return html`<dialog ref=${box} class="locked" aria-label="API key" onCancel=${(event) => event.preventDefault()}>
+    <h2>This server wants a key</h2>
+    <p>It is one of the keys under <code>security.api_keys</code> in the server's settings. This browser remembers it.</p>
+    <form onSubmit=${enter}>
+      <label class="field"><span>API key</span><input name="key" type="password" required autocomplete="current-password"
+        onInput=${(event) => event.target.setCustomValidity("")} /></label>
+      <button type="submit" class="primary">Open</button>
+    </form>
+  </dialog>`;
+}
+
+function Toasts() {
+  const toasts = useStore((state) => state.toasts);
+  return html`<div class="toasts" aria-live="polite">
+    ${toasts.map((each) => html`<div key=${each.id} class=${`toast ${each.kind}`}>
+      <span>${each.text}</span>
+      ${each.action && html`<button type="button" onClick=${() => each.close(true)}>${each.action.label}</button>`}
+      <button type="button" aria-label="Dismiss" onClick=${() => each.close(false)}>✕</button>
+    </div>`)}
+  </div>`;
+}
+
+function Said() {
+  return html`<p class="said" role="status">${useStore((state) => state.said)}</p>`;
+}
+
+const isWriting = (event) => event.target.matches?.("input:not([type=range]), textarea, select");
+
+function press(event) {
+  const { dialog, locked, queue } = now();
+  if (event.key === "Enter" && (event.metaKey || event.ctrlKey) && !dialog && !locked) {
+    event.preventDefault();
+    paint();
+  } else if (event.key === "Escape" && !dialog && !locked && queue.active) {
+    cancel(queue.active.job_id);
+  } else if (event.altKey && Object.keys(VIEWS)[event.code.replace("Digit", "") - 1]) {
+    event.preventDefault();
+    set({ view: Object.keys(VIEWS)[event.code.replace("Digit", "") - 1] });
+  } else if (!isWriting(event) && event.key === "/") {
+    event.preventDefault();
+    document.querySelector("#search, #prompt")?.focus();
+  } else if (!isWriting(event) && event.key === "?") {
+    set({ dialog: { kind: "keys" } });
+  }
+}
+
+const look = () => set({ view: location.hash.slice(1) in VIEWS ? location.hash.slice(1) : "paint" });
+
+// What was deleted and not yet undone is deleted when the page goes.
+function leave() {
+  for (const url of hidden) fetch(url, { method: "DELETE", headers: headers(), keepalive: true });
+}
+
+addEventListener("keydown", press);
+addEventListener("hashchange", look);
+addEventListener("pagehide", leave);
+look();
+const place = document.getElementById("studio");
+place.replaceChildren();
+render(html`<${App} />`, place);
+start();

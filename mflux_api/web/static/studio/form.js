@@ -1,0 +1,136 @@
+// What is to be painted: the form's values, kept across reloads, and the order made of them.
+
+import { base64 } from "./api.js";
+
+const KEPT = "mflux.form";
+export const STEP = 16;
+export const SMALLEST = 64;
+export const LARGEST_SEED = 4294967295;
+
+export const EMPTY = {
+  prompt: "",
+  negative: "",
+  model: "",
+  width: 0,
+  height: 0,
+  steps: 0,
+  guidance: 0,
+  seed: 1,
+  locked: false,
+  count: 1,
+  loras: [],
+  // {id, blob, url, width, height}
+  start: null,
+  strength: 0.75,
+  mask: null,
+  references: [],
+};
+
+let form = { ...EMPTY, ...recalled() };
+const listeners = new Set();
+
+export const current = () => form;
+
+export function change(patch) {
+  form = { ...form, ...patch };
+  remember();
+  for (const listener of listeners) listener(form);
+}
+
+export function watch(listener) {
+  listeners.add(listener);
+  return () => listeners.delete(listener);
+}
+
+function recalled() {
+  try {
+    return JSON.parse(localStorage.getItem(KEPT)) ?? {};
+  } catch {
+    return {};
+  }
+}
+
+function remember() {
+  // Pictures are too large to keep.
+  const { start, mask, references, ...kept } = form;
+  localStorage.setItem(KEPT, JSON.stringify(kept));
+}
+
+/** The nearest side that can be painted. */
+export function side(pixels, largest = 4096) {
+  return Math.min(largest, Math.max(SMALLEST, Math.round(pixels / STEP) * STEP));
+}
+
+/** Width and height of about `area` pixels in this shape. */
+export function shaped([across, down], area) {
+  const unit = Math.sqrt(area / (across * down));
+  return { width: side(across * unit), height: side(down * unit) };
+}
+
+export const dice = () => Math.floor(Math.random() * (LARGEST_SEED + 1));
+
+/** What the model paints by default, where the form says nothing of its own. */
+export function defaults(model) {
+  return {
+    width: model.default_width,
+    height: model.default_height,
+    steps: model.default_steps,
+    guidance: model.default_guidance,
+  };
+}
+
+/** The body of POST /api/v1/generate. */
+export async function order(values, model) {
+  const guided = model?.config.supports_guidance;
+  const body = {
+    prompt: values.prompt,
+    model: values.model || undefined,
+    width: values.width,
+    height: values.height,
+    steps: values.steps,
+    seed: values.seed,
+    num_images: values.count,
+    lora_files: values.loras.map((each) => each.name),
+    lora_scales: values.loras.map((each) => each.scale),
+    extra_images: await Promise.all(values.references.map((each) => base64(each.blob))),
+  };
+  if (guided) Object.assign(body, { negative_prompt: values.negative, guidance: values.guidance });
+  if (values.start) Object.assign(body, await repainting(values));
+  return body;
+}
+
+async function repainting({ start, mask, strength }) {
+  const masked = mask ? { mask: await base64(mask.blob) } : {};
+  return { init_images: [await base64(start.blob)], image_strength: strength, ...masked };
+}
+
+let pictures = 0;
+
+/** A file as the form holds it. Raises where it is no picture. */
+export async function picture(blob) {
+  const bitmap = await createImageBitmap(blob);
+  const { width, height } = bitmap;
+  bitmap.close();
+  return { id: ++pictures, blob, url: URL.createObjectURL(blob), width, height };
+}
+
+/** A form with the parameters of a finished job or of a file, as far as they are given. */
+export function filled(parameters) {
+  const known = Object.entries(parameters).filter(([, value]) => value !== undefined && value !== null);
+  return { ...form, loras: [], ...Object.fromEntries(known) };
+}
+
+/** The form's words for what SD-WebUI (and this server) writes into pictures. */
+export function fromInfotext(found) {
+  const number = (name) => (found[name] === undefined || found[name] === "" ? undefined : Number(found[name]));
+  return {
+    prompt: found.Prompt,
+    negative: found["Negative prompt"],
+    steps: number("Steps"),
+    guidance: number("CFG scale"),
+    seed: number("Seed"),
+    locked: true,
+    width: found["Size-1"] === undefined ? undefined : side(number("Size-1")),
+    height: found["Size-2"] === undefined ? undefined : side(number("Size-2")),
+  };
+}

@@ -1,0 +1,132 @@
+// Keeps the state true: listens to the server, and asks again for what events only hint at.
+
+import { get } from "./api.js";
+import { follow } from "./stream.js";
+import { complain, now, say, set } from "./state.js";
+
+const SOON = 80;
+const NEWEST = 24;
+const listeners = new Set();
+
+/** Called with "pictures" when some were added or went. */
+export function onChange(listener) {
+  listeners.add(listener);
+  return () => listeners.delete(listener);
+}
+
+export function picturesChanged() {
+  for (const listener of listeners) listener();
+}
+
+/** At most one call at a time, and one after it if something happened meanwhile. */
+function debounced(call) {
+  let timer = 0;
+  let running = false;
+  let again = false;
+  const run = async () => {
+    running = true;
+    await call().catch(refused);
+    running = false;
+    if (again) later();
+    again = false;
+  };
+  const later = () => {
+    clearTimeout(timer);
+    timer = setTimeout(run, SOON);
+  };
+  return () => (running ? (again = true) : later());
+}
+
+function refused(error) {
+  if (error.status === 0) set({ online: false });
+  else complain(error);
+}
+
+export const refreshQueue = debounced(async () => set({ queue: await get("/api/v1/queue?limit=200") }));
+export const refreshModels = debounced(async () => set({ models: (await get("/api/v1/models")).models }));
+export const refreshLoras = debounced(async () => set({ loras: (await get("/api/v1/loras")).loras }));
+export const refreshSystem = debounced(async () => set({ system: await get("/api/v1/system") }));
+export const refreshStage = debounced(async () => {
+  const { pictures } = await get(`/api/v1/pictures?limit=${NEWEST}`);
+  set({ stage: { ...now().stage, pictures } });
+  picturesChanged();
+});
+
+function refreshAll() {
+  for (const refresh of [refreshQueue, refreshModels, refreshLoras, refreshSystem, refreshStage]) refresh();
+}
+
+const HEARD = {
+  progress: painted,
+  queued: refreshQueue,
+  moved: refreshQueue,
+  started: ({ job_id }) => {
+    set({ stage: { ...now().stage, failure: null }, progress: { [job_id]: {} } });
+    say("Painting begins.");
+    refreshQueue();
+  },
+  complete: ended("The picture is finished."),
+  cancelled: ended("The job was cancelled."),
+  failed: (data) => {
+    ended("The job failed.")(data);
+    get(`/api/v1/jobs/${data.job_id}?images=false`).then(fallen, refused);
+  },
+  download: downloading,
+  downloaded: (data) => arrived(data, null),
+  download_failed: (data) => arrived(data, data.error),
+  closing: () => set({ online: false }),
+};
+
+function painted(data) {
+  const before = now().progress[data.job_id] ?? {};
+  tellQuarter(before, data);
+  set({ progress: { ...now().progress, [data.job_id]: { ...before, ...data } } });
+}
+
+/** A screen reader hears of every quarter, not of every step. */
+function tellQuarter(before, data) {
+  const quarter = Math.floor((data.progress ?? 0) * 4);
+  if (quarter > Math.floor((before.progress ?? 0) * 4) && quarter < 4) say(`${quarter * 25} percent painted.`);
+}
+
+function ended(words) {
+  return ({ job_id }) => {
+    const { [job_id]: over, ...rest } = now().progress;
+    set({ progress: rest });
+    say(words);
+    refreshQueue();
+    refreshStage();
+    refreshModels();
+    refreshSystem();
+  };
+}
+
+const fallen = (job) => set({ stage: { ...now().stage, failure: job } });
+
+function downloading(data) {
+  set({ downloads: { ...now().downloads, [data.model]: data } });
+}
+
+function arrived(data, error) {
+  const { [data.model]: over, ...rest } = now().downloads;
+  set({ downloads: error ? { ...rest, [data.model]: { ...data, error } } : rest });
+  say(error ? `${data.model} could not be downloaded.` : `${data.model} is here.`);
+  refreshModels();
+}
+
+let begun = false;
+
+/** Listen until the page is closed. With a key that is refused it waits for another. */
+export function start() {
+  refreshAll();
+  if (begun) return;
+  begun = true;
+  follow("/api/v1/events?preview=true", {
+    heard: ({ name, data }) => HEARD[name]?.(data),
+    opened: () => {
+      set({ online: true, locked: false });
+      refreshAll();
+    },
+    lost: (error) => set(error?.status === 401 ? { locked: true } : { online: false }),
+  });
+}

@@ -1,0 +1,118 @@
+// The form on the left: what the picture shows, with which model, how large, from what.
+
+import { html, useEffect, useState } from "../vendor/preact-htm.js";
+import { modelOf, paint } from "./actions.js";
+import { change, current, defaults, dice, LARGEST_SEED, watch } from "./form.js";
+import { DICE, LOCKED, UNLOCKED } from "./icons.js";
+import { Loras } from "./loras.js";
+import { Sources } from "./sources.js";
+import { Range } from "./range.js";
+import { Size } from "./size.js";
+import { useStore } from "./state.js";
+import { size } from "./text.js";
+
+export function useForm() {
+  const [form, look] = useState(current);
+  useEffect(() => watch(look), []);
+  return form;
+}
+
+export function Form() {
+  const form = useForm();
+  const models = useStore((state) => state.models);
+  const model = modelOf(form.model);
+  useEffect(() => settle(form, models), [form.model, models]);
+  const send = (event) => {
+    event.preventDefault();
+    paint();
+  };
+  return html`<form class="form" noValidate onSubmit=${send} aria-label="What to paint">
+    <label class="field">
+      <span>Prompt</span>
+      <textarea id="prompt" rows="4" placeholder="a small house by the sea at sunset" value=${form.prompt}
+        onInput=${(event) => change({ prompt: event.target.value })}></textarea>
+    </label>
+    ${model?.config.supports_guidance && html`<label class="field">
+      <span>Not in the picture</span>
+      <textarea id="negative" rows="2" value=${form.negative}
+        onInput=${(event) => change({ negative: event.target.value })}></textarea>
+    </label>`}
+    <button class="primary" type="submit">Paint <kbd>⌘/Ctrl ⏎</kbd></button>
+    <${Model} models=${models} form=${form} />
+    <${Size} form=${form} />
+    <${Numbers} form=${form} model=${model} />
+    <${Sources} form=${form} />
+    <${Loras} form=${form} />
+  </form>`;
+}
+
+/** The first model that is here, and what it paints by default, where the form has nothing of its own. */
+function settle(form, models) {
+  if (!models.length) return;
+  const usable = models.filter((model) => !model.unavailable && !model.upscaler);
+  const model = modelOf(form.model) ?? usable.find((each) => each.loaded) ?? usable.find((each) => each.downloaded);
+  if (!model) return;
+  const wanted = defaults(model);
+  const missing = Object.keys(wanted).filter((name) => !form[name]);
+  if (form.model && !missing.length) return;
+  change({ model: model.title, ...Object.fromEntries(missing.map((name) => [name, wanted[name]])) });
+}
+
+function Model({ models, form }) {
+  const choose = (event) => {
+    const model = modelOf(event.target.value);
+    change({ model: model.title, ...defaults(model) });
+  };
+  const groups = [
+    ["On this machine", models.filter((each) => each.downloaded && !each.unavailable)],
+    ["To be downloaded", models.filter((each) => !each.downloaded && !each.unavailable)],
+  ];
+  const model = modelOf(form.model);
+  return html`<div class="field">
+    <label for="model">Model</label>
+    <select id="model" aria-describedby="about-model" value=${form.model} onChange=${choose}>
+      ${groups.map(([label, rows]) => rows.length > 0 && html`<optgroup label=${label}>
+        ${rows.map((each) => html`<option value=${each.title}>${each.title}${told(each)}</option>`)}
+      </optgroup>`)}
+    </select>
+    <small id="about-model">${model && about(model)}</small>
+  </div>`;
+}
+
+const about = (model) =>
+  [
+    model.description,
+    model.loaded && "in memory",
+    !model.downloaded && "downloaded when it is first used, or on the Models page",
+  ].filter(Boolean).join(" · ");
+
+const told = (model) => (model.size_gb ?? model.download_gb ? ` (${size(model.size_gb ?? model.download_gb)})` : "");
+
+function Numbers({ form, model }) {
+  return html`<fieldset class="numbers">
+    <legend>Details</legend>
+    <${Range} id="steps" label="Steps" value=${form.steps} least=${1} most=${50} step=${1}
+      put=${(steps) => change({ steps })} />
+    ${model?.config.supports_guidance && html`<${Range} id="guidance" label="Guidance" value=${form.guidance}
+      least=${0} most=${15} step=${0.1} put=${(guidance) => change({ guidance })} />`}
+    <${Range} id="count" label="Pictures" value=${form.count} least=${1} most=${4} step=${1}
+      put=${(count) => change({ count })} />
+    <${Seed} form=${form} />
+  </fieldset>`;
+}
+
+function Seed({ form }) {
+  const put = (event) => {
+    const seed = Math.min(LARGEST_SEED, Math.max(0, Math.trunc(Number(event.target.value)) || 0));
+    change({ seed, locked: true });
+  };
+  const lock = form.locked ? "Keep this seed" : "A new seed each time";
+  return html`<div class="seed">
+    <label for="seed">Seed</label>
+    <input id="seed" type="number" min="0" max=${LARGEST_SEED} value=${form.seed} onChange=${put} />
+    <button type="button" title="Another seed" aria-label="Another seed"
+      onClick=${() => change({ seed: dice() })}>${DICE}</button>
+    <button type="button" class=${form.locked ? "on" : ""} aria-pressed=${form.locked} title=${lock}
+      aria-label="Keep this seed" onClick=${() => change({ locked: !form.locked })}>${form.locked ? LOCKED : UNLOCKED}</button>
+  </div>`;
+}

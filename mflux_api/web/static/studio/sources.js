@@ -1,0 +1,132 @@
+// Pictures to begin with: one to start from, with a mask if only a part is to change, and references to look at.
+
+import { html, useEffect, useRef, useState } from "../vendor/preact-htm.js";
+import { fitting } from "./actions.js";
+import { post, base64 } from "./api.js";
+import { change, current, filled, fromInfotext, picture } from "./form.js";
+import { Range } from "./range.js";
+import { complain, set, toast } from "./state.js";
+
+export function Sources({ form }) {
+  const input = useRef(null);
+  const choose = async (event) => {
+    const files = [...event.target.files];
+    event.target.value = "";
+    for (const file of files) await take(file, current().start ? "reference" : "start");
+  };
+  return html`<fieldset class="sources">
+    <legend>Pictures to begin with</legend>
+    ${form.start && html`<${Start} form=${form} />`}
+    ${form.references.map((each, index) => html`<${Reference} key=${each.id} of=${each} number=${index + 1} />`)}
+    <button type="button" class="drop" onClick=${() => input.current.click()}>
+      Choose pictures, drop them anywhere, or paste</button>
+    <input ref=${input} type="file" accept="image/png,image/jpeg,image/webp" multiple hidden
+      aria-label="Pictures to begin with" onChange=${choose} />
+  </fieldset>`;
+}
+
+function Start({ form }) {
+  const { start, mask } = form;
+  const swap = () => change({ start: null, mask: null, references: [...form.references, start] });
+  return html`<div class="source">
+    <img src=${start.url} alt="The picture to start from" />
+    <div>
+      <strong>Start from this</strong>
+      <${Range} id="strength" label="Change" value=${form.strength} least=${0} most=${1} step=${0.05}
+        put=${(strength) => change({ strength })} />
+      <div class="row">
+        <button type="button" onClick=${() => set({ dialog: { kind: "mask" } })}>
+          ${mask ? "Change the mask" : "Paint a mask"}</button>
+        ${mask && html`<button type="button" onClick=${() => change({ mask: null })}>No mask</button>`}
+        <button type="button" onClick=${swap}>As reference</button>
+        <button type="button" aria-label="Do not start from this picture"
+          onClick=${() => change({ start: null, mask: null })}>✕</button>
+      </div>
+      ${mask && html`<small>Only the painted part changes.</small>`}
+    </div>
+  </div>`;
+}
+
+function Reference({ of, number }) {
+  const rest = () => current().references.filter((each) => each !== of);
+  const swap = () => {
+    const { start } = current();
+    change({ start: of, mask: null, references: start ? [...rest(), start] : rest(), ...fitting(of) });
+  };
+  return html`<div class="source">
+    <img src=${of.url} alt=${`Reference ${number}`} />
+    <div>
+      <strong>Reference ${number}</strong>
+      <div class="row">
+        <button type="button" onClick=${swap}>Start from it</button>
+        <button type="button" aria-label=${`Take reference ${number} away`}
+          onClick=${() => change({ references: rest() })}>✕</button>
+      </div>
+    </div>
+  </div>`;
+}
+
+/** A file from outside, in one of three roles: "start", "reference" or "parameters". */
+export async function take(file, role) {
+  try {
+    if (role === "parameters") return await takeParameters(file);
+    const found = await picture(file);
+    if (role === "start") change({ start: found, mask: null, ...fitting(found) });
+    else change({ references: [...current().references, found] });
+    set({ view: "paint" });
+  } catch (error) {
+    if (error.status === undefined) toast(`${file.name} is no picture that can be read.`, { kind: "error" });
+    else complain(error);
+  }
+}
+
+async function takeParameters(file) {
+  const { parameters, info } = await post("/sdapi/v1/png-info", { image: await base64(file) });
+  if (!info) {
+    toast(`${file.name} does not say how it was painted.`, { kind: "error" });
+    return;
+  }
+  change(filled(fromInfotext(parameters)));
+  set({ view: "paint" });
+  toast("The form has the picture's parameters.");
+}
+
+const ZONES = [
+  ["start", "Start from it"],
+  ["reference", "Use as reference"],
+  ["parameters", "Load its parameters"],
+];
+
+/** Covers the page while files are dragged over it, and asks what they are for. */
+export function DropZones() {
+  const [dragged, change] = useState(false);
+  useEffect(() => {
+    const over = (event) => {
+      if (!event.dataTransfer?.types.includes("Files")) return;
+      event.preventDefault();
+      change(true);
+    };
+    const out = (event) => event.relatedTarget === null && change(false);
+    const done = () => change(false);
+    const handlers = { dragover: over, dragleave: out, drop: done, paste: pasted };
+    for (const [name, handler] of Object.entries(handlers)) document.addEventListener(name, handler);
+    return () => {
+      for (const [name, handler] of Object.entries(handlers)) document.removeEventListener(name, handler);
+    };
+  }, []);
+  const dropped = (role) => async (event) => {
+    event.preventDefault();
+    for (const file of event.dataTransfer.files) await take(file, role);
+  };
+  return html`<div class="zones" hidden=${!dragged}>
+    ${ZONES.map(([role, label]) => html`<div class="zone" data-role=${role} onDragOver=${(event) => event.preventDefault()}
+      onDrop=${dropped(role)}>${label}</div>`)}
+  </div>`;
+}
+
+async function pasted(event) {
+  const files = [...(event.clipboardData?.files ?? [])].filter((file) => file.type.startsWith("image/"));
+  if (!files.length) return;
+  event.preventDefault();
+  for (const file of files) await take(file, current().start ? "reference" : "start");
+}

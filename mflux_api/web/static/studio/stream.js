@@ -1,0 +1,65 @@
+// Server-sent events over fetch: EventSource can send neither a key nor, after a reload, the last event's id.
+
+import { ApiError, headers } from "./api.js";
+
+const FIRST_WAIT = 500;
+const LONGEST_WAIT = 8000;
+const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+
+/** The events of one connection: {id, name, data}. Raises ApiError when it is refused. */
+export async function* connected(path, lastId, opened) {
+  const more = lastId ? { "Last-Event-ID": lastId } : {};
+  const reply = await fetch(path, { headers: headers({ Accept: "text/event-stream", ...more }), cache: "no-store" });
+  if (!reply.ok) throw new ApiError(reply.status, await reply.json().catch(() => ({})));
+  opened();
+  const reader = reply.body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) return;
+    const blocks = (rest + value).split(/\r?\n\r?\n/);
+    rest = blocks.pop();
+    for (const block of blocks) {
+      const event = parsed(block);
+      if (event) yield event;
+    }
+  }
+}
+
+/** One block of the stream; null for a heartbeat. */
+export function parsed(block) {
+  const fields = { event: "message", id: "", data: [] };
+  for (const line of block.split(/\r?\n/)) {
+    const [, name, value] = /^([^:]*):? ?(.*)$/.exec(line);
+    if (name === "data") fields.data.push(value);
+    else if (name in fields) fields[name] = value;
+  }
+  if (!fields.data.length) return null;
+  return { id: fields.id, name: fields.event, data: JSON.parse(fields.data.join("\n")) };
+}
+
+/**
+ * Listen for ever, connecting again after every end. `opened` is called after each connection: what was missed before
+ * the server's memory of events must then be asked for. `lost` gets the error, or null where a stream just ended.
+ */
+export async function follow(path, { heard, opened, lost }) {
+  let lastId = "";
+  let wait = FIRST_WAIT;
+  for (;;) {
+    try {
+      const begun = () => {
+        wait = FIRST_WAIT;
+        opened();
+      };
+      for await (const event of connected(path, lastId, begun)) {
+        lastId = event.id || lastId;
+        heard(event);
+      }
+      lost(null);
+    } catch (error) {
+      lost(error);
+    }
+    await sleep(wait);
+    wait = Math.min(wait * 2, LONGEST_WAIT);
+  }
+}

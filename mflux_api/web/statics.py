@@ -1,0 +1,53 @@
+"""Files of the package that browsers load: the page and the documentation of the API. Nothing else is loaded."""
+
+import hashlib
+import mimetypes
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+STATIC = Path(__file__).parent / "static"
+FOLDERS = ("studio", "docs", "vendor")
+PAGES = {"/": "studio/index.html", "/docs": "docs/docs.html"}
+# Only what the package carries runs, and no text becomes HTML: trusted types refuse every assignment that would.
+POLICY = "; ".join(
+    (
+        *("default-src 'none'", "script-src 'self'", "style-src 'self'", "connect-src 'self'", "manifest-src 'self'"),
+        *("img-src 'self' blob: data:", "base-uri 'none'", "form-action 'none'", "frame-ancestors 'none'"),
+        *("require-trusted-types-for 'script'", "trusted-types 'none'"),
+    )
+)
+SECURE = {"Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
+TYPES = {".js": "text/javascript", ".webmanifest": "application/manifest+json"}
+
+
+def _paths() -> dict[str, Path]:
+    """Address -> file."""
+    found = sorted(file for folder in FOLDERS for file in (STATIC / folder).iterdir() if file.suffix != ".html")
+    served = {f"/{file.parent.name}/{file.name}": file for file in found}
+    return served | {address: STATIC / name for address, name in PAGES.items()}
+
+
+PATHS = _paths()
+
+
+def routes() -> list[BaseRoute]:
+    """Read once; a browser asks each time whether they have changed, and mostly they have not."""
+    return [Route(address, _file(path)) for address, path in PATHS.items()]
+
+
+def _file(path: Path) -> Callable[[Request], Awaitable[Response]]:
+    content = path.read_bytes()
+    media_type = TYPES.get(path.suffix) or mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+    tag = f'"{hashlib.sha256(content).hexdigest()[:16]}"'
+    headers = {**SECURE, "ETag": tag, "Cache-Control": "no-cache"}
+
+    async def handle(request: Request) -> Response:
+        if tag in request.headers.get("if-none-match", ""):
+            return Response(status_code=304, headers=headers)
+        return Response(content, media_type=media_type, headers=headers)
+
+    return handle

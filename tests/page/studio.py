@@ -1,0 +1,82 @@
+"""The page in a real browser, in the words of whoever uses it."""
+
+import io
+from typing import Any
+
+from PIL import Image
+from playwright.sync_api import BrowserContext, FilePayload, Locator, Page, expect
+
+from tests.server.live import Live
+
+# A busy machine is slow, not wrong.
+PATIENCE = 60_000
+expect.set_options(timeout=PATIENCE)
+
+
+class Studio:
+    """One open page. `troubles`: errors of its scripts, and what its policy forbade."""
+
+    def __init__(self, context: BrowserContext, server: Live, view: str = "") -> None:
+        self.server = server
+        self.page: Page = context.new_page()
+        self.page.set_default_timeout(PATIENCE)
+        self.troubles: list[str] = []
+        self.page.on("pageerror", lambda error: self.troubles.append(str(error)))
+        self.page.on("console", lambda said: self.troubles.append(said.text) if "Refused to" in said.text else None)
+        self.open(view)
+
+    def open(self, view: str = "") -> None:
+        self.page.goto(f"{self.server.url}/#{view}")
+        expect(self.page.get_by_text("ready").or_(self.page.get_by_text("in the queue"))).to_be_visible()
+
+    def fill(self, prompt: str, *, steps: int = 1, side: int = 64) -> None:
+        """A small picture: it takes no time."""
+        self.page.get_by_label("Prompt").fill(prompt)
+        self.number("Width", side)
+        self.number("Height", side)
+        self.number("Steps, as a number", steps)
+
+    def choose(self, *files: FilePayload) -> None:
+        self.page.locator("input[type=file]").set_input_files(files)
+
+    def number(self, label: str, value: float) -> None:
+        field = self.page.get_by_label(label, exact=True)
+        field.fill(str(value))
+        field.press("Tab")
+
+    def paint(self, prompt: str, **small: int) -> None:
+        self.fill(prompt, **small)
+        self.page.get_by_role("button", name="Paint", exact=False).first.click()
+
+    @property
+    def newest(self) -> Locator:
+        return self.page.locator(".finished img")
+
+    def made(self, prompt: str) -> None:
+        """Wait until a picture of this prompt is the newest."""
+        expect(self.newest).to_have_attribute("alt", prompt)
+
+    def button(self, name: str) -> Locator:
+        return self.page.get_by_role("button", name=name)
+
+    def job(self, at: int = 0) -> dict[str, Any]:
+        """A job in the server's list, the newest first."""
+        listed = self.server.get("/api/v1/jobs").json()["jobs"][at]
+        found: dict[str, Any] = self.server.get(f"/api/v1/jobs/{listed['id']}?images=false").json()
+        return found
+
+    def parameters(self) -> dict[str, Any]:
+        """Of the newest job."""
+        found: dict[str, Any] = self.job()["parameters"]
+        return found
+
+
+def file(name: str, content: bytes) -> FilePayload:
+    """As if chosen from a folder."""
+    return {"name": name, "mimeType": "image/png", "buffer": content}
+
+
+def png(colour: str = "red", size: tuple[int, int] = (64, 64)) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", size, colour).save(buffer, "PNG")
+    return buffer.getvalue()
