@@ -2,6 +2,7 @@
 
 import asyncio
 
+from mflux_api.errors import PictureNotFound
 from mflux_api.jobs.job import Job
 from mflux_api.jobs.studio import Studio
 from mflux_api.net.bucket import Bucket, BucketFailed
@@ -10,11 +11,14 @@ from mflux_api.web.tools import Tools
 
 
 async def addresses(studio: Studio, tools: Tools, job: Job, base: str, form: Format) -> list[str]:
-    """Where each picture of a completed job can be had for a while; `base`: where this server is.
+    """Where each picture that a completed job still has can be had for a while; `base`: where this server is.
 
-    Raises BucketFailed when the storage does not take one, PictureNotFound when a file was deleted before it could.
+    Raises BucketFailed when the storage does not take one, PictureNotFound when all are deleted, or one by hand before it
+    was stored.
     """
-    indexes = range(len(job.pictures))
+    indexes = list(job.present)
+    if not indexes:
+        raise PictureNotFound("The pictures of this job were deleted.", job_id=job.id)
     if tools.bucket is None:
         return [tools.links.at(base, job.id, index, form) for index in indexes]
     try:

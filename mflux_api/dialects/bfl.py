@@ -181,9 +181,14 @@ def local(name: str) -> str | None:
     return table.get(name.lower(), name)
 
 
-def teller(studio: Studio, tools: Tools) -> Callable[[Job, str], Awaitable[dict[str, Any]]]:
-    """What a webhook is told of a job."""
-    return Bfl(studio, tools, Moderation({})).answer
+def teller(studio: Studio, tools: Tools) -> Callable[[Job, str, str], Awaitable[dict[str, Any]]]:
+    """What a webhook is told of a job, at its end."""
+    tasks = Bfl(studio, tools, Moderation({}))
+
+    async def told(job: Job, base: str, event: str) -> dict[str, Any]:
+        return await tasks.answer(job, base)
+
+    return told
 
 
 def endpoints(studio: Studio, tools: Tools, moderation: Moderation) -> list[Endpoint]:

@@ -2,9 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
@@ -21,11 +22,13 @@ from mflux_api.net.fetching import check_address
 from mflux_api.request import SIDE_STEP, Upload, stepped
 from mflux_api.web.body import validated
 from mflux_api.web.openapi import Endpoint
+from mflux_api.web.sse import Message
 from mflux_api.web.tools import Tools, owner
 
-PREFIX = "/replicate/v1"
-TAG = "replicate"
-JSON = "application/json"
+PREFIX, TAG = "/replicate/v1", "replicate"
+JSON, STREAM = "application/json", "text/event-stream"
+# Of a webhook, in their order. There are no logs to tell of.
+EVENTS = ("start", "output", "completed")
 STATUS = {
     State.QUEUED: "starting",
     State.INTERRUPTED: "starting",
@@ -35,8 +38,7 @@ STATUS = {
     State.CANCELLED: "canceled",
 }
 LONGEST_WAIT = 60
-AREA = 1024 * 1024
-PAGE = 100
+AREA, PAGE = 1024 * 1024, 100
 FORMATS = {"png": "png", "jpg": "jpeg", "jpeg": "jpeg", "webp": "webp"}
 
 
@@ -62,14 +64,14 @@ class Input(BaseModel):
 
 
 class Ordered(BaseModel):
-    """`version` or the address names the model."""
+    """`version` or the address names the model. Without a filter `output` and `completed` are told."""
 
     model_config = ConfigDict(extra="ignore")
 
     input: dict[str, Any]
     version: str | None = None
     webhook: str | None = None
-    webhook_events_filter: list[str] = Field(default_factory=list)
+    webhook_events_filter: list[Literal["start", "output", "logs", "completed"]] = Field(default_factory=list)
     stream: bool | None = None
 
 
@@ -98,13 +100,6 @@ class Replicate:
         named = [form.image_prompt, form.input_image, *form.input_images]
         references = [await self._picture(text, "input_images") for text in named if text]
         width, height = _size(form)
-        # Its end is told; what lies before it is in the stream.
-        wanted = body.webhook is not None and (
-            not body.webhook_events_filter or "completed" in body.webhook_events_filter
-        )
-        if body.webhook:
-            check_address(body.webhook)
-        hook = {"webhook": body.webhook} if wanted and body.webhook else {}
         return Order(
             prompt=form.prompt,
             model=cloud().get(name.rpartition("/")[2].partition(":")[0].lower(), name.rpartition("/")[2]),
@@ -122,7 +117,7 @@ class Replicate:
                 "model": name,
                 "format": FORMATS[form.output_format],
                 "base": self.tools.links.base(request),
-                **hook,
+                **_hook(body),
             },
         )
 
@@ -160,6 +155,30 @@ class Replicate:
     async def _told(self, request: Request, job: Job, status: int = 200) -> Response:
         return JSONResponse(await self.prediction(job, self.tools.links.base(request)), status)
 
+    async def stream(self, request: Request) -> Response:
+        job = await self.studio.queue.get(request.path_params["id"])
+        if request.headers.get("last-event-id") == f"{int(job.created)}:done":
+            # It has seen the end. Only this status keeps a browser from connecting again.
+            return Response(status_code=204)
+        return self.tools.streamer.respond(self._messages(job, self.tools.links.base(request)))
+
+    async def _messages(self, job: Job, base: str) -> AsyncGenerator[Message, None]:
+        """The address of each picture, then the end; its clients need a number on every event."""
+        ended = await self.studio.queue.ended(job)
+        if not ended.is_final:
+            return
+        began, found, wrong = int(job.created), None, ended.error.message if ended.error else ""
+        try:
+            found, _ = await self._output(ended, base)
+        except MfluxError as error:
+            wrong = error.message
+        for index, address in enumerate(found or []):
+            yield Message(f"{began}:{index}", "output", address)
+        if wrong:
+            yield Message(f"{began}:error", "error", {"detail": wrong})
+        reason = "error" if wrong else "canceled" if ended.state is State.CANCELLED else ""
+        yield Message(f"{began}:done", "done", {"reason": reason} if reason else {})
+
     async def last(self, request: Request) -> Response:
         jobs, _ = await self.studio.queue.page(None, None, PAGE)
         base = self.tools.links.base(request)
@@ -185,9 +204,16 @@ class Replicate:
             "created_at": _iso(job.created),
             "started_at": _iso(job.started),
             "completed_at": _iso(job.finished),
-            "urls": {"get": at, "cancel": f"{at}/cancel", "stream": f"{base}/api/v1/jobs/{job.id}/stream", "web": at},
+            "urls": {"get": at, "cancel": f"{at}/cancel", "stream": f"{at}/stream", "web": at},
             "metrics": {} if job.seconds is None else {"predict_time": round(job.seconds, 3)},
         }
+
+    async def told(self, job: Job, base: str, event: str) -> dict[str, Any]:
+        """What a webhook is told: the prediction as it was at that event, however late it is told."""
+        if event == "start":
+            job = replace(job, state=State.GENERATING, pictures=(), error=None, finished=None)
+        found = await self.prediction(job, base)
+        return {**found, "status": "processing", "completed_at": None, "metrics": {}} if event == "output" else found
 
     async def _output(self, job: Job, base: str) -> tuple[list[str] | None, bool]:
         """Addresses of its pictures once there are any, and whether those have been deleted."""
@@ -207,6 +233,7 @@ class Replicate:
             Endpoint("POST", path, self.create, "Order", TAG, JSON, **ordered),  # type: ignore[arg-type]
             Endpoint("GET", path, self.last, "The last predictions", TAG, JSON),
             Endpoint("GET", f"{path}/{{id}}", self.show, "A prediction", TAG, JSON, errors=ORDER_ERRORS),
+            Endpoint("GET", f"{path}/{{id}}/stream", self.stream, "Its pictures, as they come", TAG, STREAM),
             Endpoint("POST", f"{path}/{{id}}/cancel", self.cancel, "Cancel it", TAG, JSON, errors=ORDER_ERRORS),
         ]
 
@@ -222,6 +249,16 @@ def _input(job: Job) -> dict[str, Any]:
         "num_outputs": len(request.seeds),
         "seed": request.seeds[0],
     }
+
+
+def _hook(body: Ordered) -> dict[str, Any]:
+    """Who is to be told of what. Raises FetchFailed, AddressForbidden."""
+    asked = body.webhook_events_filter or ("output", "completed")
+    events = [event for event in EVENTS if event in asked]
+    if not body.webhook or not events:
+        return {}
+    check_address(body.webhook)
+    return {"webhook": body.webhook, "events": ",".join(events)}
 
 
 def _size(form: Input) -> tuple[int | None, int | None]:
@@ -247,9 +284,9 @@ def _iso(moment: float | None) -> str | None:
     return None if moment is None else datetime.fromtimestamp(moment, UTC).isoformat().replace("+00:00", "Z")
 
 
-def teller(studio: Studio, tools: Tools) -> Callable[[Job, str], Awaitable[dict[str, Any]]]:
-    """What a webhook is told of a job."""
-    return Replicate(studio, tools).prediction
+def teller(studio: Studio, tools: Tools) -> Callable[[Job, str, str], Awaitable[dict[str, Any]]]:
+    """What a webhook is told of a job at an event."""
+    return Replicate(studio, tools).told
 
 
 def endpoints(studio: Studio, tools: Tools) -> list[Endpoint]:

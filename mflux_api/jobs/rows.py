@@ -40,7 +40,8 @@ def insert(db: sqlite3.Connection, new: NewJob) -> Job:
         "folded": new.request.prompt.casefold(),
     }
     if new.request.note.get("webhook"):
-        db.execute("INSERT INTO deliveries (job, state, due) VALUES (?, 'waiting', 0)", (new.id,))
+        told = [(new.id, event) for event in new.request.note.get("events", "completed").split(",")]
+        db.executemany("INSERT INTO deliveries (job, event, state, due) VALUES (?, ?, 'waiting', 0)", told)
     names, marks = ", ".join(columns), ", ".join(f":{name}" for name in columns)
     return to_job(db.execute(f"INSERT INTO jobs ({names}) VALUES ({marks}) RETURNING *", columns).fetchone())
 
@@ -100,6 +101,7 @@ def reset(db: sqlite3.Connection, job_id: str, *, held: bool) -> Job:
     """A finished job back to the line, as if it had just been submitted."""
     move(db, job_id, State.QUEUED)
     db.execute("UPDATE jobs SET attempts = 0, started = NULL, held = ? WHERE id = ?", (held, job_id))
+    db.execute("UPDATE deliveries SET state = 'waiting', attempts = 0, due = 0 WHERE job = ?", (job_id,))
     return find(db, job_id)
 
 

@@ -76,6 +76,18 @@ MIGRATIONS = (
     UPDATE jobs SET present = json_array_length(pictures), folded = casefold(json_extract(request, '$.prompt'));
     CREATE INDEX jobs_present ON jobs (number, model, present, folded) WHERE present > 0;
     """,
+    # A job may have several things to tell. SQLite changes no primary key, so the table is made again.
+    """
+    ALTER TABLE deliveries RENAME TO earlier;
+    CREATE TABLE deliveries (
+        number INTEGER PRIMARY KEY AUTOINCREMENT, job TEXT NOT NULL, event TEXT NOT NULL, state TEXT NOT NULL,
+        attempts INTEGER NOT NULL DEFAULT 0, due REAL NOT NULL, status INTEGER, error TEXT, UNIQUE (job, event)
+    );
+    INSERT INTO deliveries (job, event, state, attempts, due, error)
+        SELECT job, 'completed', state, attempts, due, error FROM earlier;
+    DROP TABLE earlier;
+    CREATE INDEX deliveries_due ON deliveries (due) WHERE state = 'waiting';
+    """,
 )
 
 

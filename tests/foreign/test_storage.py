@@ -125,6 +125,14 @@ def test_what_is_in_the_bucket_needs_no_file_here(live: Live) -> None:
     assert (removed["status"], removed["output"], removed["data_removed"]) == ("succeeded", None, True)
 
 
+def test_a_picture_that_a_client_deleted_is_told_no_more(live: Live) -> None:
+    job_id = task(live)
+    sample(live, job_id)
+    assert live.delete(f"/api/v1/jobs/{job_id}/images/0").status_code == 200
+    assert live.get(f"/flux/v1/get_result?id={job_id}").status_code == 404
+    assert live.get(f"/replicate/v1/predictions/{job_id}").json()["data_removed"] is True
+
+
 def test_a_store_that_stumbles_is_asked_again(live: Live, store: Store) -> None:
     job_id = task(live)
     store.failures = 3

@@ -1,6 +1,7 @@
 """Tasks of Black Forest Labs and CometAPI, and predictions of Replicate: ordered, asked after, fetched."""
 
 import io
+import re
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -133,10 +134,32 @@ def test_a_prediction_is_created_waited_for_and_found_as_a_task(client: Client, 
     )
     prediction.wait()
     assert prediction.status == "succeeded"
-    assert client.predictions.get(prediction.id).output == prediction.output
+    again: Any = client.predictions.get(prediction.id).output
+    assert [url.partition("?")[0] for url in again] == [url.partition("?")[0] for url in prediction.output or ()]
     assert prediction.id in [each.id for each in client.predictions.list().results]
     # The other API knows it as well, as documented.
     assert result(server, prediction.id)["status"] == "Ready"
+
+
+def test_replicates_client_streams_a_model(client: Client) -> None:
+    events = list(client.stream("black-forest-labs/flux-dev", input={**INPUT, "num_outputs": 2}))
+    assert [event.event.value for event in events] == ["output", "output", "done"]
+    assert events[-1].data == "{}"
+    with Image.open(io.BytesIO(requests.get(str(events[1]), timeout=30).content)) as image:
+        assert image.format == "WEBP"
+
+
+def test_a_stream_says_how_it_ended_and_ends_for_who_has_heard_it(server: Live) -> None:
+    path = "/replicate/v1/models/black-forest-labs/flux-dev/predictions"
+    sent = server.post(path, {"input": {**INPUT, "num_inference_steps": 100, "width": 512, "height": 512}}).json()
+    stream = sent["urls"]["stream"].removeprefix(server.url)
+    server.post(f"/replicate/v1/predictions/{sent['id']}/cancel")
+    reply = server.get(stream)
+    assert reply.headers["Content-Type"].startswith("text/event-stream")
+    assert 'event: done\r\ndata: {"reason": "canceled"}' in reply.text
+    last = re.findall(r"id: (\S+)", reply.text)[-1]
+    assert server.get(stream, headers={"Last-Event-ID": last}).status_code == 204
+    assert server.get("/replicate/v1/predictions/nobody/stream").status_code == 404
 
 
 def test_a_prediction_is_cancelled(client: Client) -> None:

@@ -6,6 +6,7 @@ import hmac
 import json
 import queue
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -81,12 +82,100 @@ def test_a_webhook_is_told_what_a_client_would_be(trusting: Live) -> None:
     assert headers["webhook-signature"] == f"v1,{expected}"
 
 
-def test_a_prediction_tells_in_replicates_shape(trusting: Live) -> None:
+def predict(live: Live, url: str, *events: str, **fields: object) -> str:
+    """Order a prediction whose events somebody wants to hear of; its id."""
+    wanted = {"webhook_events_filter": events} if events else {}
+    body = {"input": {"prompt": "x", "width": 64, "height": 64, "num_inference_steps": 1, **fields}, "webhook": url}
+    reply = live.post("/replicate/v1/models/black-forest-labs/flux-dev/predictions", {**body, **wanted})
+    assert reply.status_code == 201, reply.text
+    job_id: str = reply.json()["id"]
+    return job_id
+
+
+def deliveries(live: Live, job_id: str) -> dict[str, dict[str, Any]]:
+    """What was told of a job, by event."""
+    found = live.get("/api/v1/webhooks/deliveries?limit=200").json()["deliveries"]
+    return {each["event"]: each for each in found if each["job_id"] == job_id}
+
+
+def settled(live: Live, job_id: str) -> dict[str, dict[str, Any]]:
+    """The same, once nothing of it waits."""
+    end = time.monotonic() + PATIENCE
+    while any(each["state"] == "waiting" for each in deliveries(live, job_id).values()):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    return deliveries(live, job_id)
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ((), ["processing", "succeeded"]),
+        (("start", "output", "logs", "completed"), ["processing", "processing", "succeeded"]),
+        (("start",), ["processing"]),
+        (("completed", "start"), ["processing", "succeeded"]),
+    ],
+)
+def test_a_prediction_tells_the_events_that_were_asked_for(
+    trusting: Live, asked: tuple[str, ...], told: list[str]
+) -> None:
     with receiving(204) as receiver:
-        body = {"input": {"prompt": "x", "width": 64, "height": 64, "num_inference_steps": 1}, "webhook": receiver.url}
-        sent = trusting.post("/replicate/v1/models/black-forest-labs/flux-dev/predictions", body).json()
-        _, told = receiver.next()
-    assert (json.loads(told)["id"], json.loads(told)["status"]) == (sent["id"], "succeeded")
+        job_id = predict(trusting, receiver.url, *asked)
+        bodies = [receiver.next() for _ in told]
+        assert {each["state"] for each in settled(trusting, job_id).values()} == {"delivered"}
+    found = [json.loads(body) for _, body in bodies]
+    assert [(each["id"], each["status"]) for each in found] == [(job_id, status) for status in told]
+    # As it was then: nothing is there at the start, and it has not ended before its end.
+    assert [bool(each["completed_at"]) for each in found] == [status == "succeeded" for status in told]
+    if "start" in asked:
+        assert (found[0]["output"], bool(found[0]["started_at"])) == (None, True)
+    if not asked or "output" in asked:
+        assert found[-2]["output"] == found[-1]["output"]
+        assert found[-2]["output"][0].startswith(f"{trusting.url}/files/{job_id}/0.webp?")
+    assert len({headers["webhook-id"] for headers, _ in bodies}) == len(told)
+
+
+def test_events_that_are_none_are_refused(server: Live) -> None:
+    body = {"input": {"prompt": "x"}, "webhook": "https://a.test/", "webhook_events_filter": ["finished"]}
+    assert server.post("/replicate/v1/models/a/flux-dev/predictions", body).status_code == 400
+
+
+def test_what_never_came_about_is_not_told(tmp_path: Any) -> None:
+    with receiving(200) as receiver, running(tmp_path / "output", *TRUSTED) as live:
+        live.post("/api/v1/queue/pause")
+        job_id = predict(live, receiver.url, "start", "output", "completed")
+        live.post(f"/replicate/v1/predictions/{job_id}/cancel")
+        assert json.loads(receiver.next()[1])["status"] == "canceled"
+        states = {event: each["state"] for event, each in settled(live, job_id).items()}
+        assert states == {"start": "dropped", "output": "dropped", "completed": "delivered"}
+        # Painted after all, it is told from the beginning.
+        live.post("/api/v1/queue/resume")
+        live.post(f"/api/v1/jobs/{job_id}/retry")
+        assert [json.loads(receiver.next()[1])["status"] for _ in range(3)] == ["processing", "processing", "succeeded"]
+
+
+def test_deliveries_can_be_read(trusting: Live) -> None:
+    with receiving(503, 200) as receiver:
+        job_id = order(trusting, receiver.url, "my secret")
+        receiver.next()
+        trusting.until(job_id, "completed")
+        end = time.monotonic() + PATIENCE
+        while not (tried := deliveries(trusting, job_id)["completed"])["attempts"]:
+            assert time.monotonic() < end
+        assert (tried["state"], tried["status"], tried["error"]) == ("waiting", 503, "answered with status 503")
+        assert tried["next_try"] > "2026"
+        # The query may hold a secret.
+        assert tried["url"] == receiver.url.partition("?")[0]
+        receiver.next()
+        done = settled(trusting, job_id)["completed"]
+    assert (done["state"], done["attempts"], done["status"]) == ("delivered", 2, 200)
+    assert (done["error"], done["next_try"]) == (None, None)
+    first = trusting.get("/api/v1/webhooks/deliveries?limit=1&state=delivered").json()
+    following = trusting.get(f"/api/v1/webhooks/deliveries?limit=1&state=delivered&before={first['next']}").json()
+    assert first["deliveries"][0]["number"] > following["deliveries"][0]["number"]
+    assert first["total"] >= 2
+    assert "my secret" not in trusting.get("/api/v1/webhooks/deliveries").text
+    assert trusting.get("/api/v1/webhooks/deliveries?state=nonsense").status_code == 400
 
 
 @pytest.mark.parametrize("trouble", [500, 404, 302])

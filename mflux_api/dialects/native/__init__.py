@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from mflux_api.dialects.native import webhooks
 from mflux_api.dialects.native.jobs import Jobs
 from mflux_api.dialects.native.models import Models
 from mflux_api.dialects.native.pictures import Pictures
@@ -19,4 +20,4 @@ def endpoints(studio: Studio, tools: Tools, engine: Callable[[], EngineView]) ->
         *(jobs, Pictures(studio), Streams(studio, tools, jobs)),
         *(Queue(studio), Models(studio), System(studio, tools, engine)),
     )
-    return [endpoint for part in parts for endpoint in part.endpoints()]
+    return [*(endpoint for part in parts for endpoint in part.endpoints()), *webhooks.endpoints(studio)]

@@ -1,0 +1,69 @@
+"""/api/v1: what webhooks were told, and are still to be told."""
+
+from typing import Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field
+from starlette.requests import Request
+from starlette.responses import Response
+
+from mflux_api.dialects.native.wire import Wire, stamp
+from mflux_api.errors import InvalidRequest
+from mflux_api.jobs import deliveries
+from mflux_api.jobs.deliveries import Delivery
+from mflux_api.jobs.studio import Studio
+from mflux_api.web.body import query
+from mflux_api.web.openapi import Endpoint
+
+TAG = "webhooks"
+DeliveryState = Literal["waiting", "delivered", "failed", "dropped"]
+
+
+class DeliveryRow(Wire):
+    """`url` without its query. `state`: failed is given up, dropped never came about.
+
+    `status`, `error`: of the last attempt. `next_try`: null while it waits for its event, and when it is over.
+    """
+
+    number: int
+    job_id: str
+    event: Literal["start", "output", "completed"]
+    url: str
+    state: DeliveryState
+    attempts: int
+    status: int | None
+    error: str | None
+    next_try: str | None
+
+
+class DeliveryList(Wire):
+    """`next`: give it as `before` for the page after this one; null on the last."""
+
+    deliveries: list[DeliveryRow]
+    next: int | None
+    total: int
+
+
+class DeliveriesQuery(Wire):
+    state: DeliveryState | None = None
+    limit: int = Field(50, ge=1, le=200)
+    before: int | None = Field(None, ge=0, lt=2**63, description="`next` of the page before")
+
+
+def endpoints(studio: Studio) -> list[Endpoint]:
+    async def index(request: Request) -> Response:
+        asked = query(request, DeliveriesQuery)
+        found, total = await studio.queue.store.run(deliveries.page, asked.state, asked.before, asked.limit)
+        following = found[-1].number if len(found) == asked.limit else None
+        content = DeliveryList(deliveries=[_row(each) for each in found], next=following, total=total)
+        return Response(content.model_dump_json(), media_type="application/json")
+
+    path, summary = "/api/v1/webhooks/deliveries", "What webhooks were told, newest first"
+    return [Endpoint("GET", path, index, summary, TAG, DeliveryList, query=DeliveriesQuery, errors=(InvalidRequest,))]
+
+
+def _row(delivery: Delivery) -> DeliveryRow:
+    facts = {name: value for name, value in vars(delivery).items() if name in DeliveryRow.model_fields}
+    due = delivery.due if delivery.state == "waiting" and delivery.due else None
+    url = urlsplit(delivery.job.request.note["webhook"])._replace(query="", fragment="").geturl()
+    return DeliveryRow(**facts, job_id=delivery.job.id, url=url, next_try=stamp(due))

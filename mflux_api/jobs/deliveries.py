@@ -1,0 +1,66 @@
+"""What is to be told to webhooks: one row for each event of a job. Statements for `Store.run`."""
+
+import sqlite3
+from dataclasses import dataclass
+
+from mflux_api.jobs.job import Job
+from mflux_api.jobs.rows import find
+
+BATCH = 20
+FINAL = "jobs.state IN ('completed', 'failed', 'cancelled')"
+# Events, and what has to be true of a job before it is told of them.
+HAPPENED = f"""(CASE deliveries.event
+    WHEN 'start' THEN jobs.started IS NOT NULL WHEN 'output' THEN jobs.state = 'completed' ELSE {FINAL} END)"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Delivery:
+    """`event`: start, output or completed. `state`: waiting, delivered, failed (given up) or dropped (it never came).
+
+    `due`: when it is tried next. `status`: of the last answer, None where there was none. `error`: why that one failed.
+    """
+
+    number: int
+    job: Job
+    event: str
+    state: str
+    attempts: int
+    due: float
+    status: int | None
+    error: str | None
+
+
+def due(db: sqlite3.Connection, now: float) -> list[Delivery]:
+    """What is to be told now, the oldest first."""
+    db.execute(
+        f"""UPDATE deliveries SET state = 'dropped' WHERE state = 'waiting' AND EXISTS (
+        SELECT 1 FROM jobs WHERE jobs.id = deliveries.job AND {FINAL} AND NOT {HAPPENED})"""
+    )
+    rows = db.execute(
+        f"""SELECT deliveries.* FROM deliveries JOIN jobs ON jobs.id = deliveries.job
+        WHERE deliveries.state = 'waiting' AND deliveries.due <= ? AND {HAPPENED}
+        ORDER BY deliveries.due, deliveries.number LIMIT ?""",
+        (now, BATCH),
+    ).fetchall()
+    return [_delivery(db, row) for row in rows]
+
+
+def settle(db: sqlite3.Connection, number: int, *, state: str, next_try: float, status: int | None, error: str) -> None:
+    db.execute(
+        "UPDATE deliveries SET state = ?, attempts = attempts + 1, due = ?, status = ?, error = ? WHERE number = ?",
+        (state, next_try, status, error or None, number),
+    )
+
+
+def page(db: sqlite3.Connection, state: str | None, before: int | None, limit: int) -> tuple[list[Delivery], int]:
+    """The newest first, of one state or of all, those numbered below `before`; and how many there are."""
+    chosen, given = ("state = ?", (state,)) if state else ("1", ())
+    ceiling = before if before is not None else 2**62
+    query = f"SELECT * FROM deliveries WHERE {chosen} AND number < ? ORDER BY number DESC LIMIT ?"
+    rows = db.execute(query, (*given, ceiling, limit)).fetchall()
+    total: int = db.execute(f"SELECT count(*) FROM deliveries WHERE {chosen}", given).fetchone()[0]
+    return [_delivery(db, row) for row in rows], total
+
+
+def _delivery(db: sqlite3.Connection, row: sqlite3.Row) -> Delivery:
+    return Delivery(**{**dict(row), "job": find(db, row["job"])})
