@@ -13,8 +13,8 @@ from mflux_api.web.tools import Tools
 async def addresses(studio: Studio, tools: Tools, job: Job, base: str, form: Format) -> list[str]:
     """Where each picture that a completed job still has can be had for a while; `base`: where this server is.
 
-    Raises BucketFailed when the storage does not take one, PictureNotFound when all are deleted, or one by hand before it
-    was stored.
+    Raises BucketFailed when the storage does not take one, PictureNotFound when all are deleted, or one by hand before
+    it was stored.
     """
     indexes = list(job.present)
     if not indexes:

@@ -14,12 +14,13 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from mflux_api.addresses import addresses
 from mflux_api.catalogue.models import cloud
-from mflux_api.errors import InvalidRequest, MfluxError, ModelNotFound, UnsupportedMedia
+from mflux_api.errors import InvalidImage, InvalidRequest, MfluxError, ModelNotFound, UnsupportedMedia
 from mflux_api.forms import ORDER_ERRORS, Whole
 from mflux_api.jobs.job import Job
 from mflux_api.jobs.order import Order
 from mflux_api.jobs.studio import Studio
 from mflux_api.pixels.formats import Format, converted
+from mflux_api.pixels.masks import from_transparency
 from mflux_api.request import SIDE_STEP, SMALLEST_SIDE, Upload, stepped
 from mflux_api.web.body import validated
 from mflux_api.web.openapi import Endpoint
@@ -101,7 +102,7 @@ class OpenAI:
         fields = {name: value for name, value in form.multi_items() if isinstance(value, str)}
         pictures = [await self._upload(value, name) for name, value in _files(form, PICTURES)]
         masks = [await self._upload(value, name) for name, value in _files(form, ("mask",))]
-        return fields, pictures, masks[0] if masks else None
+        return fields, pictures, await asyncio.to_thread(_white, masks[0]) if masks else None
 
     async def _upload(self, file: UploadFile, field: str) -> Upload:
         return await asyncio.to_thread(self.tools.pictures.check, await file.read(), field)
@@ -198,6 +199,16 @@ USAGE = {
 
 def _files(form: FormData, names: tuple[str, ...]) -> list[tuple[str, UploadFile]]:
     return [(name, value) for name, value in form.multi_items() if name in names and isinstance(value, UploadFile)]
+
+
+def _white(mask: Upload) -> Upload:
+    """Theirs repaints what is transparent, ours what is white. One without an alpha channel is taken as ours."""
+    try:
+        data = from_transparency(mask.data)
+    except ValueError:
+        message = "mask: nothing in it is fully transparent. Parts whose alpha is 0 are repainted."
+        raise InvalidImage(message, field="mask") from None
+    return mask if data is None else Upload(data, mask.width, mask.height)
 
 
 def _named(model: str | None) -> str | None:

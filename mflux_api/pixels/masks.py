@@ -1,5 +1,7 @@
 """Masks: white is repainted. Their forms, edges, boxes, and what is under them (SD-WebUI's modules/masking.py)."""
 
+import io
+
 import numpy as np
 from PIL import Image, ImageChops, ImageFilter, ImageOps
 
@@ -20,6 +22,22 @@ def as_mask(image: Image.Image) -> Image.Image:
         # Sixteen bits of grey: Pillow would clip them where it should scale.
         return Image.fromarray(np.rint(np.asarray(image) / 257).clip(0, 255).astype(np.uint8))
     return image.convert("L")
+
+
+def from_transparency(data: bytes) -> bytes | None:
+    """A mask whose fully transparent parts are repainted (OpenAI's), as one whose white is; None without alpha channel.
+
+    Raises ValueError when nothing in it is fully transparent.
+    """
+    with Image.open(io.BytesIO(data)) as image:
+        if not image.has_transparency_data:
+            return None
+        mask = image.convert("RGBA").getchannel("A").point(lambda value: 255 if value == 0 else 0)
+    if is_blank(mask):
+        raise ValueError("nothing is transparent")
+    buffer = io.BytesIO()
+    mask.save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def prepared(mask: Image.Image, invert: bool, blur: tuple[float, float]) -> Image.Image:

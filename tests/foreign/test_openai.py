@@ -63,6 +63,46 @@ def test_pictures_are_edited_after_others_and_under_a_mask(client: openai.OpenAI
     assert opened(reply.data[0].b64_json).convert("RGB").getpixel((60, 30)) == (255, 0, 0)
 
 
+def with_alpha(*boxes: tuple[int, tuple[int, int, int, int]], mode: str = "RGBA") -> bytes:
+    """A black mask, opaque but for these boxes of another alpha."""
+    alpha = Image.new("L", (64, 64), 255)
+    for value, box in boxes:
+        alpha.paste(value, box)
+    mask = Image.new("RGB", (64, 64), "black").convert(mode)
+    mask.putalpha(alpha)
+    buffer = io.BytesIO()
+    mask.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+LEFT, MIDDLE = (0, 0, 32, 64), (32, 0, 48, 64)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_what_is_transparent_in_a_mask_is_repainted_and_nothing_else(client: openai.OpenAI, mode: str) -> None:
+    mask = with_alpha((0, LEFT)) if mode == "P" else with_alpha((0, LEFT), (128, MIDDLE), mode=mode)
+    if mode == "P":
+        buffer = io.BytesIO()
+        Image.open(io.BytesIO(mask)).convert("RGBA").quantize(4).save(buffer, "PNG")
+        mask = buffer.getvalue()
+    reply = client.images.edit(
+        image=("a.png", picture()), mask=("m.png", mask), prompt="a blue sea", size="64x64", extra_body={"seed": 7}
+    )
+    assert reply.data is not None
+    image = opened(reply.data[0].b64_json).convert("RGB")
+    # What is only partly transparent stays as well.
+    assert image.crop((32, 0, 64, 64)).getcolors() == [(32 * 64, (255, 0, 0))]
+    assert (32 * 64, (255, 0, 0)) not in (image.crop(LEFT).getcolors(64 * 64) or [])
+
+
+@pytest.mark.parametrize("mask", [with_alpha(), with_alpha((1, LEFT))])
+def test_a_mask_in_which_nothing_is_transparent_is_refused(client: openai.OpenAI, mask: bytes) -> None:
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.images.edit(image=("a.png", picture()), mask=("m.png", mask), prompt="blue")
+    body: Any = caught.value.body
+    assert (body["param"], "fully transparent" in body["message"]) == ("mask", True)
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_picture_is_varied(client: openai.OpenAI) -> None:
     reply = client.images.create_variation(image=("a.png", picture()), n=2)
