@@ -1,6 +1,6 @@
 # Bare `make` lists the targets. Each sets up .venv by itself, and again only when the lock changed.
 .DEFAULT_GOAL := help
-.PHONY: help run demo test crash check lint format bench lock clean venv node
+.PHONY: help run demo test crash check lint format bench screenshots lock clean venv node
 
 PY := .venv/bin/python
 PROMPT ?= a beautiful sunset over mountains
@@ -33,9 +33,13 @@ format: venv  ## let ruff put the code in order
 	@$(PY) -m ruff check --fix
 	@$(PY) -m ruff format
 
-bench: venv  ## time the engine, then what the server costs beside it, with the embedded model
+bench: venv  ## time the engine, what the server costs beside it, and the page, with the embedded model
 	@$(PY) -m mflux_api bench
 	@$(PY) -m mflux_api bench --server
+	@$(PY) -m tests.page.bench
+
+screenshots: venv  ## take the README's pictures of the page anew, in docs/images
+	@$(PY) -m tests.page.screenshots
 
 lock:  ## write the locks again with uv (ARGS=--upgrade takes newer versions)
 	@python3 tools/lock.py $(ARGS)

@@ -3,7 +3,7 @@
 import { base64, bytes, get, post, remove } from "./api.js";
 import { change, current, dice, filled, order, picture, side } from "./form.js";
 import { picturesChanged, refreshQueue } from "./live.js";
-import { complain, now, set, toast } from "./state.js";
+import { complain, go, now, set, toast } from "./state.js";
 
 const UNDO_SECONDS = 8;
 const UPSCALE = 2;
@@ -115,19 +115,22 @@ export const load = attempt(async (shot) => {
       ...{ guidance: parameters.guidance, seed: shot.seed, locked: true, loras: parameters.loras },
     }),
   );
-  set({ view: "paint", dialog: null });
+  set({ dialog: null });
+  go("paint");
 });
 
 export const startFrom = attempt(async (shot) => {
   const start = await picture(await bytes(shot.url));
   change({ start, mask: null, prompt: current().prompt || shot.prompt, ...fitting(start) });
-  set({ view: "paint", dialog: null });
+  set({ dialog: null });
+  go("paint");
 });
 
 export const refer = attempt(async (shot) => {
   const reference = await picture(await bytes(shot.url));
   change({ references: [...current().references, reference] });
-  set({ view: "paint", dialog: null });
+  set({ dialog: null });
+  go("paint");
 });
 
 /** The canvas in the shape of the picture to start from. */

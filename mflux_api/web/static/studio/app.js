@@ -11,7 +11,7 @@ import { Models } from "./models.js";
 import { Form } from "./paint.js";
 import { DropZones } from "./sources.js";
 import { Stage } from "./stage.js";
-import { now, set, useStore } from "./state.js";
+import { go, now, set, useStore } from "./state.js";
 import { System } from "./system.js";
 
 const VIEWS = { paint: ["Paint", Paint], gallery: ["Gallery", Gallery], models: ["Models", Models], system: ["System", System] };
@@ -24,7 +24,6 @@ function Paint() {
 function App() {
   const view = useStore((state) => state.view);
   const [, View] = VIEWS[view];
-  useEffect(() => void (location.hash = view === "paint" ? "" : view), [view]);
   return html`
     <header>
       <h1>Studio</h1>
@@ -140,7 +139,7 @@ function press(event) {
     cancel(queue.active.job_id);
   } else if (event.altKey && Object.keys(VIEWS)[event.code.replace("Digit", "") - 1]) {
     event.preventDefault();
-    set({ view: Object.keys(VIEWS)[event.code.replace("Digit", "") - 1] });
+    go(Object.keys(VIEWS)[event.code.replace("Digit", "") - 1]);
   } else if (!isWriting(event) && event.key === "/") {
     event.preventDefault();
     document.querySelector("#search, #prompt")?.focus();

@@ -5,7 +5,7 @@ import { fitting } from "./actions.js";
 import { post, base64 } from "./api.js";
 import { change, current, filled, fromInfotext, picture } from "./form.js";
 import { Range } from "./range.js";
-import { complain, set, toast } from "./state.js";
+import { complain, go, set, toast } from "./state.js";
 
 export function Sources({ form }) {
   const input = useRef(null);
@@ -73,7 +73,7 @@ export async function take(file, role) {
     const found = await picture(file);
     if (role === "start") change({ start: found, mask: null, ...fitting(found) });
     else change({ references: [...current().references, found] });
-    set({ view: "paint" });
+    go("paint");
   } catch (error) {
     if (error.status === undefined) toast(`${file.name} is no picture that can be read.`, { kind: "error" });
     else complain(error);
@@ -87,7 +87,7 @@ async function takeParameters(file) {
     return;
   }
   change(filled(fromInfotext(parameters)));
-  set({ view: "paint" });
+  go("paint");
   toast("The form has the picture's parameters.");
 }
 

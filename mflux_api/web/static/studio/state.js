@@ -40,6 +40,9 @@ export function useStore(select) {
   return value;
 }
 
+/** To another part of the page; the address leads, so that the browser's Back goes back. */
+export const go = (view) => (location.hash = view === "paint" ? "" : view);
+
 /** Tell whoever listens to the page instead of looking at it. */
 export const say = (said) => set({ said });
 
