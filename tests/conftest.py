@@ -28,7 +28,9 @@ LEFT_OUT = {
     "test_browser.py": WITHOUT_BROWSER,
     # axe-core comes with the JavaScript clients.
     "test_accessibility.py": WITHOUT_BROWSER or WITHOUT_NODE,
+    "test_browser_examples.py": WITHOUT_BROWSER,
     "test_node_clients.py": WITHOUT_NODE,
+    "test_node_examples.py": WITHOUT_NODE,
     # The folder.
     "page": WITHOUT_BROWSER,
 }

@@ -165,7 +165,7 @@ def _middleware(settings: Settings, metrics: Metrics, keys: Keys, faults: Faults
             allow_origins=server.cors_origins,
             allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["*"],
-            expose_headers=["X-Request-ID", "Retry-After"],
+            expose_headers=["X-Request-ID", "Retry-After", *edge.HEADERS],
         ),
         Middleware(AllowedHosts, hosts=server.allowed_hosts, faults=faults),
         Middleware(AllowedOrigins, origins=server.cors_origins, faults=faults),

@@ -19,6 +19,8 @@ from mflux_api.web.waiting import while_wanted
 PREFIX = "/edge"
 TAG = "edge"
 RATIOS = {"1:1": (1024, 1024), "16:9": (1344, 768), "9:16": (768, 1344), "4:3": (1024, 768), "3:4": (768, 1024)}
+# What it took: pages from elsewhere may read it too.
+HEADERS = ("X-Cost-USD", "X-Cost-THB", "X-Neurons-Used", "X-Image-Width", "X-Image-Height", "X-Steps", "X-Tiles")
 TILE = 512
 JOULES_PER_KWH = 3_600_000
 STEPS = range(1, 9)
@@ -83,15 +85,9 @@ class Edge:
         picture, steps = job.pictures[0], job.request.steps
         tiles = math.ceil(picture.width / TILE) * math.ceil(picture.height / TILE)
         dollars = self.prices.dollars(tiles, steps, job.seconds or 0.0)
-        return {
-            "X-Cost-USD": f"{dollars:.6f}",
-            "X-Cost-THB": f"{dollars * self.prices.baht:.4f}",
-            "X-Neurons-Used": f"{tiles * TILE_NEURONS + steps * STEP_NEURONS:.1f}",
-            "X-Image-Width": str(picture.width),
-            "X-Image-Height": str(picture.height),
-            "X-Steps": str(steps),
-            "X-Tiles": str(tiles),
-        }
+        baht, neurons = dollars * self.prices.baht, tiles * TILE_NEURONS + steps * STEP_NEURONS
+        values = (f"{dollars:.6f}", f"{baht:.4f}", f"{neurons:.1f}", picture.width, picture.height, steps, tiles)
+        return dict(zip(HEADERS, map(str, values), strict=True))
 
     def endpoints(self) -> list[Endpoint]:
         kinds = {"body": Painting, "errors": ORDER_ERRORS}

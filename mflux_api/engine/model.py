@@ -184,10 +184,11 @@ def generate_image(  # noqa: PLR0917 - the documented signature
     steps: int | None = None,
     width: int | None = None,
     height: int | None = None,
+    local_encoder: bool = False,
     input_image: Image.Image | None = None,
     strength: float = 0.75,
 ) -> tuple[Image.Image, int, dict[str, float]]:
-    """Paint one picture with the default model: (image, seed used, timings in seconds).
+    """Paint one picture with the default model: (image, seed used, timings in seconds). Encoders here are always local.
 
     `timings` has "encoding", "diffusion", "decoding" and "total". Raises as `Model.generate`.
     """

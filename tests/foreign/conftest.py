@@ -1,9 +1,10 @@
-"""A server that fetches from loopback, so that what it is to fetch can be served here."""
+"""Servers: one that fetches from loopback, so that what it is to fetch can be served here; those of the examples."""
 
 from collections.abc import Iterator
 
 import pytest
 
+from tests.foreign.documents import KEY, SMALL_SERVER
 from tests.server.live import Live, running
 
 
@@ -11,4 +12,19 @@ from tests.server.live import Live, running
 def trusting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     output = tmp_path_factory.mktemp("trusting") / "output"
     with running(output, "--set", "security.fetch_hosts=127.0.0.1") as live:
+        yield live
+
+
+@pytest.fixture(scope="session")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    """One that wants a key."""
+    output = tmp_path_factory.mktemp("guarded") / "output"
+    with running(output, "--set", "security.fetch_hosts=127.0.0.1", "--set", f"security.api_keys=me:{KEY}") as live:
+        yield live
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    """One that paints the sizes that documents fix at 64 pixels a side."""
+    with running(tmp_path_factory.mktemp("small") / "output", program=SMALL_SERVER) as live:
         yield live

@@ -93,11 +93,13 @@ class Live:
 
 
 @contextmanager
-def running(output: Path, *arguments: str, environ: Mapping[str, str] | None = None) -> Iterator[Live]:
+def running(
+    output: Path, *arguments: str, environ: Mapping[str, str] | None = None, program: Path = ROOT / "api_main.py"
+) -> Iterator[Live]:
     """`python api_main.py` with these arguments. Settings: `--set name=value`."""
     flags = ["--host", "127.0.0.1", "--port", "0", "--output-dir", str(output), "--model", "flux2-tiny", *arguments]
     process = subprocess.Popen(
-        [sys.executable, str(ROOT / "api_main.py"), *flags],
+        [sys.executable, str(program), *flags],
         cwd=output.parent,
         env={**os.environ, **(environ or {})},
         stderr=subprocess.PIPE,

@@ -1,0 +1,20 @@
+"""The edge worker's JavaScript for browsers, in a real one, on a page from elsewhere."""
+
+import re
+
+from playwright.sync_api import BrowserContext
+
+from tests.foreign.documents import edge, text
+from tests.server.live import Live
+
+
+def test_the_edge_workers_page_shows_a_picture_and_its_cost(small: Live, context: BrowserContext) -> None:
+    page = context.new_page()
+    # Another origin, and one that Chrome lets reach this machine.
+    page.goto(small.url.replace("127.0.0.1", "localhost") + "/api/v1/health")
+    page.add_script_tag(content=text("edge_browser.js", edge(small)))
+    with page.expect_console_message(timeout=60_000) as said:
+        page.evaluate("generateImage('a cute cat')")
+    # A header that pages from elsewhere may not read would be null.
+    assert re.fullmatch(r"Cost: 0\.0\d\d\d บาท", said.value.text)
+    page.wait_for_function("document.images[0].naturalWidth == 64")

@@ -1,0 +1,134 @@
+"""The documents' examples in Python and curl do what their readers expect; only address, key and size are changed."""
+
+import base64
+import io
+import json
+import re
+import sys
+import types
+from pathlib import Path
+
+import pytest
+import requests
+from PIL import Image
+
+import mflux_api
+from mflux_api.engine.model import Model
+from tests.foreign.documents import COMET_SIZE, FOLDER, KEY, SIZE, comet, edge, klein, run, text
+from tests.server.live import Live
+
+COST = re.compile(r"Cost: 0\.0\d\d\d บาท")
+
+
+@pytest.fixture(scope="module")
+def photo(guarded: Live) -> str:
+    """The address of a picture that can be fetched without a key."""
+    body = {"prompt": "a lake", "width": 256, "height": 256, "steps": 1}
+    reply = requests.post(f"{guarded.url}/klein/generate", json=body, headers={"X-API-Key": KEY}, timeout=60)
+    return str(reply.json()["image_url"])
+
+
+def picture(address: str) -> tuple[str | None, tuple[int, int]]:
+    with Image.open(io.BytesIO(requests.get(address, timeout=30).content)) as image:
+        return image.format, image.size
+
+
+# The Klein REST API
+
+
+def test_kleins_python_paints_and_edits(guarded: Live, photo: str, tmp_path: Path) -> None:
+    example = text("klein.py", klein(guarded), *SIZE, ("https://example.com/photo.jpg", photo))
+    found = re.findall(r"(?:Image URL|Edited image): (\S+)", run("klein.py", example, tmp_path))
+    assert [picture(address) for address in found] == [("PNG", (256, 256))] * 2
+
+
+def test_kleins_curl_paints(guarded: Live, tmp_path: Path) -> None:
+    reply = json.loads(run("klein.sh", text("klein_generate.sh", klein(guarded), *SIZE), tmp_path))
+    assert (reply["width"], reply["height"]) == (256, 256)
+    assert picture(reply["image_url"]) == ("PNG", (256, 256))
+
+
+def test_kleins_curl_edits(guarded: Live, photo: str, tmp_path: Path) -> None:
+    example = text("klein_edit.sh", klein(guarded), ("https://example.com/photo.jpg", photo))
+    assert picture(json.loads(run("klein.sh", example, tmp_path))["image_url"]) == ("PNG", (256, 256))
+
+
+# The edge worker
+
+
+def test_the_edge_workers_curl_writes_a_picture(small: Live, tmp_path: Path) -> None:
+    run("edge.sh", text("edge.sh", edge(small)), tmp_path)
+    with Image.open(tmp_path / "image.png") as image:
+        assert (image.format, image.size) == ("PNG", (64, 64))
+
+
+def test_the_edge_workers_python_writes_a_picture_and_its_cost(small: Live, tmp_path: Path) -> None:
+    assert COST.search(run("edge.py", text("edge.py", edge(small)), tmp_path))
+    with Image.open(tmp_path / "generated.png") as image:
+        assert image.size == (112, 64)
+
+
+def test_the_edge_workers_python_writes_frames(small: Live, tmp_path: Path) -> None:
+    # The document leaves its import to the example before.
+    example = "import requests\n" + text("edge_video.py", edge(small))
+    assert re.search(r"Generated 3 frames. Total cost: 0\.\d\d บาท", run("edge.py", example, tmp_path))
+    assert len(list(tmp_path.glob("frame_000?.png"))) == 3
+
+
+def test_the_edge_workers_python_tries_again(small: Live, tmp_path: Path) -> None:
+    # The document defines it and leaves the call to its reader.
+    call = "\nopen('tried.png', 'wb').write(generate_with_retry('a red circle'))\n"
+    run("edge.py", text("edge_retry.py", edge(small)) + call, tmp_path)
+    with Image.open(tmp_path / "tried.png") as image:
+        assert image.format == "PNG"
+
+
+# CometAPI
+
+
+def test_comets_python_waits_for_its_picture(guarded: Live, tmp_path: Path) -> None:
+    found = run("comet.py", text("cometapi.py", comet(guarded), *COMET_SIZE), tmp_path)
+    address = re.search(r"Image ready: (\S+)", found)
+    assert address
+    assert picture(address[1]) == ("JPEG", (64, 64))
+
+
+def test_comets_curl_orders_and_asks(guarded: Live, tmp_path: Path) -> None:
+    sent = json.loads(run("comet.sh", text("cometapi_generate.sh", comet(guarded), *COMET_SIZE), tmp_path))
+    assert sent["status"] == "Pending"
+    ask = text("cometapi_result.sh", comet(guarded), ("1n6vvx3ykhrm80cphgnafcmvgg", sent["id"]))
+    while (reply := json.loads(run("comet.sh", ask, tmp_path)))["status"] == "Pending":
+        assert reply["id"] == sent["id"]
+    assert (reply["status"], reply["result"]["seed"]) == ("Ready", 42)
+    assert reply["result"]["prompt"] == "ein fantastisches bild"
+
+
+# The FLUX.2 web server
+
+
+def test_the_web_servers_body_paints(small: Live) -> None:
+    source = io.BytesIO()
+    Image.effect_noise((64, 64), 60).save(source, "PNG")
+    body = json.loads((FOLDER / "flux2_web.json").read_text())
+    body["input_image"] = body["input_image"].replace("...", base64.b64encode(source.getvalue()).decode())
+    reply = small.post("/flux2-web/generate", body).json()
+    assert (reply["success"], reply["images"][0]["seed"]) == (True, 12345)
+    assert picture(f"{small.url}/flux2-web/images/{reply['images'][0]['filename']}") == ("PNG", (112, 64))
+
+
+def test_the_web_servers_python_paints(tiny: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Its module has another name there, and the default model is not on every machine.
+    module = types.ModuleType("fl24bit")
+    module.generate_image = mflux_api.generate_image  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "fl24bit", module)
+    monkeypatch.setattr("mflux_api.engine.model._default_model", lambda: tiny)
+    names: dict[str, object] = {}
+    exec(
+        text("flux2_web.py", (), ("steps=25", "steps=2"), ("width=1344", "width=112"), ("height=768", "height=64")),
+        names,
+    )
+    image, timings = names["image"], names["timings"]
+    assert isinstance(image, Image.Image)
+    assert isinstance(timings, dict)
+    assert (image.size, names["seed"]) == ((112, 64), 12345)
+    assert {"encoding", "diffusion", "total"} <= set(timings)
