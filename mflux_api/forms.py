@@ -27,10 +27,11 @@ from mflux_api.web.pictures import PictureReader
 
 LARGEST_KEY = 200
 # What may become of an order, for the description of every endpoint that takes one.
+BODY_ERRORS = (InvalidRequest, BodyTooLarge, BodyTooSlow, UnsupportedMedia)
 ORDER_ERRORS = (
-    *(InvalidRequest, InvalidImage, ModelNotFound, ModelNotDownloaded, ModelUnsupported, LoraNotFound, LoraInvalid),
+    *(InvalidImage, ModelNotFound, ModelNotDownloaded, ModelUnsupported, LoraNotFound, LoraInvalid),
     *(OutOfMemory, QueueFull, ShuttingDown, StorageFailed),
-    *(BodyTooLarge, BodyTooSlow, UnsupportedMedia),
+    *BODY_ERRORS,
 )
 
 

@@ -121,7 +121,7 @@ class Claims:
     # Inside
 
     def _enter(self, job: Job) -> None:
-        self.line.add(job.id, job.priority, job.number)
+        self.line.add(job)
         self.events.forget(job.id)
         data = {"job_id": job.id, "status": shown(job.state), "position": self.line.position(job.id)}
         self.events.publish(job.id, "queued", data)
@@ -145,7 +145,7 @@ class Claims:
             self._leave(failed)
             self._told_end(failed, "failed")
             return
-        await self._return(await self.store.run(rows.move, job.id, State.INTERRUPTED), pictures)
+        await self._return(await self.store.run(rows.change_state, job.id, State.INTERRUPTED), pictures)
 
     async def _return(self, waiting: Job, pictures: tuple[PictureFile, ...]) -> None:
         """Back into the line, to begin again."""

@@ -90,7 +90,8 @@ class Inputs:
 class Job:
     """A row of the database. Times are seconds since 1970.
 
-    `number` orders jobs by submission. `attempts` counts starts; a worker proves with it that a job is still its own.
+    `number` orders jobs by submission, `place` those of one `priority` in the line. `attempts` counts starts; a worker
+    proves with it that a job is still its own.
     `held`: it waits for its model to be downloaded. `request` has no pictures: those are files, named by `inputs`.
     """
 
@@ -98,6 +99,7 @@ class Job:
     number: int
     state: State
     priority: int
+    place: float
     held: bool
     attempts: int
     owner: str

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from mflux_api.errors import JobConflict, QueueFull, ShuttingDown
-from mflux_api.jobs import gallery, pace, rows, verdicts
+from mflux_api.jobs import gallery, moves, pace, rows, verdicts
 from mflux_api.jobs.claims import Claims, whole
 from mflux_api.jobs.job import Failure, Job, State, shown
 from mflux_api.jobs.line import Line
@@ -42,7 +42,7 @@ class JobQueue(Claims):
         for stray in await asyncio.to_thread(lambda: list(self.images.strays([*interrupted, *waiting]))):
             stray.unlink(missing_ok=True)
         await asyncio.to_thread(self.images.delete_stray_inputs, await self.store.run(rows.ids))
-        self.line = Line((job.id, job.priority, job.number) for job in waiting)
+        self.line = Line(waiting)
         self.paces.replace(await self.store.run(pace.all_paces))
         self._wake.set()
 
@@ -130,6 +130,14 @@ class JobQueue(Claims):
         self._enter(job)
         await asyncio.to_thread(self._delete_pictures, pictures)
         return job
+
+    @whole
+    async def move(self, job_id: str, position: int) -> Job:
+        """A waiting job to another position of the line, 1 being the next. Raises JobNotFound, JobConflict."""
+        for spot in await self.store.run(moves.move, job_id, position):
+            self.line.move(spot)
+        self.events.publish(job_id, "moved", {"job_id": job_id, "position": self.line.position(job_id)})
+        return await self.get(job_id)
 
     def pause(self) -> None:
         """Start no more jobs. The running one goes on."""

@@ -61,6 +61,6 @@ def _frozen(value: Any) -> Any:
 
 
 PLAIN = (
-    *("id", "number", "priority", "attempts", "owner", "key", "digest", "model"),
+    *("id", "number", "priority", "place", "attempts", "owner", "key", "digest", "model"),
     *("created", "started", "finished"),
 )

@@ -12,6 +12,7 @@ from mflux_api.request import GenerateRequest
 WAITING = "state IN ('queued', 'interrupted')"
 # Named, because SQLite by itself sorts the whole line to find its first.
 LINE = f"jobs INDEXED BY jobs_line WHERE {WAITING}"
+IN_ORDER = "ORDER BY priority DESC, place, number"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +44,8 @@ def insert(db: sqlite3.Connection, new: NewJob) -> Job:
         told = [(new.id, event) for event in new.request.note.get("events", "completed").split(",")]
         db.executemany("INSERT INTO deliveries (job, event, state, due) VALUES (?, ?, 'waiting', 0)", told)
     names, marks = ", ".join(columns), ", ".join(f":{name}" for name in columns)
-    return to_job(db.execute(f"INSERT INTO jobs ({names}) VALUES ({marks}) RETURNING *", columns).fetchone())
+    db.execute(f"INSERT INTO jobs ({names}) VALUES ({marks})", columns)
+    return to_job(db.execute("UPDATE jobs SET place = number WHERE id = ? RETURNING *", (new.id,)).fetchone())
 
 
 def find(db: sqlite3.Connection, job_id: str) -> Job:
@@ -62,14 +64,14 @@ def claim(db: sqlite3.Connection, now: float) -> Job | None:
     """The next job in line, now generating; None when none waits."""
     row = db.execute(
         f"""UPDATE jobs SET state = 'generating', attempts = attempts + 1, started = ?
-        WHERE number = (SELECT number FROM {LINE} AND held = 0 ORDER BY priority DESC, number LIMIT 1)
+        WHERE number = (SELECT number FROM {LINE} AND held = 0 {IN_ORDER} LIMIT 1)
         RETURNING *""",
         (now,),
     ).fetchone()
     return None if row is None else to_job(row)
 
 
-def move(
+def change_state(
     db: sqlite3.Connection,
     job_id: str,
     after: State,
@@ -99,7 +101,7 @@ def name_pictures(db: sqlite3.Connection, job_id: str, pictures: tuple[PictureFi
 
 def reset(db: sqlite3.Connection, job_id: str, *, held: bool) -> Job:
     """A finished job back to the line, as if it had just been submitted."""
-    move(db, job_id, State.QUEUED)
+    change_state(db, job_id, State.QUEUED)
     db.execute("UPDATE jobs SET attempts = 0, started = NULL, held = ? WHERE id = ?", (held, job_id))
     db.execute("UPDATE deliveries SET state = 'waiting', attempts = 0, due = 0 WHERE job = ?", (job_id,))
     return find(db, job_id)
@@ -108,7 +110,7 @@ def reset(db: sqlite3.Connection, job_id: str, *, held: bool) -> Job:
 def release(db: sqlite3.Connection, job_id: str) -> Job:
     """Take back a start that was no fault of the job's: it does not count."""
     db.execute("UPDATE jobs SET attempts = attempts - 1 WHERE id = ?", (job_id,))
-    return move(db, job_id, State.INTERRUPTED)
+    return change_state(db, job_id, State.INTERRUPTED)
 
 
 def unhold(db: sqlite3.Connection, models: Iterable[str]) -> None:
@@ -117,7 +119,7 @@ def unhold(db: sqlite3.Connection, models: Iterable[str]) -> None:
 
 def waiting(db: sqlite3.Connection, limit: int) -> list[Job]:
     """Jobs in the order they will run."""
-    rows = db.execute(f"SELECT * FROM {LINE} ORDER BY priority DESC, number LIMIT ?", (limit,))
+    rows = db.execute(f"SELECT * FROM {LINE} {IN_ORDER} LIMIT ?", (limit,))
     return [to_job(row) for row in rows]
 
 

@@ -88,6 +88,12 @@ MIGRATIONS = (
     DROP TABLE earlier;
     CREATE INDEX deliveries_due ON deliveries (due) WHERE state = 'waiting';
     """,
+    """
+    ALTER TABLE jobs ADD COLUMN place REAL NOT NULL DEFAULT 0;
+    UPDATE jobs SET place = number;
+    DROP INDEX jobs_line;
+    CREATE INDEX jobs_line ON jobs (priority DESC, place) WHERE state IN ('queued', 'interrupted');
+    """,
 )
 
 

@@ -30,7 +30,7 @@ def cancel(db: sqlite3.Connection, job_id: str, now: float, pictures: tuple[Pict
         return job
     if job.state in FINAL:
         raise JobConflict(f"The job has already {PAST[job.state]}.", status=shown(job.state))
-    return rows.move(db, job_id, State.CANCELLED, now=now, pictures=pictures)
+    return rows.change_state(db, job_id, State.CANCELLED, now=now, pictures=pictures)
 
 
 def complete(
@@ -41,7 +41,7 @@ def complete(
     Raises JobConflict when another worker has the job by now.
     """
     _check_claim(db, job)
-    done = rows.move(db, job.id, State.COMPLETED, now=time.time(), pictures=pictures)
+    done = rows.change_state(db, job.id, State.COMPLETED, now=time.time(), pictures=pictures)
     rows.add_totals(db, generations=1, images=len(pictures), seconds=done.seconds or 0.0)
     if pictures and learn:
         pace.learn(db, job.model, job.request.width, job.request.height, _measured(done))
@@ -52,7 +52,7 @@ def fail(db: sqlite3.Connection, job: Job, failure: Failure, pictures: tuple[Pic
     """Raises JobConflict when another worker has the job by now."""
     _check_claim(db, job)
     rows.add_totals(db, failures=1)
-    return rows.move(db, job.id, State.FAILED, now=time.time(), error=failure, pictures=pictures)
+    return rows.change_state(db, job.id, State.FAILED, now=time.time(), error=failure, pictures=pictures)
 
 
 def prune(db: sqlite3.Connection, before: float, keep_bytes: int) -> list[Job]:

@@ -29,6 +29,9 @@ class Workshop(Protocol):
 
     async def cancel(self, job_id: str) -> None: ...
 
+    async def move(self, job_id: str, position: int) -> None:
+        """Put a waiting job elsewhere in the line; 1 is the next."""
+
     def cut(self, job_id: str, how: Cut) -> None:
         """Somebody wants the picture that is being painted, or the whole job, ended with what there is of it."""
 
@@ -101,6 +104,35 @@ class WorkQueueContract:
             ids = [await shop.submit(priority=priority) for priority in (0, -1, 5, 0, 5)]
             came = [(await shop.queue.claim()).id for _ in ids]
             assert came == [ids[2], ids[4], ids[0], ids[3], ids[1]]
+
+    @asynchronous
+    async def test_a_moved_job_comes_at_its_new_position_and_later_ones_behind(self, opening: Opening) -> None:
+        async with opening() as shop:
+            ids = [await shop.submit(priority=priority) for priority in (5, 0, 0, -1)]
+            await shop.move(ids[3], 1)
+            await shop.move(ids[0], 3)
+            ids.append(await shop.submit())
+            came = [(await shop.queue.claim()).id for _ in ids]
+            assert came == [ids[3], ids[1], ids[0], ids[2], ids[4]]
+
+    @asynchronous
+    async def test_a_job_that_was_moved_comes_back_where_it_stood(self, opening: Opening) -> None:
+        async with opening() as shop:
+            ids = [await shop.submit() for _ in range(3)]
+            await shop.move(ids[2], 1)
+            moved = await shop.queue.claim()
+            await shop.queue.release(moved)
+            assert [(await shop.queue.claim()).id for _ in ids] == [ids[2], ids[0], ids[1]]
+
+    @asynchronous
+    async def test_a_job_that_does_not_wait_cannot_be_moved(self, opening: Opening) -> None:
+        async with opening() as shop:
+            job = await claimed(shop)
+            with pytest.raises(JobConflict):
+                await shop.move(job.id, 1)
+            await shop.queue.finish(job)
+            with pytest.raises(JobConflict):
+                await shop.move(job.id, 1)
 
     @asynchronous
     async def test_no_job_is_claimed_twice(self, opening: Opening) -> None:

@@ -16,6 +16,7 @@ JOB = Job(
     number=1,
     state=State.COMPLETED,
     priority=0,
+    place=1.0,
     held=False,
     attempts=1,
     owner="",

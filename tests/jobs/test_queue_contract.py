@@ -22,6 +22,9 @@ class SqliteWorkshop:
     async def cancel(self, job_id: str) -> None:
         await self.queue.cancel(job_id)
 
+    async def move(self, job_id: str, position: int) -> None:
+        await self.queue.move(job_id, position)
+
     def cut(self, job_id: str, how: Cut) -> None:
         self.queue.floor.active[job_id].shorten(how)
 

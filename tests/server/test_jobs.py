@@ -64,6 +64,53 @@ def test_the_line_is_by_priority_and_then_by_submission(paused: Live) -> None:
     assert paused.job(second)["position"] == 3
 
 
+def test_a_waiting_job_is_moved_in_the_line_and_everybody_sees_the_same_order(paused: Live) -> None:
+    jobs = [paused.submit() for _ in range(4)]
+    reply = paused.post(f"/api/v1/jobs/{jobs[3]}/move", {"position": 1})
+    assert reply.json() == {"job_id": jobs[3], "status": "queued", "position": 1}
+    assert paused.post(f"/api/v1/jobs/{jobs[0]}/move", {"position": 100}).json()["position"] == 4
+    queued = paused.get("/api/v1/queue").json()["queued"]
+    expected = [jobs[3], jobs[1], jobs[2], jobs[0]]
+    assert [row["job_id"] for row in queued] == expected
+    assert [paused.job(job_id)["position"] for job_id in expected] == [1, 2, 3, 4]
+    paused.post("/api/v1/queue/resume")
+    ended = [str(paused.until(job_id)["started_at"]) for job_id in expected]
+    assert ended == sorted(ended)
+
+
+def test_a_moved_job_is_told_of_and_stays_there_over_a_restart(tmp_path: Path) -> None:
+    with running(tmp_path / "output") as live:
+        live.post("/api/v1/queue/pause")
+        jobs = [live.submit() for _ in range(3)]
+        with live.get("/api/v1/events", stream=True) as stream:
+            lines = stream.iter_lines(decode_unicode=True)
+            next(lines)
+            live.post(f"/api/v1/jobs/{jobs[2]}/move", {"position": 1})
+            assert next(line for line in lines if line.startswith("event:")) == "event: moved"
+            data = next(lines).removeprefix("data: ")
+            assert json.loads(data) == {"job_id": jobs[2], "position": 1}
+        live.stop(signal.SIGKILL)
+    with running(tmp_path / "output") as live:
+        started = [str(live.until(job_id)["completed_at"]) for job_id in (jobs[2], jobs[0], jobs[1])]
+        assert started == sorted(started)
+
+
+@pytest.mark.parametrize("body", [{}, {"position": 0}, {"position": -1}, {"position": "x"}, {"position": None}, []])
+def test_a_position_that_cannot_be_is_refused(paused: Live, body: object) -> None:
+    job_id = paused.submit()
+    reply = paused.post(f"/api/v1/jobs/{job_id}/move", body)
+    assert (reply.status_code, reply.json()["code"]) == (400, "INVALID_REQUEST")
+    assert paused.job(job_id)["position"] == 1
+
+
+def test_only_a_waiting_job_can_be_moved(server: Live) -> None:
+    job_id = server.submit()
+    server.until(job_id)
+    for name, status, code in ((job_id, 409, "CONFLICT"), ("nothing", 404, "JOB_NOT_FOUND")):
+        reply = server.post(f"/api/v1/jobs/{name}/move", {"position": 1})
+        assert (reply.status_code, reply.json()["code"]) == (status, code)
+
+
 def test_the_line_says_of_each_job_what_it_is(server: Live) -> None:
     running_one, waiting = server.submit(**LONG), server.submit(prompt="x" * 300, num_images=2, width=128)
     server.until(running_one, "generating")

@@ -17,7 +17,7 @@ from mflux_api.errors import (
     QueueFull,
     StorageFailed,
 )
-from mflux_api.forms import ORDER_ERRORS, PictureForm
+from mflux_api.forms import BODY_ERRORS, ORDER_ERRORS, PictureForm
 from mflux_api.jobs.job import Job, State
 from mflux_api.jobs.studio import Studio
 from mflux_api.web.body import query
@@ -68,6 +68,10 @@ class Jobs:
     async def retry(self, request: Request) -> Response:
         return self._submitted(await self.studio.retry(request.path_params["job_id"]))
 
+    async def move(self, request: Request) -> Response:
+        asked = await self.tools.body.json(request, wire.Move)
+        return self._submitted(await self.studio.queue.move(request.path_params["job_id"], asked.position))
+
     def _submitted(self, job: Job) -> Response:
         position = self.studio.queue.position(job.id)
         status: Any = State.QUEUED if job.state is State.INTERRUPTED else job.state
@@ -106,6 +110,16 @@ class Jobs:
                 TAG,
                 wire.Submitted,
                 errors=(JobNotFound, JobConflict, QueueFull, ModelNotFound, ModelNotDownloaded, StorageFailed),
+            ),
+            Endpoint(
+                "POST",
+                f"{JOB}/move",
+                self.move,
+                "Put a waiting job elsewhere in the line",
+                TAG,
+                wire.Submitted,
+                body=wire.Move,
+                errors=(*BODY_ERRORS, JobNotFound, JobConflict, StorageFailed),
             ),
         ]
 

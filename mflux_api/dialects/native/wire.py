@@ -25,6 +25,10 @@ class Submitted(Wire):
     position: int
 
 
+class Move(Wire):
+    position: int = Field(ge=1, description="1 is the next to be painted; beyond the end of the line is the last")
+
+
 class Result(Wire):
     images: list[str] = Field(description="PNG files in base64")
     seeds: list[int]

@@ -1,0 +1,78 @@
+"""A waiting job moved within the line. Statements for `Store.run`.
+
+A job's place is the number of its submission until it is moved; then it lies between those of its new neighbours, and
+always below the number of the next submission: whoever comes later stands behind, and no other row is written.
+"""
+
+import math
+import sqlite3
+from typing import TypeAlias
+
+from mflux_api.errors import JobConflict
+from mflux_api.jobs import rows
+from mflux_api.jobs.job import WAITING, Job, shown
+from mflux_api.jobs.line import Spot
+
+SPOT = "id, priority, place, number"
+Neighbours: TypeAlias = tuple[Spot | None, Spot | None]
+
+
+def move(db: sqlite3.Connection, job_id: str, position: int) -> list[Spot]:
+    """Put a waiting job at a position of the line, 1 being the next; beyond the end is the last.
+
+    Its priority becomes the one nearest to its own that the position allows. Returns whoever stands elsewhere now, the
+    job itself last. Raises JobNotFound, and JobConflict for a job that does not wait.
+    """
+    job = rows.find(db, job_id)
+    if job.state not in WAITING:
+        raise JobConflict("Only waiting jobs have a place in the line.", status=shown(job.state))
+    neighbours, spread = _neighbours(db, job, position), list[Spot]()
+    priority = _allowed(job.priority, neighbours)
+    place = _place(db, priority, neighbours)
+    if place is None:
+        spread = _spread(db, priority)
+        place = _place(db, priority, _neighbours(db, job, position))
+    db.execute("UPDATE jobs SET priority = ?, place = ? WHERE id = ?", (priority, place, job_id))
+    moved = db.execute(f"SELECT {SPOT} FROM jobs WHERE id = ?", (job_id,)).fetchone()
+    return [*spread, Spot(*moved)]
+
+
+def _neighbours(db: sqlite3.Connection, job: Job, position: int) -> Neighbours:
+    """Who will stand before the job, and who after it."""
+    (others,) = db.execute(f"SELECT count(*) FROM {rows.LINE} AND id != ?", (job.id,)).fetchone()
+    ahead = min(position - 1, others)
+    query = f"SELECT {SPOT} FROM {rows.LINE} AND id != ? {rows.IN_ORDER} LIMIT ? OFFSET ?"
+    found = [Spot(*row) for row in db.execute(query, (job.id, 2 if ahead else 1, max(0, ahead - 1)))]
+    before = found.pop(0) if ahead else None
+    return before, found[0] if found else None
+
+
+def _allowed(priority: int, neighbours: Neighbours) -> int:
+    before, after = neighbours
+    at_least = priority if after is None else max(priority, after.priority)
+    return at_least if before is None else min(at_least, before.priority)
+
+
+def _place(db: sqlite3.Connection, priority: int, neighbours: Neighbours) -> float | None:
+    """A number between the neighbours of this priority; None where halving has left none."""
+    before, after = neighbours
+    low = before.place if before is not None and before.priority == priority else -math.inf
+    high = after.place if after is not None and after.priority == priority else _next_number(db)
+    middle = high - 1 if low == -math.inf else (low + high) / 2
+    return middle if low < middle < high else None
+
+
+def _spread(db: sqlite3.Connection, priority: int) -> list[Spot]:
+    """Give the jobs of a priority whole numbers again, in the order they have; the running one may come back to it."""
+    unfinished = f"({rows.WAITING} OR state = 'generating') AND priority = ?"
+    found = db.execute(f"SELECT {SPOT} FROM jobs WHERE {unfinished} {rows.IN_ORDER}", (priority,))
+    spots = [Spot(*row) for row in found]
+    first = _next_number(db) - len(spots)
+    spread = [spot._replace(place=float(first + index)) for index, spot in enumerate(spots)]
+    db.executemany("UPDATE jobs SET place = ? WHERE id = ?", [(spot.place, spot.id) for spot in spread])
+    return spread
+
+
+def _next_number(db: sqlite3.Connection) -> int:
+    (last,) = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'jobs'").fetchone()
+    return int(last) + 1
