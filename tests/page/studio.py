@@ -11,6 +11,11 @@ from tests.server.live import Live
 # A busy machine is slow, not wrong.
 PATIENCE = 60_000
 expect.set_options(timeout=PATIENCE)
+DRAGGED = """(bytes) => {
+    const files = new DataTransfer();
+    files.items.add(new File([new Uint8Array(bytes)], "dragged.png", { type: "image/png" }));
+    return files;
+}"""
 
 
 class Studio:
@@ -38,6 +43,12 @@ class Studio:
 
     def choose(self, *files: FilePayload) -> None:
         self.page.locator("input[type=file]").set_input_files(files)
+
+    def drop(self, content: bytes, role: str) -> None:
+        """Drag a PNG over the page and let it go in one of the zones."""
+        dragged = self.page.evaluate_handle(DRAGGED, list(content))
+        self.page.dispatch_event("body", "dragover", {"dataTransfer": dragged})
+        self.page.dispatch_event(f"[data-role={role}]", "drop", {"dataTransfer": dragged})
 
     def number(self, label: str, value: float) -> None:
         field = self.page.get_by_label(label, exact=True)

@@ -188,16 +188,7 @@ def test_a_prompt_is_never_read_as_html(studio: Studio) -> None:
 
 @pytest.mark.parametrize("role", ["start", "reference"])
 def test_a_picture_may_be_dropped(studio: Studio, role: str) -> None:
-    dropped = studio.page.evaluate_handle(
-        """(bytes) => {
-            const files = new DataTransfer();
-            files.items.add(new File([new Uint8Array(bytes)], "red.png", { type: "image/png" }));
-            return files;
-        }""",
-        list(png()),
-    )
-    studio.page.dispatch_event("body", "dragover", {"dataTransfer": dropped})
-    studio.page.dispatch_event(f"[data-role={role}]", "drop", {"dataTransfer": dropped})
+    studio.drop(png(), role)
     name = {"start": "Start from this", "reference": "Reference 1"}[role]
     expect(studio.page.get_by_text(name, exact=True)).to_be_visible()
     expect(studio.page.locator(".zones")).to_be_hidden()

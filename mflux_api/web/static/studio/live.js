@@ -42,7 +42,12 @@ function refused(error) {
   else complain(error);
 }
 
-export const refreshQueue = debounced(async () => set({ queue: await get("/api/v1/queue?limit=200") }));
+export const refreshQueue = debounced(async () => {
+  const queue = await get("/api/v1/queue?limit=200");
+  const known = new Set([queue.active, ...queue.queued].map((job) => job?.job_id));
+  // A job that has ended keeps its last step until it has left the queue here too: nothing flickers.
+  set({ queue, progress: Object.fromEntries(Object.entries(now().progress).filter(([id]) => known.has(id))) });
+});
 export const refreshModels = debounced(async () => set({ models: (await get("/api/v1/models")).models }));
 export const refreshLoras = debounced(async () => set({ loras: (await get("/api/v1/loras")).loras }));
 export const refreshSystem = debounced(async () => set({ system: await get("/api/v1/system") }));
@@ -61,14 +66,14 @@ const HEARD = {
   queued: refreshQueue,
   moved: refreshQueue,
   started: ({ job_id }) => {
-    set({ stage: { ...now().stage, failure: null }, progress: { [job_id]: {} } });
+    set({ stage: { ...now().stage, failure: null }, progress: { ...now().progress, [job_id]: {} } });
     say("Painting begins.");
     refreshQueue();
   },
   complete: ended("The picture is finished."),
   cancelled: ended("The job was cancelled."),
   failed: (data) => {
-    ended("The job failed.")(data);
+    ended("The job failed.")();
     get(`/api/v1/jobs/${data.job_id}?images=false`).then(fallen, refused);
   },
   download: downloading,
@@ -90,9 +95,7 @@ function tellQuarter(before, data) {
 }
 
 function ended(words) {
-  return ({ job_id }) => {
-    const { [job_id]: over, ...rest } = now().progress;
-    set({ progress: rest });
+  return () => {
     say(words);
     refreshQueue();
     refreshStage();

@@ -1,0 +1,125 @@
+"""The pages of models and of the system, keys, and what is said when something is missing."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import BrowserContext, expect
+
+from tests.page.studio import Studio
+from tests.server.live import Live, running
+
+KEY = "a-key-for-the-page"
+
+
+@pytest.fixture
+def models(studio: Studio) -> Studio:
+    studio.open("models")
+    return studio
+
+
+def test_a_model_is_loaded_and_let_go(models: Studio) -> None:
+    models.button("Load flux2-tiny-base-4-bit").click()
+    expect(models.page.get_by_text(re.compile("In memory: .*flux2-tiny-base-4-bit"))).to_be_visible()
+    models.button("Unload flux2-tiny-base-4-bit").click()
+    expect(models.button("Load flux2-tiny-base-4-bit")).to_be_visible()
+
+
+def test_models_say_how_large_they_are_and_whether_they_fit(models: Studio) -> None:
+    models.button("Load flux2-tiny").first.click()
+    tiny = models.page.locator(".card").first
+    expect(tiny).to_contain_text("15 MB on disk")
+    expect(tiny).to_contain_text(re.compile(r"in memory \(fits\)"))
+    expect(models.page.get_by_role("heading", name="To be downloaded")).to_be_visible()
+    expect(models.page.locator(".card", has_text="flux2-dev").first).to_contain_text("HF_TOKEN")
+
+
+def test_a_download_that_cannot_begin_says_why(context: BrowserContext, tmp_path: Path) -> None:
+    nowhere = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0", "MFLUX_MODELS_DIR": str(tmp_path / "models")}
+    with running(tmp_path / "output", environ=nowhere) as live:
+        studio = Studio(context, live, "models")
+        studio.page.get_by_role("button", name="Download flux2-klein-4b", exact=True).click()
+        expect(studio.page.locator(".card [role=alert]").first).to_be_visible()
+        expect(studio.button("Try again").first).to_be_visible()
+
+
+def test_the_system_is_shown_with_its_plots(studio: Studio) -> None:
+    studio.server.until(studio.server.submit())
+    studio.open("system")
+    expect(studio.page.locator(".health")).to_contain_text("runs")
+    expect(studio.page.locator(".health")).to_contain_text(re.compile(r"\d+ pictures in \d+ jobs"))
+    expect(studio.page.locator(".plot svg")).to_have_count(4)
+    expect(studio.page.locator(".plot").first).to_contain_text(re.compile(r"Pictures an hour, the last day: [1-9]"))
+
+
+@pytest.fixture(scope="module")
+def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    output = Path(tmp_path_factory.mktemp("locked")) / "output"
+    with running(output, "--set", f"security.api_keys=me:{KEY}") as live:
+        yield live
+
+
+def test_a_server_with_keys_asks_for_one_and_works_with_it(context: BrowserContext, locked: Live) -> None:
+    page = context.new_page()
+    page.goto(locked.url)
+    box = page.get_by_label("API key")
+    box.get_by_label("API key").fill("a wrong one")
+    page.get_by_role("button", name="Open").click()
+    expect(page.get_by_role("heading", name="This server wants a key")).to_be_visible()
+    box.get_by_label("API key").fill(KEY)
+    page.get_by_role("button", name="Open").click()
+    expect(page.get_by_role("heading", name="This server wants a key")).to_be_hidden()
+    page.close()
+    studio = Studio(context, locked)
+    studio.paint("a red circle behind a lock")
+    studio.made("a red circle behind a lock")
+    expect(studio.newest).to_have_attribute("src", re.compile("^blob:"))
+    assert studio.newest.evaluate("(image) => image.decode().then(() => image.naturalWidth)") == 64
+    assert studio.troubles == []
+
+
+def test_what_failed_says_why_and_can_be_tried_again(studio: Studio) -> None:
+    studio.paint("will be killed", steps=50, side=256)
+    expect(studio.page.locator(".status")).to_contain_text("Step")
+    for _ in range(2):
+        studio.server.children[0].kill()
+        studio.page.wait_for_timeout(1500)
+    expect(studio.page.get_by_text("That did not work")).to_be_visible()
+    studio.button("Try again").click()
+    expect(studio.page.locator(".status")).to_contain_text("Step")
+    studio.button("Cancel").first.click()
+    expect(studio.page.locator(".painting")).to_have_count(0)
+
+
+@pytest.mark.parametrize("view", ["paint", "gallery", "models", "system"])
+def test_nothing_is_wider_than_a_phone(studio: Studio, view: str) -> None:
+    studio.page.set_viewport_size({"width": 360, "height": 740})
+    studio.open(view)
+    widths = studio.page.evaluate("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
+    assert widths[0] <= widths[1]
+
+
+def test_keys_go_from_part_to_part(studio: Studio) -> None:
+    for number, part in enumerate(("Paint", "Gallery", "Models", "System"), start=1):
+        studio.page.keyboard.press(f"Alt+{number}")
+        expect(studio.page.get_by_role("link", name=part, exact=True)).to_have_attribute("aria-current", "page")
+    studio.page.keyboard.press("?")
+    expect(studio.page.get_by_role("heading", name="Keys")).to_be_visible()
+
+
+def test_progress_is_announced_to_those_who_listen(studio: Studio) -> None:
+    studio.page.evaluate(
+        """() => {
+            window.heard = [];
+            const status = document.querySelector("p[role=status]");
+            new MutationObserver(() => window.heard.push(status.textContent))
+                .observe(status, { childList: true, characterData: true, subtree: true });
+        }"""
+    )
+    studio.paint("an announced circle", steps=4)
+    studio.made("an announced circle")
+    heard = studio.page.evaluate("window.heard")
+    assert heard[0] == "Painting begins."
+    assert any("percent painted" in each for each in heard)
+    assert heard[-1] == "The picture is finished."
