@@ -2,12 +2,14 @@
 
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 import requests
 
+from tests.foreign.documents import SMALL_SERVER
 from tests.server.live import Live, running
 
 Body = dict[str, Any]
@@ -79,6 +81,45 @@ DIALECTS = {
         NOBODY,
     ),
 }
+
+
+@dataclass(frozen=True)
+class Later:
+    """How a dialect whose clients do not wait tells how an order stands, and what cancels it.
+
+    `named`: the field of its first reply that names the order, `{id}` in the paths. `failed`, `cancelled`: its words.
+    """
+
+    named: str
+    path: str
+    failed: str
+    cancelled: str
+    cancel: tuple[str, str] = ("DELETE", "/api/v1/jobs/{id}")
+
+    def standing(self, live: Live, name: str) -> Body:
+        found: Body = live.get(self.path.format(id=name)).json()
+        return found
+
+
+LATER = {
+    "native": Later("job_id", "/api/v1/jobs/{id}", "failed", "cancelled"),
+    # It has no address to cancel at: a task is a job.
+    "bfl": Later("id", "/flux/v1/get_result?id={id}", "Error", "Failed"),
+    "replicate": Later(
+        *("id", "/replicate/v1/predictions/{id}", "failed", "canceled"),
+        cancel=("POST", "/replicate/v1/predictions/{id}/cancel"),
+    ),
+}
+# A picture that takes long enough to be disturbed.
+SLOW = {"width": 256, "height": 256, "steps": 100, "num_inference_steps": 100}
+
+
+@pytest.fixture(scope="module")
+def fragile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    """One whose engine is killed. Its fixed sizes are small ones, so that a step does not take long."""
+    sides = {"SIDE": "256"}
+    with running(tmp_path_factory.mktemp("fragile") / "output", program=SMALL_SERVER, environ=sides) as live:
+        yield live
 
 
 @pytest.fixture(scope="module")
@@ -163,3 +204,57 @@ def test_who_hangs_up_cancels_the_job(tmp_path: Any, name: str) -> None:
         while live.get("/api/v1/jobs").json()["jobs"][0]["status"] != "cancelled":
             assert time.monotonic() < end
             time.sleep(0.05)
+
+
+def kill_the_engine(live: Live, attempt: int) -> None:
+    """Kill the process that paints, once it does so for this time."""
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        running = live.get("/api/v1/jobs?limit=1&status=generating").json()["jobs"]
+        if running and running[0]["progress"] > 0 and live.job(running[0]["id"])["attempts"] == attempt:
+            live.children[0].kill()
+            return
+        time.sleep(0.02)
+    raise AssertionError("nothing is painted")
+
+
+@pytest.mark.parametrize("name", DIALECTS)
+def test_an_engine_that_keeps_dying_fails_the_job_in_the_dialects_words(fragile: Live, name: str) -> None:
+    dialect, later = DIALECTS[name], LATER.get(name)
+    # As many steps as its document allows: none comes to its end.
+    slow = {field: value for field, value in SLOW.items() if field in {**dialect.body, **dialect.body.get("input", {})}}
+    slow |= {"klein": {"steps": 50}, "edge": {"steps": 8}, "flux2-web": {"steps": 50}}.get(name, {})
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(fragile.post, dialect.path, dialect.with_fields(**slow))
+        kill_the_engine(fragile, 1)
+        kill_the_engine(fragile, 2)
+        reply = first.result()
+    if later is None:
+        refused(dialect, reply, 500)
+        return
+    order = reply.json()[later.named]
+    assert fragile.until(order, "failed")["code"] == "ENGINE_DIED"
+    told = later.standing(fragile, order)
+    assert (told["status"], bool(told["error"])) == (later.failed, True)
+
+
+def test_after_all_that_pictures_are_painted(fragile: Live) -> None:
+    assert fragile.until(fragile.submit())["status"] == "completed"
+
+
+@pytest.mark.parametrize("name", LATER)
+@pytest.mark.parametrize("moment", ["waiting", "painted"])
+def test_who_does_not_wait_can_cancel(fragile: Live, name: str, moment: str) -> None:
+    dialect, later = DIALECTS[name], LATER[name]
+    slow = {field: value for field, value in SLOW.items() if field in {**dialect.body, **dialect.body.get("input", {})}}
+    if moment == "waiting":
+        fragile.post("/api/v1/queue/pause")
+    order = fragile.post(dialect.path, dialect.with_fields(**slow)).json()[later.named]
+    if moment == "painted":
+        fragile.until(order, "generating")
+    method, path = later.cancel
+    requests.request(method, fragile.url + path.format(id=order), timeout=30).raise_for_status()
+    fragile.post("/api/v1/queue/resume")
+    assert later.standing(fragile, order)["status"] == later.cancelled
+    # Whoever is behind it is not held up.
+    assert fragile.until(fragile.submit())["status"] == "completed"
