@@ -8,11 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
+from mflux_api.catalogue.models import is_upscaler
 from mflux_api.engine.flux2 import parts, shapes
 from mflux_api.engine.flux2.configs import Layout, read_layout
 from mflux_api.engine.flux2.files import Config, Shard, Tensor, stored_bits
+from mflux_api.engine.flux2.language import find_language
 from mflux_api.engine.flux2.names import text_encoder_name
 from mflux_api.engine.flux2.packing import PACKED, PACKED_GROUP, group_size
+from mflux_api.errors import ModelUnsupported
 
 COMPONENTS = ("transformer", "text_encoder", "vae")
 # Measured on the CPU backend with the embedded model from 128 to 1024 pixels a side (docs/performance.md): values
@@ -41,6 +44,7 @@ class Machine:
 class Need:
     """Bytes, part by part. `work`: what one picture takes beside the weights.
 
+    `writing`: what upsampling a prompt takes beside the text encoder, before the picture is begun.
     `in_turn`: text encoder and transformer take turns where they have no room together (FLUX.2-dev).
     """
 
@@ -48,6 +52,7 @@ class Need:
     text_encoder: int
     vae: int
     work: int
+    writing: int = 0
     in_turn: bool = False
 
     @property
@@ -61,10 +66,10 @@ class Need:
         Networks that may take turns do so by themselves when they have to, so that is all they need.
         """
         if self.in_turn:
-            return self.vae + max(self.text_encoder, self.transformer + self.work)
+            return self.vae + max(self.text_encoder + self.writing, self.transformer + self.work)
         if low_ram:
-            return self.transformer + self.vae + max(self.text_encoder, self.work)
-        return self.weights + self.work
+            return self.transformer + self.vae + max(self.text_encoder + self.writing, self.work)
+        return self.weights + max(self.writing, self.work)
 
 
 def need(
@@ -75,9 +80,14 @@ def need(
     size: tuple[int, int],
     references: Sequence[tuple[int, int]],
     pictures: int,
+    upsample: bool = False,
 ) -> Need:
-    """What painting takes: `size` and `references` are (width, height) in pixels. Raises the errors of a bad folder."""
-    return _need(folder, _stamp(folder), bits, machine, size=size, references=tuple(references), pictures=pictures)
+    """What painting takes: `size` and `references` are (width, height) in pixels; `upsample`: the prompt, too.
+
+    Raises the errors of a bad folder, and ModelUnsupported for a model that cannot upsample.
+    """
+    seen, stamp = tuple(references), _stamp(folder)
+    return _need(folder, stamp, bits, machine, size=size, references=seen, pictures=pictures, upsample=upsample)
 
 
 @functools.lru_cache(maxsize=64)
@@ -90,6 +100,7 @@ def _need(
     size: tuple[int, int],
     references: tuple[tuple[int, int], ...],
     pictures: int,
+    upsample: bool,
 ) -> Need:
     """Remembered until a file changes (`stamp`): thousands of tensors, counted twice for every job."""
     layout = read_layout(folder)
@@ -97,7 +108,8 @@ def _need(
     # Finished pictures leave the engine one by one; each is whole, and encoded, for a moment.
     work += min(pictures, 2) * 4 * size[0] * size[1]
     parts = {name: _component_bytes(layout, name, bits, machine.width) for name in COMPONENTS}
-    return Need(**parts, work=work, in_turn=layout.guided)
+    writing = writing_bytes(layout, bits, machine.width) if upsample else 0
+    return Need(**parts, work=work, writing=writing, in_turn=layout.guided)
 
 
 def _stamp(folder: Path) -> Stamp:
@@ -121,6 +133,19 @@ def turn_bytes(layout: Layout, bits: int | None, width: int) -> int:
     """Bytes a model will hold at most when its text encoder and its transformer take turns."""
     transformer, text_encoder, vae = (_component_bytes(layout, name, bits, width) for name in COMPONENTS)
     return vae + max(transformer, text_encoder)
+
+
+def check_upsampling(path: Path) -> None:
+    """Raises ModelUnsupported for a model that cannot put a prompt into more words, and the errors of a bad folder."""
+    if is_upscaler(path):
+        raise ModelUnsupported("prompt_upsampling is not available with a model that has no words.")
+    find_language(read_layout(path))
+
+
+def writing_bytes(layout: Layout, bits: int | None, width: int) -> int:
+    """Bytes that upsampling a prompt takes beside the text encoder. Raises ModelUnsupported where it cannot write."""
+    language = find_language(layout)
+    return sum(_loaded(tensor, bits, width) for tensor in language.rest.values()) + language.memory * width
 
 
 def picture_bytes(

@@ -79,7 +79,7 @@ def write(work: Path, target: Path) -> None:
 def _say_more(index: Path) -> None:
     """Add what the loader must know beyond diffusers' own fields."""
     told = json.loads(index.read_text())
-    told |= {"text_encoder_out_layers": list(OUT_LAYERS), "max_sequence_length": MAX_TOKENS}
+    told |= {"text_encoder_out_layers": list(OUT_LAYERS), "max_sequence_length": MAX_TOKENS, "language_model": False}
     index.write_text(json.dumps(told, indent=2) + "\n")
 
 

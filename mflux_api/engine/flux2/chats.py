@@ -50,6 +50,10 @@ class Chat(ABC):
     def render(self, prompt: str) -> str:
         """The prompt in the chat template."""
 
+    def message(self, role: str, text: str) -> dict[str, Any]:
+        """What somebody says, as the chat template takes it."""
+        return {"role": role, "content": text}
+
     def read(self, prompt: str) -> dict[str, list[Any]]:
         """`input_ids`, `attention_mask` and `offset_mapping` of the rendered prompt, cut and padded to `length`."""
         text = self.render(prompt)
@@ -62,6 +66,17 @@ class Chat(ABC):
             **self._options(text),
         )
         return found
+
+    def asked(self, instruction: str, prompt: str) -> list[int]:
+        """Token ids of a question to the text encoder as a language model: what to do, and what to do it with."""
+        text: str = self.tokenizer.apply_chat_template(
+            [self.message("system", instruction), self.message("user", self.kept(prompt))],
+            tokenize=False,
+            add_generation_prompt=True,
+            enable_thinking=False,
+        )
+        ids: list[int] = self.tokenizer(text, **self._options(text))["input_ids"]
+        return ids
 
     def place(self, prompt: str) -> int | None:
         """Where the prompt begins in what is rendered; None where the template changes it."""
@@ -82,7 +97,7 @@ class QwenChat(Chat):
 
     def render(self, prompt: str) -> str:
         text: str = self.tokenizer.apply_chat_template(
-            [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True, enable_thinking=False
+            [self.message("user", prompt)], tokenize=False, add_generation_prompt=True, enable_thinking=False
         )
         return text
 
@@ -95,9 +110,12 @@ class MistralChat(Chat):
         self.side = said_padding_side(folder) or "left"
 
     def render(self, prompt: str) -> str:
-        messages = [_message("system", SYSTEM_MESSAGE), _message("user", self.kept(prompt))]
+        messages = [self.message("system", SYSTEM_MESSAGE), self.message("user", self.kept(prompt))]
         text: str = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=False)
         return text
+
+    def message(self, role: str, text: str) -> dict[str, Any]:
+        return {"role": role, "content": [{"type": "text", "text": text}]}
 
     def kept(self, prompt: str) -> str:
         return prompt.replace(IMAGE_TOKEN, "")
@@ -106,10 +124,6 @@ class MistralChat(Chat):
         # As transformers' processors do: the template has written the first token already.
         first = self.tokenizer.bos_token
         return {"padding_side": self.side, "add_special_tokens": not (first and text.startswith(first))}
-
-
-def _message(role: str, text: str) -> dict[str, Any]:
-    return {"role": role, "content": [{"type": "text", "text": text}]}
 
 
 def said_padding_side(folder: Path) -> str | None:

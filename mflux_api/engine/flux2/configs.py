@@ -38,6 +38,7 @@ class Layout:
     `distilled`: guidance is fixed at 1 (`says_distilled`: the folder itself tells); `cached_references`: references
     are seen once (9b-kv); `guided`: guidance is an input of the transformer (dev); `layers`: the text encoder's hidden
     states that are stacked; `text_length`: tokens a prompt is padded to;
+    `language_model`: the text encoder can write, as published ones can;
     `transformer`, `text_encoder`, `vae`: their config.json, empty where the folder has none (mflux-save).
     """
 
@@ -49,6 +50,7 @@ class Layout:
     guided: bool
     layers: tuple[int, ...]
     text_length: int
+    language_model: bool
     schedule: Schedule
     transformer: Config
     text_encoder: Config
@@ -77,6 +79,7 @@ def read_layout(path: Path) -> Layout:
         guided=guided,
         layers=_named_layers(index, text_encoder, default=DEV_LAYERS if guided else REFERENCE_LAYERS),
         text_length=int(index.get("max_sequence_length", REFERENCE_TEXT_LENGTH)),
+        language_model=bool(index.get("language_model", True)),
         schedule=Schedule.from_config(read_json_if_present(folder / "scheduler" / "scheduler_config.json")),
         # A file that came alone is described by its tensors.
         transformer=_component_config(folder, "transformer", {} if alone else index),

@@ -1,7 +1,7 @@
 """From a checkpoint folder to three networks in memory: diffusers' layout or mflux-save's, quantized or not."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import mlx.core as mx
 from mflux.models.flux2.model.flux2_transformer.transformer import Flux2Transformer
@@ -11,8 +11,9 @@ from mlx import nn
 from mflux_api.engine.flux2 import names, parts, quantization, shapes, weights
 from mflux_api.engine.flux2.configs import Layout
 from mflux_api.engine.flux2.files import Config, Shard, saved_by_mflux, stored_bits
+from mflux_api.engine.flux2.language import Language, rest_name
 from mflux_api.engine.flux2.mistral import MistralEncoder
-from mflux_api.engine.flux2.modules import Encoder, TextEncoder, build_text_encoder, build_transformer, build_vae
+from mflux_api.engine.flux2.modules import Encoder, Rest, TextEncoder, build_text_encoder, build_transformer, build_vae
 from mflux_api.engine.flux2.packing import packed_bits
 from mflux_api.engine.flux2.single_file import is_single_file
 from mflux_api.engine.flux2.stored import Wish
@@ -30,6 +31,8 @@ class Component:
     build: Callable[[Config, Layout], nn.Module]
     quantized: bool
     convolutions: bool = field(default=False)
+    # The names of a folder that mflux saved are the modules' own.
+    rename_saved: weights.Rename = field(default=names.same_name)
 
 
 TRANSFORMER = Component(
@@ -80,6 +83,22 @@ class Loader:
         assert isinstance(module, (TextEncoder, MistralEncoder))
         return module
 
+    def rest(self, language: Language) -> Rest:
+        """What makes the text encoder a language model."""
+
+        def rename(name: str) -> str | None:
+            return rest_name(name, language.read)
+
+        component = replace(
+            TEXT_ENCODER,
+            rename=rename,
+            rename_saved=rename,
+            build=lambda config, _: Rest(config, language.read, tied=language.tied),
+        )
+        module = self._load(component)
+        assert isinstance(module, Rest)
+        return module
+
     def vae(self) -> Flux2VAE:
         return self._load(VAE)
 
@@ -111,7 +130,7 @@ class Loader:
         wish = Wish(self.precision.dtype, self.bits if component.quantized else None)
         if any(is_single_file(shard.tensors) for shard in shards):
             return weights.read_single_file(shards, wish)
-        rename = names.same_name if saved else component.rename
+        rename = component.rename_saved if saved else component.rename
         return weights.read_weights(shards, wish, rename, wanted, transpose=component.convolutions and not saved)
 
     def _load(self, component: Component) -> nn.Module:

@@ -9,46 +9,27 @@ from mlx import nn
 from numpy.typing import NDArray
 
 from mflux_api.engine.flux2.files import Config
+from mflux_api.engine.flux2.language import decoder_config
 from mflux_api.engine.flux2.rotary import rope_theta
 from mflux_api.errors import ModelUnsupported
 
 EMBEDDING_STATE = 0
-# transformers' own: for a Mistral3Config that says nothing of its text_config, and for what a text_config leaves out.
-SMALL_3 = {
-    "vocab_size": 131072,
-    "hidden_size": 5120,
-    "num_hidden_layers": 40,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "head_dim": 128,
-    "intermediate_size": 32768,
-    "rms_norm_eps": 1e-5,
-    "rope_theta": 1e9,
-    "sliding_window": None,
-}
-DEFAULTS = {
-    "vocab_size": 32000,
-    "hidden_size": 4096,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "intermediate_size": 14336,
-    "rms_norm_eps": 1e-6,
-    "sliding_window": 4096,
-}
 Tables = tuple[mx.array, mx.array]
 
 
-def is_mistral(config: Config) -> bool:
-    """Whether a text encoder's config.json is that of a Mistral 3, or of its decoder alone."""
-    return "text_config" in config or config.get("model_type") in {"mistral", "mistral3"}
+class Past:
+    """Keys and values of the tokens so far, (1, heads, tokens, head) each."""
 
+    def __init__(self) -> None:
+        self.keys: mx.array | None = None
+        self.values: mx.array | None = None
 
-def decoder_config(config: Config) -> Config:
-    """What config.json says of the decoder, gaps filled as transformers fills them."""
-    if config.get("model_type") == "mistral3" and not config.get("text_config"):
-        return dict(SMALL_3)
-    return {**DEFAULTS, **(config.get("text_config") or config)}
+    def extended(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
+        if self.keys is not None and self.values is not None:
+            keys = mx.concatenate([self.keys, keys], axis=2)
+            values = mx.concatenate([self.values, values], axis=2)
+        self.keys, self.values = keys, values
+        return keys, values
 
 
 class Attention(nn.Module):
@@ -63,10 +44,15 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(width, keys * head, bias=False)
         self.o_proj = nn.Linear(queries * head, width, bias=False)
 
-    def __call__(self, hidden: mx.array, tables: Tables, visible: mx.array) -> mx.array:
-        """(1, L, hidden) -> the same. A row that sees nothing gets nothing, as torch's SDPA gives it."""
+    def __call__(self, hidden: mx.array, tables: Tables, visible: mx.array, past: Past | None = None) -> mx.array:
+        """(1, L, hidden) -> the same, with what came before in `past`, which is then longer by L.
+
+        A row that sees nothing gets nothing, as torch's SDPA gives it.
+        """
         q, k, v = (self._heads(project(hidden)) for project in (self.q_proj, self.k_proj, self.v_proj))
         q, k = _rotated(q, tables), _rotated(k, tables)
+        if past is not None:
+            k, v = past.extended(k, v)
         found = mx.fast.scaled_dot_product_attention(q, k, v, scale=self.head**-0.5, mask=visible)
         found = mx.where(visible.any(axis=-1, keepdims=True), found, mx.zeros_like(found))
         return self.o_proj(found.transpose(0, 2, 1, 3).reshape(1, hidden.shape[1], -1))
@@ -97,8 +83,8 @@ class Layer(nn.Module):
         self.input_layernorm = nn.RMSNorm(config["hidden_size"], eps=config["rms_norm_eps"])
         self.post_attention_layernorm = nn.RMSNorm(config["hidden_size"], eps=config["rms_norm_eps"])
 
-    def __call__(self, hidden: mx.array, tables: Tables, visible: mx.array) -> mx.array:
-        return self.alone(hidden + self.self_attn(self.input_layernorm(hidden), tables, visible))
+    def __call__(self, hidden: mx.array, tables: Tables, visible: mx.array, past: Past | None = None) -> mx.array:
+        return self.alone(hidden + self.self_attn(self.input_layernorm(hidden), tables, visible, past))
 
     def alone(self, hidden: mx.array) -> mx.array:
         """What the layer does to rows that see nothing."""
@@ -142,7 +128,7 @@ class MistralEncoder(nn.Module):
     def _states(self, input_ids: mx.array, real: NDArray[np.bool_] | None, first: int = 0) -> mx.array:
         """The states of rows from the place `first` on; `real`: which of them may be seen, None: each is alone."""
         hidden = self.embed_tokens(input_ids)
-        seen = None if real is None else (self._tables(first, len(real), hidden.dtype), self._visible(real))
+        seen = None if real is None else (self.tables(first, len(real), hidden.dtype), self._visible(real))
         states = {EMBEDDING_STATE: hidden}
         for number, layer in enumerate(self.layers, start=1):
             hidden = layer.alone(hidden) if seen is None else layer(hidden, *seen)
@@ -154,8 +140,8 @@ class MistralEncoder(nn.Module):
             states[self.final_state] = self.norm(hidden)
         return mx.concatenate([states[number] for number in self.states], axis=-1)
 
-    def _tables(self, first: int, length: int, dtype: mx.Dtype) -> Tables:
-        """Cosines and sines of the places, (length, head) each."""
+    def tables(self, first: int, length: int, dtype: mx.Dtype) -> Tables:
+        """Cosines and sines of the places from `first` on, (length, head) each."""
         angles = np.arange(first, first + length, dtype=np.float32)[:, None] * self.frequencies
         twice = np.concatenate([angles, angles], axis=-1).astype(np.float64)
         cosines, sines = (mx.array(table(twice).astype(np.float32)).astype(dtype) for table in (np.cos, np.sin))

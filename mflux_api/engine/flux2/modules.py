@@ -11,7 +11,8 @@ from mflux.models.flux2.model.flux2_vae.vae import Flux2VAE
 from mlx import nn
 
 from mflux_api.engine.flux2.files import Config
-from mflux_api.engine.flux2.mistral import MistralEncoder, is_mistral
+from mflux_api.engine.flux2.language import decoder_config, is_mistral
+from mflux_api.engine.flux2.mistral import MistralEncoder
 from mflux_api.engine.flux2.rotary import rope_theta
 from mflux_api.engine.flux2.splitting import evaluate_by_block
 from mflux_api.engine.flux2.time_embedding import TimeGuidanceEmbeddings
@@ -84,7 +85,7 @@ class TextEncoder(Qwen3TextEncoder):  # type: ignore[misc]
         """Token ids and mask, int32 (1, L) -> stacked hidden states (1, L, states * hidden)."""
         hidden = self.embed_tokens(input_ids)
         rotary = self.rotary_emb(hidden, mx.arange(input_ids.shape[1])[None])
-        mask = _causal_mask(attention_mask, hidden.dtype)
+        mask = causal_mask(attention_mask, hidden.dtype)
         states = {EMBEDDING_STATE: hidden}
         for number, layer in enumerate(self.layers, start=1):
             hidden, _ = layer(hidden, mask, rotary)
@@ -94,7 +95,8 @@ class TextEncoder(Qwen3TextEncoder):  # type: ignore[misc]
         return mx.concatenate([states[number] for number in self.states], axis=-1)
 
 
-def _causal_mask(attention_mask: mx.array, dtype: mx.Dtype) -> mx.array:
+def causal_mask(attention_mask: mx.array, dtype: mx.Dtype) -> mx.array:
+    """(1, L), 1 for what may be seen -> what is added to the attention, (1, 1, L, L)."""
     length = attention_mask.shape[1]
     visible = mx.tril(mx.ones((length, length), dtype=mx.bool_), k=0) & (attention_mask[:, None, None, :] == 1)
     return mx.where(visible, mx.array(0, dtype=dtype), mx.array(-float("inf"), dtype=dtype))
@@ -106,6 +108,22 @@ Encoder: TypeAlias = TextEncoder | MistralEncoder
 def build_text_encoder(config: Config, states: tuple[int, ...]) -> Encoder:
     """From `text_encoder/config.json` of a Mistral 3 (FLUX.2-dev) or a Qwen3 (klein)."""
     return MistralEncoder(config, states) if is_mistral(config) else TextEncoder(config, states)
+
+
+class Rest(nn.Module):
+    """What makes a text encoder a language model: the layers that prompts are not read with, the last norm, the head.
+
+    Without a head the embedding is used both ways.
+    """
+
+    def __init__(self, config: Config, read: int, *, tied: bool) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        sizes = decoder_config(config) if is_mistral(config) else config
+        whole = build_text_encoder(config, (int(sizes["num_hidden_layers"]),))
+        self.layers = whole.layers[read:]
+        self.norm = whole.norm
+        if not tied:
+            self.lm_head = nn.Linear(sizes["hidden_size"], sizes["vocab_size"], bias=False)
 
 
 def build_vae(config: Config) -> Flux2VAE:

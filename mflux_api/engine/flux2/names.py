@@ -4,7 +4,8 @@ import re
 
 # Before Mistral's decoder in a Mistral3ForConditionalGeneration, as transformers 4 and 5 write it.
 DECODERS = re.compile(r"^(language_model\.model|model\.language_model|model)\.")
-UNUSED = re.compile(r"^(model\.)?(vision_tower|multi_modal_projector)\.|^(language_model\.)?lm_head\.")
+VISION = re.compile(r"^(model\.)?(vision_tower|multi_modal_projector)\.")
+HEAD = "lm_head.weight"
 
 
 def transformer_name(name: str) -> str | None:
@@ -16,7 +17,13 @@ def transformer_name(name: str) -> str | None:
 
 def text_encoder_name(name: str) -> str | None:
     """transformers' Qwen3 or Mistral 3, with or without a head -> its decoder; head and vision are not used."""
-    return None if UNUSED.match(name) else DECODERS.sub("", name)
+    known = decoder_name(name)
+    return None if known is None or known.startswith("lm_head.") else known
+
+
+def decoder_name(name: str) -> str | None:
+    """As `text_encoder_name`, with the head that writes."""
+    return None if VISION.match(name) else DECODERS.sub("", name.replace("language_model.lm_head.", "lm_head."))
 
 
 def vae_name(name: str) -> str | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from mflux_api.engine.flux2.files import Config, Shard, read_shard, read_shards
 from mflux_api.engine.flux2.float8 import plain
 from mflux_api.engine.flux2.gguf_file import SUFFIX, read_gguf
-from mflux_api.engine.flux2.names import llama_name
+from mflux_api.engine.flux2.names import HEAD, llama_name
 from mflux_api.errors import MfluxError, ModelUnsupported
 
 PARTS = ("transformer", "text_encoder", "tokenizer", "vae")
@@ -23,6 +23,7 @@ KINDS = {
 }
 ARCHITECTURE = "general.architecture"
 QWEN3 = "qwen3"
+EMBEDDING = "embed_tokens.weight"
 # transformers' words -> llama.cpp's, after the architecture's name.
 QWEN3_CONFIG = {
     "hidden_size": "embedding_length",
@@ -77,14 +78,13 @@ def encoder_config(shards: Sequence[Shard]) -> Config:
     if said.get(ARCHITECTURE) != QWEN3:
         return {}
     numbers = {ours: int(said[f"{QWEN3}.{theirs}"]) for ours, theirs in QWEN3_CONFIG.items()}
-    words = next(
-        tensor.shape[0] for shard in shards for name, tensor in shard.tensors.items() if "embed_tokens" in name
-    )
+    words = next(shard.tensors[EMBEDDING] for shard in shards if EMBEDDING in shard.tensors)
     return {
         **numbers,
-        "vocab_size": words,
+        "vocab_size": words.shape[0],
         "rms_norm_eps": float(said[f"{QWEN3}.attention.layer_norm_rms_epsilon"]),
         "rope_theta": float(said[f"{QWEN3}.rope.freq_base"]),
+        "tie_word_embeddings": not any(HEAD in shard.tensors for shard in shards),
     }
 
 

@@ -15,6 +15,7 @@ from mflux_api.errors import ModelUnsupported
 Shapes = Mapping[str, Tensor]
 
 PUBLISHED_GROUPS = 32
+WIDTH_OF_UNTIED = 4096
 PUBLISHED_MISTRAL_HEAD = 128
 PUBLISHED_HEAD_ROPE = {128: (32, 32, 32, 32)}
 
@@ -61,6 +62,8 @@ def text_encoder_config(tensors: Shapes, bits: int | None) -> Config:
         "intermediate_size": _rows(tensors, "layers.0.mlp.gate_proj"),
         "head_dim": head,
         "rope_theta": 1_000_000.0,
+        # Qwen3 up to 4B.
+        "tie_word_embeddings": _vector(tensors, "layers.0.input_layernorm") < WIDTH_OF_UNTIED,
     }
 
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from mflux_api.engine.flux2.configs import read_layout
-from mflux_api.engine.flux2.mistral import MistralEncoder, decoder_config
+from mflux_api.engine.flux2.language import decoder_config
+from mflux_api.engine.flux2.mistral import MistralEncoder
 from mflux_api.engine.model import Model, load_model
 from mflux_api.errors import ModelUnsupported
 from tests.reference.cases import ENCODINGS, ROWS, Encoding

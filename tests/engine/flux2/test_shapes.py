@@ -34,6 +34,7 @@ TEXT_ENCODER: dict[str, Any] = {
     "intermediate_size": 128,
     "head_dim": 32,
     "rope_theta": 1_000_000.0,
+    "tie_word_embeddings": True,
 }
 VAE: dict[str, Any] = {
     "latent_channels": 32,

@@ -1,0 +1,110 @@
+"""What a text encoder is as a language model: its decoder's sizes, and whether its files hold all of one. No MLX.
+
+FLUX.2 reads prompts with the first layers of an instruct model: klein with Qwen3's, dev with Mistral Small 3's. The
+other layers, the last norm and the head make it write.
+"""
+
+import re
+from dataclasses import dataclass
+
+from mflux_api.engine.flux2 import parts, shapes
+from mflux_api.engine.flux2.configs import Layout
+from mflux_api.engine.flux2.files import Config, Tensor, stored_bits
+from mflux_api.engine.flux2.names import HEAD, decoder_name
+from mflux_api.errors import ModelUnsupported
+
+# transformers' own: for a Mistral3Config that says nothing of its text_config, and for what a text_config leaves out.
+SMALL_3 = {
+    "vocab_size": 131072,
+    "hidden_size": 5120,
+    "num_hidden_layers": 40,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "intermediate_size": 32768,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 1e9,
+    "sliding_window": None,
+}
+DEFAULTS = {
+    "vocab_size": 32000,
+    "hidden_size": 4096,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "intermediate_size": 14336,
+    "rms_norm_eps": 1e-6,
+    "sliding_window": 4096,
+}
+NORM = "norm.weight"
+EMBEDDING = "embed_tokens.weight"
+# Tokens: the longest prompt that is rewritten, with what is said around it, and the longest answer.
+LONGEST_QUESTION = 1024
+LONGEST_ANSWER = 256
+
+
+def is_mistral(config: Config) -> bool:
+    """Whether a text encoder's config.json is that of a Mistral 3, or of its decoder alone."""
+    return "text_config" in config or config.get("model_type") in {"mistral", "mistral3"}
+
+
+def decoder_config(config: Config) -> Config:
+    """What config.json says of the decoder, gaps filled as transformers fills them."""
+    if config.get("model_type") == "mistral3" and not config.get("text_config"):
+        return dict(SMALL_3)
+    return {**DEFAULTS, **(config.get("text_config") or config)}
+
+
+@dataclass(frozen=True)
+class Language:
+    """A whole language model. `layers`: how many it has, `read`: those that prompts are read with already.
+
+    `tied`: its head is its embedding; `rest`: the tensors needed beside those; `memory`: numbers it remembers at most.
+    """
+
+    layers: int
+    read: int
+    tied: bool
+    rest: dict[str, Tensor]
+    memory: int
+
+
+def find_language(layout: Layout) -> Language:
+    """Raises ModelUnsupported where the files of the text encoder are not all of a language model."""
+    if not layout.language_model:
+        raise _unavailable("its text encoder was trained to read prompts and cannot write.")
+    shards = parts.read(layout.folder, "text_encoder")
+    tensors = {name: tensor for shard in shards for old, tensor in shard.tensors.items() if (name := decoder_name(old))}
+    stored = stored_bits(layout.folder / "text_encoder", shards)
+    whole = layout.text_encoder or shapes.text_encoder_config(tensors, stored)
+    config = decoder_config(whole)
+    layers, read = int(config["num_hidden_layers"]), max(layout.layers)
+    last = f"layers.{layers - 1}.mlp.down_proj.weight"
+    tied = HEAD not in tensors
+    # Of a Mistral 3 the outer config decides.
+    may_be_tied = bool(whole.get("tie_word_embeddings"))
+    if not {NORM, EMBEDDING, last} <= tensors.keys() or (tied and not may_be_tied):
+        raise _unavailable(
+            "the files of its text encoder hold only what prompts are read with, as those that mflux saves."
+        )
+    heads = int(config.get("num_key_value_heads") or config["num_attention_heads"])
+    head = int(config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"])
+    memory = 2 * layers * heads * head * (LONGEST_QUESTION + LONGEST_ANSWER)
+    return Language(layers, read, tied, {name: each for name, each in tensors.items() if _is_rest(name, read)}, memory)
+
+
+def rest_name(name: str, read: int) -> str | None:
+    """A tensor's name in the part of the language model that prompts are not read with; None: it is not in it."""
+    known = decoder_name(name)
+    if known is None or not _is_rest(known, read):
+        return None
+    return re.sub(r"^layers\.(\d+)\.", lambda match: f"layers.{int(match[1]) - read}.", known)
+
+
+def _is_rest(name: str, read: int) -> bool:
+    layer = re.match(r"layers\.(\d+)\.", name)
+    return int(layer[1]) >= read if layer else name.startswith(("norm.", "lm_head."))
+
+
+def _unavailable(reason: str) -> ModelUnsupported:
+    return ModelUnsupported(f"prompt_upsampling is not available with this model: {reason}", field="prompt_upsampling")

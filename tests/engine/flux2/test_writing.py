@@ -1,0 +1,168 @@
+"""Text encoders as language models: transformers' tokens, with keys and values kept or computed anew each time."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import pytest
+
+from mflux_api.engine.estimate import Machine, need, writing_bytes
+from mflux_api.engine.flux2.configs import read_layout
+from mflux_api.engine.flux2.language import LONGEST_ANSWER, LONGEST_QUESTION, find_language
+from mflux_api.engine.flux2.loading import Loader
+from mflux_api.engine.flux2.weights import parameters
+from mflux_api.engine.flux2.writing import Writer
+from mflux_api.engine.model import load_model
+from mflux_api.engine.precision import choose
+from mflux_api.errors import ModelUnsupported
+from tests.engine.flux2.stored_files import Kind
+from tests.engine.flux2.test_gguf import text_encoder
+
+REFERENCE = Path(__file__).parents[2] / "reference"
+WRITINGS: list[dict[str, Any]] = json.loads((REFERENCE / "writings.json").read_text())
+CHECKPOINTS = ["klein", "odd", "dev", "dev-odd"]
+MACHINE = Machine(device="cpu", width=4)
+NOTHING: frozenset[int] = frozenset()
+
+
+def loader(name: str | Path, bits: int | None = None) -> Loader:
+    return Loader(read_layout(REFERENCE / "checkpoints" / name), bits, choose("float32"))
+
+
+def writer(loaded: Loader) -> Writer:
+    return Writer(loaded.text_encoder(), loaded.rest(find_language(loaded.layout)), mx.float32)
+
+
+@pytest.fixture(scope="module")
+def writers() -> dict[str, Writer]:
+    return {name: writer(loader(name)) for name in CHECKPOINTS}
+
+
+def title(writing: dict[str, Any]) -> str:
+    return f"{writing['checkpoint']}-{len(writing['ids'])}"
+
+
+@pytest.mark.parametrize("writing", WRITINGS, ids=title)
+def test_the_tokens_are_those_of_transformers(writers: dict[str, Writer], writing: dict[str, Any]) -> None:
+    tokens = writing["tokens"]
+    assert list(writers[writing["checkpoint"]].write(writing["ids"], NOTHING, len(tokens))) == tokens
+
+
+@pytest.mark.parametrize("writing", WRITINGS, ids=title)
+@pytest.mark.parametrize("begun", [1, 40])
+def test_after_any_tokens_the_likeliest_is_that_of_transformers(
+    writers: dict[str, Writer], writing: dict[str, Any], begun: int
+) -> None:
+    write, crowd = writers[writing["checkpoint"]], writing["crowd"]
+    decoder = write.decoder(len(crowd))
+    found = {begun - 1: write.follow(decoder, crowd[:begun])}
+    for place in range(begun, len(crowd)):
+        found[place] = write.follow(decoder, crowd[place : place + 1])
+    expected = {int(place): token for place, token in writing["likeliest"].items() if int(place) >= begun - 1}
+    assert {place: found[place] for place in expected} == expected
+
+
+@pytest.mark.parametrize("writing", WRITINGS[::2], ids=title)
+def test_nothing_changes_when_all_is_computed_anew_for_each_token(
+    writers: dict[str, Writer], writing: dict[str, Any]
+) -> None:
+    write, ids = writers[writing["checkpoint"]], list(writing["ids"])
+    for expected in writing["tokens"][:16]:
+        token = write.follow(write.decoder(len(ids)), ids)
+        assert token == expected
+        ids.append(token)
+
+
+@pytest.mark.parametrize("writing", WRITINGS[:1], ids=title)
+def test_writing_ends_before_a_stop_and_at_the_limit(writers: dict[str, Writer], writing: dict[str, Any]) -> None:
+    write, ids, tokens = writers[writing["checkpoint"]], writing["ids"], writing["tokens"]
+    stop = tokens[-1]
+    assert list(write.write(ids, {stop}, 48)) == tokens[: tokens.index(stop)]
+    assert list(write.write(ids, {tokens[0]}, 48)) == []
+    assert list(write.write(ids, NOTHING, 5)) == tokens[:5]
+
+
+@pytest.mark.parametrize("name", CHECKPOINTS)
+@pytest.mark.parametrize("bits", [None, 8])
+def test_what_is_loaded_for_it_is_estimated(name: str, bits: int | None) -> None:
+    loaded = loader(name, bits)
+    language = find_language(loaded.layout)
+    held = sum(array.nbytes for array in parameters(loaded.rest(language)).values())
+    estimated = writing_bytes(loaded.layout, bits, 4) - 4 * language.memory
+    assert held == pytest.approx(estimated, rel=0.02)
+    head = loaded.layout.text_encoder.get("text_config", loaded.layout.text_encoder)
+    assert language.memory == (2 * head["num_hidden_layers"] * head["num_key_value_heads"] * head["head_dim"]) * (
+        LONGEST_QUESTION + LONGEST_ANSWER
+    )
+
+
+def test_upsampling_takes_its_room_beside_the_text_encoder_and_not_beside_the_painting() -> None:
+    folder = REFERENCE / "checkpoints" / "klein"
+    plain, more = (
+        need(folder, None, MACHINE, size=(64, 64), references=[], pictures=1, upsample=upsample)
+        for upsample in (False, True)
+    )
+    assert (plain.writing, more.writing > 0) == (0, True)
+    weights = plain.transformer + plain.text_encoder + plain.vae
+    assert more.peak(low_ram=False) == weights + max(more.writing, more.work)
+    assert more.peak(low_ram=True) == plain.transformer + plain.vae + max(more.text_encoder + more.writing, more.work)
+
+
+@pytest.mark.parametrize("kind", [Kind.F16, Kind.Q8_0], ids=lambda kind: kind.name)
+def test_a_text_encoder_in_a_gguf_file_writes_too(tmp_path: Path, kind: Kind) -> None:
+    shutil.copytree(REFERENCE / "checkpoints" / "klein", tmp_path / "klein")
+    other = text_encoder(tmp_path / "klein", "text_encoder.gguf", kind)
+    # The first folder has by now what the file stands for.
+    one, two = (writer(loader(folder)) for folder in (tmp_path / "klein", other))
+    ids = WRITINGS[0]["ids"]
+    assert list(one.write(ids, NOTHING, 24)) == list(two.write(ids, NOTHING, 24))
+
+
+def without_head(folder: Path) -> None:
+    path = folder / "text_encoder" / "model.safetensors"
+    tensors = mx.load(str(path))
+    assert isinstance(tensors, dict)
+    mx.eval(tensors)
+    mx.save_safetensors(str(path), {name: each for name, each in tensors.items() if "lm_head" not in name})
+
+
+def said_to_be_none(folder: Path) -> None:
+    path = folder / "model_index.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "language_model": False}))
+
+
+def not_tied(folder: Path) -> None:
+    path = folder / "text_encoder" / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "tie_word_embeddings": False}))
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("klein", without_head),
+        ("klein", said_to_be_none),
+        ("dev", said_to_be_none),
+        ("dev", not_tied),
+        ("odd", not_tied),
+    ],
+)
+def test_a_text_encoder_that_cannot_write_says_so(tmp_path: Path, name: str, damage: Callable[[Path], None]) -> None:
+    folder = Path(shutil.copytree(REFERENCE / "checkpoints" / name, tmp_path / name))
+    damage(folder)
+    with pytest.raises(ModelUnsupported, match="prompt_upsampling is not available with this model: "):
+        need(folder, None, MACHINE, size=(64, 64), references=[], pictures=1, upsample=True)
+    assert need(folder, None, MACHINE, size=(64, 64), references=[], pictures=1).writing == 0
+
+
+def test_a_folder_that_was_saved_cannot_write(tmp_path: Path) -> None:
+    load_model(REFERENCE / "checkpoints" / "klein").save(tmp_path / "saved")
+    with pytest.raises(ModelUnsupported, match="only what prompts are read with"):
+        find_language(read_layout(tmp_path / "saved"))
+
+
+def test_the_embedded_models_text_encoder_is_no_language_model() -> None:
+    with pytest.raises(ModelUnsupported, match="was trained to read prompts and cannot write"):
+        list(load_model("flux2-tiny").pipeline.rewrite("a red circle", edit=False))
