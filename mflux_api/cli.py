@@ -30,6 +30,7 @@ GENERATE: dict[str, dict[str, Any]] = {
     "--mask": {"type": Path, "metavar": "FILE", "help": "where to repaint it: white is painted, black kept"},
     "--reference": {"type": Path, **SEVERAL, "metavar": "FILE", "help": "pictures to look at, for an edit"},
     "--lora": {**SEVERAL, "metavar": "NAME:SCALE", "help": "adapters, by name or path"},
+    "--upsample-prompt": {"action": "store_true", "help": "let the text encoder put the prompt into more words first"},
     "--quantize": {"type": int, "metavar": "BITS", "help": "weights in 3, 4, 6 or 8 bits"},
     "--precision": {"default": "auto", "metavar": "TYPE", "help": "auto, float32, bfloat16 or float16"},
     "--low-ram": {"action": "store_true", "help": "let go of the text encoder before denoising"},

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mflux_api.catalogue.models import Located
-from mflux_api.engine.messages import Finished, Loading, Paint, Reply, Step, Thumbnail
+from mflux_api.engine.messages import Finished, Loading, Paint, Reply, Step, Thumbnail, Writing
 from mflux_api.engine.process import EngineProcess
 from mflux_api.errors import EngineDied, JobConflict, MfluxError, StorageFailed
 from mflux_api.jobs.job import Failure, Job
@@ -134,6 +134,9 @@ class Dispatcher:
         match reply:
             case Loading():
                 where.stage = "loading"
+                await self.queue.progress(job, where.progress())
+            case Writing():
+                where.stage = "upsampling"
                 await self.queue.progress(job, where.progress())
             case Step():
                 where.stage, where.step, where.steps = "painting", reply.number, reply.steps

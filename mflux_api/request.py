@@ -116,8 +116,8 @@ class Craft:
     `crop`: the size in pixels that the painted picture is cut to, at its centre. `stretch`: bring the source to the
     request's size as latents, by this interpolation, instead of as pixels. `schedule`: prompts by step, each up to and
     with the step it names; empty for the one prompt. `emphasis`: of any of the prompts. `said`: prompts as they were
-    written, for the record, where what the model reads differs. `note`: what the dialect that took the order wants to
-    remember with it.
+    written, for the record, where what the model reads differs. `upsample`: the model's text encoder first puts the
+    prompt into more words. `note`: what the dialect that took the order wants to remember with it.
     """
 
     variation: Variation | None = None
@@ -129,6 +129,7 @@ class Craft:
     schedule: tuple[tuple[int, str], ...] = ()
     emphasis: tuple[Emphasis, ...] = ()
     said: tuple[str, str] | None = None
+    upsample: bool = False
     note: Mapping[str, str] = field(default_factory=dict)
 
     def craft(self) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from mflux_api.catalogue import downloads as hub
 from mflux_api.catalogue.loras import Adapters
 from mflux_api.catalogue.models import Located, ModelSpec, known
 from mflux_api.dispatcher import Dispatcher
-from mflux_api.engine.estimate import Machine, need
+from mflux_api.engine.estimate import Machine, check_upsampling, need
 from mflux_api.engine.messages import Load, Setup, Unload
 from mflux_api.engine.process import EngineProcess
 from mflux_api.engine.seedvr2 import estimate as upscaler
@@ -137,19 +138,31 @@ def _admit(
     references: Sequence[tuple[int, int]],
     low_ram: bool,
 ) -> None:
-    """Raises OutOfMemory when the machine cannot hold it. Until the engine has started, nothing is known of it."""
+    """Raises OutOfMemory when the machine cannot hold it, ModelUnsupported for a prompt the model cannot upsample.
+
+    Until the engine has started, nothing is known of the machine.
+    """
+    if request.upsample:
+        with _private(model):
+            check_upsampling(model.folder)
     if engine.machine is None:
         return
     machine = Machine(device=engine.machine.device, width=engine.machine.width)
     size = request.largest
     bits, count = model.spec.quantize, len(request.seeds)
-    try:
+    with _private(model):
         if model.spec.upscaler:
             wanted = upscaler.need(model.folder, bits, machine, size=size, pictures=count)
         else:
-            wanted = need(model.folder, bits, machine, size=size, references=references, pictures=count)
-    except MfluxError as error:
-        raise without_folders(error, [model.folder.parent]) from error
+            wanted = need(
+                model.folder,
+                bits,
+                machine,
+                size=size,
+                references=references,
+                pictures=count,
+                upsample=request.upsample,
+            )
     needed = wanted.peak(low_ram=low_ram)
     if needed > engine.machine.budget:
         raise OutOfMemory(
@@ -170,6 +183,15 @@ def _weigh(engine: EngineProcess, model: Located) -> int | None:
         return need(model.folder, bits, machine, size=SMALLEST, references=(), pictures=1).weights
     except (MfluxError, OSError):
         return None
+
+
+@contextmanager
+def _private(model: Located) -> Iterator[None]:
+    """Where the model lies is nobody's business but the server's."""
+    try:
+        yield
+    except MfluxError as error:
+        raise without_folders(error, [model.folder.parent]) from error
 
 
 def _admit_job(engine: EngineProcess, inputs: Path, model: Located, job: Job) -> None:

@@ -55,6 +55,7 @@ def generate(arguments: argparse.Namespace) -> None:
             strength=arguments.strength,
             mask=mask,
             loras=arguments.lora,
+            upsample=arguments.upsample_prompt,
             on_event=on_event,
         )
 
@@ -145,11 +146,12 @@ def _store(picture: "Picture", model: "Model", arguments: argparse.Namespace) ->
 
     text = generation_text(
         picture,
-        prompt=arguments.prompt,
+        prompt=arguments.prompt if picture.prompt is None else picture.prompt,
         negative=arguments.negative or "",
         model=model.spec.name,
         bits=model.bits,
         strength=arguments.strength if arguments.image else None,
+        original=arguments.prompt if picture.prompt is not None else None,
     )
     return write_new(_target(picture, model, arguments), encode_png(picture.image, {"parameters": text}))
 
@@ -168,6 +170,8 @@ def _tell(picture: "Picture", model: "Model", arguments: argparse.Namespace) -> 
     size = "{}x{}".format(*picture.image.size)
     seconds = picture.timings["total"]
     print(f"{model.spec.name}, {size}, {picture.steps} steps, seed {picture.seed}, {seconds:.1f} s", file=sys.stderr)
+    if picture.prompt is not None:
+        print(f"prompt: {picture.prompt}", file=sys.stderr)
     if arguments.guidance is not None and arguments.guidance > 1 >= picture.guidance:
         print(f"{model.spec.name} is distilled: guidance ran at 1.", file=sys.stderr)
     for use in picture.loras:

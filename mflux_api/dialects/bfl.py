@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 from mflux_api.addresses import addresses
 from mflux_api.catalogue.models import cloud
 from mflux_api.catalogue.moderation import Moderation
-from mflux_api.errors import InvalidRequest, JobNotFound, MfluxError, ModelUnsupported
+from mflux_api.errors import InvalidRequest, JobNotFound, MfluxError
 from mflux_api.forms import ORDER_ERRORS, Whole
 from mflux_api.jobs.job import Job, State
 from mflux_api.jobs.order import Order
@@ -37,7 +37,7 @@ class Painting(BaseModel):
     prompt: str = Field(min_length=1)
     width: Whole = 1024
     height: Whole = 768
-    prompt_upsampling: bool = False
+    prompt_upsampling: bool = Field(False, description="Let the model's text encoder put the prompt into more words")
     seed: Whole | None = None
     safety_tolerance: Whole = Field(2, ge=0, le=6, description="0 refuses most, 6 nothing")
     output_format: Literal["jpeg", "png", "webp"] = "jpeg"
@@ -75,8 +75,6 @@ class Bfl:
         form = await self.tools.body.json(request, Painting)
         asked = request.path_params["model"]
         model = local(asked)
-        if form.prompt_upsampling:
-            raise ModelUnsupported("prompt_upsampling is not available: no model here rewrites prompts.", model=asked)
         if self.moderation.refuses(form.prompt, form.safety_tolerance):
             return await self._moderated(request, asked)
         references = [await self._picture(text, name) for name, text in form.pictures]
@@ -98,6 +96,7 @@ class Bfl:
             guidance=form.guidance,
             seed=form.seed,
             references=references,
+            upsample=form.prompt_upsampling,
             owner=owner(request),
             note={"dialect": TAG, "format": form.output_format, "base": self.tools.links.base(request), **hook},
         )
@@ -146,7 +145,7 @@ class Bfl:
         found = await addresses(self.studio, self.tools, job, base, form)
         return {
             "seed": job.pictures[0].seed,
-            "prompt": job.request.prompt,
+            "prompt": job.upsampled or job.request.prompt,
             "sample": found[0],
             "duration": job.seconds,
             "end_time": job.finished,

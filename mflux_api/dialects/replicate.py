@@ -58,6 +58,7 @@ class Input(BaseModel):
     output_format: str = "webp"
     image: str | None = Field(None, description="The picture to repaint: address or data URL")
     image_prompt: str | None = None
+    prompt_upsampling: bool = Field(False, description="Let the model's text encoder put the prompt into more words")
     prompt_strength: float = Field(0.8, ge=0, le=1)
     input_image: str | None = None
     input_images: list[str] = Field(default_factory=list, description="Pictures to look at")
@@ -110,6 +111,7 @@ class Replicate:
             count=form.num_outputs,
             source=source,
             strength=form.prompt_strength,
+            upsample=form.prompt_upsampling,
             references=tuple(upload for upload in references if upload is not None),
             owner=owner(request),
             note={
@@ -240,11 +242,10 @@ class Replicate:
 
 def _input(job: Job) -> dict[str, Any]:
     request = job.request
-    width, height = request.asked_size
     return {
         "prompt": request.prompt,
-        "width": width,
-        "height": height,
+        "width": request.asked_size[0],
+        "height": request.asked_size[1],
         "num_inference_steps": request.steps,
         "num_outputs": len(request.seeds),
         "seed": request.seeds[0],

@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from mflux_api.catalogue.models import is_upscaler
 from mflux_api.engine import memory
-from mflux_api.engine.estimate import Machine, model_bytes, picture_bytes, turn_bytes
+from mflux_api.engine.estimate import Machine, model_bytes, picture_bytes, turn_bytes, writing_bytes
 from mflux_api.engine.flux2.configs import Layout, overridden, read_layout
 from mflux_api.engine.flux2.loading import Loader
 from mflux_api.engine.flux2.pipeline import Pipeline
@@ -66,10 +66,13 @@ class ModelCache:
         """What is loaded, least recently used first."""
         return list(self._models)
 
-    def fitted(self, plan: Plan, size: tuple[int, int] = USUAL_SIZE, references: int = 0) -> Plan:
+    def fitted(
+        self, plan: Plan, size: tuple[int, int] = USUAL_SIZE, references: int = 0, *, upsample: bool = False
+    ) -> Plan:
         """The plan with low_ram, if networks that may take turns have no room together beside such a picture.
 
-        Once they do, they go on. `size`: pixels; `references`: how many. Raises the errors of a bad folder.
+        Once they do, they go on. `size`: pixels; `references`: how many; `upsample`: the prompt, too. Raises the errors
+        of a bad folder, and ModelUnsupported where a text encoder cannot write.
         """
         if plan.low_ram or is_upscaler(plan.folder) or not (layout := plan.layout()).guided:
             return plan
@@ -77,6 +80,8 @@ class ModelCache:
         if in_turn in self._models:
             return in_turn
         work = picture_bytes(layout, plan.machine(), size=size, references=[USUAL_SIZE] * references)
+        if upsample:
+            work = max(work, writing_bytes(layout, plan.bits, plan.machine().width))
         return in_turn if _size(plan) + work > self.budget else plan
 
     def get(self, plan: Plan) -> Painter:

@@ -27,11 +27,13 @@ def generation_text(
     masked: bool = False,
     index: int = 0,
     craft: Craft | None = None,
+    original: str | None = None,
 ) -> str:
     """Generation data as the SD-WebUI family writes it, so that its readers know the picture. Names, never paths.
 
     `strength` is None where no picture was repainted, `bits` where nothing is quantized, `size` where it is the
-    picture's own. `masked`: only a part was repainted. `index`: which picture of its request it is.
+    picture's own. `masked`: only a part was repainted. `index`: which picture of its request it is. `original`: the
+    prompt before it was upsampled.
     """
     craft = craft or Craft()
     width, height = size or picture.image.size
@@ -51,6 +53,7 @@ def generation_text(
         "Quantized": f"{bits} bits" if bits else None,
         "Lora": "; ".join(f"{PurePath(use.path).stem}:{use.scale:g}" for use in picture.loras) or None,
         "Lora hashes": _hashes(picture.loras) if craft.said else None,
+        "Original prompt": original,
         "Version": f"mflux-api {__version__}",
     }
     if craft.said is not None:

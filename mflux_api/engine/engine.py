@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 
 from mflux_api.catalogue.models import fingerprint
 from mflux_api.engine import memory
-from mflux_api.engine.cache import USUAL_SIZE, ModelCache, Painter, Plan
+from mflux_api.engine.cache import ModelCache, Painter, Plan
 from mflux_api.engine.caption import generation_text
 from mflux_api.engine.encode import encode_png
 from mflux_api.engine.messages import (
@@ -36,6 +36,7 @@ from mflux_api.engine.messages import (
     Step,
     Thumbnail,
     Unload,
+    Writing,
     never,
 )
 from mflux_api.engine.model import plan
@@ -87,8 +88,10 @@ class Engine:
     def _plan(self, command: Paint | Load) -> Plan:
         embeddings = self.setup.embedding_cache
         asked = plan(command.model, None, self.setup.precision, low_ram=command.low_ram, embedding_cache=embeddings)
-        size = command.request.largest if isinstance(command, Paint) else USUAL_SIZE
-        return self.cache.fitted(asked, size, len(command.references) if isinstance(command, Paint) else 0)
+        if isinstance(command, Load):
+            return self.cache.fitted(asked)
+        request = command.request
+        return self.cache.fitted(asked, request.largest, len(command.references), upsample=request.upsample)
 
     def _load(self, wanted: Plan, name: str) -> Iterator[Reply]:
         if wanted not in self.cache.plans():
@@ -141,7 +144,7 @@ def _opaque(image: Image.Image) -> Image.Image:
 
 def _reply(event: Event, command: Paint, painter: Painter) -> Reply:
     match event:
-        case Step():
+        case Writing() | Step():
             return event
         case Preview():
             return Thumbnail(encode_png(event.image, {}))
@@ -153,7 +156,7 @@ def _finished(picture: Picture, command: Paint, painter: Painter) -> Finished:
     request = command.request
     text = generation_text(
         picture,
-        prompt=request.prompt,
+        prompt=request.prompt if picture.prompt is None else picture.prompt,
         negative=request.negative_prompt,
         model=command.model.spec.name,
         bits=painter.bits,
@@ -163,10 +166,12 @@ def _finished(picture: Picture, command: Paint, painter: Painter) -> Finished:
         masked=command.mask is not None,
         index=request.seeds.index(picture.seed),
         craft=request,
+        original=request.prompt if picture.prompt is not None else None,
     )
     return Finished(
         data=encode_png(picture.image, {"parameters": text}),
         text=text,
+        prompt=picture.prompt,
         seed=picture.seed,
         width=picture.image.width,
         height=picture.image.height,

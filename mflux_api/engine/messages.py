@@ -33,6 +33,13 @@ class Preview:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Writing:
+    """A prompt is being put into more words. `tokens`: how many there are."""
+
+    tokens: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class LoraReport:
     """How an adapter fitted: `layers` it changed, `keys` of the file used out of `total_keys`."""
 
@@ -51,6 +58,7 @@ class Picture:
     `array`: the decoder's float32 (H, W, 3) in 0..1 before rounding and before those pixels are put back.
     `guidance`: the value really used (distilled models run at 1 whatever was asked).
     `timings`: seconds for "encoding" (prompt and pictures), "diffusion", "decoding" and "total".
+    `prompt`: what upsampling made of the prompt, None without.
     """
 
     image: Image.Image
@@ -60,9 +68,10 @@ class Picture:
     steps: int
     guidance: float
     loras: tuple[LoraReport, ...] = field(default=())
+    prompt: str | None = None
 
 
-Event: TypeAlias = Step | Preview | Picture
+Event: TypeAlias = Writing | Step | Preview | Picture
 
 
 # Between the server's process and the engine's: what is asked
@@ -159,10 +168,11 @@ class Thumbnail:
 
 @dataclass(frozen=True, kw_only=True)
 class Finished:
-    """A picture as PNG. `text`: the generation data inside it."""
+    """A picture as PNG. `text`: the generation data inside it; `prompt`: what upsampling made of it, None without."""
 
     data: bytes
     text: str
+    prompt: str | None
     seed: int
     width: int
     height: int
@@ -203,4 +213,4 @@ class Crashed:
     trace: str
 
 
-Reply: TypeAlias = Ready | Loading | Step | Thumbnail | Finished | Memory | Done | Refused | Crashed
+Reply: TypeAlias = Ready | Loading | Writing | Step | Thumbnail | Finished | Memory | Done | Refused | Crashed

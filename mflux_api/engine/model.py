@@ -63,6 +63,7 @@ class Model:
         strength: float | None = None,
         mask: Image.Image | None = None,
         loras: Sequence[LoraChoice] = (),
+        upsample: bool = False,
         on_event: Callable[[Event], None] | None = None,
     ) -> list[Picture]:
         """Paint one picture a seed. What is None takes the model's default, and seeds a random one.
@@ -73,9 +74,12 @@ class Model:
         `images`: references for an edit, each at its own aspect. `image`: the picture to repaint, by `strength` (0
         keeps it, 1 ignores it; default 0.75), only where `mask` is white if there is one. `loras`: names or paths,
         "name:0.8" or ("name", 0.8). `latents`: initial noise, float32 (seeds, 128, H/16, W/16); in an inpainting the
-        latents themselves. `on_event` is called with each Step, Preview and Picture; what it raises stops the painting.
+        latents themselves. `upsample`: the model's own text encoder first puts the prompt into more words; each Picture
+        has them as `prompt`. `on_event` is called with each Writing, Step, Preview and Picture; what it raises stops
+        the painting.
 
-        Raises InvalidRequest, LoraNotFound, LoraInvalid, OutOfMemory.
+        Raises InvalidRequest, LoraNotFound, LoraInvalid, OutOfMemory, and ModelUnsupported for a prompt that this model
+        cannot upsample.
         """
         request = GenerateRequest(
             prompt=prompt,
@@ -90,6 +94,7 @@ class Model:
             strength=strength if strength is not None else 0.75,
             mask=mask,
             loras=self._resolve(loras),
+            upsample=upsample,
             latents=None if latents is None else np.asarray(latents, dtype=np.float32),
         )
         with memory.overflow_is_ours():

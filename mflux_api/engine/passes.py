@@ -3,13 +3,14 @@
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
-from typing import Protocol, TypeAlias, TypeVar
+from typing import Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import numpy as np
 from PIL import Image
 
 from mflux_api.engine.framing import framed
 from mflux_api.engine.messages import AskCut, Event, Picture, Preview, Step, never
+from mflux_api.errors import ModelUnsupported
 from mflux_api.pixels import fitting, tiling
 from mflux_api.pixels.enlarging import LATENT, enlarged
 from mflux_api.request import Cut, GenerateRequest, Hires, Retouch, Tiles, repaint_steps, stepped
@@ -24,11 +25,35 @@ class Painter(Protocol):
     def paint(self, request: GenerateRequest, ask_cut: AskCut = never) -> Painting: ...
 
 
+@runtime_checkable
+class Writer(Protocol):
+    """A loaded model that puts prompts into more words."""
+
+    def rewrite(self, prompt: str, *, edit: bool) -> Generator[Event, None, str]: ...
+
+
 def paint(painter: Painter, request: GenerateRequest, ask_cut: AskCut = never) -> Painting:
     """As `Pipeline.paint`, with everything that `Craft` may ask for.
 
-    A painting that is cut short in its first pass is given back as it is then.
+    A painting that is cut short in its first pass is given back as it is then. Raises ModelUnsupported for a prompt to
+    be upsampled where the model cannot.
     """
+    if not request.upsample:
+        return (yield from _painted(painter, request, ask_cut))
+    if not isinstance(painter, Writer):
+        raise ModelUnsupported("prompt_upsampling is not available with a model that has no words.")
+    edit = request.source is not None or bool(request.references)
+    prompt = yield from painter.rewrite(request.prompt, edit=edit)
+    with closing(_painted(painter, replace(request, prompt=prompt, upsample=False), ask_cut)) as painting:
+        while True:
+            try:
+                event = next(painting)
+            except StopIteration as end:
+                return end.value  # type: ignore[no-any-return]
+            yield replace(event, prompt=prompt) if isinstance(event, Picture) else event
+
+
+def _painted(painter: Painter, request: GenerateRequest, ask_cut: AskCut) -> Painting:
     if request.is_one_pass and not request.further_sources:
         return (yield from _one_pass(painter, request, ask_cut))
     for single in _singles(request):

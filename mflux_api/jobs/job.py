@@ -47,7 +47,8 @@ class PictureFile:
     """A finished picture: its file, relative to the output folder, and what it was painted with.
 
     `guidance`: the value really used. `timings`: seconds by stage and in "total". `text`: the data inside the PNG.
-    `deleted`: a client did away with the file; the entry stays, so that the others keep their index.
+    `prompt`: what upsampling made of the job's prompt, None without. `deleted`: a client did away with the file; the
+    entry stays, so that the others keep their index.
     """
 
     file: str
@@ -58,6 +59,7 @@ class PictureFile:
     guidance: float
     timings: dict[str, float]
     size: int
+    prompt: str | None = None
     deleted: bool = False
 
 
@@ -123,6 +125,11 @@ class Job:
     def present(self) -> dict[int, PictureFile]:
         """The pictures that nobody deleted, by their index."""
         return {index: picture for index, picture in enumerate(self.pictures) if not picture.deleted}
+
+    @property
+    def upsampled(self) -> str | None:
+        """What the prompt became, once there is a picture; None without upsampling."""
+        return self.pictures[0].prompt if self.pictures else None
 
     @property
     def steps(self) -> int:

@@ -11,7 +11,8 @@ from mflux_api.request import Cut
 class Progress:
     """Where a job stands: `step` of `steps` done in picture `image` (from 1) of `of`.
 
-    `stage`: "loading" the model or "painting". `seconds`: the last step's. `preview`: a small PNG.
+    `stage`: "loading" the model, "upsampling" the prompt, or "painting". `seconds`: the last step's. `preview`: a small
+    PNG.
     """
 
     stage: str
@@ -30,7 +31,10 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True)
 class Painted:
-    """A finished picture: `data` is a PNG, `text` the generation data inside it, `index` counts from 0."""
+    """A finished picture: `data` is a PNG, `text` the generation data inside it, `index` counts from 0.
+
+    `prompt`: what upsampling made of the job's prompt, None without.
+    """
 
     index: int
     data: bytes
@@ -40,6 +44,7 @@ class Painted:
     height: int
     guidance: float
     timings: dict[str, float]
+    prompt: str | None = None
 
 
 class WorkQueue(Protocol):

@@ -74,10 +74,10 @@ def test_a_wrong_task_is_refused(server: Live, wrong: dict[str, Any]) -> None:
     assert (reply.status_code, bool(reply.json()["detail"])) == (400, True)
 
 
-def test_prompts_are_not_rewritten_in_silence(server: Live) -> None:
+def test_a_model_that_cannot_put_prompts_into_more_words_says_so(server: Live) -> None:
     reply = server.post("/flux/v1/flux-2-flex", {**SMALL, "prompt_upsampling": True})
     assert (reply.status_code, reply.json()["code"]) == (400, "MODEL_UNSUPPORTED")
-    assert "not available" in reply.json()["error"]
+    assert "not available with this model" in reply.json()["detail"]
 
 
 def test_an_unknown_task_is_not_found(server: Live) -> None:

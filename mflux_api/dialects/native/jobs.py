@@ -1,8 +1,10 @@
 """/api/v1: order pictures, look at jobs, change one's mind, fetch what was painted."""
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
+from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -19,13 +21,27 @@ from mflux_api.errors import (
 )
 from mflux_api.forms import BODY_ERRORS, ORDER_ERRORS, PictureForm
 from mflux_api.jobs.job import Job, State
+from mflux_api.jobs.order import Order
 from mflux_api.jobs.studio import Studio
 from mflux_api.web.body import query
 from mflux_api.web.openapi import Endpoint
+from mflux_api.web.pictures import PictureReader
 from mflux_api.web.tools import Tools, owner
 
 TAG = "jobs"
 JOB = "/api/v1/jobs/{job_id}"
+
+
+class OrderForm(PictureForm):
+    """What to paint, and from which words. Fields that are null count as left out; unknown ones are ignored."""
+
+    prompt_upsampling: bool | None = Field(
+        None, description="Let the model's text encoder put the prompt into more words first"
+    )
+
+    async def order(self, pictures: PictureReader, owner: str, key: str | None) -> Order:
+        """Raises InvalidRequest, InvalidImage."""
+        return replace(await super().order(pictures, owner, key), upsample=bool(self.prompt_upsampling))
 
 
 class Jobs:
@@ -36,7 +52,7 @@ class Jobs:
         self.tools = tools
 
     async def generate(self, request: Request) -> Response:
-        form = await self.tools.body.json(request, PictureForm)
+        form = await self.tools.body.json(request, OrderForm)
         key = request.headers.get("idempotency-key")
         job = await self.studio.submit(await form.order(self.tools.pictures, owner(request), key))
         return self._submitted(job)
@@ -89,7 +105,7 @@ class Jobs:
                 "Order pictures; returns at once",
                 TAG,
                 wire.Submitted,
-                body=PictureForm,
+                body=OrderForm,
                 headers={"Idempotency-Key": "Sent again with the same key, an order is made only once"},
                 errors=(*ORDER_ERRORS, JobConflict),
             ),

@@ -160,4 +160,5 @@ def parameters(job: Job) -> dict[str, Any]:
         "num_images": len(request.seeds),
         "loras": [{"name": use.path.rsplit("/", 1)[-1], "scale": use.scale} for use in request.loras],
         **({} if job.inputs.source is None else {"image_strength": request.strength}),
+        **({"prompt_upsampling": True, "upsampled_prompt": job.upsampled} if request.upsample else {}),
     }

@@ -17,13 +17,18 @@ from mflux_api.engine.flux2.canvas import Canvas, prepare
 from mflux_api.engine.flux2.chats import MistralChat, QwenChat
 from mflux_api.engine.flux2.conditioning import Conditioning, EmbeddingCache
 from mflux_api.engine.flux2.denoiser import Denoiser, Tokens
+from mflux_api.engine.flux2.language import find_language
 from mflux_api.engine.flux2.loading import Loader
 from mflux_api.engine.flux2.lora import Adapters
 from mflux_api.engine.flux2.modules import Encoder
 from mflux_api.engine.flux2.previews import PreviewMap
+from mflux_api.engine.flux2.rewriting import rewrite
+from mflux_api.engine.flux2.writing import Writer
 from mflux_api.engine.memory import reclaim
 from mflux_api.engine.messages import AskCut, Event, LoraReport, Picture, Preview, Step, never
 from mflux_api.request import LARGEST_SEED, Cut, GenerateRequest
+
+REMEMBERED = 64
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,8 @@ class Pipeline:
         )
         if not low_ram:
             self.conditioning.load()
+        # Prompts lately put into more words.
+        self._written: dict[tuple[str, bool], str] = {}
         self._adapters: Adapters | None = None
         if not self.in_turn:
             self._adapters = self._load_transformer()
@@ -124,6 +131,26 @@ class Pipeline:
             mx.clear_cache()
             raise
         return cut
+
+    def rewrite(self, prompt: str, *, edit: bool) -> Generator[Event, None, str]:
+        """The prompt in more words, by the text encoder as a language model, the rest of which is loaded for it.
+
+        `edit`: it says how pictures are to be changed. Raises ModelUnsupported where the text encoder cannot write.
+        """
+        known = self._written.get((prompt, edit))
+        if known is not None:
+            return known
+        language = find_language(self.layout)
+        encoder = self.text_encoder
+        writer = Writer(encoder, self.loader.rest(language), self.dtype)
+        folder = self.layout.folder / "text_encoder"
+        try:
+            written = yield from rewrite(writer, self.conditioning.chat, folder, prompt, edit=edit)
+        finally:
+            del writer, encoder
+            reclaim()
+        self._written = dict([*self._written.items(), ((prompt, edit), written)][-REMEMBERED:])
+        return written
 
     def guidance(self, request: GenerateRequest) -> float:
         """The guidance that is really used: distilled models have it built in, dev takes any."""
