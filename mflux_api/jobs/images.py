@@ -39,7 +39,11 @@ class Images:
     ) -> Inputs:
         """Write what a job starts from, as it came. Raises StorageFailed."""
 
+        size = 0
+
         def keep(name: str, data: bytes) -> str:
+            nonlocal size
+            size += len(data)
             return self._write(f"{INPUTS}/{job_id}/{name}", data)
 
         def keep_all(name: str, pictures: Iterable[bytes]) -> tuple[str, ...]:
@@ -50,6 +54,7 @@ class Images:
             mask=None if mask is None else keep("mask", mask),
             references=keep_all("reference", references),
             further_sources=keep_all("source", further_sources),
+            size=size,
         )
 
     def read(self, file: str) -> bytes:

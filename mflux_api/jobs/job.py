@@ -75,12 +75,20 @@ class Failure:
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """Files of the pictures a job starts from, relative to the output folder."""
+    """Files of the pictures a job starts from, relative to the output folder. `size`: bytes of them together."""
 
     source: str | None = None
     mask: str | None = None
     references: tuple[str, ...] = ()
     further_sources: tuple[str, ...] = ()
+    size: int = 0
+
+    @property
+    def named(self) -> dict[str, str]:
+        """The files by the names that clients know them by."""
+        single = {"source": self.source, "mask": self.mask}
+        references = {f"reference-{index}": file for index, file in enumerate(self.references)}
+        return {**{name: file for name, file in single.items() if file is not None}, **references}
 
     @property
     def files(self) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ def new_id() -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Retention:
-    """How long finished jobs stay: days and bytes of pictures; 0 is for ever, and any number of bytes."""
+    """How long finished jobs stay: days, and bytes of pictures and inputs; 0 is for ever, and any number of bytes."""
 
     days: float
     bytes: int

@@ -93,7 +93,8 @@ def name_pictures(db: sqlite3.Connection, job_id: str, pictures: tuple[PictureFi
     """From now on these are the job's pictures."""
     sizes = [picture.size for picture in pictures if not picture.deleted]
     row = db.execute(
-        "UPDATE jobs SET pictures = ?, present = ?, size = ? WHERE id = ? RETURNING *",
+        """UPDATE jobs SET pictures = ?, present = ?, size = ? + coalesce(json_extract(inputs, '$.size'), 0)
+        WHERE id = ? RETURNING *""",
         (pack_pictures(pictures), len(sizes), sum(sizes), job_id),
     ).fetchone()
     return to_job(row)
@@ -174,7 +175,7 @@ def kept(db: sqlite3.Connection, name: str) -> str | None:
 def stale(db: sqlite3.Connection, before: float, keep_bytes: int) -> list[Job]:
     """Finished jobs to delete: those that ended before a time, then the oldest until the pictures fit."""
     old = "SELECT * FROM jobs WHERE finished IS NOT NULL AND finished < ?"
-    # A running sum from the newest down: whatever lies beyond the limit goes.
+    # Bytes of pictures and inputs. A running sum from the newest down: whatever lies beyond the limit goes.
     beyond = """SELECT * FROM jobs WHERE id IN (SELECT id FROM (
         SELECT id, sum(size) OVER (ORDER BY finished DESC, number DESC) AS total FROM jobs WHERE finished IS NOT NULL
     ) WHERE total > ?)"""

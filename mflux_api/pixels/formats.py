@@ -1,6 +1,7 @@
 """Finished PNGs as JPEG and WebP, and as small as they are shown."""
 
 import io
+import re
 from typing import Literal, TypeAlias
 
 from PIL import Image
@@ -9,6 +10,18 @@ from mflux_api.pixels import infotext
 
 Format: TypeAlias = Literal["png", "jpeg", "webp"]
 QUALITY = 90
+SIGNATURES = {
+    "image/png": re.compile(rb"\x89PNG\r\n\x1a\n"),
+    "image/jpeg": re.compile(rb"\xff\xd8\xff"),
+    "image/webp": re.compile(rb"RIFF....WEBP", re.DOTALL),
+    "image/gif": re.compile(rb"GIF8[79]a"),
+    "image/bmp": re.compile(rb"BM"),
+}
+
+
+def media_type(data: bytes) -> str | None:
+    """What a picture that a client sent is, by its first bytes; None for no picture that is taken."""
+    return next((name for name, signature in SIGNATURES.items() if signature.match(data)), None)
 
 
 def converted(data: bytes, form: Format, quality: int = QUALITY) -> bytes:

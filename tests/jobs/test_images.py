@@ -119,6 +119,7 @@ def test_inputs_are_kept_as_they_came(tmp_path: Path) -> None:
     images = Images(tmp_path)
     inputs = images.keep_inputs(JOB.id, b"source", b"mask", [b"one", b"two"])
     assert [images.read(file) for file in inputs.files] == [b"source", b"mask", b"one", b"two"]
+    assert inputs.size == len(b"sourcemaskonetwo")
     assert images.keep_inputs(JOB.id, None, None, []) == Inputs()
     images.delete_inputs(JOB.id)
     images.delete_inputs(JOB.id)

@@ -3,7 +3,7 @@ from itertools import product
 import pytest
 
 from mflux_api.errors import JobConflict
-from mflux_api.jobs.job import FINAL, WAITING, State, check_transition, shown
+from mflux_api.jobs.job import FINAL, WAITING, Inputs, State, check_transition, shown
 
 ALLOWED = {
     *(("queued", after) for after in ("generating", "failed", "cancelled")),
@@ -40,3 +40,9 @@ def test_other_states_are_shown_as_they_are(state: State) -> None:
 def test_every_state_waits_or_runs_or_is_final() -> None:
     assert {*WAITING, *FINAL, State.GENERATING} == set(State)
     assert not WAITING & FINAL
+
+
+def test_inputs_have_names_for_clients() -> None:
+    inputs = Inputs(source="a", mask="b", references=("c", "d"), further_sources=("e",))
+    assert inputs.named == {"source": "a", "mask": "b", "reference-0": "c", "reference-1": "d"}
+    assert Inputs().named == {}

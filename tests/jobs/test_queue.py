@@ -532,6 +532,23 @@ async def test_the_oldest_jobs_go_when_there_are_too_many_bytes(tmp_path: Path) 
 
 
 @asynchronous
+async def test_what_jobs_started_from_counts_as_their_pictures_do_and_goes_with_them(tmp_path: Path) -> None:
+    async with opened(tmp_path) as queue:
+        jobs = []
+        for _ in range(2):
+            new = make_job()
+            inputs = queue.images.keep_inputs(new.id, b"x" * 50, None, [b"x" * 25] * 2)
+            jobs.append(await completed(queue, b"x" * 100, id=new.id, inputs=inputs))
+        assert await queue.prune(Retention(days=0, bytes=400)) == 0
+        await queue.delete_picture(jobs[1].id, "0")
+        assert await queue.prune(Retention(days=0, bytes=300)) == 0
+        assert await queue.prune(Retention(days=0, bytes=299)) == 1
+        assert files(tmp_path) == set(jobs[1].inputs.files)
+        assert await queue.prune(Retention(days=0, bytes=99)) == 1
+        assert files(tmp_path) == set()
+
+
+@asynchronous
 async def test_nothing_is_deleted_without_a_limit_or_before_it_is_over(tmp_path: Path) -> None:
     async with opened(tmp_path) as queue:
         old = await completed(queue, b"picture")

@@ -8,7 +8,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from mflux_api.pixels import infotext
-from mflux_api.pixels.formats import Format, converted, scaled
+from mflux_api.pixels.formats import Format, converted, media_type, scaled
 
 FORMATS: tuple[Format, ...] = ("png", "jpeg", "webp")
 every_format = pytest.mark.parametrize("form", FORMATS)
@@ -61,3 +61,17 @@ def test_quality_counts_for_small_pictures_too() -> None:
     Image.effect_noise((256, 256), 80).convert("RGB").save(buffer, "PNG")
     low, high = (len(scaled(buffer.getvalue(), "webp", quality, 128)) for quality in (10, 95))
     assert low < high
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "GIF", "BMP"])
+def test_a_picture_is_known_by_its_content(form: str) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(buffer, form)
+    assert media_type(buffer.getvalue()) == f"image/{form.lower()}"
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"<svg>", b"<html>", b" \x89PNG\r\n\x1a\n", b"RIFF\0\0\0\0WAVE", b"%PDF-", b"II*\0"]
+)
+def test_what_is_no_picture_that_is_taken_is_known_too(data: bytes) -> None:
+    assert media_type(data) is None

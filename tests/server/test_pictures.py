@@ -1,5 +1,6 @@
 """Finished pictures: all of them in pages, small ones, and one deleted."""
 
+import base64
 import io
 import signal
 from collections.abc import Iterator
@@ -113,6 +114,65 @@ def test_a_small_picture_may_be_kept_by_browsers_for_good(gallery: Live) -> None
 def test_a_side_out_of_bounds_is_refused(gallery: Live, side: str) -> None:
     (wolf,) = listed(gallery, search="wolf")["pictures"]
     refused(gallery.get(f"{wolf['url']}?side={side}"), 400, "INVALID_REQUEST")
+
+
+# What a job starts from
+
+
+def sent(form: str, color: str) -> str:
+    buffer = io.BytesIO()
+    Image.new("RGB", (64, 64), color).save(buffer, form)
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def test_what_a_job_starts_from_comes_back_as_it_was_sent(server: Live) -> None:
+    source, mask = sent("JPEG", "red"), sent("PNG", "white")
+    references = [sent("WEBP", "blue"), sent("BMP", "green")]
+    job_id = painted(server, init_images=[f"data:image/png;base64,{source}"], mask=mask, extra_images=references)
+    job: Any = server.job(job_id)
+    assert (job["parameters"]["references"], job["parameters"]["masked"]) == (2, True)
+    base = f"/api/v1/jobs/{job_id}/inputs"
+    urls = [f"{base}/{name}" for name in ("source", "mask", "reference-0", "reference-1")]
+    assert job["inputs"] == {"source": urls[0], "mask": urls[1], "references": urls[2:]}
+    for url, data, form in zip(urls, [source, mask, *references], ["jpeg", "png", "webp", "bmp"], strict=True):
+        reply = server.get(url)
+        assert (reply.content, reply.headers["Content-Type"]) == (base64.b64decode(data), f"image/{form}")
+        assert reply.headers["X-Content-Type-Options"] == "nosniff"
+        assert "sandbox" in reply.headers["Content-Security-Policy"]
+
+
+def test_a_job_that_starts_from_words_has_no_inputs(server: Live) -> None:
+    job_id = painted(server)
+    job: Any = server.job(job_id)
+    assert job["inputs"] == {"source": None, "mask": None, "references": []}
+    assert (job["parameters"]["references"], job["parameters"]["masked"]) == (0, False)
+    refused(server.get(f"/api/v1/jobs/{job_id}/inputs/source"), 404, "PICTURE_NOT_FOUND")
+    refused(server.get("/api/v1/jobs/nothing/inputs/source"), 404, "JOB_NOT_FOUND")
+
+
+@pytest.mark.parametrize(
+    "name", ["mask", "reference-1", "reference-00", "reference--1", "source-0", "SOURCE", ".", "%00"]
+)
+def test_only_names_that_the_job_has_are_answered(server: Live, name: str) -> None:
+    job_id = server.submit(init_images=[sent("PNG", "red")], extra_images=[sent("PNG", "blue")])
+    refused(
+        server.get(f"/api/v1/jobs/{job_id}/inputs/{name}"), 404, "NOT_FOUND" if name == "." else "PICTURE_NOT_FOUND"
+    )
+    server.until(job_id)
+
+
+def test_inputs_are_had_of_waiting_and_failed_jobs_and_after_a_restart(tmp_path: Path) -> None:
+    broken = base64.b64encode(base64.b64decode(sent("PNG", "red"))[:100]).decode()
+    with running(tmp_path / "output") as live:
+        failed = live.submit(init_images=[broken])
+        assert live.until(failed)["status"] == "failed"
+        live.post("/api/v1/queue/pause")
+        waiting = live.submit(extra_images=[sent("GIF", "blue")])
+        assert live.get(f"/api/v1/jobs/{waiting}/inputs/reference-0").headers["Content-Type"] == "image/gif"
+        live.stop(signal.SIGKILL)
+    with running(tmp_path / "output") as live:
+        assert live.get(f"/api/v1/jobs/{failed}/inputs/source").content == base64.b64decode(broken)
+        assert live.get(f"/api/v1/jobs/{waiting}/inputs/reference-0").status_code == 200
 
 
 # One deleted

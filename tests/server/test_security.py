@@ -376,10 +376,11 @@ def test_no_path_leads_out(server: Live, path: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CLIMBING)
-def test_no_path_leads_out_of_a_job(server: Live, name: str) -> None:
+@pytest.mark.parametrize("kind", ["images", "inputs"])
+def test_no_path_leads_out_of_a_job(server: Live, name: str, kind: str) -> None:
     job_id = server.submit()
     server.until(job_id)
-    reply = raw("GET", f"{server.url}/api/v1/jobs/{job_id}/images/{name}")
+    reply = raw("GET", f"{server.url}/api/v1/jobs/{job_id}/{kind}/{name}")
     assert reply.status_code in {307, 404}
     assert b"SQLite" not in reply.content
 

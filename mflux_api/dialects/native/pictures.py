@@ -10,13 +10,15 @@ from mflux_api.dialects.native.jobs import JOB, reply
 from mflux_api.errors import InvalidRequest, JobConflict, JobNotFound, PictureNotFound, StorageFailed
 from mflux_api.jobs.gallery import Search, pick
 from mflux_api.jobs.studio import Studio
-from mflux_api.pixels.formats import converted, scaled
+from mflux_api.pixels.formats import converted, media_type, scaled
 from mflux_api.web.body import query
 from mflux_api.web.openapi import Endpoint
 
 TAG = "pictures"
 PICTURE = f"{JOB}/images/{{n}}"
 IMMUTABLE = "private, max-age=31536000, immutable"
+# A stranger may have made it: opened by itself it is to run nothing.
+AS_SENT = {"Cache-Control": IMMUTABLE, "Content-Security-Policy": "default-src 'none'; sandbox"}
 
 
 class Pictures:
@@ -51,6 +53,16 @@ class Pictures:
         await self.studio.queue.delete_picture(request.path_params["job_id"], request.path_params["n"])
         return reply(wire.Deleted(status="deleted"))
 
+    async def input(self, request: Request) -> Response:
+        job, name = await self.studio.queue.get(request.path_params["job_id"]), request.path_params["name"]
+        if name not in job.inputs.named:
+            raise PictureNotFound("This job started from no such picture.", inputs=list(job.inputs.named))
+        data = await asyncio.to_thread(self.studio.queue.images.read, job.inputs.named[name])
+        kind = media_type(data)
+        if kind is None:
+            raise PictureNotFound("What this job started from is no picture.")
+        return Response(data, media_type=kind, headers=AS_SENT)
+
     def endpoints(self) -> list[Endpoint]:
         return [
             Endpoint(
@@ -81,5 +93,14 @@ class Pictures:
                 TAG,
                 wire.Deleted,
                 errors=(JobNotFound, PictureNotFound, JobConflict, StorageFailed),
+            ),
+            Endpoint(
+                "GET",
+                f"{JOB}/inputs/{{name}}",
+                self.input,
+                "A picture that a job starts from, as it was sent: source, mask, reference-0, reference-1 ...",
+                TAG,
+                "image/*",
+                errors=(JobNotFound, PictureNotFound),
             ),
         ]

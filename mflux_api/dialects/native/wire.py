@@ -53,6 +53,14 @@ class JobList(Wire):
     total: int
 
 
+class JobInputs(Wire):
+    """Where the pictures that a job starts from can be had again, as they were sent."""
+
+    source: str | None
+    mask: str | None
+    references: list[str]
+
+
 class JobDetail(Wire):
     """`images`: where each picture can be had as a file. `error`, `code`, `details`: why a job failed."""
 
@@ -63,6 +71,7 @@ class JobDetail(Wire):
     prompt: str
     model: str
     parameters: dict[str, Any]
+    inputs: JobInputs
     result: Result | None
     images: list[str]
     error: str | None
@@ -128,6 +137,7 @@ def detail(job: Job, *, progress: float, position: int | None, pictures: Sequenc
         prompt=job.request.prompt,
         model=job.model,
         parameters=parameters(job),
+        inputs=inputs(job),
         result=result,
         images=[picture_url(job, index) for index in job.present],
         error=job.error.message if job.error else None,
@@ -144,6 +154,12 @@ def picture_url(job: Job, index: int) -> str:
     return f"/api/v1/jobs/{job.id}/images/{index}"
 
 
+def inputs(job: Job) -> JobInputs:
+    urls = {name: f"/api/v1/jobs/{job.id}/inputs/{name}" for name in job.inputs.named}
+    references = [url for name, url in urls.items() if name not in {"source", "mask"}]
+    return JobInputs(source=urls.get("source"), mask=urls.get("mask"), references=references)
+
+
 def parameters(job: Job) -> dict[str, Any]:
     """What the pictures are painted with; `guidance` is the value really used once they are."""
     request = job.request
@@ -158,6 +174,8 @@ def parameters(job: Job) -> dict[str, Any]:
         "steps": request.steps,
         "guidance": used,
         "num_images": len(request.seeds),
+        "references": len(job.inputs.references),
+        "masked": job.inputs.mask is not None,
         "loras": [{"name": use.path.rsplit("/", 1)[-1], "scale": use.scale} for use in request.loras],
         **({} if job.inputs.source is None else {"image_strength": request.strength}),
         **({"prompt_upsampling": True, "upsampled_prompt": job.upsampled} if request.upsample else {}),
