@@ -94,6 +94,17 @@ MIGRATIONS = (
     DROP INDEX jobs_line;
     CREATE INDEX jobs_line ON jobs (priority DESC, place) WHERE state IN ('queued', 'interrupted');
     """,
+    """
+    CREATE TABLE history (
+        hour INTEGER PRIMARY KEY, pictures INTEGER NOT NULL, failures INTEGER NOT NULL, seconds REAL NOT NULL
+    );
+    INSERT INTO history
+        SELECT CAST(finished / 3600 AS INTEGER),
+            sum(iif(state = 'completed', json_array_length(pictures), 0)),
+            sum(state = 'failed'),
+            sum(iif(state = 'completed', coalesce(finished - started, 0), 0))
+        FROM jobs WHERE state IN ('completed', 'failed') GROUP BY 1;
+    """,
 )
 
 

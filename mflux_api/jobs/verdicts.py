@@ -4,7 +4,7 @@ import sqlite3
 import time
 
 from mflux_api.errors import JobConflict
-from mflux_api.jobs import pace, rows
+from mflux_api.jobs import history, pace, rows
 from mflux_api.jobs.job import FINAL, Failure, Job, PictureFile, State, shown
 from mflux_api.jobs.pace import Pace
 from mflux_api.jobs.rows import NewJob
@@ -43,6 +43,7 @@ def complete(
     _check_claim(db, job)
     done = rows.change_state(db, job.id, State.COMPLETED, now=time.time(), pictures=pictures)
     rows.add_totals(db, generations=1, images=len(pictures), seconds=done.seconds or 0.0)
+    history.add(db, done.finished or 0.0, pictures=len(pictures), seconds=done.seconds)
     if pictures and learn:
         pace.learn(db, job.model, job.request.width, job.request.height, _measured(done))
     return done, pace.all_paces(db)
@@ -51,8 +52,10 @@ def complete(
 def fail(db: sqlite3.Connection, job: Job, failure: Failure, pictures: tuple[PictureFile, ...]) -> Job:
     """Raises JobConflict when another worker has the job by now."""
     _check_claim(db, job)
+    now = time.time()
     rows.add_totals(db, failures=1)
-    return rows.change_state(db, job.id, State.FAILED, now=time.time(), error=failure, pictures=pictures)
+    history.add(db, now, failures=1)
+    return rows.change_state(db, job.id, State.FAILED, now=now, error=failure, pictures=pictures)
 
 
 def prune(db: sqlite3.Connection, before: float, keep_bytes: int) -> list[Job]:

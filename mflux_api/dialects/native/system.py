@@ -9,9 +9,11 @@ from starlette.responses import Response
 
 from mflux_api.dialects.native import wire_system as wire
 from mflux_api.dialects.native.jobs import reply
-from mflux_api.jobs import rows
+from mflux_api.errors import InvalidRequest
+from mflux_api.jobs import history, rows
 from mflux_api.jobs.studio import EngineView, Studio
 from mflux_api.version import __version__
+from mflux_api.web.body import query
 from mflux_api.web.openapi import Endpoint
 from mflux_api.web.tools import Tools, owner
 
@@ -76,6 +78,11 @@ class System:
             )
         )
 
+    async def history(self, request: Request) -> Response:
+        asked = query(request, wire.HistoryQuery)
+        points = await self.studio.queue.store.run(history.points, asked.bucket, asked.count, time.time())
+        return reply(wire.History(bucket=asked.bucket, points=[wire.point(found) for found in points]))
+
     async def token(self, request: Request) -> Response:
         keys = self.tools.keys
         return reply(wire.Token(token=keys.token(owner(request)), expires_in=keys.token_seconds))
@@ -86,6 +93,16 @@ class System:
             Endpoint("GET", "/api/v1/system", self.system, "Memory, device and what is loaded", TAG, wire.System),
             Endpoint(
                 "GET", "/api/v1/stats", self.stats, "What has been painted since the database was made", TAG, wire.Stats
+            ),
+            Endpoint(
+                "GET",
+                "/api/v1/stats/history",
+                self.history,
+                "What has been painted by the hour or by the day",
+                TAG,
+                wire.History,
+                query=wire.HistoryQuery,
+                errors=(InvalidRequest,),
             ),
             Endpoint(
                 "POST",

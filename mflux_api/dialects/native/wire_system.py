@@ -2,7 +2,10 @@
 
 from typing import Literal
 
-from mflux_api.dialects.native.wire import Wire
+from pydantic import Field
+
+from mflux_api.dialects.native.wire import Wire, stamp
+from mflux_api.jobs.history import Point
 
 
 class Health(Wire):
@@ -50,8 +53,38 @@ class Stats(Wire):
     uptime_hours: float
 
 
+class HistoryQuery(Wire):
+    bucket: Literal["hour", "day"] = "hour"
+    count: int = Field(24, ge=1, le=168, description="buckets, the current one included")
+
+
+class HistoryPoint(Wire):
+    """`start`: when the bucket began. `pictures`: of completed jobs. `seconds_per_picture`: null where none."""
+
+    start: str
+    pictures: int
+    failures: int
+    seconds_per_picture: float | None
+
+
+class History(Wire):
+    """Oldest first; the last point is not over yet. Hours and days are UTC's."""
+
+    bucket: Literal["hour", "day"]
+    points: list[HistoryPoint]
+
+
 class Token(Wire):
     """For EventSource, which can send no headers: `?token=` in the address of a GET."""
 
     token: str
     expires_in: float
+
+
+def point(found: Point) -> HistoryPoint:
+    return HistoryPoint(
+        start=stamp(found.start) or "",
+        pictures=found.pictures,
+        failures=found.failures,
+        seconds_per_picture=None if found.pace is None else round(found.pace, 3),
+    )
