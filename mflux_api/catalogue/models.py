@@ -63,6 +63,7 @@ class ModelSpec:
     gated: bool = False
     unavailable: str = ""
     upscaler: bool = False
+    guided: bool = False
 
 
 @dataclass(frozen=True)

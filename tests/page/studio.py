@@ -33,6 +33,9 @@ class Studio:
     def open(self, view: str = "") -> None:
         self.page.goto(f"{self.server.url}/#{view}")
         expect(self.page.get_by_text("ready").or_(self.page.get_by_text("in the queue"))).to_be_visible()
+        if view == "":
+            # What the model paints by default has come.
+            expect(self.page.get_by_label("Width", exact=True)).to_have_value("256")
 
     def fill(self, prompt: str, *, steps: int = 1, side: int = 64) -> None:
         """A small picture: it takes no time."""

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import BrowserContext, expect
 
+from mflux_api.engine.model import Model
+from tests.engine.flux2.test_lora import factors, write
 from tests.page.studio import Studio, file, png
 from tests.server.live import running
 
@@ -208,3 +210,31 @@ def test_without_words_nothing_is_ordered(studio: Studio) -> None:
     studio.button("Paint").first.click()
     expect(studio.page.get_by_text("Write what the picture shows first.")).to_be_visible()
     expect(studio.page.locator(".painting")).to_have_count(0)
+
+
+def test_pictures_may_be_pasted(studio: Studio) -> None:
+    studio.page.evaluate(
+        """(bytes) => {
+            const clipboardData = new DataTransfer();
+            clipboardData.items.add(new File([new Uint8Array(bytes)], "pasted.png", { type: "image/png" }));
+            document.body.dispatchEvent(new ClipboardEvent("paste", { clipboardData, bubbles: true }));
+        }""",
+        list(png()),
+    )
+    expect(studio.page.get_by_text("Start from this", exact=True)).to_be_visible()
+
+
+def test_adapters_are_put_on_with_a_weight(context: BrowserContext, tiny: Model, tmp_path: Path) -> None:
+    (tmp_path / "loras").mkdir()
+    write(tmp_path / "loras" / "warm.safetensors", factors(tiny))
+    with running(tmp_path / "output", "--set", f"models.lora_dir={tmp_path / 'loras'}") as live:
+        studio = Studio(context, live)
+        studio.page.get_by_label("Add a LoRA").select_option("warm")
+        studio.number("warm, as a number", 0.5)
+        studio.paint("a circle in warm colours")
+        studio.made("a circle in warm colours")
+        assert studio.parameters()["loras"] == [{"name": "warm.safetensors", "scale": 0.5}]
+        studio.button("Take warm off").click()
+        studio.paint("without it")
+        studio.made("without it")
+        assert studio.parameters()["loras"] == []

@@ -109,6 +109,7 @@ class Models:
             default_height=height,
             default_guidance=spec.guidance,
             upscaler=spec.upscaler,
+            supports_negative_prompt=spec.distilled is False and not (spec.guided or spec.upscaler),
             memory_gb=None if weight is None else round(weight / GIB, 3),
             download_gb=spec.size_gb,
             unavailable=spec.unavailable or None,

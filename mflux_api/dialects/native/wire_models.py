@@ -36,6 +36,7 @@ class ModelRow(Wire):
     default_height: int
     default_guidance: float
     upscaler: bool
+    supports_negative_prompt: bool
     memory_gb: float | None
     download_gb: float | None
     unavailable: str | None

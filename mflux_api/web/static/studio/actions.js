@@ -56,6 +56,12 @@ export const pause = attempt(async (paused) => {
   refreshQueue();
 });
 
+/** The name that an adapter's file has in the list. */
+function adapter(file) {
+  const stem = file.replace(/\.safetensors$/, "");
+  return now().loras.find(({ name }) => name === stem || name.endsWith(`/${stem}`))?.name ?? file;
+}
+
 const detailOf = (shot) => get(`/api/v1/jobs/${shot.job_id}?images=false`);
 const fetched = async (url) => base64(await bytes(url));
 
@@ -66,7 +72,7 @@ async function orderOf(shot, detail) {
     ...{ prompt: parameters.prompt, negative_prompt: parameters.negative_prompt, model: parameters.model },
     ...{ width: parameters.width, height: parameters.height, steps: parameters.steps, seed: shot.seed },
     guidance: parameters.guidance,
-    lora_files: parameters.loras.map((each) => each.name),
+    lora_files: parameters.loras.map((each) => adapter(each.name)),
     lora_scales: parameters.loras.map((each) => each.scale),
     extra_images: await Promise.all(inputs.references.map(fetched)),
   };
@@ -112,7 +118,8 @@ export const load = attempt(async (shot) => {
     filled({
       ...{ prompt: parameters.prompt, negative: parameters.negative_prompt, model: parameters.model },
       ...{ width: parameters.width, height: parameters.height, steps: parameters.steps },
-      ...{ guidance: parameters.guidance, seed: shot.seed, locked: true, loras: parameters.loras },
+      ...{ guidance: parameters.guidance, seed: shot.seed, locked: true },
+      loras: parameters.loras.map((each) => ({ ...each, name: adapter(each.name) })),
     }),
   );
   set({ dialog: null });

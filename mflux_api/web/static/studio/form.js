@@ -81,7 +81,6 @@ export function defaults(model) {
 
 /** The body of POST /api/v1/generate. */
 export async function order(values, model) {
-  const guided = model?.config.supports_guidance;
   const body = {
     prompt: values.prompt,
     model: values.model || undefined,
@@ -94,7 +93,8 @@ export async function order(values, model) {
     lora_scales: values.loras.map((each) => each.scale),
     extra_images: await Promise.all(values.references.map((each) => base64(each.blob))),
   };
-  if (guided) Object.assign(body, { negative_prompt: values.negative, guidance: values.guidance });
+  if (model?.config.supports_guidance) body.guidance = values.guidance;
+  if (model?.supports_negative_prompt) body.negative_prompt = values.negative;
   if (values.start) Object.assign(body, await repainting(values));
   return body;
 }

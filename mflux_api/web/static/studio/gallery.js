@@ -86,7 +86,7 @@ export function Gallery() {
       <input type="search" id="search" placeholder="Search the prompts" aria-label="Search the prompts" onInput=${type} />
       <select id="of-model" aria-label="Only of this model" onChange=${(event) => setModel(event.target.value)}>
         <option value="">All models</option>
-        ${models.filter((each) => each.downloaded).map((each) => html`<option>${each.title}</option>`)}
+        ${models.filter((each) => each.downloaded).map((each) => html`<option value=${each.title}>${each.title}</option>`)}
       </select>
       <output>${listing?.begun ? counted(listing.total) : ""}</output>
     </div>

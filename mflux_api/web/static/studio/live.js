@@ -73,7 +73,7 @@ const HEARD = {
   complete: ended("The picture is finished."),
   cancelled: ended("The job was cancelled."),
   failed: (data) => {
-    ended("The job failed.")();
+    ended("The job failed.")(data);
     get(`/api/v1/jobs/${data.job_id}?images=false`).then(fallen, refused);
   },
   download: downloading,
@@ -95,8 +95,9 @@ function tellQuarter(before, data) {
 }
 
 function ended(words) {
-  return () => {
+  return ({ job_id }) => {
     say(words);
+    set({ stage: { ...now().stage, latest: job_id } });
     refreshQueue();
     refreshStage();
     refreshModels();

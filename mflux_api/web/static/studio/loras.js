@@ -24,7 +24,7 @@ export function Loras({ form }) {
     ${loras.length
       ? html`<select aria-label="Add a LoRA" onChange=${add}>
           <option value="">Add a LoRA…</option>
-          ${loras.filter((each) => !chosen.has(each.name)).map((each) => html`<option>${each.name}</option>`)}
+          ${loras.filter((each) => !chosen.has(each.name)).map((each) => html`<option value=${each.name}>${each.name}</option>`)}
         </select>`
       : html`<small>Put .safetensors files into models/loras, and they can be chosen here.</small>`}
   </fieldset>`;

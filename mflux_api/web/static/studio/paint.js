@@ -32,7 +32,7 @@ export function Form() {
       <textarea id="prompt" rows="4" placeholder="a small house by the sea at sunset" value=${form.prompt}
         onInput=${(event) => change({ prompt: event.target.value })}></textarea>
     </label>
-    ${model?.config.supports_guidance && html`<label class="field">
+    ${model?.supports_negative_prompt && html`<label class="field">
       <span>Not in the picture</span>
       <textarea id="negative" rows="2" value=${form.negative}
         onInput=${(event) => change({ negative: event.target.value })}></textarea>

@@ -31,7 +31,7 @@ export function Size({ form }) {
       <div class="sides">
         <label for="area">Area</label>
         <select id="area" value=${nearest[1]} onChange=${(event) =>
-          change(shaped([width, height], Number(event.target.value) ** 2))}>
+          change(shaped([width || 1, height || 1], Number(event.target.value) ** 2))}>
           ${AREAS.map(([name, of]) => html`<option value=${of}>${name}</option>`)}
         </select>
         <${Side} name="width" value=${width} /><${Side} name="height" value=${height} />

@@ -3,7 +3,7 @@
 import { html } from "../vendor/preact-htm.js";
 import { cancel, hidden, move, pause, retry } from "./actions.js";
 import { Shot, thumbnail } from "./pictures.js";
-import { advice, set, useStore } from "./state.js";
+import { advice, now, set, useStore } from "./state.js";
 import { seconds, share } from "./text.js";
 
 const RECENT = 12;
@@ -11,13 +11,14 @@ const STAGES = { loading: "The model is being loaded", downloading: "The model i
 
 export function Stage() {
   const { active } = useStore((state) => state.queue);
-  const { pictures, failure } = useStore((state) => state.stage);
+  const { pictures, latest, failure } = useStore((state) => state.stage);
   const shots = pictures.filter((each) => !hidden.has(each.url));
+  const shot = shots.find((each) => each.job_id === latest) ?? shots[0];
   return html`<section class="stage" aria-label="The picture">
     ${active ? html`<${Painting} job=${active} />` : failure ? html`<${Failure} job=${failure} />`
-      : shots.length ? html`<${Finished} shot=${shots[0]} shots=${shots} />` : html`<${Welcome} />`}
+      : shot ? html`<${Finished} shot=${shot} shots=${shots} />` : html`<${Welcome} />`}
     <${Queue} />
-    ${shots.length > 0 && html`<${Recent} shots=${active || failure ? shots : shots.slice(1)} all=${shots} />`}
+    ${shots.length > 0 && html`<${Recent} shots=${active || failure ? shots : shots.filter((each) => each !== shot)} all=${shots} />`}
   </section>`;
 }
 
@@ -56,6 +57,8 @@ function status(progress, job) {
   return left === null || left === undefined ? step : `${step} · ${seconds(left)} left`;
 }
 
+const dismiss = () => set({ stage: { ...now().stage, failure: null } });
+
 function Failure({ job }) {
   return html`<div class="failure" role="alert">
     <h2>That did not work</h2>
@@ -63,7 +66,7 @@ function Failure({ job }) {
     <p class="prompt">${job.prompt}</p>
     <div class="row">
       <button type="button" onClick=${() => retry(job.id)}>Try again</button>
-      <button type="button" onClick=${() => set({ stage: { pictures: [], failure: null } })}>Dismiss</button>
+      <button type="button" onClick=${dismiss}>Dismiss</button>
     </div>
   </div>`;
 }

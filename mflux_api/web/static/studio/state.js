@@ -13,8 +13,8 @@ let state = {
   // By job: step, steps, image, of, eta, stage, preview.
   progress: {},
   downloads: {},
-  // The newest finished pictures, for the stage; `shown`: the one looked at.
-  stage: { pictures: [], failure: null },
+  // The newest finished pictures, for the stage, and the job that ended last: what was moved up in the line is not the newest.
+  stage: { pictures: [], latest: null, failure: null },
   toasts: [],
   said: "",
   dialog: null,
