@@ -43,7 +43,7 @@ class Store:
     def settings(self) -> tuple[str, ...]:
         """What makes a server use it."""
         given = {"kind": "s3", "bucket": BUCKET, "endpoint_url": self.url, "region": REGION, "prefix": "from/flux"}
-        given |= {"access_key": KEY, "secret_key": SECRET, "seconds": "3"}
+        given |= {"access_key": KEY, "secret_key": SECRET, "seconds": "30"}
         return tuple(part for name, value in given.items() for part in ("--set", f"storage.{name}={value}"))
 
     def delete(self, address: str) -> None:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -158,6 +159,9 @@ def test_a_store_that_is_away_is_said_and_loses_nothing(tmp_path: Path) -> None:
         # Painted they are, and they go in when the store is back.
         assert {job["status"] for job in live.get("/api/v1/jobs").json()["jobs"]} == {"completed"}
         with serving(store.port):
+            end = time.monotonic() + 30
+            while live.get(f"/flux/v1/get_result?id={job_id}").status_code != 200:
+                assert time.monotonic() < end
             assert requests.get(sample(live, job_id), timeout=30).status_code == 200
 
 
