@@ -146,6 +146,10 @@ class Pipeline:
         folder = self.layout.folder / "text_encoder"
         try:
             written = yield from rewrite(writer, self.conditioning.chat, folder, prompt, edit=edit)
+        except GeneratorExit as stop:
+            # As in `paint`: the exception in flight keeps the frames that hold the language model.
+            traceback.clear_frames(stop.__traceback__)
+            raise
         finally:
             del writer, encoder
             reclaim()
