@@ -1,6 +1,5 @@
 """The library: load a model, paint with it."""
 
-import functools
 import random
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
@@ -18,7 +17,7 @@ from mflux_api.engine.flux2.pipeline import Pipeline
 from mflux_api.engine.flux2.saving import save
 from mflux_api.engine.messages import Event, Picture
 from mflux_api.engine.passes import paint
-from mflux_api.errors import ModelUnsupported
+from mflux_api.errors import InvalidRequest, ModelNotFound, ModelUnsupported
 from mflux_api.request import SIDE_STEP, SMALLEST_SIDE, GenerateRequest, LoraUse
 
 MODELS_DIR = Path("models")
@@ -136,7 +135,7 @@ def _pictures(events: Generator[Event, None, object], on_event: Callable[[Event]
 
 
 def load_model(
-    model: str | Path,
+    model: str | Path | None = None,
     *,
     quantize: int | None = None,
     precision: str = "auto",
@@ -144,6 +143,9 @@ def load_model(
     models_dir: str | Path = MODELS_DIR,
     lora_folders: Sequence[Path] | None = None,
     embedding_cache: int = EMBEDDING_CACHE,
+    local_encoder: bool = True,
+    full_model: bool = False,
+    gguf_quant: str | None = None,
 ) -> Model:
     """Load a model by its name in the registry or from a folder (diffusers or mflux-save layout, or SeedVR2's files).
 
@@ -153,14 +155,41 @@ def load_model(
     `lora_folders`: the only places adapters may come from (None: anywhere). `embedding_cache`: bytes of prompt
     embeddings to remember.
 
+    Without a name it loads the default model, or with `gguf_quant` ("bf16", "q8", "q4") the first GGUF transformer
+    under `models_dir` whose name says so, and `generate_image` paints with it from then on. `full_model`: weights as
+    they are stored, which is so anyway without `quantize`. `local_encoder`: text encoders are always local here.
+
     Raises ModelNotFound, ModelNotDownloaded, ModelIncomplete, ModelCorrupt, ModelUnsupported, OutOfMemory,
     InvalidRequest.
     """
+    if full_model and quantize is not None:
+        raise InvalidRequest("full_model means weights as they are stored: leave quantize out.", field="quantize")
     memory.limit_cache(memory.CACHE_LIMIT)
-    located = locate(model, Path(models_dir))
+    chosen = model if model is not None else _named_nothing(gguf_quant, Path(models_dir))
+    located = locate(chosen, Path(models_dir))
     cache = ModelCache(memory.default_budget())
     painter = cache.get(plan(located, quantize, precision, low_ram=low_ram, embedding_cache=embedding_cache))
-    return Model(painter, located.spec, lora_folders)
+    loaded = Model(painter, located.spec, lora_folders)
+    if model is None:
+        _standing["model"] = loaded
+    return loaded
+
+
+# What `generate_image` paints with.
+_standing: dict[str, Model] = {}
+
+
+def _named_nothing(gguf_quant: str | None, models_dir: Path) -> str | Path:
+    if gguf_quant is None:
+        return DEFAULT_MODEL
+    inside = (path for path in sorted(models_dir.rglob("*.gguf")) if path.parent.name != "text_encoder")
+    found = next((path for path in inside if gguf_quant.lower() in path.name.lower()), None)
+    if found is None:
+        raise ModelNotFound(
+            f"No GGUF file under {models_dir} says {gguf_quant} in its name. Put one into the folder of its model.",
+            path=str(models_dir),
+        )
+    return found
 
 
 def plan(located: Located, quantize: int | None, precision: str, *, low_ram: bool, embedding_cache: int) -> Plan:
@@ -178,11 +207,6 @@ def plan(located: Located, quantize: int | None, precision: str, *, low_ram: boo
     )
 
 
-@functools.lru_cache(maxsize=1)
-def _default_model() -> Model:
-    return load_model(DEFAULT_MODEL)
-
-
 def generate_image(  # noqa: PLR0917 - the documented signature
     prompt: str,
     seed: int | None = None,
@@ -193,12 +217,14 @@ def generate_image(  # noqa: PLR0917 - the documented signature
     input_image: Image.Image | None = None,
     strength: float = 0.75,
 ) -> tuple[Image.Image, int, dict[str, float]]:
-    """Paint one picture with the default model: (image, seed used, timings in seconds). Encoders here are always local.
+    """Paint one picture: (image, seed used, timings in seconds). The model is what `load_model` loaded last without a
+    name, or the default one. Encoders here are always local.
 
     `timings` has "encoding", "diffusion", "decoding" and "total". Raises as `Model.generate`.
     """
     seeds = (seed,) if seed is not None else None
-    picture = _default_model().generate(
+    model = _standing.get("model") or load_model()
+    picture = model.generate(
         prompt, seeds=seeds, steps=steps, width=width, height=height, image=input_image, strength=strength
     )[0]
     return picture.image, picture.seed, picture.timings

@@ -1,8 +1,10 @@
 """The library API."""
 
 import inspect
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,11 +12,13 @@ from PIL import Image
 
 import mflux_api
 from mflux_api.engine.model import Model
+from mflux_api.errors import InvalidRequest, ModelNotFound
+from tests.engine.flux2.stored_files import Kind, copied, in_their_names, weights, write_gguf
 
 
 def test_generate_image_is_called_as_documented() -> None:
     names = list(inspect.signature(mflux_api.generate_image).parameters)
-    assert names == ["prompt", "seed", "steps", "width", "height", "input_image", "strength"]
+    assert names == ["prompt", "seed", "steps", "width", "height", "local_encoder", "input_image", "strength"]
 
 
 def test_generate_image_returns_the_picture_its_seed_and_timings() -> None:
@@ -28,6 +32,40 @@ def test_generate_image_repaints_a_picture() -> None:
     source = Image.new("RGB", (64, 64), "red")
     image, _, _ = mflux_api.generate_image("x", width=64, height=64, input_image=source, strength=0)
     assert np.array_equal(np.asarray(image), np.asarray(source))
+
+
+@pytest.fixture
+def forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test loads without a name is no other test's default."""
+    monkeypatch.setattr("mflux_api.engine.model._standing", {})
+
+
+@pytest.mark.usefixtures("forgetful")
+@pytest.mark.parametrize("documented", [{}, {"local_encoder": True}, {"full_model": True}], ids=str)
+def test_a_model_is_loaded_as_documented(documented: dict[str, bool]) -> None:
+    assert mflux_api.load_model(**documented).spec.name == "flux2-tiny"  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("forgetful")
+def test_a_gguf_model_is_loaded_by_its_kind_and_painted_with(tmp_path: Path) -> None:
+    folder = copied(tmp_path / "models" / "klein")
+    write_gguf(folder / "klein-Q8_0.gguf", in_their_names(weights(folder / "transformer")), lambda _: Kind.Q8_0)
+    shutil.rmtree(folder / "transformer")
+    loaded = mflux_api.load_model(gguf_quant="q8", models_dir=tmp_path / "models")
+    assert loaded.spec.name == "klein-Q8_0"
+    image, _, _ = mflux_api.generate_image("a red circle", seed=7, steps=1, width=64, height=64)
+    same = loaded.generate("a red circle", seeds=(7,), steps=1, width=64, height=64)[0]
+    assert np.array_equal(np.asarray(image), np.asarray(same.image))
+
+
+def test_a_kind_of_gguf_that_is_not_here_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelNotFound, match=r"No GGUF file under .* says q4"):
+        mflux_api.load_model(gguf_quant="q4", models_dir=tmp_path)
+
+
+def test_a_full_model_is_not_quantized() -> None:
+    with pytest.raises(InvalidRequest, match="full_model"):
+        mflux_api.load_model("flux2-tiny", full_model=True, quantize=4)
 
 
 def test_without_a_seed_each_picture_has_its_own(tiny: Model) -> None:
