@@ -121,7 +121,7 @@ def test_the_web_servers_python_paints(tiny: Model, monkeypatch: pytest.MonkeyPa
     module = types.ModuleType("fl24bit")
     module.generate_image = mflux_api.generate_image  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "fl24bit", module)
-    monkeypatch.setattr("mflux_api.engine.model._default_model", lambda: tiny)
+    monkeypatch.setattr("mflux_api.engine.model._standing", {"model": tiny})
     names: dict[str, object] = {}
     exec(
         text("flux2_web.py", (), ("steps=25", "steps=2"), ("width=1344", "width=112"), ("height=768", "height=64")),
