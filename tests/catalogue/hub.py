@@ -41,7 +41,7 @@ class Hub:
     resume: threading.Event = field(default_factory=threading.Event)
     asked: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     sent: dict[str, int] = field(default_factory=dict)
-    repositories: tuple[str, ...] = (REPOSITORY,)
+    repositories: tuple[str, ...] = field(default_factory=lambda: (REPOSITORY,))
 
     def listing(self) -> dict[str, Any]:
         siblings = [_sibling(name, content) for name, content in self.files.items()]
