@@ -92,6 +92,13 @@ def test_what_failed_says_why_and_can_be_tried_again(studio: Studio) -> None:
     expect(studio.page.locator(".painting")).to_have_count(0)
 
 
+def test_a_lack_of_memory_says_what_to_do(context: BrowserContext, tmp_path: Path) -> None:
+    with running(tmp_path / "output", "--set", "engine.memory_budget_gb=0.05") as live:
+        studio = Studio(context, live)
+        studio.paint("too much for so little", side=512)
+        expect(studio.page.get_by_role("alert")).to_contain_text("Choose a smaller size")
+
+
 @pytest.mark.parametrize("view", ["paint", "gallery", "models", "system"])
 def test_nothing_is_wider_than_a_phone(studio: Studio, view: str) -> None:
     studio.page.set_viewport_size({"width": 360, "height": 740})

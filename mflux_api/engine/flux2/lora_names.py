@@ -6,19 +6,11 @@ mflux's own mapping knows every naming of the blocks, and of these layers only s
 
 import re
 
-# Trainers' name -> mflux's. The first group are Black Forest Labs' names, the second diffusers'.
+from mflux_api.engine.flux2.single_file import OUTER as PUBLISHED
+
+# Trainers' name -> mflux's: Black Forest Labs' names, then diffusers'.
 OUTER = {
-    "img_in": "x_embedder",
-    "txt_in": "context_embedder",
-    "time_in.in_layer": "time_guidance_embed.linear_1",
-    "time_in.out_layer": "time_guidance_embed.linear_2",
-    "guidance_in.in_layer": "time_guidance_embed.guidance_linear_1",
-    "guidance_in.out_layer": "time_guidance_embed.guidance_linear_2",
-    "final_layer.linear": "proj_out",
-    "final_layer.adaLN_modulation.1": "norm_out.linear",
-    "single_stream_modulation.lin": "single_stream_modulation.linear",
-    "double_stream_modulation_img.lin": "double_stream_modulation_img.linear",
-    "double_stream_modulation_txt.lin": "double_stream_modulation_txt.linear",
+    **PUBLISHED,
     "time_guidance_embed.timestep_embedder.linear_1": "time_guidance_embed.linear_1",
     "time_guidance_embed.timestep_embedder.linear_2": "time_guidance_embed.linear_2",
     "time_guidance_embed.guidance_embedder.linear_1": "time_guidance_embed.guidance_linear_1",

@@ -22,12 +22,12 @@ export function headers(more = {}) {
 }
 
 /** A reply that is well, whatever it carries. Raises ApiError. */
-export async function request(method, path, body, more = {}) {
+async function request(method, path, body) {
   const json = body === undefined ? {} : { "Content-Type": "application/json" };
   const text = body === undefined ? undefined : JSON.stringify(body);
   let reply;
   try {
-    reply = await fetch(path, { method, headers: headers(json), body: text, ...more });
+    reply = await fetch(path, { method, headers: headers(json), body: text });
   } catch {
     throw new ApiError(0, { error: "The server does not answer.", code: "OFFLINE" });
   }
@@ -37,7 +37,7 @@ export async function request(method, path, body, more = {}) {
 
 export const get = async (path) => (await request("GET", path)).json();
 export const post = async (path, body) => (await request("POST", path, body)).json();
-export const remove = async (path, more) => (await request("DELETE", path, undefined, more)).json();
+export const remove = async (path) => (await request("DELETE", path)).json();
 export const bytes = async (path) => (await request("GET", path)).blob();
 
 /** A file as base64 without the data URL's head. */

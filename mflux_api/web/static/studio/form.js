@@ -7,7 +7,7 @@ export const STEP = 16;
 export const SMALLEST = 64;
 export const LARGEST_SEED = 4294967295;
 
-export const EMPTY = {
+const EMPTY = {
   prompt: "",
   negative: "",
   model: "",

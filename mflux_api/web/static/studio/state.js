@@ -18,6 +18,8 @@ let state = {
   toasts: [],
   said: "",
   dialog: null,
+  // The model that is being loaded or let go.
+  busy: null,
 };
 const listeners = new Set();
 
