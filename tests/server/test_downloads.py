@@ -53,9 +53,13 @@ def start(hub: Hub, tmp_path: Path) -> Start:
 
 
 def half_way(hub: Hub, live: Live) -> None:
-    """Wait until the hub has stopped in the middle of the weights, and the server has what it sent."""
+    """Wait until the hub has stopped in the middle of the weights, and the server has all its whole chunks.
+
+    With a chunk still to come it would see that it is stopped, and end, at a moment that no test knows.
+    """
     assert hub.held.wait(20)
-    until(lambda: status(live)["progress"] > 0.2)
+    # Five of its chunks are 0.345 of all the files, four 0.276.
+    until(lambda: status(live)["progress"] > 0.3)
 
 
 def go_on(hub: Hub) -> None:
