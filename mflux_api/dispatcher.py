@@ -151,10 +151,8 @@ class Dispatcher:
                 self._tell_memory()
 
     async def _command(self, job: Job) -> Paint:
-        # Asked again at the last moment: the model may have been deleted since the job was accepted.
-        model = await asyncio.to_thread(self.locate, job.model)
         await self.engine.start()
-        await asyncio.to_thread(self.admit, model, job)
+        model = await asyncio.to_thread(self._admitted, job)
         files = job.inputs
         return Paint(
             model=model,
@@ -165,6 +163,12 @@ class Dispatcher:
             references=tuple(self.inputs / file for file in files.references),
             further_sources=tuple(self.inputs / file for file in files.further_sources),
         )
+
+    def _admitted(self, job: Job) -> Located:
+        # Asked again at the last moment: the model may have been deleted since the job was accepted.
+        model = self.locate(job.model)
+        self.admit(model, job)
+        return model
 
     def _attended(self, job: Job) -> AbstractAsyncContextManager[None]:
         return _tasks(self._beat(job), self._watch(job), self._shorten(job))

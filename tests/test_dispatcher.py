@@ -36,6 +36,7 @@ class Workshop:
     queue: JobQueue
     engine: EngineProcess
     metrics: Metrics
+    dispatcher: Dispatcher
     worker: asyncio.Task[None]
     killed: int | None = None
 
@@ -44,7 +45,13 @@ class Workshop:
 
     async def painted(self, **changes: object) -> Job:
         """A new job, once it has ended."""
-        return await self.queue.ended(await self.put(**changes))
+        return await self.ended(await self.put(**changes))
+
+    async def ended(self, job: Job) -> Job:
+        """Once all has been said of it, too: its row is written a moment earlier."""
+        ended = await self.queue.ended(job)
+        async with self.dispatcher.painting:
+            return ended
 
     async def told(self, job: Job, wanted: Callable[[Event], bool]) -> Event:
         """The next event of a job that is wanted."""
@@ -97,7 +104,7 @@ async def working(
         )
         worker = asyncio.create_task(joined.work())
         try:
-            yield Workshop(queue, engine, metrics, worker)
+            yield Workshop(queue, engine, metrics, joined, worker)
         finally:
             # As the server stops.
             worker.cancel()
@@ -179,7 +186,7 @@ async def test_a_job_whose_engine_is_killed_is_painted_again(tmp_path: Path) -> 
     async with working(tmp_path) as workshop:
         job = await workshop.put(request=replace(REQUEST, steps=50))
         await workshop.kill(job)
-        job = await workshop.queue.ended(job)
+        job = await workshop.ended(job)
         assert (job.state, job.attempts, len(job.pictures)) == (State.COMPLETED, 2, 1)
         assert workshop.engine.starts == 2
         assert "mflux_engine_restarts_total 1.0" in workshop.metrics.render().decode()
@@ -192,11 +199,11 @@ async def test_a_job_whose_engine_is_killed_in_every_try_fails_and_the_next_is_p
         following = await workshop.put()
         for _ in range(2):
             await workshop.kill(job)
-        job = await workshop.queue.ended(job)
+        job = await workshop.ended(job)
         assert job.error is not None
         assert (job.state, job.error.code, job.attempts) == (State.FAILED, "ENGINE_DIED", 2)
         assert job.error.details == {"exit_code": -signal.SIGKILL}
-        assert (await workshop.queue.ended(following)).state is State.COMPLETED
+        assert (await workshop.ended(following)).state is State.COMPLETED
         assert files(tmp_path) == {picture.file for picture in (await workshop.queue.get(following.id)).pictures}
 
 
@@ -220,7 +227,7 @@ async def test_a_model_deleted_after_its_job_was_accepted_fails_it_and_the_next_
         job = await workshop.put(model="checkpoint")
         await asyncio.to_thread(checkpoint.rename, tmp_path / "elsewhere")
         workshop.queue.resume()
-        job = await workshop.queue.ended(job)
+        job = await workshop.ended(job)
         assert job.error is not None
         assert (job.state, job.error.code) == (State.FAILED, "MODEL_NOT_FOUND")
         assert (await workshop.painted()).state is State.COMPLETED
@@ -237,7 +244,7 @@ async def test_a_job_cancelled_while_it_is_painted_stops_at_its_step_and_the_nex
         await workshop.told(job, is_step)
         pid = workshop.engine.pid
         await workshop.queue.cancel(job.id)
-        assert (await workshop.queue.ended(following)).state is State.COMPLETED
+        assert (await workshop.ended(following)).state is State.COMPLETED
         assert (await workshop.queue.get(job.id)).state is State.CANCELLED
         assert workshop.engine.pid == pid
         assert 'mflux_jobs_total{model="flux2-tiny",outcome="cancelled"} 1.0' in workshop.metrics.render().decode()
@@ -291,7 +298,7 @@ async def test_a_job_interrupted_while_it_is_painted_is_completed_with_the_pictu
         job = await workshop.put(request=replace(ENDLESS, seeds=(7, 8)))
         await workshop.told(job, is_step)
         workshop.cut(job, Cut.INTERRUPT)
-        job = await workshop.queue.ended(job)
+        job = await workshop.ended(job)
         assert (job.state, [picture.seed for picture in job.pictures]) == (State.COMPLETED, [7])
         assert files(tmp_path) == {picture.file for picture in job.pictures}
         following = await workshop.painted(request=replace(REQUEST, seeds=(7, 8)))
@@ -306,7 +313,7 @@ async def test_each_skip_ends_a_picture_of_a_job(tmp_path: Path) -> None:
         for number in (1, 2, 3):
             await workshop.told(job, partial(is_step, image=number))
             workshop.cut(job, Cut.SKIP)
-        job = await workshop.queue.ended(job)
+        job = await workshop.ended(job)
         assert (job.state, [picture.seed for picture in job.pictures]) == (State.COMPLETED, [7, 8, 9])
 
 
@@ -317,7 +324,7 @@ async def test_a_job_cut_while_the_engine_starts_and_loads_is_cut_in_its_first_s
         await workshop.told(job, lambda event: event.name == "progress")
         assert workshop.engine.ready is None
         workshop.cut(job, Cut.INTERRUPT)
-        job = await workshop.queue.ended(job)
+        job = await workshop.ended(job)
         assert (job.state, len(job.pictures)) == (State.COMPLETED, 1)
 
 
@@ -345,7 +352,7 @@ async def test_what_was_cut_short_is_no_measure_for_others(tmp_path: Path) -> No
         job = await workshop.put(request=ENDLESS)
         await workshop.told(job, is_step)
         workshop.cut(job, Cut.INTERRUPT)
-        await workshop.queue.ended(job)
+        await workshop.ended(job)
         assert workshop.queue.paces.find("flux2-tiny", 64, 64) is None
         await workshop.painted()
         assert workshop.queue.paces.find("flux2-tiny", 64, 64) is not None

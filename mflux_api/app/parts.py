@@ -63,7 +63,7 @@ class Parts:
         if self.deadline is None:
             loop = asyncio.get_running_loop()
             self.deadline = loop.time() + self.settings.server.shutdown_seconds
-            loop.call_at(self.deadline, self.queue.endings.tell_all, ())
+            loop.call_at(self.deadline, self.queue.endings.give_up)
             self.queue.drain()
             self.studio.downloads.close()
             event("server.stopping", running=len(self.queue.floor.active), waiting=len(self.queue.line))

@@ -94,9 +94,10 @@ class Engine:
         return self.cache.fitted(asked, request.largest, len(command.references), upsample=request.upsample)
 
     def _load(self, wanted: Plan, name: str) -> Iterator[Reply]:
-        if wanted not in self.cache.plans():
-            yield Loading(name)
         self.names[wanted] = name
+        if wanted in self.cache.plans():
+            return
+        yield Loading(name)
         self.cache.get(wanted)
         yield self.memory()
 

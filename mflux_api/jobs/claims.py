@@ -134,7 +134,7 @@ class Claims:
     def _told_end(self, job: Job, name: str) -> None:
         self.events.forget(job.id)
         self.events.publish(job.id, name, {"job_id": job.id, "status": shown(job.state)})
-        self.endings.tell(job.id)
+        self.endings.tell(job)
 
     async def _interrupt(self, job: Job, failure: Failure) -> None:
         """Back into the line, or failed when all tries are used up."""

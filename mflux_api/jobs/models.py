@@ -76,17 +76,15 @@ class Models:
 
     async def find(self, name: str | None) -> ModelSpec:
         """The model of this name, in any case; None is the default one. Raises ModelNotFound."""
-        return (await self._known(name))[0]
+        return await asyncio.to_thread(self.spec, name)
 
-    async def locate(self, name: str | None) -> Located:
-        """Raises ModelNotFound, ModelNotDownloaded, and ModelUnsupported for one that cannot paint yet."""
-        spec, located = await self._known(name)
-        if spec.unavailable:
-            raise ModelUnsupported(spec.unavailable, model=spec.name)
-        if located is None:
-            catalogue.known(spec.name, self.models_dir)
-            raise ModelNotDownloaded(f"{spec.name} is not on this machine.", model=spec.name)
-        return located
+    def spec(self, name: str | None) -> ModelSpec:
+        """As `find`; it blocks."""
+        return self._find(self.default if name is None else name)[0]
+
+    def locate(self, name: str | None) -> Located:
+        """A model that can paint now; it blocks. Raises ModelNotFound, ModelNotDownloaded, ModelUnsupported."""
+        return catalogue.known(self.default if name is None else name, self.models_dir)
 
     async def entry(self, name: str) -> Entry:
         """One model, looked at now. Raises ModelNotFound."""
@@ -103,7 +101,7 @@ class Models:
 
     async def load(self, name: str) -> None:
         """Raises as `locate`, and what loading raises."""
-        await self.engine.load(await self.locate(name))
+        await self.engine.load(await asyncio.to_thread(self.locate, name))
 
     async def unload(self, name: str) -> None:
         _, located = await self._known(name)

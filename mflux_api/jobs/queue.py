@@ -52,7 +52,7 @@ class JobQueue(Claims):
             # A verdict that its worker no longer waits for may be on its way.
             with suppress(JobConflict):
                 await self.release(active.job)
-        self.endings.tell_all(())
+        self.endings.give_up()
         for job in await self.store.run(rows.in_state, State.GENERATING):
             await self.store.run(rows.release, job.id)
         await self.store.close()
@@ -167,16 +167,14 @@ class JobQueue(Claims):
     async def ended(self, job: Job) -> Job:
         """The job once it has ended, or as it is when the server stops before it comes to it."""
         with self.endings.expect(job.id) as end:
-            found = await self.get(job.id)
-            if found.is_final or (self.closing and job.id not in self.floor.active):
-                return found
-            await end.wait()
-        return await self.get(job.id)
+            expected = job.id in self.floor.active or (job.id in self.line and not self.closing)
+            ended = await end if expected else None
+        return ended or await self.get(job.id)
 
     def drain(self) -> None:
         """The server stops: accept and start no more jobs, end the streams, wake who waits for a waiting job."""
         self.closing = True
-        self.endings.tell_all(self.floor.active)
+        self.endings.give_up(self.floor.active)
         self.events.close()
 
     async def prune(self, retention: Retention) -> int:

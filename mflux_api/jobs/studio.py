@@ -75,15 +75,10 @@ class Studio:
         OutOfMemory, QueueFull, ShuttingDown, StorageFailed, JobConflict.
         """
         orders.check(order, self.defaults.limits)
-        spec, located = await self._model(order.model)
-        loras = await asyncio.to_thread(self.loras.resolve, order.loras) if order.loras else ()
-        request = orders.complete(order, spec, self.defaults, loras)
         low_ram = order.low_ram or self.low_ram
-        if located is not None:
-            sizes = [(upload.width, upload.height) for upload in order.references]
-            await asyncio.to_thread(self.admit, located, request, sizes, low_ram)
+        spec, request, held = await asyncio.to_thread(self._completed, order, low_ram)
         # A client that goes away now must not leave files without a job, or a job without its download.
-        return await asyncio.shield(self._put(order, spec, request, held=located is None, low_ram=low_ram))
+        return await asyncio.shield(self._put(order, spec, request, held=held, low_ram=low_ram))
 
     async def finished(self, job: Job) -> Job:
         """The job once it has completed; raises the error of a failed one, JobCancelled, and ShuttingDown."""
@@ -149,7 +144,7 @@ class Studio:
     async def retry(self, job_id: str) -> Job:
         """Raises JobNotFound, JobConflict unless it failed or was cancelled, and what a new order may raise."""
         job = await self.queue.get(job_id)
-        spec, located = await self._model(job.model)
+        spec, located = await asyncio.to_thread(self._model, job.model)
         held = located is None
         job = await self.queue.retry(job_id, held=held)
         if held:
@@ -157,9 +152,15 @@ class Studio:
         return job
 
     async def read(self, job: Job) -> list[bytes]:
-        """The PNGs of a job that no client deleted. Raises PictureNotFound for a file that is gone all the same."""
-        files = [picture.file for picture in job.present.values()]
-        return await asyncio.to_thread(lambda: [self.queue.images.read(file) for file in files])
+        """As `pictures`, on a thread."""
+        return await asyncio.to_thread(self.pictures, job)
+
+    def pictures(self, job: Job) -> list[bytes]:
+        """The PNGs of a job that no client deleted. It blocks.
+
+        Raises PictureNotFound for a file that is gone all the same.
+        """
+        return [self.queue.images.read(picture.file) for picture in job.present.values()]
 
     async def keep(self, name: str, value: str) -> None:
         """Remember something across restarts. Raises StorageFailed."""
@@ -186,7 +187,7 @@ class Studio:
         """After a start: jobs that wait for a model go on waiting, or run if it has come meanwhile."""
         for job in await self.queue.store.run(rows.held):
             try:
-                spec, located = await self._model(job.model)
+                spec, located = await asyncio.to_thread(self._model, job.model)
             except MfluxError as error:
                 await self.queue.refuse(job, _failure(error))
                 continue
@@ -210,15 +211,24 @@ class Studio:
     async def _shares(self, job: Job, spec: ModelSpec) -> bool:
         return (await self.models.find(job.model)).folder == spec.folder
 
-    async def _model(self, name: str | None) -> tuple[ModelSpec, Located | None]:
-        """The model, and where it is, or None where it has to be downloaded first."""
-        spec = await self.models.find(name)
+    def _completed(self, order: Order, low_ram: bool) -> tuple[ModelSpec, GenerateRequest, bool]:
+        """Its model, its request with every gap filled, whether it waits for a download. Looks at files: it blocks."""
+        spec, located = self._model(order.model)
+        request = orders.complete(order, spec, self.defaults, self.loras.resolve(order.loras))
+        if located is not None:
+            sizes = [(upload.width, upload.height) for upload in order.references]
+            self.admit(located, request, sizes, low_ram)
+        return spec, request, located is None
+
+    def _model(self, name: str | None) -> tuple[ModelSpec, Located | None]:
+        """The model, and where it is, or None where it has to be downloaded first. It blocks."""
         try:
-            return spec, await self.models.locate(name)
+            located = self.models.locate(name)
         except ModelNotDownloaded:
             if not self.auto_download:
                 raise
-            return spec, None
+            return self.models.spec(name), None
+        return located.spec, located
 
     async def _put(self, order: Order, spec: ModelSpec, request: GenerateRequest, *, held: bool, low_ram: bool) -> Job:
         job_id = new_id()

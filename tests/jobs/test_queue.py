@@ -701,5 +701,6 @@ async def test_those_who_wait_for_the_running_job_are_woken_when_the_queue_close
         job = await queue.claim()
         stack = ExitStack()
         end = stack.enter_context(queue.endings.expect(job.id))
-    assert end.is_set()
+    assert end.done()
+    assert end.result() is None
     stack.close()

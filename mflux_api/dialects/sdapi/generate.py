@@ -65,28 +65,37 @@ class Generate:
         if not form.override_settings_restore_afterwards:
             await self._keep(form)
         try:
-            done = await self._finished(request, await self._submit(request, form), form)
+            job = await self._submit(request, form)
+            done = await while_connected(request, self.studio.finished(job), lambda: self._abandon(job))
         except OutOfMemory as error:
             if not form.is_classic:
                 raise
             # Clients of SD-WebUI unload and load again at this name.
             raise ClassicFault(error.message, name="OutOfMemoryError", like=OutOfMemory) from error
-        body = await asyncio.to_thread(lambda: replies.painted(done).model_dump_json())
+        short_hash = await self.checkpoints.short_hash(done.model)
+        body = await asyncio.to_thread(self._reply, form, done, short_hash)
         return Response(body, media_type="application/json")
 
+    def _reply(self, form: Painting, job: Job, short_hash: str) -> str:
+        return replies.painted(replies.Done(form, job, self.studio.pictures(job), short_hash)).model_dump_json()
+
     async def _submit(self, request: Request, form: Painting) -> Job:
-        here = orders.Here(
-            styles=await asyncio.to_thread(styles.load, self.styles_file),
-            loras=[name for name, _ in await self.studio.list_loras()],
-            model=await self._model(form),
-            steps=self.studio.defaults.steps,
-        )
-        order = await orders.order(form, self.tools.pictures, owner(request), here)
+        order = await orders.order(form, self.tools.pictures, owner(request), await self._here(form))
         named = None if order.model is None else await self.checkpoints.find(order.model)
         with self.tasks.named(form.force_task_id):
             job = await self.studio.submit(replace(order, model=named or order.model))
         self.tasks.began(form.force_task_id, job.id)
         return job
+
+    async def _here(self, form: Painting) -> orders.Here:
+        """What the form can mean. Files are read only for a form that may name what is in them."""
+        tagged = bool(form.styles) or "<" in form.prompt
+        return orders.Here(
+            styles=await asyncio.to_thread(styles.load, self.styles_file) if form.styles else (),
+            loras=[name for name, _ in await self.studio.list_loras()] if tagged else (),
+            model=await self._model(form),
+            steps=self.studio.defaults.steps,
+        )
 
     async def _model(self, form: Painting) -> str:
         """The one of override_settings, where there is such a checkpoint, else the one of the options."""
@@ -99,11 +108,6 @@ class Generate:
         if isinstance(wanted, str) and await self.checkpoints.find(wanted) is None:
             form.override_settings.pop(CHECKPOINT)
         await self.options.set(form.override_settings)
-
-    async def _finished(self, request: Request, job: Job, form: Painting) -> replies.Done:
-        done = await while_connected(request, self.studio.finished(job), lambda: self._abandon(job))
-        pictures = await self.studio.read(done)
-        return replies.Done(form, done, pictures, await self.checkpoints.short_hash(done.model))
 
     async def _abandon(self, job: Job) -> None:
         """Nobody waits for it any more. It may just have been finished."""
