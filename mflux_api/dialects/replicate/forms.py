@@ -1,0 +1,78 @@
+"""/replicate/v1: what its clients send."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from mflux_api.errors import InvalidRequest
+from mflux_api.forms import Whole
+from mflux_api.net.fetching import check_address
+from mflux_api.request import SIDE_STEP, stepped
+
+# Of a webhook, in their order. There are no logs to tell of.
+EVENTS = ("start", "output", "completed")
+AREA = 1024 * 1024
+FORMATS = {"png": "png", "jpg": "jpeg", "jpeg": "jpeg", "webp": "webp"}
+
+
+class Input(BaseModel):
+    """What the FLUX models take there; what means nothing here is ignored."""
+
+    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
+
+    prompt: str = Field(min_length=1)
+    width: Whole | None = None
+    height: Whole | None = None
+    aspect_ratio: str | None = Field(None, description="W:H, of a megapixel")
+    num_outputs: Whole = Field(1, ge=1)
+    seed: Whole | None = None
+    num_inference_steps: Whole | None = None
+    guidance: float | None = Field(None, ge=0, le=100)
+    output_format: str = "webp"
+    image: str | None = Field(None, description="The picture to repaint: address or data URL")
+    image_prompt: str | None = None
+    prompt_upsampling: bool = Field(False, description="Let the model's text encoder put the prompt into more words")
+    prompt_strength: float = Field(0.8, ge=0, le=1)
+    input_image: str | None = None
+    input_images: list[str] = Field(default_factory=list, description="Pictures to look at")
+
+
+class Ordered(BaseModel):
+    """`version` or the address names the model. Without a filter `output` and `completed` are told."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    input: dict[str, Any]
+    version: str | None = None
+    webhook: str | None = None
+    webhook_events_filter: list[Literal["start", "output", "logs", "completed"]] = Field(default_factory=list)
+    stream: bool | None = None
+
+
+def hook(body: Ordered) -> dict[str, Any]:
+    """Who is to be told of what. Raises FetchFailed, AddressForbidden."""
+    asked = body.webhook_events_filter or ("output", "completed")
+    events = [event for event in EVENTS if event in asked]
+    if not body.webhook or not events:
+        return {}
+    check_address(body.webhook)
+    return {"webhook": body.webhook, "events": ",".join(events)}
+
+
+def size(form: Input) -> tuple[int | None, int | None]:
+    if form.width is not None or form.height is not None or form.aspect_ratio in {None, "match_input_image", "custom"}:
+        return form.width, form.height
+    across, _, down = str(form.aspect_ratio).partition(":")
+    if not (across.isdecimal() and down.isdecimal() and 0 < int(across) <= 100 and 0 < int(down) <= 100):
+        raise InvalidRequest("aspect_ratio must be W:H, for example 16:9.", field="aspect_ratio")
+    scale = (AREA / (int(across) * int(down))) ** 0.5
+    sides = (round(int(side) * scale / SIDE_STEP) * SIDE_STEP for side in (across, down))
+    return next(sides), next(sides)
+
+
+def exactly(width: int | None, height: int | None) -> dict[str, Any]:
+    """The size, painted a little larger and cut where it has no steps of 16."""
+    if width is None or height is None or (width % SIDE_STEP == 0 and height % SIDE_STEP == 0):
+        return {"width": width, "height": height}
+    canvas = stepped(width, height)
+    return {"width": canvas[0], "height": canvas[1], "crop": (width, height)}

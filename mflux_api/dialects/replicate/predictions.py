@@ -1,0 +1,91 @@
+"""/replicate/v1: a job as a prediction, for who asks and for webhooks."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from mflux_api.addresses import addresses
+from mflux_api.errors import PictureNotFound
+from mflux_api.jobs.job import Job, State
+from mflux_api.jobs.studio import Studio
+from mflux_api.web.tools import Tools
+
+PREFIX = "/replicate/v1"
+STATUS = {
+    State.QUEUED: "starting",
+    State.INTERRUPTED: "starting",
+    State.GENERATING: "processing",
+    State.COMPLETED: "succeeded",
+    State.FAILED: "failed",
+    State.CANCELLED: "canceled",
+}
+
+
+class Predictions:
+    """Jobs as predictions; `base` is the address of this server as the client knows it."""
+
+    def __init__(self, studio: Studio, tools: Tools) -> None:
+        self.studio = studio
+        self.tools = tools
+
+    async def shown(self, job: Job, base: str) -> dict[str, Any]:
+        """A prediction as its clients know it."""
+        at = f"{base}{PREFIX}/predictions/{job.id}"
+        model = job.request.note.get("model", job.model)
+        output, removed = await self.output(job, base)
+        return {
+            "id": job.id,
+            "model": model,
+            "version": "hidden",
+            "input": _input(job),
+            "logs": "",
+            "output": output,
+            "data_removed": removed,
+            "error": job.error.message if job.error else None,
+            "source": "api",
+            "status": STATUS[job.state],
+            "created_at": _iso(job.created),
+            "started_at": _iso(job.started),
+            "completed_at": _iso(job.finished),
+            "urls": {"get": at, "cancel": f"{at}/cancel", "stream": f"{at}/stream", "web": at},
+            "metrics": {} if job.seconds is None else {"predict_time": round(job.seconds, 3)},
+        }
+
+    async def told(self, job: Job, base: str, event: str) -> dict[str, Any]:
+        """What a webhook is told: the prediction as it was at that event, however late it is told."""
+        if event == "start":
+            job = replace(job, state=State.GENERATING, pictures=(), error=None, finished=None)
+        found = await self.shown(job, base)
+        return {**found, "status": "processing", "completed_at": None, "metrics": {}} if event == "output" else found
+
+    async def output(self, job: Job, base: str) -> tuple[list[str] | None, bool]:
+        """Addresses of its pictures once there are any, and whether those have been deleted."""
+        if job.state is not State.COMPLETED:
+            return None, False
+        form: Any = job.request.note.get("format", "png")
+        try:
+            return await addresses(self.studio, self.tools, job, base, form), False
+        except PictureNotFound:
+            return None, True
+
+
+def _input(job: Job) -> dict[str, Any]:
+    request = job.request
+    return {
+        "prompt": request.prompt,
+        "width": request.asked_size[0],
+        "height": request.asked_size[1],
+        "num_inference_steps": request.steps,
+        "num_outputs": len(request.seeds),
+        "seed": request.seeds[0],
+    }
+
+
+def _iso(moment: float | None) -> str | None:
+    return None if moment is None else datetime.fromtimestamp(moment, UTC).isoformat().replace("+00:00", "Z")
+
+
+def teller(studio: Studio, tools: Tools) -> Callable[[Job, str, str], Awaitable[dict[str, Any]]]:
+    """What a webhook is told of a job at an event."""
+    return Predictions(studio, tools).told
