@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import BrowserContext, expect
+from playwright.sync_api import BrowserContext, Route, expect
 
 from tests.page.studio import Studio
 from tests.server.live import Live, running
@@ -66,7 +66,7 @@ def test_a_server_with_keys_asks_for_one_and_works_with_it(context: BrowserConte
     box = page.get_by_label("API key")
     box.get_by_label("API key").fill("a wrong one")
     page.get_by_role("button", name="Open").click()
-    expect(page.get_by_role("heading", name="This server wants a key")).to_be_visible()
+    expect(box.get_by_label("API key")).to_have_js_property("validationMessage", "The server does not know this key.")
     box.get_by_label("API key").fill(KEY)
     page.get_by_role("button", name="Open").click()
     expect(page.get_by_role("heading", name="This server wants a key")).to_be_hidden()
@@ -77,6 +77,26 @@ def test_a_server_with_keys_asks_for_one_and_works_with_it(context: BrowserConte
     expect(studio.newest).to_have_attribute("src", re.compile("^blob:"))
     assert studio.newest.evaluate("(image) => image.decode().then(() => image.naturalWidth)") == 64
     assert studio.troubles == []
+
+
+def test_a_key_may_be_put_right_before_the_wrong_one_was_refused(context: BrowserContext, locked: Live) -> None:
+    page, asked = context.new_page(), list[Route]()
+
+    def hold(route: Route) -> None:
+        asked.append(route)
+
+    page.goto(locked.url)
+    box = page.get_by_label("API key").get_by_label("API key")
+    box.fill("a wrong one")
+    page.route("**/api/v1/queue", hold)
+    with page.expect_request("**/api/v1/queue"):
+        page.get_by_role("button", name="Open").click()
+    box.fill(KEY)
+    with page.expect_response("**/api/v1/queue"):
+        asked[0].continue_()
+    page.unroute("**/api/v1/queue")
+    page.get_by_role("button", name="Open").click()
+    expect(page.get_by_role("heading", name="This server wants a key")).to_be_hidden()
 
 
 def test_what_failed_says_why_and_can_be_tried_again(studio: Studio) -> None:

@@ -96,11 +96,15 @@ function Locked() {
   }, [locked]);
   const enter = async (event) => {
     event.preventDefault();
-    key.set(event.target.elements.key.value.trim());
+    const field = event.target.elements.key;
+    const asked = field.value;
+    key.set(asked.trim());
     const reply = await fetch("/api/v1/queue", { headers: headers() }).catch(() => null);
-    if (reply?.ok) location.reload();
-    else event.target.elements.key.setCustomValidity("The server does not know this key.");
-    event.target.reportValidity();
+    if (reply?.ok) return location.reload();
+    // Said of another key than the one in the field by now, it would only stand in that one's way.
+    if (field.value !== asked) return;
+    field.setCustomValidity(reply ? "The server does not know this key." : "The server does not answer.");
+    field.reportValidity();
   };
   return html`<dialog ref=${box} class="locked" aria-label="API key" onCancel=${(event) => event.preventDefault()}>
     <h2>This server wants a key</h2>
