@@ -16,7 +16,7 @@ demo: venv  ## paint "a beautiful sunset over mountains" with the embedded model
 	@$(PY) -m mflux_api generate "$(PROMPT)" --output output
 
 test: venv node  ## run the tests (PYTEST_ARGS="-k lora" for some of them)
-	@$(PY) -m pytest $(PYTEST_ARGS)
+	@OPENBLAS_NUM_THREADS=1 $(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile $(PYTEST_ARGS)
 
 crash: venv  ## kill the server and its engine 50 times while jobs run, and account for every job
 	@$(PY) -m tests.server.crash --kills 50

@@ -89,7 +89,7 @@ class ModelCache:
 
         Raises OutOfMemory, before anything is loaded or evicted, when it cannot fit at all, and the errors of loading.
         """
-        plan = self.fitted(plan)
+        plan = plan if plan in self._models else self.fitted(plan)
         if plan not in self._models:
             check_bits(plan.bits)
             size = _size(plan)

@@ -89,8 +89,9 @@ class Claims:
     async def finish(self, job: Job) -> None:
         active = self.floor.owned(job)
         usual = job.request.is_one_pass and active.cut is None
-        done, paces = await self.store.run(verdicts.complete, job, active.pictures, learn=usual)
-        self.paces.replace(paces)
+        done, pace = await self.store.run(verdicts.complete, job, active.pictures, learn=usual)
+        if pace is not None:
+            self.paces.set(job.model, job.request.width, job.request.height, pace)
         self._leave(done)
         self._told_end(done, "complete")
 

@@ -20,14 +20,15 @@ class Pace:
         return steps * self.step + self.rest
 
 
-def learn(db: sqlite3.Connection, model: str, width: int, height: int, pace: Pace) -> None:
-    """Remember a measurement, mixed with the earlier ones of this model and size."""
-    db.execute(
+def learn(db: sqlite3.Connection, model: str, width: int, height: int, pace: Pace) -> Pace:
+    """Remember a measurement, mixed with the earlier ones of this model and size; what they come to."""
+    row = db.execute(
         f"""INSERT INTO paces VALUES (?, ?, ?, ?, ?, 1) ON CONFLICT (model, width, height) DO UPDATE SET
         step = step + (excluded.step - step) * {WEIGHT}, rest = rest + (excluded.rest - rest) * {WEIGHT},
-        samples = samples + 1""",
+        samples = samples + 1 RETURNING step, rest""",
         (model, width, height, pace.step, pace.rest),
-    )
+    ).fetchone()
+    return Pace(row["step"], row["rest"])
 
 
 def all_paces(db: sqlite3.Connection) -> dict[tuple[str, int, int], Pace]:
@@ -43,6 +44,9 @@ class Paces:
 
     def replace(self, known: dict[tuple[str, int, int], Pace]) -> None:
         self._known = known
+
+    def set(self, model: str, width: int, height: int, pace: Pace) -> None:
+        self._known[model, width, height] = pace
 
     def find(self, model: str, width: int, height: int) -> Pace | None:
         """The pace at this size, or that of the nearest size of the model, scaled by pixels; None when unknown."""

@@ -35,8 +35,8 @@ def cancel(db: sqlite3.Connection, job_id: str, now: float, pictures: tuple[Pict
 
 def complete(
     db: sqlite3.Connection, job: Job, pictures: tuple[PictureFile, ...], *, learn: bool = True
-) -> tuple[Job, dict[tuple[str, int, int], Pace]]:
-    """Count it; with `learn`, what it took is a measure for others. Returns also what is known of paces now.
+) -> tuple[Job, Pace | None]:
+    """Count it; with `learn`, what it took is a measure for others. Returns also what is known of its pace now.
 
     Raises JobConflict when another worker has the job by now.
     """
@@ -44,9 +44,9 @@ def complete(
     done = rows.change_state(db, job.id, State.COMPLETED, now=time.time(), pictures=pictures)
     rows.add_totals(db, generations=1, images=len(pictures), seconds=done.seconds or 0.0)
     history.add(db, done.finished or 0.0, pictures=len(pictures), seconds=done.seconds)
-    if pictures and learn:
-        pace.learn(db, job.model, job.request.width, job.request.height, _measured(done))
-    return done, pace.all_paces(db)
+    if not (pictures and learn):
+        return done, None
+    return done, pace.learn(db, job.model, job.request.width, job.request.height, _measured(done))
 
 
 def fail(db: sqlite3.Connection, job: Job, failure: Failure, pictures: tuple[PictureFile, ...]) -> Job:

@@ -159,6 +159,13 @@ def test_a_pause_lets_the_running_job_end_and_starts_no_other(server: Live) -> N
     assert server.until(waiting)["status"] == "completed"
 
 
+def test_a_job_says_what_each_of_its_pictures_took(server: Live) -> None:
+    job: Any = server.until(server.submit(num_images=2))
+    for took in job["result"]["timings"]:
+        assert took.keys() == {"encoding", "diffusion", "decoding", "total"}
+        assert 0 < took["diffusion"] + took["decoding"] <= took["total"]
+
+
 def test_a_job_tried_again_paints_the_seeds_that_were_drawn_for_it(paused: Live) -> None:
     job_id = paused.submit(num_images=2)
     drawn: Any = paused.job(job_id)["parameters"]

@@ -193,7 +193,8 @@ def test_a_deleted_picture_is_gone_everywhere_and_the_others_keep_their_address(
     assert left["status"] == "completed"
     assert left["images"] == [before["images"][0], before["images"][2]]
     kept = [before["result"]["images"][0], before["result"]["images"][2]]
-    assert left["result"] == {"images": kept, "seeds": [5, 7]}
+    times = [before["result"]["timings"][0], before["result"]["timings"][2]]
+    assert left["result"] == {"images": kept, "seeds": [5, 7], "timings": times}
     assert before["result"]["images"][1] in stream
     assert before["result"]["images"][1] not in server.get(f"/api/v1/jobs/{job_id}/stream").text
     assert len(list(server.output.glob(f"*/{job_id}-*"))) == 2
@@ -203,7 +204,8 @@ def test_a_job_without_its_last_picture_is_still_told_of(server: Live) -> None:
     job_id = painted(server)
     server.delete(f"/api/v1/jobs/{job_id}/images/0")
     job: Any = server.job(job_id)
-    assert (job["status"], job["images"], job["result"]) == ("completed", [], {"images": [], "seeds": []})
+    assert (job["status"], job["images"]) == ("completed", [])
+    assert job["result"] == {"images": [], "seeds": [], "timings": []}
     assert server.get(f"/api/v1/jobs/{job_id}/stream").status_code == 200
 
 

@@ -32,6 +32,7 @@ class Move(Wire):
 class Result(Wire):
     images: list[str] = Field(description="PNG files in base64")
     seeds: list[int]
+    timings: list[dict[str, float]] = Field(description="Of each picture, seconds by stage and in total")
 
 
 class JobSummary(Wire):
@@ -128,7 +129,10 @@ def detail(job: Job, *, progress: float, position: int | None, pictures: Sequenc
     result = None
     if job.state is State.COMPLETED or job.present:
         encoded = [base64.b64encode(data).decode("ascii") for data in pictures or ()]
-        result = Result(images=encoded, seeds=[picture.seed for picture in job.present.values()])
+        present = job.present.values()
+        result = Result(
+            images=encoded, seeds=[each.seed for each in present], timings=[each.timings for each in present]
+        )
     return JobDetail(
         id=job.id,
         status=shown(job.state),
