@@ -119,6 +119,13 @@ def test_a_lack_of_memory_says_what_to_do(context: BrowserContext, tmp_path: Pat
         expect(studio.page.get_by_role("alert")).to_contain_text("Choose a smaller size")
 
 
+def test_the_servers_own_model_paints_where_none_was_chosen(context: BrowserContext, tmp_path: Path) -> None:
+    with running(tmp_path / "output", "--model", "flux2-tiny-base") as live:
+        live.post("/api/v1/models/flux2-tiny/load")
+        studio = Studio(context, live)
+        expect(studio.page.get_by_label("Model", exact=True)).to_have_value("flux2-tiny-base")
+
+
 @pytest.mark.parametrize("view", ["paint", "gallery", "models", "system"])
 def test_nothing_is_wider_than_a_phone(studio: Studio, view: str) -> None:
     studio.page.set_viewport_size({"width": 360, "height": 740})

@@ -40,6 +40,10 @@ def test_every_model_says_what_it_paints_by_default(stocked: Live) -> None:
     assert found["flux2-klein-base-4b"]["default_guidance"] > 1
 
 
+def test_one_model_is_the_default(stocked: Live) -> None:
+    assert [name for name, row in rows(stocked).items() if row["default"]] == [HERE]
+
+
 def test_the_default_size_is_the_one_that_is_painted(stocked: Live) -> None:
     row = rows(stocked)[HERE]
     job_id = stocked.post("/api/v1/generate", {"prompt": "a circle", "steps": 1}).json()["job_id"]

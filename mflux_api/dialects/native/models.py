@@ -97,6 +97,7 @@ class Models:
             config=wire.ModelConfig(
                 base_arch="flux2", supports_guidance=spec.distilled is False, max_sequence_length=TEXT_TOKENS
             ),
+            default=spec.name.lower() == self.models.default.lower(),
             downloaded=entry.is_here,
             loaded=self.models.is_loaded(entry),
             size_gb=entry.size_gb,

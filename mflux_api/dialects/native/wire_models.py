@@ -17,6 +17,7 @@ class ModelRow(Wire):
     `unavailable`: why it cannot paint with this version. `size_gb`: what it takes on disk, or would take, and
     `download_gb`: what a download brings, both in units of 1000^3 bytes. `memory_gb`: what it will hold once loaded,
     in units of 1024^3 bytes; null where it is not here. `upscaler`: it enlarges pictures and paints none from words.
+    `default`: it paints what is ordered without a model.
     """
 
     title: str
@@ -24,6 +25,7 @@ class ModelRow(Wire):
     hash: str | None
     sha256: str | None
     config: ModelConfig
+    default: bool
     downloaded: bool
     loaded: bool
     size_gb: float | None

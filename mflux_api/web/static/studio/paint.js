@@ -46,11 +46,12 @@ export function Form() {
   </form>`;
 }
 
-/** The first model that is here, and what it paints by default, where the form has nothing of its own. */
+/** The server's own model if it is here, else one that is, and what it paints by default, where the form has nothing. */
 function settle(form, models) {
   if (!models.length) return;
   const usable = models.filter((model) => !model.unavailable && !model.upscaler);
-  const model = modelOf(form.model) ?? usable.find((each) => each.loaded) ?? usable.find((each) => each.downloaded);
+  const ready = usable.filter((each) => each.downloaded);
+  const model = modelOf(form.model) ?? ready.find((each) => each.default) ?? ready.find((each) => each.loaded) ?? ready[0];
   if (!model) return;
   const wanted = defaults(model);
   const missing = Object.keys(wanted).filter((name) => !form[name]);
