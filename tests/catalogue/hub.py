@@ -145,7 +145,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if self.hub.hold:
             self.hub.held.set()
-            self.hub.resume.wait(10)
+            self.hub.resume.wait(60)
         if self.hub.broken > 0:
             self.hub.broken -= 1
         else:

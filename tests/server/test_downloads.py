@@ -44,7 +44,8 @@ def start(hub: Hub, tmp_path: Path) -> Start:
     def begin(*arguments: str, endpoint: str = hub.url) -> AbstractContextManager[Live]:
         home = tmp_path / "home"
         alone = {"HF_ENDPOINT": endpoint, "HF_HUB_OFFLINE": "0", "NO_PROXY": "127.0.0.1"}
-        alone |= {"HF_TOKEN": "", "HUGGING_FACE_HUB_TOKEN": ""}
+        # A hub that waits for a test is not to be asked again meanwhile.
+        alone |= {"HF_TOKEN": "", "HUGGING_FACE_HUB_TOKEN": "", "HF_HUB_DOWNLOAD_TIMEOUT": "60"}
         alone |= {"HF_HOME": str(home), "HF_TOKEN_PATH": str(home / "token"), "HF_HUB_CACHE": str(home / "hub")}
         folder = str(tmp_path / "models")
         return running(tmp_path / "output", "--models-dir", folder, *arguments, environ=alone)
