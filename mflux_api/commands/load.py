@@ -21,7 +21,6 @@ import psutil
 
 from mflux_api.engine.bench import Figure
 from mflux_api.engine.encode import encode_png
-from mflux_api.engine.messages import Picture
 from mflux_api.engine.model import Model, load_model
 
 MODEL = "flux2-tiny"
@@ -134,9 +133,10 @@ def _overhead(bench: Bench) -> Iterator[Figure]:
         # Turn by turn: a machine that slows down slows both of a pair.
         costs = [over.wall - here.wall for over, here in zip(taken["HTTP"], taken["library"], strict=True)]
         spread = statistics.stdev(costs) / rounds**0.5 * 1000
-        yield Figure(f"{size}x{size}: HTTP costs", _milliseconds(costs), "ms", f"±{spread:.0f} (standard error)")
+        note = f"at most 10; ±{spread:.0f} (standard error)"
+        yield Figure(f"{size}x{size}: HTTP costs", _milliseconds(costs), "ms", note)
         around = {name: _milliseconds(each.around for each in times) for name, times in taken.items()}
-        yield Figure(f"{size}x{size}: without the painting", around["HTTP"] - around["library"], "ms", "at most 10")
+        yield Figure(f"{size}x{size}: without the painting", around["HTTP"] - around["library"], "ms")
 
 
 def _milliseconds(values: Iterable[float]) -> float:
@@ -145,7 +145,7 @@ def _milliseconds(values: Iterable[float]) -> float:
 
 def _paint(model: Model, size: int, steps: int) -> Taken:
     began = time.perf_counter()
-    picture: Picture = model.generate(PROMPT, width=size, height=size, steps=steps, seeds=(1,))[0]
+    picture = model.generate(PROMPT, width=size, height=size, steps=steps, seeds=(1,))[0]
     encode_png(picture.image, {})
     return Taken(time.perf_counter() - began, picture.timings["total"])
 

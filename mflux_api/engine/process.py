@@ -8,7 +8,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing
 from pathlib import Path
 from typing import Any
 
@@ -126,14 +126,13 @@ class EngineProcess:
 
     async def _spawn(self) -> None:
         ours, theirs = socket.socketpair()
-        with theirs:
+        with theirs, ExitStack() as undo:
+            undo.callback(ours.close)
             try:
                 self._process = await _launch(theirs)
-            except BaseException as error:
-                ours.close()
-                if isinstance(error, OSError):
-                    raise EngineDied(f"The engine process cannot be started: {error.strerror}.") from error
-                raise
+            except OSError as error:
+                raise EngineDied(f"The engine process cannot be started: {error.strerror}.") from error
+            undo.pop_all()
         self.starts += 1
         self._kills_before = _kernel_kills()
         self._reader, self._writer = await asyncio.open_connection(sock=ours)

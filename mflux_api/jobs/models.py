@@ -80,11 +80,11 @@ class Models:
 
     def spec(self, name: str | None) -> ModelSpec:
         """As `find`; it blocks."""
-        return self._find(self.default if name is None else name)[0]
+        return self._find(self._meant(name))[0]
 
     def locate(self, name: str | None) -> Located:
         """A model that can paint now; it blocks. Raises ModelNotFound, ModelNotDownloaded, ModelUnsupported."""
-        return catalogue.known(self.default if name is None else name, self.models_dir)
+        return catalogue.known(self._meant(name), self.models_dir)
 
     async def entry(self, name: str) -> Entry:
         """One model, looked at now. Raises ModelNotFound."""
@@ -108,8 +108,11 @@ class Models:
         if located is not None:
             await self.engine.unload(located)
 
-    async def _known(self, name: str | None) -> tuple[ModelSpec, Located | None]:
-        return await asyncio.to_thread(self._find, self.default if name is None else name)
+    def _meant(self, name: str | None) -> str:
+        return self.default if name is None else name
+
+    async def _known(self, name: str) -> tuple[ModelSpec, Located | None]:
+        return await asyncio.to_thread(self._find, name)
 
     def _find(self, name: str) -> tuple[ModelSpec, Located | None]:
         try:

@@ -152,10 +152,10 @@ class Studio:
         return job
 
     async def read(self, job: Job) -> list[bytes]:
-        """As `pictures`, on a thread."""
-        return await asyncio.to_thread(self.pictures, job)
+        """As `pngs`, on a thread."""
+        return await asyncio.to_thread(self.pngs, job)
 
-    def pictures(self, job: Job) -> list[bytes]:
+    def pngs(self, job: Job) -> list[bytes]:
         """The PNGs of a job that no client deleted. It blocks.
 
         Raises PictureNotFound for a file that is gone all the same.

@@ -161,6 +161,7 @@ def test_a_pause_lets_the_running_job_end_and_starts_no_other(server: Live) -> N
 
 def test_a_job_says_what_each_of_its_pictures_took(server: Live) -> None:
     job: Any = server.until(server.submit(num_images=2))
+    assert len(job["result"]["timings"]) == 2
     for took in job["result"]["timings"]:
         assert took.keys() == {"encoding", "diffusion", "decoding", "total"}
         assert 0 < took["diffusion"] + took["decoding"] <= took["total"]

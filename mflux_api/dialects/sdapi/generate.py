@@ -77,7 +77,7 @@ class Generate:
         return Response(body, media_type="application/json")
 
     def _reply(self, form: Painting, job: Job, short_hash: str) -> str:
-        return replies.painted(replies.Done(form, job, self.studio.pictures(job), short_hash)).model_dump_json()
+        return replies.painted(replies.Done(form, job, self.studio.pngs(job), short_hash)).model_dump_json()
 
     async def _submit(self, request: Request, form: Painting) -> Job:
         order = await orders.order(form, self.tools.pictures, owner(request), await self._here(form))
