@@ -15,9 +15,8 @@ run: venv  ## start the server (ARGS="--port 8080")
 demo: venv  ## paint "a beautiful sunset over mountains" with the embedded model into output/
 	@$(PY) -m mflux_api generate "$(PROMPT)" --output output
 
-# A BLAS thread a worker: pictures are small here, and a second thread would take the other worker's core to wait on.
 test: venv node  ## run the tests (PYTEST_ARGS="-k lora" for some of them)
-	@OPENBLAS_NUM_THREADS=1 $(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile $(PYTEST_ARGS)
+	@$(PY) -m pytest $(PYTEST_ARGS)
 
 crash: venv  ## kill the server and its engine 50 times while jobs run, and account for every job
 	@$(PY) -m tests.server.crash --kills 50
