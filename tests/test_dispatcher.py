@@ -80,7 +80,9 @@ def is_step(event: Event, image: int | None = None) -> bool:
 
 
 def make_engine(budget: int | None = None) -> EngineProcess:
-    return EngineProcess(Setup(budget=budget, precision="auto", embedding_cache=0, largest_image=10**6), silence=30)
+    return EngineProcess(
+        Setup(budget=budget, precision="auto", embedding_cache=0, largest_image=10**6, background=True), silence=30
+    )
 
 
 @asynccontextmanager

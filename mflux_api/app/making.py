@@ -81,6 +81,7 @@ def _setup(settings: Settings) -> Setup:
         precision=settings.engine.precision,
         embedding_cache=EMBEDDINGS,
         largest_image=int(settings.generation.max_image_megapixels * MEGAPIXEL),
+        background=settings.engine.background,
     )
 
 

@@ -74,7 +74,7 @@ class ModelCache:
         Once they do, they go on. `size`: pixels; `references`: how many; `upsample`: the prompt, too. Raises the errors
         of a bad folder, and ModelUnsupported where a text encoder cannot write.
         """
-        if plan.low_ram or is_upscaler(plan.folder) or not (layout := plan.layout()).guided:
+        if plan.low_ram or (layout := self._layout(plan)) is None or not layout.guided:
             return plan
         in_turn = replace(plan, low_ram=True)
         if in_turn in self._models:
@@ -109,6 +109,13 @@ class ModelCache:
         """Let go of every model."""
         self._models.clear()
         memory.reclaim()
+
+    def _layout(self, plan: Plan) -> Layout | None:
+        """None for an upscaler. That of a loaded model is not read again."""
+        if plan in self._models:
+            painter, _ = self._models[plan]
+            return painter.layout if isinstance(painter, Pipeline) else None
+        return None if is_upscaler(plan.folder) else plan.layout()
 
     def _make_room(self, plan: Plan, size: int) -> None:
         if size > self.budget:

@@ -8,6 +8,7 @@ import sys
 import threading
 import traceback
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mflux_api.engine import frames
@@ -67,12 +68,22 @@ def main(descriptor: int) -> None:
     for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
     line = Line(socket.socket(fileno=descriptor))
+    if line.setup.background:
+        _give_way()
     from mflux_api.engine.engine import Engine
 
     engine = Engine(line.setup)
     line.send(engine.ready())
     while True:
         _carry_out(engine, line, line.commands.get())
+
+
+def _give_way() -> None:
+    """Let the server and everything else go first: on Linux the CPU may be what paints, and it takes every core."""
+    if sys.platform == "linux":
+        # All threads: BLAS has its own already. Later ones inherit it.
+        for thread in Path("/proc/self/task").iterdir():
+            os.sched_setscheduler(int(thread.name), os.SCHED_IDLE, os.sched_param(0))
 
 
 def _carry_out(engine: "Engine", line: Line, command: Command) -> None:

@@ -80,12 +80,13 @@ Event: TypeAlias = Writing | Step | Preview | Picture
 @dataclass(frozen=True, kw_only=True)
 class Setup:
     """How the engine process is to work. `budget`: bytes for models, None for the default.
-    `largest_image`: pixels of the largest picture it opens."""
+    `largest_image`: pixels of the largest picture it opens. `background`: whether other processes go first (Linux)."""
 
     budget: int | None
     precision: str
     embedding_cache: int
     largest_image: int
+    background: bool
 
 
 @dataclass(frozen=True, kw_only=True)

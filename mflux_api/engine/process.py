@@ -226,7 +226,8 @@ class EngineProcess:
 
 
 async def _launch(theirs: socket.socket) -> asyncio.subprocess.Process:
-    # A session of its own: Ctrl-C in the terminal is for the server to handle.
+    # A process group of its own: Ctrl-C in the terminal is for the server to handle. Not a session of its own, to
+    # which Linux would give half of the machine whatever the engine's priority (docs/traps.md).
     return await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "mflux_api.engine.child", str(theirs.fileno())),
         pass_fds=(theirs.fileno(),),
@@ -234,7 +235,7 @@ async def _launch(theirs: socket.socket) -> asyncio.subprocess.Process:
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": _search_path()},
-        start_new_session=True,
+        process_group=0,
     )
 
 

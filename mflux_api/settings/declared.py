@@ -95,6 +95,9 @@ class Engine(Section):
         0, "It gives its memory back after so long without work; 0 for never.", ge=0, le=LONGEST_SECONDS
     )
     preload: bool = option(False, "Load the default model at start.")
+    background: bool = option(
+        True, "Linux only: it leaves the CPU to every other program that wants it, the server first."
+    )
 
 
 class Generation(Section):

@@ -52,8 +52,12 @@ def model_size(bits: int | None) -> int:
     return model_bytes(read_layout(EMBEDDED / TINY), bits, width=4)
 
 
-def make_engine(*, budget: int | None = None, silence: float = PATIENCE_SECONDS) -> EngineProcess:
-    setup = Setup(budget=budget, precision="float32", embedding_cache=2**20, largest_image=LARGEST_IMAGE)
+def make_engine(
+    *, budget: int | None = None, silence: float = PATIENCE_SECONDS, background: bool = True
+) -> EngineProcess:
+    setup = Setup(
+        budget=budget, precision="float32", embedding_cache=2**20, largest_image=LARGEST_IMAGE, background=background
+    )
     return EngineProcess(setup, silence)
 
 

@@ -236,7 +236,9 @@ def test_a_large_picture_makes_them_take_turns_and_they_go_on() -> None:
 def test_the_engine_lets_them_take_turns_in_a_small_budget() -> None:
     located = locate(DEV, Path())
     budget = model_bytes(PLAN.layout(), None, WIDTH)
-    engine = Engine(Setup(budget=budget, precision="auto", embedding_cache=1 << 20, largest_image=1 << 20))
+    engine = Engine(
+        Setup(budget=budget, precision="auto", embedding_cache=1 << 20, largest_image=1 << 20, background=False)
+    )
     request = GenerateRequest(prompt="x", negative_prompt="", guidance=4.0, **SMALL)
     replies = list(engine.carry_out(Paint(model=located, request=request, low_ram=False)))
     assert isinstance(replies[-1], Finished)

@@ -1,0 +1,47 @@
+"""Who goes first where painting takes every core, and who hears of Ctrl-C."""
+
+import os
+import sys
+
+import psutil
+import pytest
+
+from tests.engine.test_process import make_engine
+from tests.jobs.making import asynchronous
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="the scheduler's classes are Linux's")
+
+
+async def policies(*, background: bool) -> set[int]:
+    """Of all threads of an engine that has started."""
+    engine = make_engine(background=background)
+    await engine.start()
+    try:
+        return {os.sched_getscheduler(thread.id) for thread in psutil.Process(engine.pid).threads()}
+    finally:
+        await engine.stop()
+
+
+@linux
+@asynchronous
+async def test_every_thread_of_the_engine_lets_the_server_go_first() -> None:
+    assert await policies(background=True) == {os.SCHED_IDLE}
+
+
+@linux
+@asynchronous
+async def test_it_takes_its_share_where_the_setting_says_so() -> None:
+    assert await policies(background=False) == {os.SCHED_OTHER}
+
+
+@asynchronous
+async def test_it_shares_the_servers_session_and_not_the_terminals_signals() -> None:
+    engine = make_engine()
+    await engine.start()
+    try:
+        assert engine.pid is not None
+        # In a session of its own, Linux would weigh it against the server as a whole, whatever its priority.
+        assert os.getsid(engine.pid) == os.getsid(0)
+        assert os.getpgid(engine.pid) == engine.pid != os.getpgid(0)
+    finally:
+        await engine.stop()
