@@ -29,6 +29,8 @@ MEBIBYTE = 1024**2
 QUEUES = (100, 1_000, 10_000)
 PROBES = 1_000
 PACE_SECONDS = 0.01
+# OpenBLAS's threads go on spinning for 120 ms after a picture, and would take a core from whoever paints next.
+REST_SECONDS = 0.2
 ROUNDS = 15
 PLAIN = """
 import sys, uvicorn
@@ -156,6 +158,9 @@ def _poster(bench: Bench, body: dict[str, Any]) -> Iterator[Callable[[], Taken]]
     with closing(http.client.HTTPConnection(bench.client.base_url.netloc.decode(), timeout=600)) as connection:
 
         def post() -> Taken:
+            # Its turn comes after seconds, in which the server may have closed the connection.
+            connection.close()
+            connection.connect()
             began = time.perf_counter()
             connection.request("POST", "/sdapi/v1/txt2img", json.dumps(body), {"Content-Type": "application/json"})
             reply = connection.getresponse()
@@ -172,6 +177,7 @@ def _in_turn(arms: dict[str, Callable[[], Taken]], rounds: int) -> dict[str, lis
     taken: dict[str, list[Taken]] = {name: [] for name in arms}
     for turn in range(rounds + 1):
         for name in list(arms)[:: 1 if turn % 2 else -1]:
+            time.sleep(REST_SECONDS)
             found = arms[name]()
             if turn:
                 taken[name].append(found)

@@ -11,6 +11,7 @@ from mflux_api.jobs import rows, verdicts
 from mflux_api.jobs.endings import Endings
 from mflux_api.jobs.events import Events
 from mflux_api.jobs.floor import Floor
+from mflux_api.jobs.idle import Idle
 from mflux_api.jobs.images import Images
 from mflux_api.jobs.job import Failure, Job, PictureFile, State, shown
 from mflux_api.jobs.line import Line
@@ -49,23 +50,21 @@ class Claims:
         self.floor = Floor(self.paces)
         self.endings = Endings()
         self._arriving = 0
-        self._wake = asyncio.Event()
+        self.idle = Idle()
+        # Set when something happened to a job that somebody wants to be told of.
+        self.news = asyncio.Event()
 
     async def claim(self) -> Job:
         while True:
-            self._wake.clear()
+            self.idle.looks()
             await self._reap()
-            job = None if self.paused or self.closing else await self.store.run(rows.claim, time.time())
+            job = await self.store.run(rows.claim, time.time()) if self._may_begin and len(self.line) else None
             if job is not None:
-                self.line.remove(job.id)
-                self.floor.take(job)
-                self.events.publish(job.id, "started", {"job_id": job.id, "status": job.state})
+                self._begin(job)
                 return job
-            timeout = self.floor.lease if self.floor.active else None
-            try:
-                await asyncio.wait_for(self._wake.wait(), timeout)
-            except TimeoutError:
-                continue
+            job = await self.idle.wait(self.floor.lease if self.floor.active else None)
+            if job is not None:
+                return job
 
     async def heartbeat(self, job: Job) -> None:
         self.floor.renew(job)
@@ -121,12 +120,29 @@ class Claims:
 
     # Inside
 
+    @property
+    def _may_begin(self) -> bool:
+        return not self.paused and not self.closing
+
+    def _begin(self, job: Job) -> None:
+        self.line.remove(job.id)
+        self.floor.take(job)
+        self.events.publish(job.id, "started", {"job_id": job.id, "status": job.state})
+        self._note(job)
+
     def _enter(self, job: Job) -> None:
+        self._line_up(job)
+        self.idle.wake()
+
+    def _line_up(self, job: Job) -> None:
         self.line.add(job)
         self.events.forget(job.id)
         data = {"job_id": job.id, "status": shown(job.state), "position": self.line.position(job.id)}
         self.events.publish(job.id, "queued", data)
-        self._wake.set()
+
+    def _note(self, job: Job) -> None:
+        if job.request.note.get("webhook"):
+            self.news.set()
 
     def _leave(self, job: Job) -> None:
         self.line.remove(job.id)
@@ -136,6 +152,7 @@ class Claims:
         self.events.forget(job.id)
         self.events.publish(job.id, name, {"job_id": job.id, "status": shown(job.state)})
         self.endings.tell(job)
+        self._note(job)
 
     async def _interrupt(self, job: Job, failure: Failure) -> None:
         """Back into the line, or failed when all tries are used up."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 from mflux_api.errors import JobConflict
 from mflux_api.jobs.job import Job, PictureFile, State, shown
@@ -108,7 +108,7 @@ class Floor:
         """What a progress event says."""
         request = active.job.request
         beginning = Progress(stage="loading", step=0, steps=request.steps, image=1, of=len(request.seeds))
-        facts = asdict(active.progress or beginning)
+        facts = vars(active.progress or beginning)
         counts = {name: facts[name] for name in ("stage", "step", "steps", "image", "of")}
         eta = self.remaining(active)
         return {

@@ -44,7 +44,7 @@ class JobQueue(Claims):
         await asyncio.to_thread(self.images.delete_stray_inputs, await self.store.run(rows.ids))
         self.line = Line(waiting)
         self.paces.replace(await self.store.run(pace.all_paces))
-        self._wake.set()
+        self.idle.wake()
 
     async def close(self) -> None:
         """Give every unfinished job back to the line for the next run, and close the database."""
@@ -69,12 +69,24 @@ class JobQueue(Claims):
             return await self._accepted_before(new)
         self._arriving += 1
         try:
-            job = await self.store.run(verdicts.insert_once, new)
+            # A worker that waits would take it at once: one transaction then, for the first of several.
+            begin = self._may_begin and bool(self.idle) and self._arriving == 1
+            job, begun = await self.store.run(verdicts.accept, new, begin=begin)
         finally:
             self._arriving -= 1
         if job.id == new.id:
-            self._enter(job)
+            self._line_up(job)
+        if begun is not None:
+            await self._hand(begun)
+        else:
+            self.idle.wake()
         return job
+
+    async def _hand(self, begun: Job) -> None:
+        self._begin(begun)
+        if not self.idle.hand(begun):
+            # Whoever waited for it has gone meanwhile.
+            await self._return(await self.store.run(rows.release, begun.id), ())
 
     async def get(self, job_id: str) -> Job:
         """Raises JobNotFound."""
@@ -147,12 +159,12 @@ class JobQueue(Claims):
     def resume(self) -> None:
         self.paused = False
         self.events.publish("", "paused", {"paused": False})
-        self._wake.set()
+        self.idle.wake()
 
     async def release_held(self, models: Iterable[str]) -> None:
         """These models are here now: jobs that waited for them may run."""
         await self.store.run(rows.unhold, list(models))
-        self._wake.set()
+        self.idle.wake()
 
     @whole
     async def refuse(self, job: Job, failure: Failure) -> None:
@@ -174,6 +186,7 @@ class JobQueue(Claims):
     def drain(self) -> None:
         """The server stops: accept and start no more jobs, end the streams, wake who waits for a waiting job."""
         self.closing = True
+        self.news.set()
         self.endings.give_up(self.floor.active)
         self.events.close()
 

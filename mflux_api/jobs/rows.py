@@ -13,6 +13,7 @@ WAITING = "state IN ('queued', 'interrupted')"
 # Named, because SQLite by itself sorts the whole line to find its first.
 LINE = f"jobs INDEXED BY jobs_line WHERE {WAITING}"
 IN_ORDER = "ORDER BY priority DESC, place, number"
+PICTURES = "pictures = ?, present = ?, size = ? + coalesce(json_extract(inputs, '$.size'), 0)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,10 +50,15 @@ def insert(db: sqlite3.Connection, new: NewJob) -> Job:
 
 
 def find(db: sqlite3.Connection, job_id: str) -> Job:
-    row = db.execute("SELECT * FROM jobs WHERE id = ?", (job_id,)).fetchone()
+    return to_job(find_columns(db, job_id, "*"))
+
+
+def find_columns(db: sqlite3.Connection, job_id: str, columns: str) -> sqlite3.Row:
+    """Raises JobNotFound."""
+    row: sqlite3.Row | None = db.execute(f"SELECT {columns} FROM jobs WHERE id = ?", (job_id,)).fetchone()
     if row is None:
         raise JobNotFound(f"There is no job {job_id[:40]!r}.", job_id=job_id[:40])
-    return to_job(row)
+    return row
 
 
 def find_key(db: sqlite3.Connection, owner: str, key: str) -> Job | None:
@@ -81,23 +87,23 @@ def change_state(
     pictures: tuple[PictureFile, ...] = (),
 ) -> Job:
     """Change a job's state, if the table of transitions allows it. `now`: the time it finished."""
-    check_transition(find(db, job_id).state, after)
-    db.execute(
-        "UPDATE jobs SET state = ?, finished = ?, error = ?, held = 0 WHERE id = ?",
-        (after, now, pack_error(error), job_id),
-    )
-    return name_pictures(db, job_id, pictures)
+    check_transition(State(find_columns(db, job_id, "state")["state"]), after)
+    row = db.execute(
+        f"UPDATE jobs SET state = ?, finished = ?, error = ?, held = 0, {PICTURES} WHERE id = ? RETURNING *",
+        (after, now, pack_error(error), *_named(pictures), job_id),
+    ).fetchone()
+    return to_job(row)
 
 
 def name_pictures(db: sqlite3.Connection, job_id: str, pictures: tuple[PictureFile, ...]) -> Job:
     """From now on these are the job's pictures."""
-    sizes = [picture.size for picture in pictures if not picture.deleted]
-    row = db.execute(
-        """UPDATE jobs SET pictures = ?, present = ?, size = ? + coalesce(json_extract(inputs, '$.size'), 0)
-        WHERE id = ? RETURNING *""",
-        (pack_pictures(pictures), len(sizes), sum(sizes), job_id),
-    ).fetchone()
+    row = db.execute(f"UPDATE jobs SET {PICTURES} WHERE id = ? RETURNING *", (*_named(pictures), job_id)).fetchone()
     return to_job(row)
+
+
+def _named(pictures: tuple[PictureFile, ...]) -> tuple[str, int, int]:
+    sizes = [picture.size for picture in pictures if not picture.deleted]
+    return pack_pictures(pictures), len(sizes), sum(sizes)
 
 
 def reset(db: sqlite3.Connection, job_id: str, *, held: bool) -> Job:

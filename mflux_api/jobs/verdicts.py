@@ -10,9 +10,15 @@ from mflux_api.jobs.pace import Pace
 from mflux_api.jobs.rows import NewJob
 
 
-def insert_once(db: sqlite3.Connection, new: NewJob) -> Job:
-    """The new job, or the one accepted before under its key. Raises JobConflict when that asked for something else."""
-    return accepted(db, new) or rows.insert(db, new)
+def accept(db: sqlite3.Connection, new: NewJob, *, begin: bool) -> tuple[Job, Job | None]:
+    """The new job, or the one accepted before under its key; and with `begin` the next in line, now generating.
+
+    Raises JobConflict when the one accepted before asked for something else.
+    """
+    earlier = accepted(db, new)
+    if earlier is not None:
+        return earlier, None
+    return rows.insert(db, new), rows.claim(db, time.time()) if begin else None
 
 
 def accepted(db: sqlite3.Connection, new: NewJob) -> Job | None:
@@ -69,8 +75,7 @@ PAST = {State.COMPLETED: "completed", State.FAILED: "failed"}
 
 
 def _check_claim(db: sqlite3.Connection, job: Job) -> None:
-    found = rows.find(db, job.id)
-    if (found.attempts, found.started) != (job.attempts, job.started):
+    if tuple(rows.find_columns(db, job.id, "attempts, started")) != (job.attempts, job.started):
         raise JobConflict("The job is no longer this worker's.", job_id=job.id)
 
 

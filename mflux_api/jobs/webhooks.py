@@ -20,11 +20,8 @@ from mflux_api.net.fetching import Fetcher
 
 # Seconds to wait after each attempt that failed; after the last it is given up.
 BACKOFF = (5.0, 30.0, 300.0, 1800.0, 7200.0)
-# After these there may be something to tell.
-NEWS = frozenset({"started", "complete", "failed", "cancelled"})
 ANSWER_BYTES = 64 * 1024
 ATTEMPT_SECONDS = 15.0
-LONGEST_SLEEP = 60.0
 # What a dialect tells of a job at an event, for the server's address as its client saw it.
 Shape = Callable[[Job, str, str], Awaitable[dict[str, Any]]]
 
@@ -39,23 +36,13 @@ class Webhooks:
 
     async def work(self) -> None:
         """Tell of jobs for ever, as they begin and end."""
-        with self.queue.events.listen(None) as box:
-            while not self.queue.closing:
-                for delivery in await self.queue.store.run(deliveries.due, time.time()):
-                    await self._deliver(delivery)
-                await self._woken(box)
-
-    async def _woken(self, box: Any) -> None:
-        """Return after the start or the end of a job, or when a failed attempt may be due again."""
-        try:
-            async with asyncio.timeout(min(BACKOFF[0], LONGEST_SLEEP)):
-                async for told in box:
-                    if told.name in NEWS:
-                        return
-                # Dropped as a slow listener: the clock wakes as well.
-                await asyncio.sleep(LONGEST_SLEEP)
-        except TimeoutError:
-            return
+        while not self.queue.closing:
+            self.queue.news.clear()
+            for delivery in await self.queue.store.run(deliveries.due, time.time()):
+                await self._deliver(delivery)
+            # Woken by the start or the end of such a job, and by the clock for an attempt that failed.
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.queue.news.wait(), BACKOFF[0])
 
     async def _deliver(self, delivery: Delivery) -> None:
         status, error = await self._attempt(delivery)
