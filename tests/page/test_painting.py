@@ -98,6 +98,29 @@ def test_a_model_with_guidance_takes_words_to_paint_away_from(studio: Studio) ->
     expect(studio.page.get_by_label("Not in the picture")).to_have_count(0)
 
 
+def test_a_number_that_is_being_typed_survives_the_end_of_a_job(studio: Studio) -> None:
+    width = studio.page.get_by_label("Width", exact=True)
+    width.fill("12")
+    with studio.page.expect_response("**/api/v1/models"):
+        studio.server.submit(prompt="from elsewhere")
+    studio.made("from elsewhere")
+    # The form is drawn again for what has just been heard of the models.
+    studio.page.evaluate("() => new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)))")
+    expect(width).to_have_value("12")
+    width.press_sequentially("8")
+    width.press("Tab")
+    expect(width).to_have_value("128")
+
+
+def test_a_number_taken_back_makes_way_for_what_is_chosen_next(studio: Studio) -> None:
+    width = studio.page.get_by_label("Width", exact=True)
+    width.fill("25")
+    width.fill("256")
+    width.press("Tab")
+    studio.page.get_by_label("Area").select_option("512²")
+    expect(width).to_have_value("512")
+
+
 def test_a_locked_seed_stays_and_the_dice_throws_another(studio: Studio) -> None:
     studio.number("Seed", 41)
     studio.paint("a locked seed")

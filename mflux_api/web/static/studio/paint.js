@@ -5,6 +5,7 @@ import { modelOf, paint } from "./actions.js";
 import { change, current, defaults, dice, LARGEST_SEED, watch } from "./form.js";
 import { DICE, LOCKED, UNLOCKED } from "./icons.js";
 import { Loras } from "./loras.js";
+import { NumberField } from "./number.js";
 import { Sources } from "./sources.js";
 import { Range } from "./range.js";
 import { Size } from "./size.js";
@@ -103,14 +104,14 @@ function Numbers({ form, model }) {
 }
 
 function Seed({ form }) {
-  const put = (event) => {
-    const seed = Math.min(LARGEST_SEED, Math.max(0, Math.trunc(Number(event.target.value)) || 0));
+  const put = (text) => {
+    const seed = Math.min(LARGEST_SEED, Math.max(0, Math.trunc(Number(text)) || 0));
     change({ seed, locked: true });
   };
   const lock = form.locked ? "Keep this seed" : "A new seed each time";
   return html`<div class="seed">
     <label for="seed">Seed</label>
-    <input id="seed" type="number" min="0" max=${LARGEST_SEED} value=${form.seed} onChange=${put} />
+    <${NumberField} id="seed" min="0" max=${LARGEST_SEED} value=${form.seed} put=${put} />
     <button type="button" title="Another seed" aria-label="Another seed"
       onClick=${() => change({ seed: dice() })}>${DICE}</button>
     <button type="button" class=${form.locked ? "on" : ""} aria-pressed=${form.locked} title=${lock}

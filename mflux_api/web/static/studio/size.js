@@ -2,6 +2,7 @@
 
 import { html, useRef } from "../vendor/preact-htm.js";
 import { change, shaped, side, SMALLEST, STEP } from "./form.js";
+import { NumberField } from "./number.js";
 
 const SHAPES = [
   ...[["1:1", [1, 1]], ["4:3", [4, 3]], ["3:2", [3, 2]], ["16:9", [16, 9]], ["21:9", [21, 9]]],
@@ -49,8 +50,8 @@ const outline = ([across, down]) => {
 
 function Side({ name, value }) {
   return html`<label for=${name}>${name === "width" ? "Width" : "Height"}</label>
-    <input id=${name} type="number" min=${SMALLEST} step=${STEP} value=${value}
-      onChange=${(event) => change({ [name]: side(Number(event.target.value) || value) })} />`;
+    <${NumberField} id=${name} min=${SMALLEST} step=${STEP} value=${value}
+      put=${(text) => change({ [name]: side(Number(text) || value) })} />`;
 }
 
 /** The canvas, small: its corner can be dragged, or moved with the arrow keys. */
