@@ -2,9 +2,9 @@
 
 import sys
 
-from mflux_api.cli import main
+from mflux_api.cli import leave, main
 
 if __name__ == "__main__":
     arguments = sys.argv[1:]
     is_command = bool(arguments) and not arguments[0].startswith("-")
-    sys.exit(main(arguments if is_command else ["serve", *arguments]))
+    leave(main(arguments if is_command else ["serve", *arguments]))

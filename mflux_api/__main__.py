@@ -1,8 +1,6 @@
 """`python -m mflux_api`."""
 
-import sys
-
-from mflux_api.cli import main
+from mflux_api.cli import run
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run()

@@ -1,11 +1,12 @@
 """The command line: arguments to commands, errors to one line and an exit code."""
 
 import argparse
+import os
 import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from mflux_api.errors import InvalidRequest, MfluxError
 from mflux_api.settings import options
@@ -55,6 +56,24 @@ def main(argv: Sequence[str]) -> int:
     except OSError as error:
         return _refuse(error, f"{error.filename}: {error.strerror}", debug=arguments.debug)
     return OK if code is None else code
+
+
+def run() -> NoReturn:
+    """The command that was typed."""
+    leave(main(sys.argv[1:]))
+
+
+def leave(code: int) -> NoReturn:
+    """End the process now, with what it has printed.
+
+    Taking Python down takes a moment, and a thread of obstore's that still has an answer to give aborts it then.
+    """
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:
+        code = code or FAILED
+    os._exit(code)
 
 
 def _refuse(error: Exception, message: str, *, debug: bool) -> int:

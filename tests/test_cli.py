@@ -1,6 +1,7 @@
 """The command line as it is typed."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from mflux_api.engine.model import Model, load_model
 
 QUICK = ["--size", "64x64", "--steps", "1"]
 ROOT = Path(__file__).parents[1]
+FULL = Path("/dev/full")
 
 
 @pytest.fixture
@@ -261,3 +263,29 @@ def test_the_whole_program_prints_its_own_lines_only(tmp_path: Path) -> None:
     assert run.stdout == f"{tmp_path / 'flux2-tiny_a-red-circle_seed7.png'}\n"
     assert len(run.stderr.splitlines()) == 1
     assert run.stderr.startswith("flux2-tiny, 64x64, 1 steps, seed 7, ")
+
+
+def test_the_process_ends_at_once_with_what_it_printed() -> None:
+    """Whatever thread of a library is still at work."""
+    lingering = "import threading; threading.Thread(target=threading.Event().wait).start()"
+    script = f"from mflux_api.cli import leave; {lingering}; print('said'); leave(3)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (3, "said\n", "")
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="a device of Linux's")
+def test_output_that_nobody_can_take_is_a_failure() -> None:
+    script = "from mflux_api.cli import leave; print('said'); leave(0)"
+    # Kept back until the end, as it is unless somebody has it otherwise.
+    env = {**os.environ, "PYTHONUNBUFFERED": ""}
+    with FULL.open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", script], stdout=full, stderr=subprocess.PIPE, timeout=60, check=False, env=env
+        )
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
+def test_the_installed_command_takes_what_was_typed() -> None:
+    script = "import sys; from mflux_api.cli import run; sys.argv = ['mflux-api', 'models', '--nonsense']; run()"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, "--nonsense" in done.stderr) == (2, True)
