@@ -30,6 +30,7 @@ class Position:
     step: int = 0
     steps: int = 1
     image: int = 1
+    last: Painted | None = None
 
     def progress(self, *, seconds: float | None = None, preview: bytes | None = None) -> Progress:
         return Progress(
@@ -72,8 +73,6 @@ class Dispatcher:
         self.began = 0.0
         # Held until all has been said of a job: its row is written a moment earlier.
         self.painting = asyncio.Lock()
-        # Set once the engine has said something of this job.
-        self._begun = asyncio.Event()
 
     async def work(self) -> None:
         """Paint jobs for ever. An error of the queue's own (a full disk) is logged, and tried again."""
@@ -106,7 +105,7 @@ class Dispatcher:
         starts = self.engine.starts
         try:
             async with self._attended(job):
-                await self._relay(job)
+                await self.queue.finish(job, await self._relay(job))
         except JobConflict:
             self._lost(job)
         except EngineDied as error:
@@ -116,19 +115,18 @@ class Dispatcher:
         except MfluxError as error:
             await self._failed(job, error, again=False)
         else:
-            await self._done(job)
+            self._log(job, "completed")
         for _ in range(max(0, self.engine.starts - max(starts, 1))):
             self.metrics.engine_restart()
 
-    async def _relay(self, job: Job) -> None:
-        """What the engine says, told to the queue."""
-        self._begun.clear()
+    async def _relay(self, job: Job) -> Painted | None:
+        """What the engine says, told to the queue; the last picture is returned, to be kept with the verdict."""
         where = Position(job, steps=job.request.steps)
         await self.queue.progress(job, where.progress())
         async with aclosing(self.engine.ask(await self._command(job))) as replies:
             async for reply in replies:
-                self._begun.set()
                 await self._tell(job, where, reply)
+        return where.last
 
     async def _tell(self, job: Job, where: Position, reply: Reply) -> None:
         match reply:
@@ -145,10 +143,16 @@ class Dispatcher:
             case Thumbnail():
                 await self.queue.progress(job, where.progress(preview=reply.data))
             case Finished():
-                await self.queue.picture(job, Painted(index=where.image - 1, **vars(reply)))
-                self.metrics.picture(job.model)
+                await self._take(job, where, Painted(index=where.image - 1, **vars(reply)))
                 where.image, where.step = where.image + 1, 0
                 self._tell_memory()
+
+    async def _take(self, job: Job, where: Position, painted: Painted) -> None:
+        self.metrics.picture(job.model)
+        if where.image == len(job.request.seeds):
+            where.last = painted
+        else:
+            await self.queue.picture(job, painted)
 
     async def _command(self, job: Job) -> Paint:
         await self.engine.start()
@@ -171,7 +175,7 @@ class Dispatcher:
         return model
 
     def _attended(self, job: Job) -> AbstractAsyncContextManager[None]:
-        return _tasks(self._beat(job), self._watch(job), self._shorten(job))
+        return _tasks(self._beat(job), self._watch(job), self._shorten(job), self._show(job))
 
     async def _beat(self, job: Job) -> None:
         while True:
@@ -185,19 +189,13 @@ class Dispatcher:
     async def _shorten(self, job: Job) -> None:
         while True:
             cut = await self.queue.cut(job)
-            # Before it has the job, the engine would forget it.
-            await self._begun.wait()
+            await self.engine.painting.wait()
             self.engine.cut(cut)
 
-    async def _done(self, job: Job) -> None:
-        try:
-            await self.queue.finish(job)
-        except JobConflict:
-            self._lost(job)
-        except StorageFailed as error:
-            await self._failed(job, error, again=True)
-        else:
-            self._log(job, "completed")
+    async def _show(self, job: Job) -> None:
+        await self.queue.watched(job)
+        await self.engine.painting.wait()
+        self.engine.look()
 
     async def _failed(self, job: Job, error: MfluxError, *, again: bool) -> None:
         reason = Failure(error.code, error.status, error.message, dict(error.details))

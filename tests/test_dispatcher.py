@@ -142,7 +142,7 @@ async def test_a_job_is_completed_with_its_pictures_on_disk(tmp_path: Path) -> N
 @asynchronous
 async def test_who_listens_is_told_the_stages_the_steps_and_the_previews(tmp_path: Path) -> None:
     async with working(tmp_path) as workshop:
-        with workshop.queue.events.listen(None) as box:
+        with workshop.queue.audience.watching(None), workshop.queue.events.listen(None) as box:
             await workshop.put(request=replace(REQUEST, seeds=(7, 8)))
             told = []
             async for event in box:

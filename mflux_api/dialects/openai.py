@@ -153,7 +153,7 @@ class OpenAI:
     async def _stream(self, form: Painting, job: Job) -> AsyncIterator[str]:
         """The previews asked for, as they come, and each finished picture."""
         sent = 0
-        async for event in self.studio.watch(job.id, None):
+        async for event in self.studio.watch(job.id, None, previews=form.partial_images > 0):
             if event.preview is not None and sent < form.partial_images:
                 encoded = base64.b64encode(event.preview).decode("ascii")
                 yield _event("partial_image", form, job, b64_json=encoded, partial_image_index=sent)

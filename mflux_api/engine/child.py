@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mflux_api.engine import frames
-from mflux_api.engine.messages import Command, Crashed, Done, Refused, Reply, Setup, Stop
+from mflux_api.engine.messages import Command, Crashed, Done, Look, Refused, Reply, Setup, Stop
 from mflux_api.errors import MfluxError, without_folders
 from mflux_api.request import Cut
 
@@ -24,7 +24,7 @@ IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Line:
-    """The child's end: commands in order, and whether the painting is to stop, or to end with what there is."""
+    """The child's end: commands in order, and wishes about the painting: an end of it or of a picture, a look."""
 
     def __init__(self, connection: socket.socket) -> None:
         self.connection = connection
@@ -32,6 +32,7 @@ class Line:
         self.stop = threading.Event()
         self.skip = threading.Event()
         self.interrupt = threading.Event()
+        self.look = threading.Event()
         self.setup: Setup = frames.receive(connection)
         threading.Thread(target=self._listen, daemon=True, name="listener").start()
 
@@ -56,10 +57,12 @@ class Line:
                 os._exit(0)
             if isinstance(message, Stop):
                 self.stop.set()
+            elif isinstance(message, Look):
+                self.look.set()
             elif isinstance(message, Cut):
                 (self.skip if message is Cut.SKIP else self.interrupt).set()
             else:
-                for wish in (self.stop, self.skip, self.interrupt):
+                for wish in (self.stop, self.skip, self.interrupt, self.look):
                     wish.clear()
                 self.commands.put(message)
 
@@ -103,7 +106,7 @@ def _carry_out(engine: "Engine", line: Line, command: Command) -> None:
 
 def _work(engine: "Engine", line: Line, command: Command) -> bool:
     """Carry out a command; whether it was stopped."""
-    with closing(engine.carry_out(command, line.take_cut)) as replies:
+    with closing(engine.carry_out(command, line.take_cut, line.look.is_set)) as replies:
         for reply in replies:
             line.send(reply)
             if line.stop.is_set():

@@ -4,6 +4,7 @@ import functools
 import platform
 import subprocess
 import sys
+import time
 import warnings
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
@@ -37,6 +38,7 @@ from mflux_api.engine.messages import (
     Thumbnail,
     Unload,
     Writing,
+    always,
     never,
 )
 from mflux_api.engine.model import plan
@@ -47,6 +49,8 @@ from mflux_api.pixels.masks import as_mask
 from mflux_api.request import GenerateRequest
 
 SHORT_HASH = 10
+# How old the last preview may become while nobody looks.
+UNWATCHED_SECONDS = 1.0
 # What browsers write. Other formats of Pillow's have had holes, and nobody misses them here.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 
@@ -70,14 +74,17 @@ class Engine:
         loaded = tuple(self.names[held] for held in self.cache.plans())
         return Memory(active=used.active, cached=used.cached, peak=used.peak, loaded=loaded)
 
-    def carry_out(self, command: Command, ask_cut: AskCut = never) -> Generator[Reply, None, None]:
+    def carry_out(
+        self, command: Command, ask_cut: AskCut = never, is_watched: Callable[[], bool] = always
+    ) -> Generator[Reply, None, None]:
         """What there is to say while a command is carried out. Closing it stops a painting; `ask_cut` may shorten it.
 
+        With nobody watching, there is a preview a second at most: of use to whoever comes in the middle of a long one.
         Raises what loading and painting raise.
         """
         match command:
             case Paint():
-                yield from self._paint(command, ask_cut)
+                yield from self._paint(command, ask_cut, is_watched)
             case Load():
                 yield from self._load(self._plan(command), command.model.spec.name)
             case Unload():
@@ -101,12 +108,17 @@ class Engine:
         self.cache.get(wanted)
         yield self.memory()
 
-    def _paint(self, command: Paint, ask_cut: AskCut) -> Iterator[Reply]:
+    def _paint(self, command: Paint, ask_cut: AskCut, is_watched: Callable[[], bool]) -> Iterator[Reply]:
         wanted = self._plan(command)
         yield from self._load(wanted, command.model.spec.name)
         painter = self.cache.get(wanted)
         with memory.overflow_is_ours(), closing(paint(painter, _with_pictures(command), ask_cut)) as events:
+            shown = time.monotonic()
             for event in events:
+                if isinstance(event, Preview):
+                    if not is_watched() and time.monotonic() - shown < UNWATCHED_SECONDS:
+                        continue
+                    shown = time.monotonic()
                 yield _reply(event, command, painter)
 
 

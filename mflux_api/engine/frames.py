@@ -14,10 +14,33 @@ def pack(message: object) -> bytes:
     return LENGTH.pack(len(data)) + data
 
 
-async def read(stream: asyncio.StreamReader) -> Any:
-    """The next message. Raises IncompleteReadError when the other end is gone."""
-    (size,) = LENGTH.unpack(await stream.readexactly(LENGTH.size))
-    return pickle.loads(await stream.readexactly(size))
+class Inbox(asyncio.Protocol):
+    """The server's end: messages as they come, whole ones only, so that whoever waits for one may be cancelled."""
+
+    def __init__(self) -> None:
+        self._data = bytearray()
+        self._messages: asyncio.Queue[Any] = asyncio.Queue()
+
+    async def receive(self) -> Any:
+        """The next message. Raises EOFError when the other end is gone, however often it is asked."""
+        message = await self._messages.get()
+        if isinstance(message, EOFError):
+            self._messages.put_nowait(message)
+            raise message
+        return message
+
+    def data_received(self, data: bytes) -> None:
+        self._data += data
+        while len(self._data) >= LENGTH.size:
+            (size,) = LENGTH.unpack_from(self._data)
+            end = LENGTH.size + size
+            if len(self._data) < end:
+                return
+            self._messages.put_nowait(pickle.loads(self._data[LENGTH.size : end]))
+            del self._data[:end]
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._messages.put_nowait(EOFError())
 
 
 def receive(connection: socket.socket) -> Any:

@@ -130,12 +130,22 @@ class Stop:
     """Stop the painting that is going on, after its step."""
 
 
+@dataclass(frozen=True)
+class Look:
+    """Somebody looks on: show a preview of every further step of the painting that is going on."""
+
+
 # Asked after each step and each decoding. A skip counts for one picture, so asking takes it.
 AskCut: TypeAlias = Callable[[], Cut | None]
 
 
 def never() -> None:
     """Nobody cuts this painting short."""
+
+
+def always() -> bool:
+    """Somebody looks on."""
+    return True
 
 
 Command: TypeAlias = Paint | Load | Unload

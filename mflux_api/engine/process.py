@@ -14,7 +14,7 @@ from typing import Any
 
 from mflux_api import errors
 from mflux_api.engine import frames
-from mflux_api.engine.messages import Command, Crashed, Done, Memory, Paint, Ready, Refused, Reply, Setup, Stop
+from mflux_api.engine.messages import Command, Crashed, Done, Look, Memory, Paint, Ready, Refused, Reply, Setup, Stop
 from mflux_api.errors import EngineDied, EngineStuck, GenerationFailed, MfluxError, OutOfMemory
 from mflux_api.logs import event, warning
 from mflux_api.request import Cut
@@ -43,10 +43,11 @@ class EngineProcess:
         self.starts = 0
         self._lock = asyncio.Lock()
         self._process: asyncio.subprocess.Process | None = None
-        self._writer: asyncio.StreamWriter | None = None
-        self._reading: asyncio.Task[Any] | None = None
+        self._transport: asyncio.WriteTransport | None = None
+        self._inbox = frames.Inbox()
         self._used = time.monotonic()
-        self._painting = False
+        # Set while it has a painting to do: what is said of one earlier, it would forget.
+        self.painting = asyncio.Event()
         self._last_words: deque[str] = deque(maxlen=LAST_LINES)
 
     @property
@@ -72,8 +73,9 @@ class EngineProcess:
         """
         async with self._lock:
             await self._started()
-            await self._send(command)
-            self._painting = isinstance(command, Paint)
+            self._send(command)
+            if isinstance(command, Paint):
+                self.painting.set()
             finished = False
             try:
                 async with aclosing(self._replies()) as replies:
@@ -86,7 +88,7 @@ class EngineProcess:
             finally:
                 if not finished:
                     await self._wind_down()
-                self._painting = False
+                self.painting.clear()
                 self._used = time.monotonic()
 
     async def run(self, command: Command) -> None:
@@ -97,13 +99,20 @@ class EngineProcess:
 
     def stop_painting(self) -> None:
         """Ask for an end of the painting, after its step; it then ends as if it were done. A load is left alone."""
-        if self._writer is not None and self._painting:
-            self._writer.write(frames.pack(Stop()))
+        self._say(Stop())
 
     def cut(self, how: Cut) -> None:
         """Ask for an end of the picture that is being painted, with what there is of it."""
-        if self._writer is not None and self._painting:
-            self._writer.write(frames.pack(how))
+        self._say(how)
+
+    def look(self) -> None:
+        """Ask for a preview of every step of the painting."""
+        self._say(Look())
+
+    def _say(self, wish: Stop | Cut | Look) -> None:
+        """About the painting that is going on; nothing where there is none."""
+        if self._transport is not None and self.painting.is_set():
+            self._transport.write(frames.pack(wish))
 
     async def stop(self) -> None:
         """End the process, whatever it does; its memory comes back. The next command starts another."""
@@ -135,10 +144,10 @@ class EngineProcess:
             undo.pop_all()
         self.starts += 1
         self._kills_before = _kernel_kills()
-        self._reader, self._writer = await asyncio.open_connection(sock=ours)
+        self._transport, self._inbox = await asyncio.get_running_loop().create_connection(frames.Inbox, sock=ours)
         self._last_words.clear()
         self._echo = asyncio.create_task(self._overhear(self._process))
-        await self._send(self.setup)
+        self._send(self.setup)
 
     async def _overhear(self, process: asyncio.subprocess.Process) -> None:
         """What libraries write to standard error goes to our log, and tells what the process died of."""
@@ -151,10 +160,10 @@ class EngineProcess:
             # It ended while nothing was asked of it: nobody else would notice.
             self._forget()
 
-    async def _send(self, message: object) -> None:
-        if self._writer is None:
+    def _send(self, message: object) -> None:
+        if self._transport is None:
             raise EngineDied("The engine is not running.")
-        self._writer.write(frames.pack(message))
+        self._transport.write(frames.pack(message))
 
     async def _replies(self) -> AsyncGenerator[Reply, None]:
         while True:
@@ -169,15 +178,13 @@ class EngineProcess:
 
     async def _expect(self, seconds: float) -> Any:
         """The next reply; an error reply is raised."""
-        # A task of its own: whoever waits may be cancelled, and half a message would make nonsense of the next.
-        reading = self._reading = self._reading or asyncio.create_task(frames.read(self._reader))
-        if not (await asyncio.wait([reading], timeout=seconds))[0]:
-            await self.stop()
-            raise EngineStuck(f"The engine said nothing for {seconds:g} seconds and was ended.")
-        self._reading = None
         try:
-            reply = reading.result()
-        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+            async with asyncio.timeout(seconds):
+                reply = await self._inbox.receive()
+        except TimeoutError:
+            await self.stop()
+            raise EngineStuck(f"The engine said nothing for {seconds:g} seconds and was ended.") from None
+        except EOFError:
             raise await self._cause_of_death() from None
         if isinstance(reply, Refused):
             raise errors.from_code(reply.code, reply.message, reply.details)
@@ -218,11 +225,9 @@ class EngineProcess:
         return EngineDied(f"The engine process ended unexpectedly (exit code {code}).", exit_code=code)
 
     def _forget(self) -> None:
-        if self._reading is not None:
-            self._reading.cancel()
-        if self._writer is not None:
-            self._writer.close()
-        self._reading, self._writer, self.ready, self.memory = None, None, None, NOTHING_HELD
+        if self._transport is not None:
+            self._transport.close()
+        self._transport, self.ready, self.memory = None, None, NOTHING_HELD
 
 
 async def _launch(theirs: socket.socket) -> asyncio.subprocess.Process:

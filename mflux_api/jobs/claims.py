@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any, ParamSpec, TypeVar
 
-from mflux_api.errors import JobConflict
+from mflux_api.errors import JobConflict, StorageFailed
 from mflux_api.jobs import rows, verdicts
+from mflux_api.jobs.audience import Audience
 from mflux_api.jobs.endings import Endings
 from mflux_api.jobs.events import Events
 from mflux_api.jobs.floor import Floor
@@ -49,6 +50,7 @@ class Claims:
         self.paces = Paces({})
         self.floor = Floor(self.paces)
         self.endings = Endings()
+        self.audience = Audience()
         self._arriving = 0
         self.idle = Idle()
         # Set when something happened to a job that somebody wants to be told of.
@@ -76,19 +78,25 @@ class Claims:
 
     async def picture(self, job: Job, painted: Painted) -> None:
         active = self.floor.owned(job)
-        file = await asyncio.to_thread(self.images.keep, job, painted.index, painted.data)
-        facts = {name: value for name, value in vars(painted).items() if name not in {"index", "data"}}
+        picture = await asyncio.to_thread(self._kept, job, painted)
         # Somebody may have cancelled it meanwhile; then the file is not wanted.
         if self.floor.active.get(job.id) is not active:
-            await asyncio.to_thread((self.images.folder / file).unlink, missing_ok=True)
+            await asyncio.to_thread(self._delete_pictures, (picture,))
             raise JobConflict("The job is no longer this worker's.")
-        active.pictures += (PictureFile(file=file, size=len(painted.data), **facts),)
+        active.pictures += (picture,)
 
     @whole
-    async def finish(self, job: Job) -> None:
+    async def finish(self, job: Job, last: Painted | None = None) -> None:
         active = self.floor.owned(job)
         usual = job.request.is_one_pass and active.cut is None
-        done, pace = await self.store.run(verdicts.complete, job, active.pictures, learn=usual)
+        keep = functools.partial(self._with_last, job, active.pictures, last)
+        try:
+            done, pace = await self.store.run(verdicts.complete, job, keep, learn=usual)
+        except StorageFailed:
+            # No row names it.
+            if last is not None:
+                await asyncio.to_thread(self.images.delete_picture, self.images.name(job, last.index))
+            raise
         if pace is not None:
             self.paces.set(job.model, job.request.width, job.request.height, pace)
         self._leave(done)
@@ -112,6 +120,10 @@ class Claims:
 
     async def cut(self, job: Job) -> Cut:
         return await self.floor.owned(job).cuts.get()
+
+    async def watched(self, job: Job) -> None:
+        self.floor.owned(job)
+        await self.audience.watches(job.id)
 
     async def cancelled(self, job: Job) -> None:
         active = self.floor.active.get(job.id)
@@ -174,6 +186,13 @@ class Claims:
     async def _reap(self) -> None:
         for job in self.floor.silent():
             await self._interrupt(job, Failure("WORKER_LOST", 500, "The worker that painted this job went silent."))
+
+    def _kept(self, job: Job, painted: Painted) -> PictureFile:
+        facts = {name: value for name, value in vars(painted).items() if name not in {"index", "data"}}
+        return PictureFile(file=self.images.keep(job, painted.index, painted.data), size=len(painted.data), **facts)
+
+    def _with_last(self, job: Job, kept: tuple[PictureFile, ...], last: Painted | None) -> tuple[PictureFile, ...]:
+        return kept if last is None else (*kept, self._kept(job, last))
 
     def _delete_pictures(self, pictures: tuple[PictureFile, ...]) -> None:
         for picture in pictures:

@@ -24,10 +24,12 @@ class Images:
 
     def keep(self, job: Job, index: int, data: bytes) -> str:
         """Write a finished picture; its name relative to the folder. Raises StorageFailed."""
+        return self._write(self.name(job, index), data)
+
+    def name(self, job: Job, index: int) -> str:
+        """Of the file of a job's picture, relative to the folder."""
         day = time.strftime("%Y-%m-%d", time.localtime(job.created))
-        file = f"{day}/{job.id}-{index}.png"
-        self._write(file, data)
-        return file
+        return f"{day}/{job.id}-{index}.png"
 
     def keep_inputs(
         self,

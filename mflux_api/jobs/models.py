@@ -51,7 +51,8 @@ class Models:
 
     def __init__(self, models_dir: Path, default: str, engine: EngineDoor) -> None:
         self.models_dir = models_dir
-        self.default = default
+        known = catalogue.registry().get(default.lower())
+        self.default = default if known is None else known.name
         self.engine = engine
         self.entries: list[Entry] = []
         self._made = -REFRESH_SECONDS

@@ -66,8 +66,8 @@ class WorkQueue(Protocol):
     async def picture(self, job: Job, painted: Painted) -> None:
         """Keep a picture: it is on disk when this returns."""
 
-    async def finish(self, job: Job) -> None:
-        """Completed, with the pictures kept so far."""
+    async def finish(self, job: Job, last: Painted | None = None) -> None:
+        """Completed, with the pictures kept so far, and this last one: all is on disk when this returns, or nothing."""
 
     async def fail(self, job: Job, failure: Failure, *, again: bool) -> bool:
         """Failed; with `again`, back into the line while there are tries left. Whether it will be tried again."""
@@ -77,6 +77,9 @@ class WorkQueue(Protocol):
 
     async def cut(self, job: Job) -> Cut:
         """Return once somebody wants the picture, or the whole job, ended with what there is of it; then again."""
+
+    async def watched(self, job: Job) -> None:
+        """Return once somebody looks at previews of this job."""
 
     async def cancelled(self, job: Job) -> None:
         """Return once the job is no longer this worker's."""

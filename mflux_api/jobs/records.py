@@ -1,5 +1,6 @@
 """Jobs to rows of the database and back."""
 
+import functools
 import json
 import sqlite3
 from dataclasses import asdict
@@ -22,6 +23,8 @@ def pack_request(request: GenerateRequest) -> str:
     return json.dumps({**plain, "craft": changed, "loras": [asdict(use) for use in request.loras]})
 
 
+# A row is read several times while its job is being carried out.
+@functools.lru_cache(maxsize=64)
 def unpack_request(text: str) -> GenerateRequest:
     plain: dict[str, Any] = json.loads(text)
     loras = tuple(LoraUse(**use) for use in plain.pop("loras"))

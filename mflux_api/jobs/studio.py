@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 
 from mflux_api.catalogue.loras import Adapters
@@ -109,12 +109,14 @@ class Studio:
             return active.fraction
         return 1.0 if job.state is State.COMPLETED else 0.0
 
-    async def watch(self, job_id: str, last_id: str | None) -> AsyncIterator[Event]:
+    async def watch(self, job_id: str, last_id: str | None, *, previews: bool) -> AsyncIterator[Event]:
         """A job's events until its last; after `last_id` where that is remembered, else from how it stands now.
 
-        Ends early when the listener is too slow or the server stops. Raises JobNotFound.
+        `previews`: the listener looks at them; others get what there is anyway. Ends early when the listener is too
+        slow or the server stops. Raises JobNotFound.
         """
-        with self.queue.events.listen(job_id) as box:
+        looks = self.queue.audience.watching(job_id) if previews else nullcontext()
+        with looks, self.queue.events.listen(job_id) as box:
             job = await self.queue.get(job_id)
             missed = self.queue.events.since(last_id, job_id)
             seen = set()

@@ -2,6 +2,7 @@
 
 import sqlite3
 import time
+from collections.abc import Callable
 
 from mflux_api.errors import JobConflict
 from mflux_api.jobs import history, pace, rows
@@ -40,13 +41,15 @@ def cancel(db: sqlite3.Connection, job_id: str, now: float, pictures: tuple[Pict
 
 
 def complete(
-    db: sqlite3.Connection, job: Job, pictures: tuple[PictureFile, ...], *, learn: bool = True
+    db: sqlite3.Connection, job: Job, keep: Callable[[], tuple[PictureFile, ...]], *, learn: bool = True
 ) -> tuple[Job, Pace | None]:
     """Count it; with `learn`, what it took is a measure for others. Returns also what is known of its pace now.
 
-    Raises JobConflict when another worker has the job by now.
+    `keep` gives its pictures, on disk by then: a file comes before the row that names it. Raises JobConflict, before
+    that, when another worker has the job by now.
     """
     _check_claim(db, job)
+    pictures = keep()
     done = rows.change_state(db, job.id, State.COMPLETED, now=time.time(), pictures=pictures)
     rows.add_totals(db, generations=1, images=len(pictures), seconds=done.seconds or 0.0)
     history.add(db, done.finished or 0.0, pictures=len(pictures), seconds=done.seconds)
@@ -75,7 +78,7 @@ PAST = {State.COMPLETED: "completed", State.FAILED: "failed"}
 
 
 def _check_claim(db: sqlite3.Connection, job: Job) -> None:
-    if tuple(rows.find_columns(db, job.id, "attempts, started")) != (job.attempts, job.started):
+    if tuple(rows.find_columns(db, job.id, "attempts, started, state")) != (job.attempts, job.started, job.state):
         raise JobConflict("The job is no longer this worker's.", job_id=job.id)
 
 

@@ -166,17 +166,40 @@ def test_it_paints_what_the_library_paints(shared: Shared, tiny: Model) -> None:
         assert ours.timings.keys() == theirs.timings.keys()
 
 
-def test_it_says_each_step_and_shows_a_preview_before_the_last(shared: Shared) -> None:
-    shared.picture()
+def test_it_says_each_step(shared: Shared) -> None:
     said = shared.run(replies(shared.engine, paint(steps=3)))
-    assert [type(reply) for reply in said] == [Step, Thumbnail, Step, Thumbnail, Step, Finished]
     assert [(reply.number, reply.steps, reply.seed) for reply in said if isinstance(reply, Step)] == [
         (1, 3, 7),
         (2, 3, 7),
         (3, 3, 7),
     ]
+
+
+async def looking(engine: EngineProcess, command: Paint) -> list[Reply]:
+    """What is said to somebody who looks from the first reply on."""
+    said: list[Reply] = []
+    async with aclosing(engine.ask(command)) as replies_to_it:
+        async for reply in replies_to_it:
+            said.append(reply)
+            if len(said) == 1:
+                engine.look()
+    return said
+
+
+def test_it_shows_a_preview_of_each_step_but_the_last_once_somebody_looks(shared: Shared) -> None:
+    shared.picture()
+    said = shared.run(looking(shared.engine, paint(steps=20)))
+    assert [type(reply) for reply in said[-6:]] == [Step, Thumbnail, Step, Thumbnail, Step, Finished]
     previews = [pixels(reply.data) for reply in said if isinstance(reply, Thumbnail)]
-    assert [preview.shape for preview in previews] == [(8, 8, 3), (8, 8, 3)]
+    assert {preview.shape for preview in previews} == {(8, 8, 3)}
+
+
+def test_a_look_is_for_the_painting_that_goes_on(shared: Shared) -> None:
+    shared.engine.look()
+    shared.run(looking(shared.engine, paint(steps=2)))
+    shared.engine.look()
+    said = shared.run(replies(shared.engine, paint(steps=4)))
+    assert [type(reply) for reply in said] == [Step] * 4 + [Finished]
 
 
 def test_the_picture_holds_its_generation_data(shared: Shared) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Protocol
 
 import pytest
@@ -35,6 +35,9 @@ class Workshop(Protocol):
     def cut(self, job_id: str, how: Cut) -> None:
         """Somebody wants the picture that is being painted, or the whole job, ended with what there is of it."""
 
+    def looking(self, job_id: str | None) -> AbstractContextManager[None]:
+        """Somebody looks at previews of a job, None: of all, until this ends."""
+
     async def find(self, job_id: str) -> Job: ...
 
     def lease(self, seconds: float) -> None:
@@ -64,7 +67,9 @@ VERBS: dict[str, Verb] = {
     "fail": lambda queue, job: queue.fail(job, BROKEN, again=False),
     "fail again": lambda queue, job: queue.fail(job, BROKEN, again=True),
     "release": lambda queue, job: queue.release(job),
+    "finish with a picture": lambda queue, job: queue.finish(job, make_painted(1, b"late")),
     "cut": lambda queue, job: queue.cut(job),
+    "watched": lambda queue, job: queue.watched(job),
 }
 every_verb = pytest.mark.parametrize("verb", VERBS.values(), ids=VERBS.keys())
 
@@ -175,6 +180,17 @@ class WorkQueueContract:
             assert done.error is None
 
     @asynchronous
+    async def test_the_last_picture_may_come_with_the_end(self, opening: Opening) -> None:
+        async with opening() as shop:
+            job = await claimed(shop)
+            await shop.queue.picture(job, make_painted(0, b"first"))
+            await shop.queue.finish(job, make_painted(1, b"last"))
+            done = await shop.find(job.id)
+            assert done.state is State.COMPLETED
+            assert [shop.picture(picture.file) for picture in done.pictures] == [b"first", b"last"]
+            assert [(picture.seed, picture.size) for picture in done.pictures] == [(7, 5), (8, 4)]
+
+    @asynchronous
     async def test_a_failed_job_says_why(self, opening: Opening) -> None:
         async with opening() as shop:
             job = await claimed(shop)
@@ -275,6 +291,30 @@ class WorkQueueContract:
             await refused(shop, job, verb)
             assert (await shop.find(job.id)).state is State.CANCELLED
             assert shop.pictures(job.id) == [b"picture"]
+
+    # Looked at
+
+    @pytest.mark.parametrize("which", ["this job", "all jobs"])
+    @asynchronous
+    async def test_a_worker_hears_that_somebody_looks(self, opening: Opening, which: str) -> None:
+        async with opening() as shop:
+            job = await claimed(shop)
+            watched = asyncio.create_task(shop.queue.watched(job))
+            assert await is_waiting(watched)
+            with shop.looking(job.id if which == "this job" else None):
+                await watched
+                await shop.queue.watched(job)
+
+    @asynchronous
+    async def test_who_looks_at_another_job_or_has_gone_does_not_look(self, opening: Opening) -> None:
+        async with opening() as shop:
+            first, second = await claimed(shop), await claimed(shop)
+            with shop.looking(first.id):
+                pass
+            with shop.looking(second.id):
+                watched = asyncio.create_task(shop.queue.watched(first))
+                assert await is_waiting(watched)
+                watched.cancel()
 
     # Cut short
 

@@ -240,12 +240,35 @@ async def test_finishing_and_cancelling_at_once_have_one_outcome(tmp_path: Path)
         for first in ("finish", "cancel"):
             await queue.put(make_job())
             job = await queue.claim()
-            calls: list[Awaitable[object]] = [queue.finish(job), queue.cancel(job.id)]
+            calls: list[Awaitable[object]] = [queue.finish(job, make_painted()), queue.cancel(job.id)]
             results = await asyncio.gather(*(calls if first == "finish" else calls[::-1]), return_exceptions=True)
             assert [isinstance(result, JobConflict) for result in results] == [False, True]
             expected = State.COMPLETED if first == "finish" else State.CANCELLED
-            assert (await queue.get(job.id)).state is expected
+            ended = await queue.get(job.id)
+            assert ended.state is expected
+            assert {picture.file for picture in ended.pictures} == {file for file in files(tmp_path) if job.id in file}
             assert not queue.floor.active
+
+
+@asynchronous
+async def test_a_last_picture_whose_row_finds_the_disk_full_is_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> Job:
+        assert len(files(tmp_path)) == 2
+        raise sqlite3.OperationalError("database or disk is full")
+
+    async with opened(tmp_path) as queue:
+        await queue.put(make_job())
+        job = await queue.claim()
+        await queue.picture(job, make_painted(0))
+        with monkeypatch.context() as patched:
+            patched.setattr(rows, "change_state", full)
+            with pytest.raises(StorageFailed):
+                await queue.finish(job, make_painted(1))
+        assert len(files(tmp_path)) == 1
+        await queue.finish(job, make_painted(1))
+        assert {picture.file for picture in (await queue.get(job.id)).pictures} == files(tmp_path)
 
 
 @asynchronous

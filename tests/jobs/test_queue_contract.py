@@ -1,5 +1,5 @@
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -27,6 +27,9 @@ class SqliteWorkshop:
 
     def cut(self, job_id: str, how: Cut) -> None:
         self.queue.floor.active[job_id].shorten(how)
+
+    def looking(self, job_id: str | None) -> AbstractContextManager[None]:
+        return self.queue.audience.watching(job_id)
 
     async def find(self, job_id: str) -> Job:
         return await self.queue.get(job_id)

@@ -111,7 +111,7 @@ async def house(tmp_path: Path, *, limit: int = 100, auto_download: bool = True)
 
 
 async def watched(studio: Studio, job_id: str, last_id: str | None = None) -> list[Event]:
-    return [event async for event in studio.watch(job_id, last_id)]
+    return [event async for event in studio.watch(job_id, last_id, previews=False)]
 
 
 def names(events: list[Event]) -> list[str]:
@@ -150,7 +150,7 @@ async def test_whoever_comes_while_it_is_painted_begins_with_the_latest_progress
         job = await it.queue.claim()
         await it.queue.progress(job, PROGRESS)
         latest = it.queue.events.latest(job.id)
-        events = it.studio.watch(job.id, None)
+        events = it.studio.watch(job.id, None, previews=False)
         assert await anext(events) is latest
         await it.queue.cancel(job.id)
         assert names([event async for event in events]) == ["cancelled"]
@@ -185,7 +185,7 @@ async def test_a_broken_stream_goes_on_after_the_last_event_that_was_heard(tmp_p
         latest = it.queue.events.latest(job.id)
         assert latest is not None
         await it.queue.progress(job, PROGRESS)
-        resumed = it.studio.watch(job.id, latest.id)
+        resumed = it.studio.watch(job.id, latest.id, previews=False)
         following = await anext(resumed)
         await it.queue.finish(job)
         assert names([following, *[event async for event in resumed]]) == ["progress", "complete"]
@@ -215,7 +215,7 @@ async def test_a_listener_that_is_too_slow_is_dropped_and_the_others_hear_the_en
     async with house(tmp_path) as it:
         await it.queue.put(make_job())
         job = await it.queue.claim()
-        slow = it.studio.watch(job.id, None)
+        slow = it.studio.watch(job.id, None, previews=False)
         await anext(slow)
         for _ in range(BOX + 1):
             await it.queue.progress(job, PROGRESS)
@@ -243,7 +243,7 @@ async def test_a_job_that_waits_again_stands_as_queued(tmp_path: Path) -> None:
         job = await it.queue.claim()
         await it.queue.progress(job, PROGRESS)
         await it.queue.fail(job, BROKEN, again=True)
-        first = await anext(it.studio.watch(job.id, None))
+        first = await anext(it.studio.watch(job.id, None, previews=False))
         assert first.data == {"job_id": job.id, "status": "queued", "progress": 0.0, "position": 1}
 
 
@@ -348,7 +348,7 @@ async def test_what_does_not_fit_in_memory_is_refused_before_it_is_queued(tmp_pa
 async def test_a_job_waits_for_its_model_and_then_runs(tmp_path: Path) -> None:
     async with house(tmp_path) as it:
         job = await it.studio.submit(AWAY_FOX)
-        events = it.studio.watch(job.id, None)
+        events = it.studio.watch(job.id, None, previews=False)
         told = await anext(event async for event in events if "download" in event.data)
         assert (told.data["stage"], told.data["download"], told.data["status"]) == ("downloading", 0.25, "queued")
         assert job.held

@@ -4,6 +4,7 @@ import asyncio
 import base64
 from collections import OrderedDict
 from collections.abc import AsyncGenerator
+from contextlib import nullcontext
 from typing import Any
 
 from starlette.requests import Request
@@ -61,7 +62,7 @@ class Streams:
         return self.tools.streamer.respond(self._download(entry))
 
     async def _messages(self, job_id: str, last_id: str | None, *, preview: bool) -> AsyncGenerator[Message, None]:
-        async for event in self.studio.watch(job_id, last_id):
+        async for event in self.studio.watch(job_id, last_id, previews=preview):
             if event.name in ENDINGS:
                 # The id of an ending is the same for whoever comes later.
                 job = await self.studio.queue.get(job_id)
@@ -70,8 +71,9 @@ class Streams:
                 yield _message(event)
 
     async def _all(self, last_id: str | None, *, preview: bool) -> AsyncGenerator[Message, None]:
-        with self.studio.queue.events.listen(None) as box:
-            for event in self.studio.queue.events.since(last_id, None) or []:
+        queue = self.studio.queue
+        with queue.audience.watching(None) if preview else nullcontext(), queue.events.listen(None) as box:
+            for event in queue.events.since(last_id, None) or []:
                 yield _message(event)
             async for event in box:
                 if event.preview is None or preview:

@@ -45,7 +45,7 @@ def endpoints(
     )
     parts = (
         Generate(studio, tools, checkpoints, options, tasks, styles_file=styles_file),
-        Progress(studio, tools, tasks, options.wants_preview),
+        Progress(studio, tools, tasks, options.first_preview),
         options,
         catalogue,
         extras,

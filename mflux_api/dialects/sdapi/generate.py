@@ -72,12 +72,11 @@ class Generate:
                 raise
             # Clients of SD-WebUI unload and load again at this name.
             raise ClassicFault(error.message, name="OutOfMemoryError", like=OutOfMemory) from error
-        short_hash = await self.checkpoints.short_hash(done.model)
-        body = await asyncio.to_thread(self._reply, form, done, short_hash)
+        body = await asyncio.to_thread(self._reply, form, done)
         return Response(body, media_type="application/json")
 
-    def _reply(self, form: Painting, job: Job, short_hash: str) -> str:
-        return replies.painted(replies.Done(form, job, self.studio.pngs(job), short_hash)).model_dump_json()
+    def _reply(self, form: Painting, job: Job) -> str:
+        return replies.painted(replies.Done(form, job, self.studio.pngs(job))).model_dump_json()
 
     async def _submit(self, request: Request, form: Painting) -> Job:
         order = await orders.order(form, self.tools.pictures, owner(request), await self._here(form))

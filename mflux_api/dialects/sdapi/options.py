@@ -11,7 +11,6 @@ from starlette.responses import JSONResponse, Response
 from mflux_api.dialects.sdapi.checkpoints import Checkpoints
 from mflux_api.dialects.sdapi.faults import JSON, TAG, ClassicFault, WrongKind, json_object
 from mflux_api.errors import ModelNotFound, StorageFailed
-from mflux_api.jobs.floor import Active
 from mflux_api.jobs.studio import Studio
 from mflux_api.web.openapi import Endpoint
 from mflux_api.web.tools import Tools
@@ -101,17 +100,16 @@ class Options:
     async def value(self, name: str) -> Any:
         return (await self._kept()).get(name, DEFAULTS.get(name))
 
-    async def wants_preview(self, active: Active) -> bool:
-        """Whether the picture of this step is to be shown while it is painted."""
+    async def first_preview(self) -> int | None:
+        """The step from which on pictures are shown while they are painted; None: they are not."""
         every = int(await self.value("show_progress_every_n_steps"))
-        step = active.progress.step if active.progress else 0
-        return bool(await self.value("live_previews_enable")) and every > 0 and step >= every
+        return every if every > 0 and await self.value("live_previews_enable") else None
 
     async def model(self) -> str:
         """The checkpoint chosen here, the server's default model as long as none was or it has gone."""
         chosen = (await self._kept()).get(CHECKPOINT)
         found = None if chosen is None else await self.checkpoints.find(chosen)
-        return found or await self.checkpoints.find(self.studio.models.default) or self.studio.models.default
+        return found or self.studio.models.default
 
     async def show(self, request: Request) -> Response:
         name = await self.model()

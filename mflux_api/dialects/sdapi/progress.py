@@ -37,15 +37,15 @@ class TaskQuery(Loose):
 
 
 class Progress:
-    """Handlers about the running job. `wants_previews`: whether the options ask for live previews."""
+    """Handlers about the running job. `first_preview`: from which step on the options want them, None for never."""
 
     def __init__(
-        self, studio: Studio, tools: Tools, tasks: Tasks, wants_preview: Callable[[Active], Awaitable[bool]]
+        self, studio: Studio, tools: Tools, tasks: Tasks, first_preview: Callable[[], Awaitable[int | None]]
     ) -> None:
         self.studio = studio
         self.tools = tools
         self.tasks = tasks
-        self.wants_preview = wants_preview
+        self.first_preview = first_preview
 
     async def show(self, request: Request) -> Response:
         asked = checked(ProgressQuery, dict(request.query_params))
@@ -113,9 +113,12 @@ class Progress:
         return round(self.studio.queue.floor.remaining(active) or 0.0, 2)
 
     async def _preview(self, active: Active) -> str | None:
-        if active.preview is None or not await self.wants_preview(active):
+        first = await self.first_preview()
+        if first is None:
             return None
-        return base64.b64encode(active.preview).decode("ascii")
+        self.studio.queue.audience.glance()
+        shown = active.preview if active.progress and active.progress.step >= first else None
+        return None if shown is None else base64.b64encode(shown).decode("ascii")
 
     def endpoints(self) -> list[Endpoint]:
         path = "/sdapi/v1/"

@@ -38,12 +38,11 @@ class Painted(BaseModel):
 
 @dataclass(frozen=True)
 class Done:
-    """A finished job, its PNGs, the form that ordered it, and the short hash of its model."""
+    """A finished job, its PNGs, and the form that ordered it."""
 
     form: Painting
     job: Job
     pictures: Sequence[bytes]
-    model_hash: str
 
 
 def painted(done: Done) -> Painted:
@@ -108,6 +107,7 @@ def info(done: Done) -> dict[str, Any]:
     varied = request.variation
     subseeds = seeds if varied is None else [varied.seed + index for index in range(count)]
     hires = request.hires
+    facts = infotext.parse(job.pictures[0].text) if job.pictures else {}
     return {
         "message": f"Generated {count} image(s) in {job.seconds or 0.0:.1f}s",
         "prompt": prompt,
@@ -128,13 +128,13 @@ def info(done: Done) -> dict[str, Any]:
         "restore_faces": False,
         "face_restoration_model": None,
         "sd_model_name": job.model,
-        "sd_model_hash": done.model_hash,
+        "sd_model_hash": facts.get("Model hash", ""),
         "sd_vae_name": None,
         "sd_vae_hash": None,
         "seed_resize_from_w": -1,
         "seed_resize_from_h": -1,
         "denoising_strength": request.strength if job.inputs.source else hires.strength if hires else None,
-        "extra_generation_params": _extra(job),
+        "extra_generation_params": {name: value for name, value in facts.items() if name not in NAMED},
         "index_of_first_image": 0,
         "infotexts": [picture.text for picture in job.pictures],
         "styles": done.form.styles,
@@ -143,8 +143,3 @@ def info(done: Done) -> dict[str, Any]:
         "is_using_inpainting_conditioning": False,
         "version": f"mflux-api {__version__}",
     }
-
-
-def _extra(job: Job) -> dict[str, str]:
-    facts = infotext.parse(job.pictures[0].text) if job.pictures else {}
-    return {name: value for name, value in facts.items() if name not in NAMED}

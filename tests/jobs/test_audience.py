@@ -1,0 +1,50 @@
+import asyncio
+
+import pytest
+
+from mflux_api.jobs import audience
+from mflux_api.jobs.audience import Audience
+from tests.jobs.making import asynchronous, is_waiting
+
+
+@asynchronous
+async def test_a_glance_counts_for_every_job_and_for_the_next_one() -> None:
+    looks = Audience()
+    first = asyncio.create_task(looks.watches("first"))
+    assert await is_waiting(first)
+    looks.glance()
+    await first
+    await looks.watches("second")
+
+
+@asynchronous
+async def test_a_glance_is_forgotten_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audience, "GLANCE_SECONDS", 0.0)
+    looks = Audience()
+    looks.glance()
+    later = asyncio.create_task(looks.watches("job"))
+    assert await is_waiting(later)
+    later.cancel()
+
+
+@asynchronous
+async def test_of_two_watchers_one_may_go() -> None:
+    looks = Audience()
+    with looks.watching("job"):
+        with looks.watching("job"):
+            pass
+        await looks.watches("job")
+    later = asyncio.create_task(looks.watches("job"))
+    assert await is_waiting(later)
+    later.cancel()
+
+
+@asynchronous
+async def test_everybody_who_waits_for_a_watcher_hears_of_one() -> None:
+    looks = Audience()
+    waiting = [asyncio.create_task(looks.watches(job)) for job in ("a", "a", "b")]
+    assert await is_waiting(waiting[0])
+    with looks.watching("a"):
+        await asyncio.gather(*waiting[:2])
+        assert await is_waiting(waiting[2])
+    waiting[2].cancel()
