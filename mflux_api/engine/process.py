@@ -86,10 +86,12 @@ class EngineProcess:
                 finished = True
                 raise
             finally:
-                if not finished:
-                    await self._wind_down()
-                self.painting.clear()
-                self._used = time.monotonic()
+                try:
+                    if not finished:
+                        await self._wind_down()
+                finally:
+                    self.painting.clear()
+                    self._used = time.monotonic()
 
     async def run(self, command: Command) -> None:
         """Carry out a command that has nothing to show."""

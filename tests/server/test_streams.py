@@ -172,6 +172,19 @@ def test_everything_is_told_on_one_stream(server: Live) -> None:
     assert names[-1] == "complete"
 
 
+def test_who_resumes_the_stream_of_everything_gets_previews_only_for_the_asking(server: Live) -> None:
+    job_id = server.submit(**{**BODY, "steps": 10})
+    first, *others = [event for event in events(server, stream(job_id) + "?preview=true") if "preview" in event.data]
+    assert others
+    missed = []
+    for event in events(server, "/api/v1/events", first.id):
+        missed.append(event)
+        if event.name == "complete":
+            break
+    assert "progress" in {event.name for event in missed}
+    assert not [event for event in missed if "preview" in event.data]
+
+
 def collected(found: Iterator[Event], last: str) -> Iterator[str]:
     for event in found:
         yield event.name

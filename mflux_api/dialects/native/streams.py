@@ -74,7 +74,8 @@ class Streams:
         queue = self.studio.queue
         with queue.audience.watching(None) if preview else nullcontext(), queue.events.listen(None) as box:
             for event in queue.events.since(last_id, None) or []:
-                yield _message(event)
+                if event.preview is None or preview:
+                    yield _message(event)
             async for event in box:
                 if event.preview is None or preview:
                     yield _message(event)
