@@ -45,9 +45,10 @@ class Position:
 
 
 class Dispatcher:
-    """Joins one queue to one engine. `locate` finds the model of a job, `inputs` is the folder of their pictures.
+    """Joins one queue to one engine, which has started before a job is looked at.
 
-    `admit` raises OutOfMemory for a job too large for the engine, which has started by then.
+    `locate` finds the model of a job and raises what is in the way of painting it, on a thread; `recall` knows it of
+    some jobs without. `inputs`: the folder of their pictures.
     """
 
     def __init__(
@@ -56,18 +57,18 @@ class Dispatcher:
         engine: EngineProcess,
         metrics: Metrics,
         *,
-        locate: Callable[[str], Located],
+        locate: Callable[[Job], Located],
         inputs: Path,
         idle_seconds: float,
         log_prompts: bool,
-        admit: Callable[[Located, Job], None] = lambda model, job: None,
+        recall: Callable[[Job], Located | None] = lambda job: None,
     ) -> None:
         self.queue = queue
         self.engine = engine
         self.metrics = metrics
         self.locate = locate
         self.inputs = inputs
-        self.admit = admit
+        self.recall = recall
         self.idle_seconds = idle_seconds
         self.log_prompts = log_prompts
         self.began = 0.0
@@ -156,7 +157,9 @@ class Dispatcher:
 
     async def _command(self, job: Job) -> Paint:
         await self.engine.start()
-        model = await asyncio.to_thread(self._admitted, job)
+        model = self.recall(job)
+        if model is None:
+            model = await asyncio.to_thread(self.locate, job)
         files = job.inputs
         return Paint(
             model=model,
@@ -167,12 +170,6 @@ class Dispatcher:
             references=tuple(self.inputs / file for file in files.references),
             further_sources=tuple(self.inputs / file for file in files.further_sources),
         )
-
-    def _admitted(self, job: Job) -> Located:
-        # Asked again at the last moment: the model may have been deleted since the job was accepted.
-        model = self.locate(job.model)
-        self.admit(model, job)
-        return model
 
     def _attended(self, job: Job) -> AbstractAsyncContextManager[None]:
         return _tasks(self._beat(job), self._watch(job), self._shorten(job), self._show(job))

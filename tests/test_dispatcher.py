@@ -99,7 +99,7 @@ async def working(
             queue,
             engine,
             metrics,
-            locate=lambda name: known(name, models),
+            locate=lambda job: known(job.model, models),
             inputs=folder,
             idle_seconds=idle_seconds,
             log_prompts=False,

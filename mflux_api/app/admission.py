@@ -1,0 +1,135 @@
+"""Whether the machine can hold a picture: asked when an order is accepted, and again before it is painted."""
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from mflux_api.catalogue.models import Located, known
+from mflux_api.engine.estimate import Machine, Need, check_upsampling, need
+from mflux_api.engine.process import EngineProcess
+from mflux_api.engine.seedvr2 import estimate as upscaler
+from mflux_api.errors import MfluxError, OutOfMemory, without_folders
+from mflux_api.jobs.job import Job
+from mflux_api.request import SMALLEST_SIDE, GenerateRequest
+
+GIB = 1024**3
+# What computes, until the engine has started and said so.
+ASSUMED = Machine(device="metal", width=2) if sys.platform == "darwin" else Machine(device="cpu", width=4)
+SMALLEST = (SMALLEST_SIDE, SMALLEST_SIDE)
+# For how long what was just admitted need not be looked at again.
+RECENT_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Admitted:
+    """An order that was let in, and when (monotonic seconds)."""
+
+    model: Located
+    request: GenerateRequest
+    low_ram: bool
+    at: float
+
+
+class Admission:
+    """Asks what is known of the engine's machine. `inputs`: the folder of the pictures that jobs start from."""
+
+    def __init__(self, engine: EngineProcess, models_dir: Path, inputs: Path) -> None:
+        self.engine = engine
+        self.models_dir = models_dir
+        self.inputs = inputs
+        self._latest: Admitted | None = None
+
+    def admit(
+        self, model: Located, request: GenerateRequest, references: Sequence[tuple[int, int]], low_ram: bool
+    ) -> None:
+        """Raises OutOfMemory when the machine cannot hold it, ModelUnsupported for a prompt the model cannot upsample.
+
+        Until the engine has started, nothing is known of the machine.
+        """
+        if request.upsample:
+            with _private(model):
+                check_upsampling(model.folder)
+        if self.engine.machine is None:
+            return
+        needed = self._need(model, request, references).peak(low_ram=low_ram)
+        budget = self.engine.machine.budget
+        if needed > budget:
+            raise OutOfMemory(
+                "Insufficient memory. Try using a quantized model or low_ram mode",
+                suggestion="Use flux2-klein-4b-mlx-4bit or set low_ram=true",
+                needed_gb=round(needed / GIB, 2),
+                budget_gb=round(budget / GIB, 2),
+            )
+        self._latest = Admitted(model, request, low_ram, time.monotonic())
+
+    def locate(self, job: Job) -> Located:
+        """The model of a job that may be painted now. It blocks.
+
+        Orders come unmeasured while the engine starts or their model is not here, a restart may change the budget, and
+        a model may be deleted meanwhile. Raises what `catalogue.models.known` and `admit` raise.
+        """
+        model = known(job.model, self.models_dir)
+        sizes = [size for file in job.inputs.references if (size := _size(self.inputs / file))]
+        self.admit(model, job.request, sizes, job.low_ram)
+        return model
+
+    def recall(self, job: Job) -> Located | None:
+        """As `locate`, from memory, for a job without pictures that was admitted a moment ago; None for any other."""
+        latest = self._latest
+        if latest is None or time.monotonic() - latest.at > RECENT_SECONDS:
+            return None
+        admitted = (latest.model.spec.name, latest.request, latest.low_ram)
+        return latest.model if admitted == (job.model, job.request, job.low_ram) and not job.inputs.files else None
+
+    def weigh(self, model: Located) -> int | None:
+        """Bytes a model will hold once loaded; None for a folder that cannot be read."""
+        bits, machine = model.spec.quantize, self._machine
+        try:
+            if model.spec.upscaler:
+                return upscaler.need(model.folder, bits, machine, size=SMALLEST, pictures=1).weights
+            return need(model.folder, bits, machine, size=SMALLEST, references=(), pictures=1).weights
+        except (MfluxError, OSError):
+            return None
+
+    @property
+    def _machine(self) -> Machine:
+        known_machine = self.engine.machine
+        return ASSUMED if known_machine is None else Machine(device=known_machine.device, width=known_machine.width)
+
+    def _need(self, model: Located, request: GenerateRequest, references: Sequence[tuple[int, int]]) -> Need:
+        size, count, bits = request.largest, len(request.seeds), model.spec.quantize
+        with _private(model):
+            if model.spec.upscaler:
+                return upscaler.need(model.folder, bits, self._machine, size=size, pictures=count)
+            return need(
+                model.folder,
+                bits,
+                self._machine,
+                size=size,
+                references=references,
+                pictures=count,
+                upsample=request.upsample,
+            )
+
+
+@contextmanager
+def _private(model: Located) -> Iterator[None]:
+    """Where the model lies is nobody's business but the server's."""
+    try:
+        yield
+    except MfluxError as error:
+        raise without_folders(error, [model.folder.parent]) from error
+
+
+def _size(file: Path) -> tuple[int, int] | None:
+    """Of a picture; None where the engine will say what is wrong with it."""
+    try:
+        with Image.open(file) as image:
+            return image.size
+    except (OSError, Image.DecompressionBombError):
+        return None
