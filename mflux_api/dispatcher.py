@@ -106,7 +106,7 @@ class Dispatcher:
         starts = self.engine.starts
         try:
             async with self._attended(job):
-                await self.queue.finish(job, await self._relay(job))
+                await self._finish(job, await self._relay(job))
         except JobConflict:
             self._lost(job)
         except EngineDied as error:
@@ -149,11 +149,16 @@ class Dispatcher:
                 self._tell_memory()
 
     async def _take(self, job: Job, where: Position, painted: Painted) -> None:
-        self.metrics.picture(job.model)
         if where.image == len(job.request.seeds):
             where.last = painted
         else:
             await self.queue.picture(job, painted)
+            self.metrics.picture(job.model)
+
+    async def _finish(self, job: Job, last: Painted | None) -> None:
+        await self.queue.finish(job, last)
+        if last is not None:
+            self.metrics.picture(job.model)
 
     async def _command(self, job: Job) -> Paint:
         await self.engine.start()

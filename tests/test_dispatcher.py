@@ -382,6 +382,7 @@ async def test_a_picture_that_finds_the_disk_full_is_painted_again_and_fails_whe
         assert job.error is not None
         assert (job.state, job.error.code, job.attempts) == (State.FAILED, "DISK_FULL", 2)
         assert workshop.engine.starts == 1
+        assert 'mflux_pictures_total{model="flux2-tiny"} 1.0' in workshop.metrics.render().decode()
 
 
 @pytest.mark.usefixtures("impatient")

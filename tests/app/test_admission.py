@@ -1,7 +1,7 @@
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,8 +11,8 @@ from mflux_api.catalogue.models import EMBEDDED, Located, locate
 from mflux_api.engine.messages import Ready, Setup
 from mflux_api.engine.process import EngineProcess
 from mflux_api.errors import ModelNotFound, OutOfMemory
-from mflux_api.jobs.job import Inputs, Job, State
-from tests.jobs.making import REQUEST
+from mflux_api.jobs.job import Inputs
+from tests.jobs.making import JOB, REQUEST
 
 TINY = locate("flux2-tiny", EMBEDDED)
 LARGE = 1 << 40
@@ -26,35 +26,10 @@ def desk(tmp_path: Path) -> Admission:
     return made
 
 
-def a_job(**changes: object) -> Job:
-    plain = Job(
-        id="0123456789ab",
-        number=1,
-        state=State.GENERATING,
-        priority=0,
-        place=1.0,
-        held=False,
-        attempts=1,
-        owner="",
-        key=None,
-        digest=None,
-        model="flux2-tiny",
-        low_ram=False,
-        request=REQUEST,
-        inputs=Inputs(),
-        pictures=(),
-        error=None,
-        created=time.time(),
-        started=time.time(),
-        finished=None,
-    )
-    return replace(plain, **changes)  # type: ignore[arg-type]
-
-
 def test_what_was_just_admitted_is_not_looked_at_again(desk: Admission) -> None:
-    assert desk.recall(a_job()) is None
+    assert desk.recall(JOB) is None
     desk.admit(TINY, REQUEST, [], False)
-    assert desk.recall(a_job()) == TINY
+    assert desk.recall(JOB) == TINY
 
 
 @pytest.mark.parametrize(
@@ -68,15 +43,15 @@ def test_what_was_just_admitted_is_not_looked_at_again(desk: Admission) -> None:
     ],
     ids=lambda other: next(iter(other)),
 )
-def test_another_job_is_looked_at(desk: Admission, other: dict[str, object]) -> None:
+def test_another_job_is_looked_at(desk: Admission, other: dict[str, Any]) -> None:
     desk.admit(TINY, REQUEST, [], False)
-    assert desk.recall(a_job(**other)) is None
+    assert desk.recall(replace(JOB, **other)) is None
 
 
 def test_what_was_admitted_a_while_ago_is_looked_at(desk: Admission, monkeypatch: pytest.MonkeyPatch) -> None:
     desk.admit(TINY, REQUEST, [], False)
     monkeypatch.setattr(admission, "RECENT_SECONDS", -1.0)
-    assert desk.recall(a_job()) is None
+    assert desk.recall(JOB) is None
 
 
 def unknown(desk: Admission) -> None:
@@ -94,13 +69,13 @@ def test_what_was_not_measured_or_let_in_is_looked_at(desk: Admission, become: C
         desk.admit(TINY, REQUEST, [], False)
     except OutOfMemory:
         assert become is small
-    assert desk.recall(a_job()) is None
+    assert desk.recall(JOB) is None
 
 
 def test_a_job_is_measured_where_its_model_lies(desk: Admission) -> None:
-    assert desk.locate(a_job()) == Located(TINY.spec, TINY.folder)
+    assert desk.locate(JOB) == Located(TINY.spec, TINY.folder)
     small(desk)
     with pytest.raises(OutOfMemory):
-        desk.locate(a_job())
+        desk.locate(JOB)
     with pytest.raises(ModelNotFound):
-        desk.locate(a_job(model="nobody's"))
+        desk.locate(replace(JOB, model="nobody's"))

@@ -11,7 +11,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from mflux_api.jobs.events import Events
 from mflux_api.jobs.images import Images
-from mflux_api.jobs.job import Failure, Inputs, Job
+from mflux_api.jobs.job import Failure, Inputs, Job, State
 from mflux_api.jobs.protocol import Painted, Progress
 from mflux_api.jobs.queue import JobQueue, new_id
 from mflux_api.jobs.rows import NewJob
@@ -26,6 +26,28 @@ BROKEN = Failure("GENERATION_FAILED", 500, "It broke.", {"step": 3})
 PROGRESS = Progress(stage="painting", step=1, steps=2, image=1, of=1, seconds=0.1)
 REQUEST = GenerateRequest(
     prompt="a red fox", negative_prompt="", width=64, height=64, steps=2, guidance=1.0, seeds=(7,)
+)
+
+JOB = Job(
+    id="0123456789ab",
+    number=1,
+    state=State.COMPLETED,
+    priority=0,
+    place=1.0,
+    held=False,
+    attempts=1,
+    owner="",
+    key=None,
+    digest=None,
+    model="flux2-tiny",
+    low_ram=False,
+    request=REQUEST,
+    inputs=Inputs(),
+    pictures=(),
+    error=None,
+    created=1_800_000_000.0,
+    started=None,
+    finished=None,
 )
 
 

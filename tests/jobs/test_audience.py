@@ -7,6 +7,14 @@ from mflux_api.jobs.audience import Audience
 from tests.jobs.making import asynchronous, is_waiting
 
 
+async def nobody_watches(looks: Audience, job: str) -> bool:
+    later = asyncio.create_task(looks.watches(job))
+    try:
+        return await is_waiting(later)
+    finally:
+        later.cancel()
+
+
 @asynchronous
 async def test_a_glance_counts_for_every_job_and_for_the_next_one() -> None:
     looks = Audience()
@@ -22,9 +30,7 @@ async def test_a_glance_is_forgotten_in_time(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(audience, "GLANCE_SECONDS", 0.0)
     looks = Audience()
     looks.glance()
-    later = asyncio.create_task(looks.watches("job"))
-    assert await is_waiting(later)
-    later.cancel()
+    assert await nobody_watches(looks, "job")
 
 
 @asynchronous
@@ -34,9 +40,7 @@ async def test_of_two_watchers_one_may_go() -> None:
         with looks.watching("job"):
             pass
         await looks.watches("job")
-    later = asyncio.create_task(looks.watches("job"))
-    assert await is_waiting(later)
-    later.cancel()
+    assert await nobody_watches(looks, "job")
 
 
 @asynchronous

@@ -8,30 +8,9 @@ import pytest
 
 from mflux_api.errors import PictureNotFound, StorageFailed
 from mflux_api.jobs.images import Images
-from mflux_api.jobs.job import Inputs, Job, PictureFile, State
-from tests.jobs.making import REQUEST, files
+from mflux_api.jobs.job import Inputs, Job, PictureFile
+from tests.jobs.making import JOB, files
 
-JOB = Job(
-    id="0123456789ab",
-    number=1,
-    state=State.COMPLETED,
-    priority=0,
-    place=1.0,
-    held=False,
-    attempts=1,
-    owner="",
-    key=None,
-    digest=None,
-    model="flux2-tiny",
-    low_ram=False,
-    request=REQUEST,
-    inputs=Inputs(),
-    pictures=(),
-    error=None,
-    created=1_800_000_000.0,
-    started=None,
-    finished=None,
-)
 DAY = time.strftime("%Y-%m-%d", time.localtime(JOB.created))
 OTHER = replace(JOB, id="ba9876543210")
 

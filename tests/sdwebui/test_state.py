@@ -174,6 +174,20 @@ def test_progress_tells_how_far_it_is(server: Live, pool: ThreadPoolExecutor) ->
     assert (idle["state"]["job"], idle["state"]["job_count"]) == ("", 0)
 
 
+def test_who_polls_is_shown_every_step(server: Live, pool: ThreadPoolExecutor) -> None:
+    work = order(pool, server)
+    until(server)
+    began = time.monotonic()
+    shown: set[str | None] = set()
+    # Unasked it would be one a second.
+    while not (many := len(shown) > 5 + 1.5 * (time.monotonic() - began)) and not work.done():
+        time.sleep(0.03)
+        shown.add(server.get(f"{API}/progress").json()["current_image"])
+    server.post(f"{API}/interrupt")
+    work.result()
+    assert many
+
+
 def test_previews_obey_the_options(server: Live, pool: ThreadPoolExecutor) -> None:
     server.post(f"{API}/options", {"live_previews_enable": False})
     work = order(pool, server)
