@@ -106,7 +106,7 @@ class Dispatcher:
         starts = self.engine.starts
         try:
             async with self._attended(job):
-                await self._finish(job, await self._relay(job))
+                await self._carry_out(job)
         except JobConflict:
             self._lost(job)
         except EngineDied as error:
@@ -120,13 +120,22 @@ class Dispatcher:
         for _ in range(max(0, self.engine.starts - max(starts, 1))):
             self.metrics.engine_restart()
 
-    async def _relay(self, job: Job) -> Painted | None:
-        """What the engine says, told to the queue; the last picture is returned, to be kept with the verdict."""
+    async def _carry_out(self, job: Job) -> None:
+        """Its row is written while the engine says its last words: they are not about the job any more."""
         where = Position(job, steps=job.request.steps)
         await self.queue.progress(job, where.progress())
         async with aclosing(self.engine.ask(await self._command(job))) as replies:
-            async for reply in replies:
-                await self._tell(job, where, reply)
+            await self._finish(job, await self._relay(job, where, replies))
+
+    async def _relay(self, job: Job, where: Position, replies: AsyncIterator[Reply]) -> Painted | None:
+        """What the engine says, told to the queue, until the last picture: returned, to be kept with the verdict.
+
+        None for a job that was cut short.
+        """
+        async for reply in replies:
+            await self._tell(job, where, reply)
+            if where.last is not None:
+                break
         return where.last
 
     async def _tell(self, job: Job, where: Position, reply: Reply) -> None:

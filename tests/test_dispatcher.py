@@ -21,6 +21,7 @@ from mflux_api.errors import StorageFailed
 from mflux_api.jobs.events import Event
 from mflux_api.jobs.images import Images
 from mflux_api.jobs.job import Inputs, Job, State
+from mflux_api.jobs.protocol import Painted
 from mflux_api.jobs.queue import JobQueue
 from mflux_api.metrics import Metrics
 from mflux_api.request import Cut
@@ -207,6 +208,27 @@ async def test_a_job_whose_engine_is_killed_in_every_try_fails_and_the_next_is_p
         assert job.error.details == {"exit_code": -signal.SIGKILL}
         assert (await workshop.ended(following)).state is State.COMPLETED
         assert files(tmp_path) == {picture.file for picture in (await workshop.queue.get(following.id)).pictures}
+
+
+@asynchronous
+async def test_a_job_whose_engine_is_killed_after_its_last_picture_is_completed_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with working(tmp_path) as workshop:
+        finish = workshop.queue.finish
+
+        async def kill_and_finish(job: Job, last: Painted | None = None) -> None:
+            assert workshop.engine.pid is not None
+            os.kill(workshop.engine.pid, signal.SIGKILL)
+            await finish(job, last)
+
+        monkeypatch.setattr(workshop.queue, "finish", kill_and_finish)
+        job = await workshop.painted()
+        assert (job.state, job.attempts, len(job.pictures)) == (State.COMPLETED, 1, 1)
+        assert 'mflux_jobs_total{model="flux2-tiny",outcome="completed"} 1.0' in workshop.metrics.render().decode()
+        monkeypatch.undo()
+        assert (await workshop.painted()).state is State.COMPLETED
+        assert workshop.engine.starts == 2
 
 
 @asynchronous

@@ -14,7 +14,20 @@ from typing import Any
 
 from mflux_api import errors
 from mflux_api.engine import frames
-from mflux_api.engine.messages import Command, Crashed, Done, Look, Memory, Paint, Ready, Refused, Reply, Setup, Stop
+from mflux_api.engine.messages import (
+    Command,
+    Crashed,
+    Done,
+    Finished,
+    Look,
+    Memory,
+    Paint,
+    Ready,
+    Refused,
+    Reply,
+    Setup,
+    Stop,
+)
 from mflux_api.errors import EngineDied, EngineStuck, GenerationFailed, MfluxError, OutOfMemory
 from mflux_api.logs import event, warning
 from mflux_api.request import Cut
@@ -74,12 +87,16 @@ class EngineProcess:
         async with self._lock:
             await self._started()
             self._send(command)
-            if isinstance(command, Paint):
+            pictures = len(command.request.seeds) if isinstance(command, Paint) else 0
+            if pictures:
                 self.painting.set()
             finished = False
             try:
                 async with aclosing(self._replies()) as replies:
                     async for reply in replies:
+                        pictures -= isinstance(reply, Finished)
+                        if not pictures:
+                            self.painting.clear()
                         yield reply
                 finished = True
             except MfluxError:

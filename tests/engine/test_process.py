@@ -411,6 +411,14 @@ def test_a_painting_stopped_between_pictures_paints_no_more(shared: Shared) -> N
     assert len(seeds) < 500
 
 
+def test_the_painting_is_over_with_its_last_picture(shared: Shared) -> None:
+    async def until_the_end() -> list[bool]:
+        async with aclosing(shared.engine.ask(paint(seeds=(7, 8)))) as said:
+            return [shared.engine.painting.is_set() async for reply in said if isinstance(reply, Finished)]
+
+    assert shared.run(until_the_end()) == [True, False]
+
+
 def test_asking_for_an_end_of_a_painting_leaves_a_load_alone(shared: Shared) -> None:
     async def scenario() -> tuple[str, ...]:
         async with aclosing(shared.engine.ask(Load(locate("flux2-tiny-6-bit", EMBEDDED), low_ram=False))) as said:

@@ -29,6 +29,8 @@ from mflux_api.web.openapi import Endpoint
 from mflux_api.web.tools import Tools, owner
 from mflux_api.web.waiting import while_connected
 
+# Bytes of pictures that base64 and JSON of hold nobody else up.
+SMALL = 256 * 1024
 ERRORS = (*ORDER_ERRORS, WrongKind, ScriptNotFound, ClassicFault, JobCancelled, GenerationFailed, EngineDied)
 
 
@@ -72,7 +74,11 @@ class Generate:
                 raise
             # Clients of SD-WebUI unload and load again at this name.
             raise ClassicFault(error.message, name="OutOfMemoryError", like=OutOfMemory) from error
-        body = await asyncio.to_thread(self._reply, form, done)
+        if sum(picture.size for picture in done.pictures) > SMALL:
+            body = await asyncio.to_thread(self._reply, form, done)
+        else:
+            # Written a moment ago, so in memory: less work than the way to a thread and back.
+            body = self._reply(form, done)
         return Response(body, media_type="application/json")
 
     def _reply(self, form: Painting, job: Job) -> str:
