@@ -62,6 +62,9 @@ def run(arguments: Mapping[str, str], file: Path | None) -> int:
     app = build(chosen)
     config = uvicorn.Config(
         app,
+        # Named, because uvicorn takes uvloop and httptools wherever they are: what was tried is what runs.
+        loop="asyncio",
+        http="h11",
         host=chosen.server.host,
         port=chosen.server.port,
         log_config=None,
