@@ -82,7 +82,7 @@ class ModelCache:
         work = picture_bytes(layout, plan.machine(), size=size, references=[USUAL_SIZE] * references)
         if upsample:
             work = max(work, writing_bytes(layout, plan.bits, plan.machine().width))
-        return in_turn if _size(plan) + work > self.budget else plan
+        return in_turn if self._size_of(plan) + work > self.budget else plan
 
     def get(self, plan: Plan) -> Painter:
         """The loaded model, loading it and evicting others as needed.
@@ -116,6 +116,10 @@ class ModelCache:
             painter, _ = self._models[plan]
             return painter.layout if isinstance(painter, Pipeline) else None
         return None if is_upscaler(plan.folder) else plan.layout()
+
+    def _size_of(self, plan: Plan) -> int:
+        """Bytes it holds or will hold. The files of a loaded model are not read again."""
+        return self._models[plan][1] if plan in self._models else _size(plan)
 
     def _make_room(self, plan: Plan, size: int) -> None:
         if size > self.budget:

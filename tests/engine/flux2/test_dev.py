@@ -4,6 +4,7 @@ import gc
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -231,6 +232,14 @@ def test_a_large_picture_makes_them_take_turns_and_they_go_on() -> None:
     assert cache.fitted(PLAN, references=1).low_ram
     cache.get(cache.fitted(PLAN, (2048, 2048)))
     assert cache.fitted(PLAN).low_ram
+
+
+def test_the_files_of_a_loaded_model_are_not_read_again_for_each_picture(folder: Path) -> None:
+    plan, cache = replace(PLAN, folder=folder), ModelCache(1 << 30)
+    cache.get(plan)
+    for file in folder.rglob("*.safetensors"):
+        file.unlink()
+    assert cache.fitted(plan) == plan
 
 
 def test_the_engine_lets_them_take_turns_in_a_small_budget() -> None:
