@@ -21,12 +21,12 @@ from mflux_api.errors import StorageFailed
 from mflux_api.jobs.events import Event
 from mflux_api.jobs.images import Images
 from mflux_api.jobs.job import Inputs, Job, State
-from mflux_api.jobs.protocol import Painted
 from mflux_api.jobs.queue import JobQueue
 from mflux_api.metrics import Metrics
 from mflux_api.request import Cut
+from tests.engine.faking import take_its_place
 from tests.engine.test_process import goes, is_gone
-from tests.jobs.making import REQUEST, asynchronous, files, make_job, opened
+from tests.jobs.making import REQUEST, asynchronous, files, make_job, make_painted, opened
 
 ENDLESS = replace(REQUEST, steps=100_000)
 QUICK = replace(REQUEST, steps=1)
@@ -211,18 +211,13 @@ async def test_a_job_whose_engine_is_killed_in_every_try_fails_and_the_next_is_p
 
 
 @asynchronous
-async def test_a_job_whose_engine_is_killed_after_its_last_picture_is_completed_all_the_same(
+async def test_a_job_whose_engine_dies_right_after_its_last_picture_is_completed_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with working(tmp_path) as workshop:
-        finish = workshop.queue.finish
-
-        async def kill_and_finish(job: Job, last: Painted | None = None) -> None:
-            assert workshop.engine.pid is not None
-            os.kill(workshop.engine.pid, signal.SIGKILL)
-            await finish(job, last)
-
-        monkeypatch.setattr(workshop.queue, "finish", kill_and_finish)
+    picture = make_painted()
+    facts = {name: value for name, value in vars(picture).items() if name != "index"}
+    take_its_place(tmp_path, monkeypatch, f"send(READY); receive(); send(Finished(**{facts})); sys.exit(3)")
+    async with working(tmp_path / "output") as workshop:
         job = await workshop.painted()
         assert (job.state, job.attempts, len(job.pictures)) == (State.COMPLETED, 1, 1)
         assert 'mflux_jobs_total{model="flux2-tiny",outcome="completed"} 1.0' in workshop.metrics.render().decode()

@@ -7,11 +7,11 @@ import pickle
 import signal
 import subprocess
 import sys
-import textwrap
 import time
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -37,6 +37,7 @@ from mflux_api.errors import (
     OutOfMemory,
 )
 from mflux_api.request import Cut, GenerateRequest
+from tests.engine.faking import take_its_place
 
 T = TypeVar("T")
 TINY, BITS_4 = "flux2-tiny", "flux2-tiny-4-bit"
@@ -774,32 +775,11 @@ def test_it_ends_when_its_server_is_killed(command: Paint | None) -> None:
 
 # Forced faults
 
-FAKE = """
-import os, resource, signal, socket, sys, time
-from mflux_api.engine import frames
-from mflux_api.engine.messages import Done, Memory, Ready, Thumbnail
-
-resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-line = socket.socket(fileno=int(sys.argv[-1]))
-receive = lambda: frames.receive(line)
-send = lambda *messages: line.sendall(b"".join(map(frames.pack, messages)))
-receive()
-READY = Ready(device="cpu", chip="none", mlx="0", width=4, budget=1)
-"""
-
 
 @pytest.fixture
 def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Put a script in the engine's place."""
-
-    def install(script: str) -> None:
-        code, program = tmp_path / "engine.py", tmp_path / "python"
-        code.write_text(FAKE + textwrap.dedent(script), encoding="utf-8")
-        program.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{code}" "$@"\n', encoding="utf-8")
-        program.chmod(0o755)
-        monkeypatch.setattr(sys, "executable", str(program))
-
-    return install
+    return partial(take_its_place, tmp_path, monkeypatch)
 
 
 def last_words(text: str, number: signal.Signals) -> str:

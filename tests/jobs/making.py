@@ -5,7 +5,6 @@ import functools
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -28,21 +27,25 @@ REQUEST = GenerateRequest(
     prompt="a red fox", negative_prompt="", width=64, height=64, steps=2, guidance=1.0, seeds=(7,)
 )
 
+# What a job has from its order.
+ORDERED: dict[str, Any] = {
+    "priority": 0,
+    "held": False,
+    "owner": "",
+    "key": None,
+    "digest": None,
+    "model": "flux2-tiny",
+    "low_ram": False,
+    "request": REQUEST,
+    "inputs": Inputs(),
+}
 JOB = Job(
+    **ORDERED,
     id="0123456789ab",
     number=1,
     state=State.COMPLETED,
-    priority=0,
     place=1.0,
-    held=False,
     attempts=1,
-    owner="",
-    key=None,
-    digest=None,
-    model="flux2-tiny",
-    low_ram=False,
-    request=REQUEST,
-    inputs=Inputs(),
     pictures=(),
     error=None,
     created=1_800_000_000.0,
@@ -68,20 +71,7 @@ async def is_waiting(task: Awaitable[object]) -> bool:
 
 
 def make_job(**changes: Any) -> NewJob:
-    usual = NewJob(
-        id=new_id(),
-        priority=0,
-        held=False,
-        owner="",
-        key=None,
-        digest=None,
-        model="flux2-tiny",
-        low_ram=False,
-        request=REQUEST,
-        inputs=Inputs(),
-        created=time.time(),
-    )
-    return replace(usual, **changes)
+    return NewJob(**{**ORDERED, "id": new_id(), "created": time.time(), **changes})
 
 
 def make_painted(index: int = 0, data: bytes = b"picture", *, diffusion: float = 2.0, total: float = 3.0) -> Painted:

@@ -77,7 +77,7 @@ class Generate:
         if sum(picture.size for picture in done.pictures) > SMALL:
             body = await asyncio.to_thread(self._reply, form, done)
         else:
-            # Written a moment ago, so in memory: less work than the way to a thread and back.
+            # Read here and not on a thread: written a moment ago, they are in memory, and the way there takes longer.
             body = self._reply(form, done)
         return Response(body, media_type="application/json")
 

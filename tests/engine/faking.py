@@ -1,0 +1,29 @@
+"""A script in the engine process's place, where a fault must be forced."""
+
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+HEAD = """
+import os, resource, signal, socket, sys, time
+from mflux_api.engine import frames
+from mflux_api.engine.messages import Done, Finished, Memory, Ready, Thumbnail
+
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+line = socket.socket(fileno=int(sys.argv[-1]))
+receive = lambda: frames.receive(line)
+send = lambda *messages: line.sendall(b"".join(map(frames.pack, messages)))
+receive()
+READY = Ready(device="cpu", chip="none", mlx="0", width=4, budget=1)
+"""
+
+
+def take_its_place(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    """Engines that are started from now on are this script. Files for it are written into the folder."""
+    code, program = folder / "engine.py", folder / "python"
+    code.write_text(HEAD + textwrap.dedent(script), encoding="utf-8")
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{code}" "$@"\n', encoding="utf-8")
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
