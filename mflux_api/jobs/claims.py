@@ -91,7 +91,8 @@ class Claims:
         usual = job.request.is_one_pass and active.cut is None
         keep = functools.partial(self._with_last, job, active.pictures, last)
         try:
-            done, pace = await self.store.run(verdicts.complete, job, keep, learn=usual)
+            # A power cut in the next moment would have it painted again.
+            done, pace = await self.store.run_ahead(verdicts.complete, job, keep, learn=usual)
         except StorageFailed:
             # No row names it.
             if last is not None:

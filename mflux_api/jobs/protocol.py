@@ -67,7 +67,8 @@ class WorkQueue(Protocol):
         """Keep a picture: it is on disk when this returns."""
 
     async def finish(self, job: Job, last: Painted | None = None) -> None:
-        """Completed, with the pictures kept so far, and this last one: all is on disk when this returns, or nothing."""
+        """Completed, with the pictures kept so far, and this last one: all of it outlives a crash of the server when
+        this returns, or nothing does. A power cut in the moment after may have the job painted again."""
 
     async def fail(self, job: Job, failure: Failure, *, again: bool) -> bool:
         """Failed; with `again`, back into the line while there are tries left. Whether it will be tried again."""

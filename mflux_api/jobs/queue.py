@@ -58,8 +58,10 @@ class JobQueue(Claims):
         await self.store.close()
 
     @whole
-    async def put(self, new: NewJob) -> Job:
+    async def put(self, new: NewJob, *, awaited: bool = False) -> Job:
         """Accept a job: it is on disk when this returns. With a key seen before, the job accepted then.
+
+        `awaited`: whoever ordered it hears nothing before the picture, so the disk need not be waited for.
 
         Raises QueueFull, ShuttingDown, StorageFailed, and JobConflict for a key used with another request.
         """
@@ -71,7 +73,8 @@ class JobQueue(Claims):
         try:
             # A worker that waits would take it at once: one transaction then, for the first of several.
             begin = self._may_begin and bool(self.idle) and self._arriving == 1
-            job, begun = await self.store.run(verdicts.accept, new, begin=begin)
+            run = self.store.run_ahead if awaited else self.store.run
+            job, begun = await run(verdicts.accept, new, begin=begin)
         finally:
             self._arriving -= 1
         if job.id == new.id:

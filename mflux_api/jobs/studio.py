@@ -68,8 +68,8 @@ class Studio:
         self.started = time.time()
         downloads.settled, downloads.told = self.model_settled, self._tell_waiting
 
-    async def submit(self, order: Order) -> Job:
-        """Accept an order: what it became is on disk when this returns.
+    async def submit(self, order: Order, *, awaited: bool = False) -> Job:
+        """Accept an order: what it became is on disk when this returns, and soon where its client is `awaited`.
 
         Raises InvalidRequest, ModelNotFound, ModelNotDownloaded, ModelUnsupported, LoraNotFound, LoraInvalid,
         OutOfMemory, QueueFull, ShuttingDown, StorageFailed, JobConflict.
@@ -78,7 +78,7 @@ class Studio:
         low_ram = order.low_ram or self.low_ram
         spec, request, held = await asyncio.to_thread(self._completed, order, low_ram)
         # A client that goes away now must not leave files without a job, or a job without its download.
-        return await asyncio.shield(self._put(order, spec, request, held=held, low_ram=low_ram))
+        return await asyncio.shield(self._put(order, spec, request, held=held, low_ram=low_ram, awaited=awaited))
 
     async def finished(self, job: Job) -> Job:
         """The job once it has completed; raises the error of a failed one, JobCancelled, and ShuttingDown."""
@@ -93,7 +93,7 @@ class Studio:
 
     async def painted(self, order: Order) -> tuple[Job, list[bytes]]:
         """Accept an order, wait for it, and read its PNGs; whoever stops waiting cancels it. Raises what those do."""
-        job = await self.submit(order)
+        job = await self.submit(order, awaited=True)
         try:
             done = await self.finished(job)
         except asyncio.CancelledError:
@@ -232,7 +232,9 @@ class Studio:
             return self.models.spec(name), None
         return located.spec, located
 
-    async def _put(self, order: Order, spec: ModelSpec, request: GenerateRequest, *, held: bool, low_ram: bool) -> Job:
+    async def _put(
+        self, order: Order, spec: ModelSpec, request: GenerateRequest, *, held: bool, low_ram: bool, awaited: bool
+    ) -> Job:
         job_id = new_id()
         try:
             job = await self.queue.put(
@@ -248,7 +250,8 @@ class Studio:
                     request=request,
                     inputs=await self._keep_inputs(job_id, order),
                     created=time.time(),
-                )
+                ),
+                awaited=awaited,
             )
         except MfluxError:
             await asyncio.to_thread(self.queue.images.delete_inputs, job_id)

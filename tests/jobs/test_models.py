@@ -1,17 +1,25 @@
-"""The list of models: what each will hold in memory."""
+"""The list of models: what each will hold in memory, and when the list is made again."""
 
+import shutil
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
-from mflux_api.catalogue.models import Located
+from mflux_api.catalogue.models import EMBEDDED, Located
 from mflux_api.jobs.models import EngineDoor, Models
 from tests.jobs.making import asynchronous
 
 
 async def _no_engine(model: Located) -> None:
     """Nobody paints here."""
+
+
+def painted_nowhere(models_dir: Path, weigh: Callable[[Located], int | None] = lambda _: None) -> Models:
+    door = EngineDoor(load=_no_engine, unload=_no_engine, loaded=lambda: (), weigh=weigh)
+    return Models(models_dir, "flux2-tiny", door)
 
 
 @asynchronous
@@ -25,11 +33,29 @@ async def test_only_models_that_are_here_and_can_paint_are_weighed_and_not_on_th
         return None if model.spec.name == "flux2-tiny-base" else 1000
 
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
-    door = EngineDoor(load=_no_engine, unload=_no_engine, loaded=lambda: (), weigh=weigh)
-    models = Models(tmp_path / "models", "flux2-tiny", door)
+    models = painted_nowhere(tmp_path / "models", weigh)
     entries = await models.listed()
     weights = await models.weights(entries)
     here = {entry.spec.name for entry in entries if entry.is_here and not entry.spec.unavailable}
     assert {"flux2-tiny", "flux2-tiny-base"} <= here < {entry.spec.name for entry in entries}
     assert weights == {name: None if name == "flux2-tiny-base" else 1000 for name in here}
     assert threading.get_ident() not in {thread for _, thread in weighed}
+
+
+@asynchronous
+async def test_an_old_list_serves_for_what_is_still_there_and_only_for_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    for name in ("mine", "yours"):
+        shutil.copytree(EMBEDDED / "flux2-tiny", tmp_path / "models" / name)
+    models = painted_nowhere(tmp_path / "models")
+    looks = Mock(side_effect=models._look)
+    monkeypatch.setattr(models, "_look", looks)
+    assert {"mine", "yours"} <= {entry.spec.name for entry in await models.listed()}
+    models.forget()
+    shutil.rmtree(tmp_path / "models" / "yours")
+    still = {entry.spec.name for entry in await models.still()}
+    assert {"mine", "flux2-tiny"} <= still
+    assert not {"yours", "flux2-klein-4b"} & still
+    assert looks.call_count == 1

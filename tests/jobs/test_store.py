@@ -38,7 +38,7 @@ async def main():
     queue = make_queue(Path(sys.argv[1]), limit=10**9)
     await queue.open()
     while True:
-        print((await queue.put(make_job())).id, flush=True)
+        print((await queue.put(make_job(), awaited=sys.argv[2] == "awaited")).id, flush=True)
 
 asyncio.run(main())
 """
@@ -316,8 +316,8 @@ async def test_a_damaged_database_is_told_as_a_broken_disk(tmp_path: Path) -> No
 # kill -9
 
 
-def accepted_until_killed(folder: Path) -> list[str]:
-    command = [sys.executable, "-c", ACCEPTING, str(folder)]
+def accepted_until_killed(folder: Path, whose: str) -> list[str]:
+    command = [sys.executable, "-c", ACCEPTING, str(folder), whose]
     with subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         told = [server.stdout.readline() for _ in range(random.randint(1, 100))]
@@ -327,10 +327,11 @@ def accepted_until_killed(folder: Path) -> list[str]:
     return [line.strip() for line in told if line.endswith("\n")]
 
 
-def test_every_job_that_was_accepted_survives_a_kill(tmp_path: Path) -> None:
+@pytest.mark.parametrize("whose", ["told", "awaited"])
+def test_every_job_that_was_accepted_survives_a_kill(tmp_path: Path, whose: str) -> None:
     accepted: list[str] = []
     for _ in range(KILLS):
-        accepted += accepted_until_killed(tmp_path)
+        accepted += accepted_until_killed(tmp_path, whose)
         with closing(sqlite3.connect(tmp_path / "jobs.db")) as db:
             assert pragma(db, "integrity_check") == "ok"
             stored = {row[0] for row in db.execute("SELECT id FROM jobs")}

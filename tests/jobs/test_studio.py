@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
+from unittest.mock import AsyncMock
 
 import pytest
 
@@ -339,6 +340,24 @@ async def test_what_does_not_fit_in_memory_is_refused_before_it_is_queued(tmp_pa
         with pytest.raises(OutOfMemory):
             await it.studio.submit(FOX)
         assert len(it.queue.line) == 0
+
+
+@pytest.mark.parametrize("door", ["told", "awaited", "painted"])
+@asynchronous
+async def test_a_client_that_waits_for_its_picture_does_not_wait_for_the_disk_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, door: str
+) -> None:
+    async with house(tmp_path) as it:
+        ahead = AsyncMock(wraps=it.queue.store.run_ahead)
+        monkeypatch.setattr(it.queue.store, "run_ahead", ahead)
+        if door == "painted":
+            painting = asyncio.create_task(it.studio.painted(FOX))
+            assert await is_waiting(painting)
+            painting.cancel()
+            await asyncio.wait([painting])
+        else:
+            await it.studio.submit(FOX, awaited=door == "awaited")
+        assert ahead.await_count == (door != "told")
 
 
 # Downloads

@@ -16,13 +16,7 @@ class Checkpoints:
         self.studio = studio
 
     async def offered(self) -> list[Entry]:
-        default = self.studio.models.default.lower()
-        painters = [
-            entry
-            for entry in await self.studio.models.listed()
-            if not entry.spec.unavailable and not entry.spec.upscaler
-        ]
-        return [entry for entry in painters if entry.is_here or entry.spec.name.lower() == default]
+        return self._painters(await self.studio.models.listed())
 
     async def rows(self) -> list[dict[str, Any]]:
         return [row(entry) for entry in await self.offered()]
@@ -30,14 +24,17 @@ class Checkpoints:
     async def find(self, name: str) -> str | None:
         """The model meant by a title, a file name with or without its suffix, a short or long hash; any case."""
         wanted = name.strip().lower().removesuffix(SUFFIX)
-        for entry in await self.offered():
-            if wanted in _names(entry):
-                return entry.spec.name
-        return None
+        still = self._painters(await self.studio.models.still())
+        return _named(wanted, still) or _named(wanted, await self.offered())
 
     async def short_hash(self, name: str) -> str:
         found = [entry for entry in await self.studio.models.listed() if entry.spec.name == name]
         return _short(found[0]) or "" if found else ""
+
+    def _painters(self, entries: list[Entry]) -> list[Entry]:
+        default = self.studio.models.default.lower()
+        painters = [entry for entry in entries if not entry.spec.unavailable and not entry.spec.upscaler]
+        return [entry for entry in painters if entry.is_here or entry.spec.name.lower() == default]
 
 
 def row(entry: Entry) -> dict[str, Any]:
@@ -54,6 +51,10 @@ def row(entry: Entry) -> dict[str, Any]:
 
 def _short(entry: Entry) -> str | None:
     return None if entry.fingerprint is None else entry.fingerprint[:SHORT_HASH]
+
+
+def _named(wanted: str, entries: list[Entry]) -> str | None:
+    return next((entry.spec.name for entry in entries if wanted in _names(entry)), None)
 
 
 def _names(entry: Entry) -> set[str]:

@@ -85,10 +85,11 @@ class Generate:
         return replies.painted(replies.Done(form, job, self.studio.pngs(job))).model_dump_json()
 
     async def _submit(self, request: Request, form: Painting) -> Job:
-        order = await orders.order(form, self.tools.pictures, owner(request), await self._here(form))
-        named = None if order.model is None else await self.checkpoints.find(order.model)
+        here = await self._here(form)
+        order = await orders.order(form, self.tools.pictures, owner(request), here)
+        named = None if order.model in {None, here.model} else await self.checkpoints.find(order.model)
         with self.tasks.named(form.force_task_id):
-            job = await self.studio.submit(replace(order, model=named or order.model))
+            job = await self.studio.submit(replace(order, model=named or order.model), awaited=True)
         self.tasks.began(form.force_task_id, job.id)
         return job
 

@@ -1,0 +1,138 @@
+"""Transactions that do not wait for the disk: which ones, and that the disk has them soon after."""
+
+import asyncio
+import errno
+import logging
+import os
+import queue
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from mflux_api.errors import JobNotFound
+from mflux_api.jobs import rows
+from mflux_api.jobs.store import Store, connect
+from tests.jobs.making import asynchronous, make_job, make_painted, opened
+
+LEVEL = "PRAGMA synchronous="
+
+
+class Disk:
+    """How each transaction was committed, and which files were synced beside SQLite."""
+
+    def __init__(self) -> None:
+        self.statements: list[str] = []
+        self.synced: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self.broken = False
+
+    def connect(self, path: Path) -> sqlite3.Connection:
+        connection = connect(path)
+        connection.set_trace_callback(self.statements.append)
+        return connection
+
+    def sync(self, descriptor: int) -> None:
+        self.synced.put(os.fstat(descriptor).st_ino)
+        if self.broken:
+            raise OSError(errno.EIO, "Input/output error")
+
+    @property
+    def latest(self) -> str:
+        """FULL where the last commit waited for the disk."""
+        committed = len(self.statements) - self.statements[::-1].index("COMMIT")
+        levels = [statement for statement in self.statements[:committed] if statement.startswith(LEVEL)]
+        return levels[-1].removeprefix(LEVEL)
+
+    async def next_sync(self) -> int:
+        """The file's number."""
+        return await asyncio.to_thread(self.synced.get, timeout=10)
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
+    found = Disk()
+    monkeypatch.setattr("mflux_api.jobs.store.connect", found.connect)
+    monkeypatch.setattr("mflux_api.jobs.store._sync", found.sync)
+    return found
+
+
+@pytest.mark.parametrize(("awaited", "level"), [(False, "FULL"), (True, "NORMAL")])
+@pytest.mark.parametrize("worker", ["idle", "busy"])
+@asynchronous
+async def test_the_disk_is_waited_for_where_the_client_is_told_of_its_job(
+    tmp_path: Path, disk: Disk, awaited: bool, level: str, worker: str
+) -> None:
+    async with opened(tmp_path) as jobs:
+        claim = asyncio.create_task(jobs.claim() if worker == "idle" else asyncio.sleep(0))
+        await asyncio.sleep(0)
+        await jobs.put(make_job(), awaited=awaited)
+        assert disk.latest == level
+        await claim
+
+
+@asynchronous
+async def test_a_picture_is_given_out_before_the_disk_has_its_row_and_a_refusal_after(
+    tmp_path: Path, disk: Disk
+) -> None:
+    async with opened(tmp_path) as jobs:
+        job, other = [await jobs.put(make_job()) for _ in range(2)]
+        await jobs.finish(await jobs.claim(), make_painted())
+        assert disk.latest == "NORMAL"
+        await jobs.cancel(other.id)
+        assert disk.latest == "FULL"
+        assert (await jobs.get(job.id)).pictures
+
+
+@asynchronous
+async def test_what_was_written_ahead_of_the_disk_is_there_soon_and_at_once_for_several(
+    tmp_path: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mflux_api.jobs.store.SYNC_SECONDS", 0.5)
+    async with opened(tmp_path) as jobs:
+        for _ in range(3):
+            await jobs.put(make_job(), awaited=True)
+        log = (tmp_path / "jobs.db-wal").stat().st_ino
+        assert await disk.next_sync() == log
+        await jobs.put(make_job(), awaited=True)
+        assert await disk.next_sync() == log
+        assert disk.synced.empty()
+
+
+@asynchronous
+async def test_a_server_that_stops_needs_no_sync_of_its_own(
+    tmp_path: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mflux_api.jobs.store.SYNC_SECONDS", 60.0)
+    async with opened(tmp_path) as jobs:
+        accepted = await jobs.put(make_job(), awaited=True)
+    async with opened(tmp_path) as jobs:
+        assert await jobs.get(accepted.id) == accepted
+    assert disk.synced.empty()
+
+
+@asynchronous
+async def test_a_disk_that_cannot_sync_is_told_in_the_log(
+    tmp_path: Path, disk: Disk, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("mflux_api"), "propagate", True)
+    disk.broken = True
+    async with opened(tmp_path) as jobs:
+        for _ in range(2):
+            await jobs.put(make_job(), awaited=True)
+            await disk.next_sync()
+    assert [record.message for record in caplog.records] == ["storage.unsynced"] * 2
+
+
+@asynchronous
+async def test_a_transaction_that_fails_leaves_the_next_ones_as_they_were(tmp_path: Path, disk: Disk) -> None:
+    def half(db: sqlite3.Connection) -> None:
+        rows.add_totals(db, half=1.0)
+        rows.find(db, "nothing")
+
+    store = Store(tmp_path / "jobs.db")
+    await store.open()
+    with pytest.raises(JobNotFound):
+        await store.run_ahead(half)
+    assert await store.run(rows.totals) == {}
+    assert disk.latest == "FULL"
+    await store.close()
