@@ -154,13 +154,13 @@ def _paint(model: Model, size: int, steps: int) -> Taken:
 
 @contextmanager
 def _poster(bench: Bench, body: dict[str, Any]) -> Iterator[Callable[[], Taken]]:
-    """Order it over a connection of its own: what httpx does with a request would be counted as the server's."""
+    """Order it over a connection of its own: what httpx does with a request would be counted as the server's.
+
+    It stays open, as those of browsers do.
+    """
     with closing(http.client.HTTPConnection(bench.client.base_url.netloc.decode(), timeout=600)) as connection:
 
         def post() -> Taken:
-            # Its turn comes after seconds, in which the server may have closed the connection.
-            connection.close()
-            connection.connect()
             began = time.perf_counter()
             connection.request("POST", "/sdapi/v1/txt2img", json.dumps(body), {"Content-Type": "application/json"})
             reply = connection.getresponse()

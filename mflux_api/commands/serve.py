@@ -20,6 +20,8 @@ from mflux_api.errors import InvalidSetting
 from mflux_api.settings import Settings
 
 OK, STOPPED_AT_ONCE = 0, 1
+# After uvicorn's 5 a script that asks every 5 seconds would now and then send into a connection that is being closed.
+KEEP_ALIVE_SECONDS = 75
 NO_KEY = "no API key is set (security.api_keys)."
 ANYWHERE = ("0.0.0.0", "::", "")
 FIRST_PICTURE = """First picture:  curl -X POST {url}/sdapi/v1/txt2img -H "Content-Type: application/json" \\
@@ -74,6 +76,7 @@ def run(arguments: Mapping[str, str], file: Path | None) -> int:
         lifespan="off",
         # A moment more than the running job gets, so that who waits for it is answered and not cut off.
         timeout_graceful_shutdown=math.ceil(chosen.server.shutdown_seconds) + 2,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
         server_header=False,
         ws="none",
     )

@@ -158,9 +158,10 @@ def count(db: sqlite3.Connection, states: tuple[State, ...]) -> int:
 
 def add_totals(db: sqlite3.Connection, **amounts: float) -> None:
     """Sums that outlive the jobs they count."""
-    db.executemany(
-        "INSERT INTO totals VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = value + excluded.value",
-        list(amounts.items()),
+    marks = ", ".join(["(?, ?)"] * len(amounts))
+    db.execute(
+        f"INSERT INTO totals VALUES {marks} ON CONFLICT (name) DO UPDATE SET value = value + excluded.value",
+        [part for amount in amounts.items() for part in amount],
     )
 
 

@@ -1,5 +1,8 @@
 """Starting and stopping."""
 
+import http.client
+import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -18,3 +21,11 @@ def test_it_paints_whatever_else_is_installed_that_uvicorn_would_take(tmp_path: 
     (tmp_path / f"{module}.py").write_text("raise RuntimeError('it was taken')")
     with running(tmp_path / "output", environ={"PYTHONPATH": str(tmp_path)}) as server:
         assert server.until(server.submit())["status"] == "completed"
+
+
+def test_a_script_that_asks_every_few_seconds_keeps_its_connection(server: Live) -> None:
+    with closing(http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=60)) as connection:
+        for pause in (0, 6):
+            time.sleep(pause)
+            connection.request("GET", "/api/v1/health")
+            assert connection.getresponse().read()
