@@ -156,7 +156,7 @@ class Store:
     async def run_ahead(
         self, action: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """As `run`, ahead of the disk: safe from a crash when it returns, from a power cut SYNC_SECONDS later.
+        """As `run`, ahead of the disk: it outlives this process when this returns, a power cut SYNC_SECONDS later.
 
         For what nobody was told yet, and for what would be done again.
         """
@@ -226,6 +226,7 @@ class Store:
     def _sync_log(self) -> None:
         """What SQLite itself does at the end of each transaction of `run`."""
         try:
+            # Closing a file drops the process's locks on it; SQLite has none on this one.
             with self.path.with_name(f"{self.path.name}-wal").open("rb") as log:
                 _sync(log.fileno())
         except FileNotFoundError:
