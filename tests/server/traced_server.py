@@ -1,0 +1,23 @@
+"""The server, which writes every statement of its job database to standard error."""
+
+import sqlite3
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from mflux_api.cli import main
+from mflux_api.jobs import store
+
+plain = store.connect
+
+
+def traced(path: Path) -> sqlite3.Connection:
+    connection = plain(path)
+    connection.set_trace_callback(lambda statement: sys.stderr.write(f"sql: {statement}\n"))
+    return connection
+
+
+if __name__ == "__main__":
+    store.connect = traced
+    sys.exit(main(["serve", *sys.argv[1:]]))
