@@ -90,9 +90,10 @@ class Claims:
         active = self.floor.owned(job)
         usual = job.request.is_one_pass and active.cut is None
         keep = functools.partial(self._with_last, job, active.pictures, last)
+        # A power cut in the next moment would have it painted again, as long as it has tries left.
+        run = self.store.run_ahead if job.attempts < self.tries else self.store.run
         try:
-            # A power cut in the next moment would have it painted again.
-            done, pace = await self.store.run_ahead(verdicts.complete, job, keep, learn=usual)
+            done, pace = await run(verdicts.complete, job, keep, learn=usual)
         except StorageFailed:
             # No row names it.
             if last is not None:

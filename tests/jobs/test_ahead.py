@@ -70,17 +70,18 @@ async def test_the_disk_is_waited_for_where_the_client_is_told_of_its_job(
         await claim
 
 
+@pytest.mark.parametrize(("tries", "level"), [(2, "NORMAL"), (1, "FULL")])
 @asynchronous
-async def test_a_picture_is_given_out_before_the_disk_has_its_row_and_a_refusal_after(
-    tmp_path: Path, disk: Disk
+async def test_the_disk_is_waited_for_where_a_picture_could_not_be_painted_again(
+    tmp_path: Path, disk: Disk, tries: int, level: str
 ) -> None:
-    async with opened(tmp_path) as jobs:
+    async with opened(tmp_path, tries=tries) as jobs:
         job, other = [await jobs.put(make_job()) for _ in range(2)]
         await jobs.finish(await jobs.claim(), make_painted())
-        assert disk.latest == "NORMAL"
+        assert disk.latest == level
+        assert (await jobs.get(job.id)).pictures
         await jobs.cancel(other.id)
         assert disk.latest == "FULL"
-        assert (await jobs.get(job.id)).pictures
 
 
 @asynchronous
