@@ -70,7 +70,7 @@ class Models:
                 self._made = time.monotonic()
         return self.entries
 
-    async def still(self) -> list[Entry]:
+    async def still_here(self) -> list[Entry]:
         """The last list, less what has gone from it: whoever finds a name in it is spared a new one, of some 10 ms."""
         if time.monotonic() - self._made <= REFRESH_SECONDS:
             return self.entries

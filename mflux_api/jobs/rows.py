@@ -158,10 +158,9 @@ def count(db: sqlite3.Connection, states: tuple[State, ...]) -> int:
 
 def add_totals(db: sqlite3.Connection, **amounts: float) -> None:
     """Sums that outlive the jobs they count."""
-    marks = ", ".join(["(?, ?)"] * len(amounts))
-    db.execute(
-        f"INSERT INTO totals VALUES {marks} ON CONFLICT (name) DO UPDATE SET value = value + excluded.value",
-        [part for amount in amounts.items() for part in amount],
+    db.executemany(
+        "INSERT INTO totals VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = value + excluded.value",
+        list(amounts.items()),
     )
 
 

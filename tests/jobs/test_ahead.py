@@ -21,10 +21,16 @@ LEVEL = "PRAGMA synchronous="
 class Disk:
     """How each transaction was committed, and which files were synced beside SQLite."""
 
-    def __init__(self) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.monkeypatch = monkeypatch
+        monkeypatch.setattr("mflux_api.jobs.store.connect", self.connect)
+        monkeypatch.setattr("mflux_api.jobs.store._sync", self.sync)
         self.statements: list[str] = []
         self.synced: queue.SimpleQueue[int] = queue.SimpleQueue()
         self.broken = False
+
+    def sync_after(self, seconds: float) -> None:
+        self.monkeypatch.setattr("mflux_api.jobs.store.SYNC_SECONDS", seconds)
 
     def connect(self, path: Path) -> sqlite3.Connection:
         connection = connect(path)
@@ -50,10 +56,7 @@ class Disk:
 
 @pytest.fixture
 def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
-    found = Disk()
-    monkeypatch.setattr("mflux_api.jobs.store.connect", found.connect)
-    monkeypatch.setattr("mflux_api.jobs.store._sync", found.sync)
-    return found
+    return Disk(monkeypatch)
 
 
 @pytest.mark.parametrize(("awaited", "level"), [(False, "FULL"), (True, "NORMAL")])
@@ -86,24 +89,23 @@ async def test_the_disk_is_waited_for_where_a_picture_could_not_be_painted_again
 
 @asynchronous
 async def test_what_was_written_ahead_of_the_disk_is_there_soon_and_at_once_for_several(
-    tmp_path: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, disk: Disk
 ) -> None:
-    monkeypatch.setattr("mflux_api.jobs.store.SYNC_SECONDS", 0.5)
+    disk.sync_after(0.5)
     async with opened(tmp_path) as jobs:
         for _ in range(3):
             await jobs.put(make_job(), awaited=True)
         log = (tmp_path / "jobs.db-wal").stat().st_ino
         assert await disk.next_sync() == log
+        await asyncio.sleep(0.2)
+        assert disk.synced.empty()
         await jobs.put(make_job(), awaited=True)
         assert await disk.next_sync() == log
-        assert disk.synced.empty()
 
 
 @asynchronous
-async def test_a_server_that_stops_needs_no_sync_of_its_own(
-    tmp_path: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("mflux_api.jobs.store.SYNC_SECONDS", 60.0)
+async def test_a_server_that_stops_needs_no_sync_of_its_own(tmp_path: Path, disk: Disk) -> None:
+    disk.sync_after(60.0)
     async with opened(tmp_path) as jobs:
         accepted = await jobs.put(make_job(), awaited=True)
     async with opened(tmp_path) as jobs:

@@ -55,7 +55,7 @@ async def test_an_old_list_serves_for_what_is_still_there_and_only_for_that(
     assert {"mine", "yours"} <= {entry.spec.name for entry in await models.listed()}
     models.forget()
     shutil.rmtree(tmp_path / "models" / "yours")
-    still = {entry.spec.name for entry in await models.still()}
+    still = {entry.spec.name for entry in await models.still_here()}
     assert {"mine", "flux2-tiny"} <= still
     assert not {"yours", "flux2-klein-4b"} & still
     assert looks.call_count == 1

@@ -24,7 +24,7 @@ class Checkpoints:
     async def find(self, name: str) -> str | None:
         """The model meant by a title, a file name with or without its suffix, a short or long hash; any case."""
         wanted = name.strip().lower().removesuffix(SUFFIX)
-        still = self._painters(await self.studio.models.still())
+        still = self._painters(await self.studio.models.still_here())
         return _named(wanted, still) or _named(wanted, await self.offered())
 
     async def short_hash(self, name: str) -> str:
