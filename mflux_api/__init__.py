@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any
 from mflux_api.version import __version__
 
 if TYPE_CHECKING:
-    from mflux_api.engine.messages import Picture, Preview, Step
     from mflux_api.engine.model import Model, generate_image, load_model
     from mflux_api.errors import MfluxError
+    from mflux_api.ipc.messages import Picture, Preview, Step
 
 __all__ = ["MfluxError", "Model", "Picture", "Preview", "Step", "__version__", "generate_image", "load_model"]
 
 _HOMES = {
     "MfluxError": "mflux_api.errors",
-    "Picture": "mflux_api.engine.messages",
-    "Preview": "mflux_api.engine.messages",
-    "Step": "mflux_api.engine.messages",
+    "Picture": "mflux_api.ipc.messages",
+    "Preview": "mflux_api.ipc.messages",
+    "Step": "mflux_api.ipc.messages",
     "Model": "mflux_api.engine.model",
     "generate_image": "mflux_api.engine.model",
     "load_model": "mflux_api.engine.model",

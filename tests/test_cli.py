@@ -12,8 +12,8 @@ from PIL import Image
 
 from mflux_api.cli import main
 from mflux_api.engine.bench import Figure
-from mflux_api.engine.messages import Event, Step
 from mflux_api.engine.model import Model, load_model
+from mflux_api.ipc.messages import Event, Step
 
 QUICK = ["--size", "64x64", "--steps", "1"]
 ROOT = Path(__file__).parents[1]

@@ -12,18 +12,18 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from mflux_api import dispatcher
 from mflux_api.catalogue.models import EMBEDDED, Located, known
-from mflux_api.dispatcher import Dispatcher
-from mflux_api.engine.messages import Load, Setup
-from mflux_api.engine.process import EngineProcess
 from mflux_api.errors import StorageFailed
+from mflux_api.ipc.messages import Load, Setup
 from mflux_api.jobs.events import Event
 from mflux_api.jobs.images import Images
 from mflux_api.jobs.job import Inputs, Job, State
 from mflux_api.jobs.queue import JobQueue
 from mflux_api.metrics import Metrics
 from mflux_api.request import Cut
+from mflux_api.worker import dispatcher
+from mflux_api.worker.dispatcher import Dispatcher
+from mflux_api.worker.engine_process import EngineProcess
 from tests.engine.faking import take_its_place
 from tests.engine.test_process import goes, is_gone
 from tests.jobs.making import REQUEST, asynchronous, files, make_job, make_painted, opened

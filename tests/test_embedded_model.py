@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from mflux_api.catalogue.models import EMBEDDED
-from mflux_api.engine.messages import Picture, Preview
 from mflux_api.engine.model import Model
+from mflux_api.ipc.messages import Picture, Preview
 
 ROOT = Path(__file__).parents[1]
 FOLDER = EMBEDDED / "flux2-tiny"

@@ -4,15 +4,12 @@ import threading
 from functools import partial
 from pathlib import Path
 
-from mflux_api.app.admission import Admission
 from mflux_api.app.parts import Parts
 from mflux_api.catalogue import downloads as hub
 from mflux_api.catalogue.loras import Adapters
 from mflux_api.catalogue.models import ModelSpec
-from mflux_api.dispatcher import Dispatcher
-from mflux_api.engine.messages import Load, Setup, Unload
-from mflux_api.engine.process import EngineProcess
 from mflux_api.errors import InvalidSetting
+from mflux_api.ipc.messages import Load, Setup, Unload
 from mflux_api.jobs.downloads import Downloads
 from mflux_api.jobs.events import Events
 from mflux_api.jobs.images import Images
@@ -31,6 +28,9 @@ from mflux_api.web.links import Links
 from mflux_api.web.pictures import MEGAPIXEL, PictureReader
 from mflux_api.web.sse import Streamer
 from mflux_api.web.tools import Tools
+from mflux_api.worker.admission import Admission
+from mflux_api.worker.dispatcher import Dispatcher
+from mflux_api.worker.engine_process import EngineProcess
 
 GIB = 1024**3
 MEBIBYTE = 1024**2

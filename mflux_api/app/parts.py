@@ -4,8 +4,6 @@ import asyncio
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from mflux_api.dispatcher import Dispatcher
-from mflux_api.engine.process import EngineProcess
 from mflux_api.errors import MfluxError
 from mflux_api.jobs.queue import JobQueue, Retention
 from mflux_api.jobs.studio import EngineView, Studio
@@ -14,6 +12,8 @@ from mflux_api.logs import event, failure, warning
 from mflux_api.metrics import Metrics
 from mflux_api.net.bucket import Bucket, BucketFailed, BucketRefused
 from mflux_api.settings import Settings
+from mflux_api.worker.dispatcher import Dispatcher
+from mflux_api.worker.engine_process import EngineProcess
 
 GIGABYTE = 1000**3
 PRUNE_SECONDS = 600.0

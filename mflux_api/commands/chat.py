@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from mflux_api.errors import InvalidRequest, MfluxError
 
 if TYPE_CHECKING:
-    from mflux_api.engine.messages import Picture
     from mflux_api.engine.model import Model
+    from mflux_api.ipc.messages import Picture
 
 HELP = """quit, q          end                      same, s    the last prompt again, with another seed
 reseed NUMBER    the last prompt, this seed   /steps N   steps from now on
@@ -115,8 +115,8 @@ def _paint(model: "Model", choices: Choices, folder: Path) -> Path:
 
 def _store(model: "Model", picture: "Picture", choices: Choices, folder: Path) -> Path:
     from mflux_api.engine.caption import generation_text
-    from mflux_api.engine.encode import encode_png, write_new
     from mflux_api.pixels.naming import picture_name, sidecar
+    from mflux_api.pixels.png import encode_png, write_new
 
     facts = {"prompt": choices.prompt, "negative": "", "model": model.spec.name, "bits": model.bits}
     text = generation_text(picture, **facts, strength=None)  # type: ignore[arg-type]

@@ -20,8 +20,8 @@ import httpx
 import psutil
 
 from mflux_api.engine.bench import Figure
-from mflux_api.engine.encode import encode_png
 from mflux_api.engine.model import Model, load_model
+from mflux_api.pixels.png import encode_png
 
 MODEL = "flux2-tiny"
 PROMPT = "a red circle on a white background"

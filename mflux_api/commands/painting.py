@@ -15,8 +15,8 @@ from mflux_api.errors import InvalidImage, InvalidRequest
 if TYPE_CHECKING:
     from PIL import Image
 
-    from mflux_api.engine.messages import Event, Picture
     from mflux_api.engine.model import Model
+    from mflux_api.ipc.messages import Event, Picture
 
 WORDS_IN_NAME = 5
 LONGEST_NAME = 40
@@ -33,7 +33,7 @@ def generate(arguments: argparse.Namespace) -> None:
     progress = _Progress(len(seeds))
 
     def on_event(event: "Event") -> None:
-        from mflux_api.engine.messages import Picture
+        from mflux_api.ipc.messages import Picture
 
         progress(event)
         if isinstance(event, Picture):
@@ -122,7 +122,7 @@ class _Progress:
     def __call__(self, event: "Event") -> None:
         from tqdm import tqdm
 
-        from mflux_api.engine.messages import Step
+        from mflux_api.ipc.messages import Step
 
         if isinstance(event, Step):
             if self.bar is None:
@@ -142,7 +142,7 @@ class _Progress:
 def _store(picture: "Picture", model: "Model", arguments: argparse.Namespace) -> Path:
     """Write the picture under a name of its own, its generation data inside."""
     from mflux_api.engine.caption import generation_text
-    from mflux_api.engine.encode import encode_png, write_new
+    from mflux_api.pixels.png import encode_png, write_new
 
     text = generation_text(
         picture,

@@ -22,12 +22,12 @@ from mflux.models.common.vae.block_decoder import VAEBlockDecoder
 from mflux.models.flux2.variants.txt2img.flux2_klein import Flux2Klein
 from PIL import Image
 
-from mflux_api.engine.encode import encode_png
 from mflux_api.engine.flux2.latents import text_positions
 from mflux_api.engine.flux2.pipeline import Pipeline
-from mflux_api.engine.messages import Picture, Step
 from mflux_api.engine.model import Model, load_model
 from mflux_api.engine.precision import computing_in, device_name
+from mflux_api.ipc.messages import Picture, Step
+from mflux_api.pixels.png import encode_png
 
 PROMPT = "a beautiful sunset over mountains"
 STEPS = 4

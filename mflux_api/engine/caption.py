@@ -5,7 +5,7 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 
-from mflux_api.engine.messages import LoraReport, Picture
+from mflux_api.ipc.messages import LoraReport, Picture
 from mflux_api.pixels import infotext
 from mflux_api.request import Craft, Hires, Retouch
 from mflux_api.version import __version__

@@ -11,9 +11,9 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mflux_api.engine import frames
-from mflux_api.engine.messages import Command, Crashed, Done, Look, Refused, Reply, Setup, Stop
 from mflux_api.errors import MfluxError, without_folders
+from mflux_api.ipc import transport
+from mflux_api.ipc.messages import Command, Crashed, Done, Look, Refused, Reply, Setup, Stop
 from mflux_api.request import Cut
 
 if TYPE_CHECKING:
@@ -33,11 +33,11 @@ class Line:
         self.skip = threading.Event()
         self.interrupt = threading.Event()
         self.look = threading.Event()
-        self.setup: Setup = frames.receive(connection)
+        self.setup: Setup = transport.receive(connection)
         threading.Thread(target=self._listen, daemon=True, name="listener").start()
 
     def send(self, reply: Reply) -> None:
-        self.connection.sendall(frames.pack(reply))
+        self.connection.sendall(transport.pack(reply))
 
     def take_cut(self) -> Cut | None:
         """Whether the picture is to end now. A skip is for one picture, an interrupt for all of them."""
@@ -51,7 +51,7 @@ class Line:
     def _listen(self) -> None:
         while True:
             try:
-                message = frames.receive(self.connection)
+                message = transport.receive(self.connection)
             except (EOFError, OSError):
                 # The server is gone: whatever is being painted, nobody will see it.
                 os._exit(0)

@@ -19,8 +19,11 @@ from mflux_api.catalogue.models import fingerprint
 from mflux_api.engine import memory
 from mflux_api.engine.cache import ModelCache, Painter, Plan
 from mflux_api.engine.caption import generation_text
-from mflux_api.engine.encode import encode_png
-from mflux_api.engine.messages import (
+from mflux_api.engine.model import plan
+from mflux_api.engine.passes import paint
+from mflux_api.engine.precision import choose, device_name
+from mflux_api.errors import InvalidImage
+from mflux_api.ipc.messages import (
     AskCut,
     Command,
     Event,
@@ -41,11 +44,8 @@ from mflux_api.engine.messages import (
     always,
     never,
 )
-from mflux_api.engine.model import plan
-from mflux_api.engine.passes import paint
-from mflux_api.engine.precision import choose, device_name
-from mflux_api.errors import InvalidImage
 from mflux_api.pixels.masks import as_mask
+from mflux_api.pixels.png import encode_png
 from mflux_api.request import GenerateRequest
 
 SHORT_HASH = 10

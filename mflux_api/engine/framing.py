@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image
 
-from mflux_api.engine.messages import Picture
+from mflux_api.ipc.messages import Picture
 from mflux_api.pixels import fitting, masks
 from mflux_api.request import GenerateRequest
 

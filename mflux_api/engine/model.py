@@ -15,9 +15,9 @@ from mflux_api.engine import memory
 from mflux_api.engine.cache import ModelCache, Painter, Plan
 from mflux_api.engine.flux2.pipeline import Pipeline
 from mflux_api.engine.flux2.saving import save
-from mflux_api.engine.messages import Event, Picture
 from mflux_api.engine.passes import paint
 from mflux_api.errors import InvalidRequest, ModelNotFound, ModelUnsupported
+from mflux_api.ipc.messages import Event, Picture
 from mflux_api.request import SIDE_STEP, SMALLEST_SIDE, GenerateRequest, LoraUse
 
 MODELS_DIR = Path("models")

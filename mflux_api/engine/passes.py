@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image
 
 from mflux_api.engine.framing import framed
-from mflux_api.engine.messages import AskCut, Event, Picture, Preview, Step, never
 from mflux_api.errors import ModelUnsupported
+from mflux_api.ipc.messages import AskCut, Event, Picture, Preview, Step, never
 from mflux_api.pixels import fitting, tiling
 from mflux_api.pixels.enlarging import LATENT, enlarged
 from mflux_api.request import Cut, GenerateRequest, Hires, Retouch, Tiles, repaint_steps, stepped

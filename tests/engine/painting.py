@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mflux_api.engine.messages import AskCut, Event, Picture, Preview, Step, never
 from mflux_api.engine.model import Model
 from mflux_api.engine.passes import paint
+from mflux_api.ipc.messages import AskCut, Event, Picture, Preview, Step, never
 from mflux_api.request import Cut, GenerateRequest, Hires, Tiles, repaint_steps
 
 SMALL: dict[str, Any] = {"width": 64, "height": 64, "steps": 2, "seeds": (3,)}

@@ -14,9 +14,9 @@ from mlx.utils import tree_flatten
 from PIL import Image
 
 from mflux_api.catalogue.models import UPSCALER_VAE, UPSCALERS
-from mflux_api.engine.messages import Picture
 from mflux_api.engine.precision import choose
 from mflux_api.engine.seedvr2.upscaler import Upscaler
+from mflux_api.ipc.messages import Picture
 from mflux_api.request import GenerateRequest, stepped
 
 FLOAT32 = choose("float32")

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mflux_api.engine.messages import Event, Picture, Step
 from mflux_api.engine.model import Model
+from mflux_api.ipc.messages import Event, Picture, Step
 from mflux_api.pixels.enlarging import enlarged
 from mflux_api.request import Cut
 from tests.engine.painting import (

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 
-from mflux_api.engine.encode import encode_png, write_new
+from mflux_api.pixels.png import encode_png, write_new
 
 sides = st.integers(1, 20)
 pictures = st.tuples(sides, sides).flatmap(lambda size: arrays.arrays(np.uint8, (*size, 3)))

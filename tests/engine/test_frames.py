@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mflux_api.engine import frames
-from mflux_api.engine.messages import Command, Crashed, Done, Memory, Refused, Reply, Step, Stop, Thumbnail, Unload
+from mflux_api.ipc import transport
+from mflux_api.ipc.messages import Command, Crashed, Done, Memory, Refused, Reply, Step, Stop, Thumbnail, Unload
 
 MESSAGES: list[Command | Reply | Stop] = [
     Unload("flux2-tiny"),
@@ -33,7 +33,7 @@ def in_parts(data: bytes, cuts: list[int]) -> list[bytes]:
 
 async def read_from(parts: list[bytes], count: int) -> list[Any]:
     """What the server's end makes of these bytes, which come one part at a time."""
-    inbox = frames.Inbox()
+    inbox = transport.Inbox()
 
     async def feed() -> None:
         for part in parts:
@@ -67,37 +67,37 @@ def arriving(parts: list[bytes]) -> Iterator[socket.socket]:
 
 @pytest.mark.parametrize("message", MESSAGES, ids=lambda message: type(message).__name__)
 def test_a_message_arrives_as_it_was_sent(message: object) -> None:
-    data = frames.pack(message)
+    data = transport.pack(message)
     assert asyncio.run(read_from([data], 1)) == [message]
     with arriving([data]) as line:
-        assert frames.receive(line) == message
+        assert transport.receive(line) == message
 
 
 @given(st.lists(st.binary(max_size=300), min_size=1, max_size=4), st.lists(st.integers(0, 1500), max_size=8))
 def test_messages_arrive_whole_wherever_their_bytes_are_cut(sent: list[bytes], cuts: list[int]) -> None:
-    parts = in_parts(b"".join(map(frames.pack, sent)), cuts)
+    parts = in_parts(b"".join(map(transport.pack, sent)), cuts)
     assert asyncio.run(read_from(parts, len(sent))) == sent
     with arriving(parts) as line:
-        assert [frames.receive(line) for _ in sent] == sent
+        assert [transport.receive(line) for _ in sent] == sent
 
 
 def test_a_message_larger_than_any_buffer_arrives() -> None:
     large = bytes(5_000_000)
-    with arriving([frames.pack(large), frames.pack("next")]) as line:
-        assert frames.receive(line) == large
-        assert frames.receive(line) == "next"
+    with arriving([transport.pack(large), transport.pack("next")]) as line:
+        assert transport.receive(line) == large
+        assert transport.receive(line) == "next"
 
 
 @given(st.binary(max_size=50), st.integers(0, 10_000))
 def test_an_end_before_the_end_of_a_message_is_the_end_of_the_line(content: bytes, length: int) -> None:
-    data = frames.pack(content)
+    data = transport.pack(content)
     part = data[: length % len(data)]
     with pytest.raises(EOFError):
         asyncio.run(read_from([part] if part else [], 1))
     with arriving([part]) as line, pytest.raises(EOFError):
-        frames.receive(line)
+        transport.receive(line)
 
 
 def test_what_cannot_be_sent_is_refused_before_a_byte_is_on_the_line() -> None:
     with pytest.raises((pickle.PicklingError, AttributeError, TypeError)):
-        frames.pack(lambda: None)
+        transport.pack(lambda: None)

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mflux_api.engine.framing import framed
-from mflux_api.engine.messages import Picture
 from mflux_api.engine.model import Model
+from mflux_api.ipc.messages import Picture
 from mflux_api.pixels.fitting import FIT, centre
 from mflux_api.request import Fill, GenerateRequest, Resize, Retouch, stepped
 from tests.engine.painting import image, pixels, request, scene, white

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mflux_api.engine.messages import Picture, Preview, Step, Writing
 from mflux_api.engine.model import Model
 from mflux_api.engine.passes import paint
+from mflux_api.ipc.messages import Picture, Preview, Step, Writing
 from mflux_api.pixels.enlarging import LATENT, enlarged
 from mflux_api.request import Retouch, Tiles, Variation, stepped
 from tests.engine.painting import (

@@ -24,9 +24,7 @@ from PIL import Image
 from mflux_api.catalogue.models import EMBEDDED, locate
 from mflux_api.engine.estimate import model_bytes
 from mflux_api.engine.flux2.configs import read_layout
-from mflux_api.engine.messages import Finished, Load, Loading, Paint, Reply, Setup, Step, Thumbnail, Unload
 from mflux_api.engine.model import Model, load_model
-from mflux_api.engine.process import ALLOCATION, EngineProcess
 from mflux_api.errors import (
     EngineDied,
     EngineStuck,
@@ -36,7 +34,9 @@ from mflux_api.errors import (
     ModelIncomplete,
     OutOfMemory,
 )
+from mflux_api.ipc.messages import Finished, Load, Loading, Paint, Reply, Setup, Step, Thumbnail, Unload
 from mflux_api.request import Cut, GenerateRequest
+from mflux_api.worker.engine_process import ALLOCATION, EngineProcess
 from tests.engine.faking import take_its_place
 
 T = TypeVar("T")

@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mflux_api.catalogue.models import UPSCALERS
-from mflux_api.engine.messages import Event, Picture, Step
 from mflux_api.engine.precision import choose, computing_in
 from mflux_api.engine.seedvr2.sums import empty_sums
 from mflux_api.engine.seedvr2.upscaler import Upscaler
 from mflux_api.errors import InvalidRequest
+from mflux_api.ipc.messages import Event, Picture, Step
 from mflux_api.request import Cut, LoraUse
 from tests.engine.seedvr2 import FLOAT32, KINDS, WIDTHS, drawn, picture, request, write_upscaler
 

@@ -24,8 +24,8 @@ from mlx import nn
 
 from mflux_api.engine.flux2.files import read_shard
 from mflux_api.engine.flux2.lora_names import known_name
-from mflux_api.engine.messages import LoraReport
 from mflux_api.errors import LoraInvalid, LoraNotFound, ModelCorrupt
+from mflux_api.ipc.messages import LoraReport
 from mflux_api.request import LoraUse
 
 logger = logging.getLogger(__name__)

@@ -25,7 +25,7 @@ from mflux_api.engine.flux2.previews import PreviewMap
 from mflux_api.engine.flux2.rewriting import rewrite
 from mflux_api.engine.flux2.writing import Writer
 from mflux_api.engine.memory import reclaim
-from mflux_api.engine.messages import AskCut, Event, LoraReport, Picture, Preview, Step, never
+from mflux_api.ipc.messages import AskCut, Event, LoraReport, Picture, Preview, Step, never
 from mflux_api.request import LARGEST_SEED, Cut, GenerateRequest
 
 REMEMBERED = 64

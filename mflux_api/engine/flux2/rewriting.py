@@ -7,7 +7,7 @@ from mflux_api.engine.flux2.chats import Chat
 from mflux_api.engine.flux2.files import read_json_if_present
 from mflux_api.engine.flux2.language import LONGEST_ANSWER, LONGEST_QUESTION
 from mflux_api.engine.flux2.writing import Writer
-from mflux_api.engine.messages import Writing
+from mflux_api.ipc.messages import Writing
 
 INSTRUCTION = (
     "You rewrite prompts for an image generator. Turn the user's prompt into one paragraph of 40 to 120 words that "

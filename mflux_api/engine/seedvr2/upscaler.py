@@ -21,12 +21,12 @@ from PIL import Image
 
 from mflux_api.engine.flux2 import pictures
 from mflux_api.engine.flux2.files import Config
-from mflux_api.engine.messages import AskCut, Event, Picture, Step, never
 from mflux_api.engine.precision import Precision, computing_in
 from mflux_api.engine.seedvr2.layout import read_layout
 from mflux_api.engine.seedvr2.loading import load_transformer, load_vae
 from mflux_api.engine.seedvr2.sums import empty_sums
 from mflux_api.errors import InvalidRequest, ModelUnsupported
+from mflux_api.ipc.messages import AskCut, Event, Picture, Step, never
 from mflux_api.pixels import fitting
 from mflux_api.request import Cut, GenerateRequest
 

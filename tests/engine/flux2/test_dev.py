@@ -25,10 +25,10 @@ from mflux_api.engine.flux2.pipeline import Pipeline
 from mflux_api.engine.flux2.quantization import quantize
 from mflux_api.engine.flux2.time_embedding import waves
 from mflux_api.engine.flux2.weights import parameters
-from mflux_api.engine.messages import Finished, Paint, Setup
 from mflux_api.engine.model import Model, load_model
 from mflux_api.engine.precision import choose, device_name
 from mflux_api.errors import OutOfMemory
+from mflux_api.ipc.messages import Finished, Paint, Setup
 from mflux_api.request import GenerateRequest
 from tests.engine.flux2.test_quantization import psnr
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from mflux_api.engine.messages import Picture
 from mflux_api.engine.model import Model
+from mflux_api.ipc.messages import Picture
 from mflux_api.request import Emphasis, GenerateRequest
 
 TEXT = "a red and blue circle on a white background"

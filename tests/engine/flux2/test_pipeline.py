@@ -11,9 +11,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from mflux_api.engine.messages import Event, Picture, Preview, Step
 from mflux_api.engine.model import Model, load_model
 from mflux_api.errors import InvalidImage, InvalidRequest
+from mflux_api.ipc.messages import Event, Picture, Preview, Step
 from mflux_api.request import GenerateRequest
 
 PROMPT = "a large red circle on a white background"

@@ -16,10 +16,10 @@ from mflux_api.cli import main
 from mflux_api.engine.caption import generation_text
 from mflux_api.engine.flux2 import rewriting
 from mflux_api.engine.flux2.rewriting import EDIT_INSTRUCTION, INSTRUCTION, rewrite, stops, tidied
-from mflux_api.engine.messages import Event, Picture, Step, Writing
 from mflux_api.engine.model import Model, load_model
 from mflux_api.engine.passes import paint
 from mflux_api.errors import ModelUnsupported
+from mflux_api.ipc.messages import Event, Picture, Step, Writing
 from mflux_api.pixels import infotext
 from tests.engine.painting import Blank, blank, request
 

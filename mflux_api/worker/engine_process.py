@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from mflux_api import errors
-from mflux_api.engine import frames
-from mflux_api.engine.messages import (
+from mflux_api.errors import EngineDied, EngineStuck, GenerationFailed, MfluxError, OutOfMemory
+from mflux_api.ipc import transport
+from mflux_api.ipc.messages import (
     Command,
     Crashed,
     Done,
@@ -28,7 +29,6 @@ from mflux_api.engine.messages import (
     Setup,
     Stop,
 )
-from mflux_api.errors import EngineDied, EngineStuck, GenerationFailed, MfluxError, OutOfMemory
 from mflux_api.logs import event, warning
 from mflux_api.request import Cut
 
@@ -57,7 +57,7 @@ class EngineProcess:
         self._lock = asyncio.Lock()
         self._process: asyncio.subprocess.Process | None = None
         self._transport: asyncio.WriteTransport | None = None
-        self._inbox = frames.Inbox()
+        self._inbox = transport.Inbox()
         self._used = time.monotonic()
         # Set while it has a painting to do: what is said of one earlier, it would forget.
         self.painting = asyncio.Event()
@@ -131,7 +131,7 @@ class EngineProcess:
     def _say(self, wish: Stop | Cut | Look) -> None:
         """About the painting that is going on; nothing where there is none."""
         if self._transport is not None and self.painting.is_set():
-            self._transport.write(frames.pack(wish))
+            self._transport.write(transport.pack(wish))
 
     async def stop(self) -> None:
         """End the process, whatever it does; its memory comes back. The next command starts another."""
@@ -163,7 +163,7 @@ class EngineProcess:
             undo.pop_all()
         self.starts += 1
         self._kills_before = _kernel_kills()
-        self._transport, self._inbox = await asyncio.get_running_loop().create_connection(frames.Inbox, sock=ours)
+        self._transport, self._inbox = await asyncio.get_running_loop().create_connection(transport.Inbox, sock=ours)
         self._last_words.clear()
         self._echo = asyncio.create_task(self._overhear(self._process))
         self._send(self.setup)
@@ -182,7 +182,7 @@ class EngineProcess:
     def _send(self, message: object) -> None:
         if self._transport is None:
             raise EngineDied("The engine is not running.")
-        self._transport.write(frames.pack(message))
+        self._transport.write(transport.pack(message))
 
     async def _replies(self) -> AsyncGenerator[Reply, None]:
         while True:

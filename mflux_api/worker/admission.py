@@ -11,11 +11,11 @@ from PIL import Image
 
 from mflux_api.catalogue.models import Located, known
 from mflux_api.engine.estimate import Machine, Need, check_upsampling, need
-from mflux_api.engine.process import EngineProcess
 from mflux_api.engine.seedvr2 import estimate as upscaler
 from mflux_api.errors import MfluxError, OutOfMemory, without_folders
 from mflux_api.jobs.job import Job
 from mflux_api.request import SMALLEST_SIDE, GenerateRequest
+from mflux_api.worker.engine_process import EngineProcess
 
 GIB = 1024**3
 # What computes, until the engine has started and said so.

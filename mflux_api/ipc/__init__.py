@@ -1,0 +1,1 @@
+"""What the server and its engine process say to each other."""
