@@ -93,7 +93,7 @@ def prepare(request: GenerateRequest, layout: Layout, autoencoder: Autoencoder) 
         rows=rows,
         columns=columns,
         positions=latents.grid_positions(rows, columns, time=0),
-        sigmas=_sigmas(request, layout.schedule, rows * columns),
+        sigmas=_sigmas(request, Schedule.from_config(layout.scheduler), rows * columns),
         source=source,
         clean=latents.pack(clean) if clean is not None else None,
         mask=mask,

@@ -7,7 +7,6 @@ from typing import Any
 
 from mflux_api.engine.flux2 import parts
 from mflux_api.engine.flux2.files import Config, read_json, read_json_if_present
-from mflux_api.engine.flux2.schedule import Schedule
 from mflux_api.engine.flux2.shapes import is_guided, tensors_of, transformer_config
 from mflux_api.errors import ModelIncomplete, ModelNotFound, ModelUnsupported
 
@@ -28,6 +27,15 @@ REPOSITORIES = {
     6144: DEV_REPOSITORY,
 }
 REFERENCE_TEXT_LENGTH = 512
+# Options of diffusers' schedulers that no FLUX.2 has.
+OTHER_SCHEDULES = (
+    "use_karras_sigmas",
+    "use_exponential_sigmas",
+    "use_beta_sigmas",
+    "use_flow_sigmas",
+    "invert_sigmas",
+    "stochastic_sampling",
+)
 
 
 @dataclass(frozen=True)
@@ -39,7 +47,8 @@ class Layout:
     are seen once (9b-kv); `guided`: guidance is an input of the transformer (dev); `layers`: the text encoder's hidden
     states that are stacked; `text_length`: tokens a prompt is padded to;
     `language_model`: the text encoder can write, as published ones can;
-    `transformer`, `text_encoder`, `vae`: their config.json, empty where the folder has none (mflux-save).
+    `scheduler`: its config.json; `transformer`, `text_encoder`, `vae`: theirs, empty where the
+    folder has none (mflux-save).
     """
 
     folder: Path
@@ -51,7 +60,7 @@ class Layout:
     layers: tuple[int, ...]
     text_length: int
     language_model: bool
-    schedule: Schedule
+    scheduler: Config
     transformer: Config
     text_encoder: Config
     vae: Config
@@ -80,7 +89,7 @@ def read_layout(path: Path) -> Layout:
         layers=_named_layers(index, text_encoder, default=DEV_LAYERS if guided else REFERENCE_LAYERS),
         text_length=int(index.get("max_sequence_length", REFERENCE_TEXT_LENGTH)),
         language_model=bool(index.get("language_model", True)),
-        schedule=Schedule.from_config(read_json_if_present(folder / "scheduler" / "scheduler_config.json")),
+        scheduler=_scheduler_config(folder),
         # A file that came alone is described by its tensors.
         transformer=_component_config(folder, "transformer", {} if alone else index),
         text_encoder=text_encoder,
@@ -151,6 +160,15 @@ def _repository(folder: Path, file: Path | None) -> str:
     config = transformer_config(tensors_of(parts.read(folder, "transformer", file)), None)
     hidden = int(config["num_attention_heads"]) * int(config["attention_head_dim"])
     return REPOSITORIES.get(hidden, "the repository of its model")
+
+
+def _scheduler_config(folder: Path) -> Config:
+    """Raises ModelUnsupported for noise levels of a kind that FLUX.2 does not use."""
+    config = read_json_if_present(folder / "scheduler" / "scheduler_config.json")
+    for name in OTHER_SCHEDULES:
+        if config.get(name):
+            raise ModelUnsupported(f"The scheduler option {name} is not supported.", option=name)
+    return config
 
 
 def _text_encoder_config(folder: Path, index: Config) -> Config:

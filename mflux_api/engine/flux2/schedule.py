@@ -7,19 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mflux_api.errors import ModelUnsupported
 from mflux_api.request import repaint_steps
 
 Sigmas = NDArray[np.float32]
-
-OTHER_SCHEDULES = (
-    "use_karras_sigmas",
-    "use_exponential_sigmas",
-    "use_beta_sigmas",
-    "use_flow_sigmas",
-    "invert_sigmas",
-    "stochastic_sampling",
-)
 
 
 def empirical_mu(tokens: int, steps: int) -> float:
@@ -47,10 +37,7 @@ class Schedule:
 
     @classmethod
     def from_config(cls, config: Mapping[str, object]) -> "Schedule":
-        """From `scheduler/scheduler_config.json`. Raises ModelUnsupported for a schedule FLUX.2 does not use."""
-        for name in OTHER_SCHEDULES:
-            if config.get(name):
-                raise ModelUnsupported(f"The scheduler option {name} is not supported.", option=name)
+        """From a checkpoint's checked `scheduler/scheduler_config.json`."""
         return cls(
             dynamic=bool(config.get("use_dynamic_shifting", True)),
             shift=float(config.get("shift", 1.0)),  # type: ignore[arg-type]

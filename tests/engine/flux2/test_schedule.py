@@ -1,10 +1,13 @@
+import json
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mflux_api.engine.flux2.configs import read_layout
 from mflux_api.engine.flux2.schedule import Schedule, empirical_mu
 from mflux_api.errors import ModelUnsupported
 
@@ -57,6 +60,7 @@ def test_a_terminal_level_is_stretched_to() -> None:
 
 
 @pytest.mark.parametrize("option", ["use_karras_sigmas", "use_beta_sigmas", "stochastic_sampling"])
-def test_a_schedule_flux2_does_not_use_is_refused(option: str) -> None:
+def test_a_schedule_flux2_does_not_use_is_refused(checkpoint: Path, option: str) -> None:
+    (checkpoint / "scheduler" / "scheduler_config.json").write_text(json.dumps({option: True}))
     with pytest.raises(ModelUnsupported, match=f"The scheduler option {option} is not supported."):
-        Schedule.from_config({option: True})
+        read_layout(checkpoint)
