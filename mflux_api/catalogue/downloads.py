@@ -20,7 +20,8 @@ from typing import Literal
 import httpx
 
 from mflux_api.catalogue.hub import RemoteFile, Repository, is_passing, list_files, opened, translated
-from mflux_api.catalogue.models import PARTS, REST, ModelSpec, find
+from mflux_api.catalogue.models import REST, ModelSpec, find
+from mflux_api.checkpoints.detection import PARTS
 from mflux_api.errors import DiskFull, DownloadFailed, InvalidRequest, ModelIncomplete, ModelUnsupported, StorageFailed
 
 CHUNK = 1 << 20

@@ -1,12 +1,8 @@
 """The model registry: names to checkpoint folders."""
 
-import contextlib
 import difflib
 import functools
-import hashlib
-import json
 import re
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +12,7 @@ import yaml
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
+from mflux_api.checkpoints.detection import PARTS, SINGLE_FILES, is_checkpoint, is_upscaler, is_whole_upscaler
 from mflux_api.errors import ModelNotDownloaded, ModelNotFound, ModelUnsupported
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -24,14 +21,8 @@ EMBEDDED = PROJECT / "models"
 CLOUD = "cloud-names"
 # Weights beside the folders repeat the transformer in one file: 64 GB of FLUX.2-dev.
 WITHOUT_REPEATS = " --include '*/*' '*.json'"
-PARTS = ("transformer", "text_encoder", "vae")
 # What a model whose own files are its transformer takes from another model's repository.
 REST = ("model_index.json", "transformer/config.json", "text_encoder/*", "tokenizer/*", "scheduler/*", "vae/*")
-# A transformer or text encoder may be one file.
-SINGLE_FILES = (".gguf", ".safetensors")
-# SeedVR2 as its repository names it: transformers, the smaller one first, and the autoencoder of all.
-UPSCALERS = ("seedvr2_ema_3b_fp16.safetensors", "seedvr2_ema_7b_fp16.safetensors")
-UPSCALER_VAE = "ema_vae_fp16.safetensors"
 # A dot in front would list half downloads, and ".." with them.
 FOLDER_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 LONGEST_NAME = 100
@@ -174,46 +165,13 @@ def _is_model_folder(name: str, models_dir: Path) -> bool:
         FOLDER_NAME.fullmatch(name) is not None
         and name.lower() not in _taken()
         and (models_dir / name).resolve().is_relative_to(models_dir.resolve())
-        and (_is_checkpoint(models_dir / name) or _is_whole_upscaler(models_dir / name))
+        and (is_checkpoint(models_dir / name) or is_whole_upscaler(models_dir / name))
     )
 
 
 @functools.cache
 def _taken() -> frozenset[str]:
     return frozenset(name for spec in registry().values() for name in (spec.name, spec.folder.lower()))
-
-
-def _is_checkpoint(folder: Path) -> bool:
-    """Whether it looks like FLUX.2 klein as diffusers or mflux write it; other pipelines have the same folders."""
-    return all(_has_part(folder, part) for part in PARTS) and _pipeline(folder).startswith("Flux2")
-
-
-def _has_part(folder: Path, part: str) -> bool:
-    """Whether there are weights in the part's folder or, VAE aside, beside it: what they are is seen on loading."""
-    places = [folder / part] if part == "vae" else [folder / part, folder]
-    return any(_weights(place) for place in places)
-
-
-def _weights(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("*") if path.suffix in SINGLE_FILES)
-
-
-def is_upscaler(folder: Path) -> bool:
-    """Whether it has files of SeedVR2 under their published names, all that is needed or not."""
-    return any((folder / name).is_file() for name in (*UPSCALERS, UPSCALER_VAE))
-
-
-def _is_whole_upscaler(folder: Path) -> bool:
-    return (folder / UPSCALER_VAE).is_file() and any((folder / name).is_file() for name in UPSCALERS)
-
-
-def _pipeline(folder: Path) -> str:
-    try:
-        return str(json.loads((folder / "model_index.json").read_text(encoding="utf-8"))["_class_name"])
-    except FileNotFoundError:
-        return "Flux2"  # mflux writes no index
-    except (OSError, ValueError, LookupError, TypeError):
-        return ""
 
 
 def is_here(spec: ModelSpec, models_dir: Path) -> bool:
@@ -223,30 +181,6 @@ def is_here(spec: ModelSpec, models_dir: Path) -> bool:
     except ModelNotDownloaded:
         return False
     return True
-
-
-def disk_bytes(folder: Path) -> int:
-    """What a model takes on disk, links to the Hugging Face cache followed, each file once."""
-    sizes: dict[tuple[int, int], int] = {}
-    for path in folder.rglob("*"):
-        # A file may be gone since it was listed.
-        with contextlib.suppress(OSError):
-            if path.is_file():
-                stat = path.stat()
-                sizes[stat.st_dev, stat.st_ino] = stat.st_size
-    return sum(sizes.values())
-
-
-def fingerprint(folder: Path) -> str | None:
-    """SHA-256 over names, sizes and headers of a model's weights: reading 8 GB to name it would take a minute."""
-    digest = hashlib.sha256()
-    files = _weights(folder / "transformer") or _weights(folder)
-    for path in files:
-        with path.open("rb") as stream:
-            head = stream.read(8)
-            (length,) = struct.unpack("<Q", head) if len(head) == 8 else (0,)
-            digest.update(f"{path.name}:{path.stat().st_size}:".encode() + head + stream.read(min(length, 1 << 24)))
-    return digest.hexdigest() if files else None
 
 
 def _located(spec: ModelSpec, models_dir: Path) -> Located:

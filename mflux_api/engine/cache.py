@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
 
-from mflux_api.catalogue.models import is_upscaler
+from mflux_api.checkpoints.detection import is_upscaler
 from mflux_api.engine import memory
 from mflux_api.engine.estimate import Machine, model_bytes, picture_bytes, turn_bytes, writing_bytes
 from mflux_api.engine.flux2.configs import Layout, overridden, read_layout

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from mflux_api.catalogue.models import fingerprint
+from mflux_api.checkpoints.detection import fingerprint
 from mflux_api.engine import memory
 from mflux_api.engine.cache import ModelCache, Painter, Plan
 from mflux_api.engine.caption import generation_text

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from mflux_api.catalogue.models import is_upscaler
+from mflux_api.checkpoints.detection import is_upscaler
 from mflux_api.engine.flux2 import parts, shapes
 from mflux_api.engine.flux2.configs import Layout, read_layout
 from mflux_api.engine.flux2.files import Config, Shard, Tensor, stored_bits

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mflux_api.catalogue import models as catalogue
 from mflux_api.catalogue.models import Located, ModelSpec
+from mflux_api.checkpoints import detection
 from mflux_api.errors import ModelNotDownloaded, ModelUnsupported
 
 GIGABYTE = 1000**3
@@ -146,6 +147,6 @@ class Models:
         changed = folder.stat().st_mtime
         known = self._measured.get(folder)
         if known is None or known[0] != changed:
-            known = (changed, catalogue.disk_bytes(folder), catalogue.fingerprint(folder))
+            known = (changed, detection.disk_bytes(folder), detection.fingerprint(folder))
             self._measured[folder] = known
         return known[1], known[2]

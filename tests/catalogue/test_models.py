@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from mflux_api.catalogue.models import EMBEDDED, ModelSpec, disk_bytes, find, folders, is_here, known, locate, registry
+from mflux_api.catalogue.models import EMBEDDED, ModelSpec, find, folders, is_here, known, locate, registry
+from mflux_api.checkpoints.detection import disk_bytes
 from mflux_api.errors import ModelNotDownloaded, ModelNotFound, ModelUnsupported
 
 SIZES = ["4b", "9b", "base-4b", "base-9b"]

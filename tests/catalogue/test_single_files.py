@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from mflux_api.catalogue import downloads
-from mflux_api.catalogue.models import ModelSpec, find, fingerprint, folders, is_here, locate, registry
+from mflux_api.catalogue.models import ModelSpec, find, folders, is_here, locate, registry
+from mflux_api.checkpoints.detection import fingerprint
 from mflux_api.errors import ModelIncomplete, ModelNotDownloaded, ModelNotFound
 from tests.catalogue.fetching import fetch
 from tests.catalogue.hub import REPOSITORY, Hub

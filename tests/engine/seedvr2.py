@@ -13,7 +13,7 @@ from mlx import nn
 from mlx.utils import tree_flatten
 from PIL import Image
 
-from mflux_api.catalogue.models import UPSCALER_VAE, UPSCALERS
+from mflux_api.checkpoints.detection import UPSCALER_VAE, UPSCALERS
 from mflux_api.engine.precision import choose
 from mflux_api.engine.seedvr2.upscaler import Upscaler
 from mflux_api.ipc.messages import Picture

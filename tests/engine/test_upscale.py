@@ -18,7 +18,7 @@ from mflux.models.seedvr2.variants.upscale.seedvr2_util import SeedVR2Util
 from numpy.typing import NDArray
 from PIL import Image
 
-from mflux_api.catalogue.models import UPSCALERS
+from mflux_api.checkpoints.detection import UPSCALERS
 from mflux_api.engine.precision import choose, computing_in
 from mflux_api.engine.seedvr2.sums import empty_sums
 from mflux_api.engine.seedvr2.upscaler import Upscaler

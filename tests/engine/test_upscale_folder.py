@@ -8,7 +8,8 @@ from typing import Any
 import mlx.core as mx
 import pytest
 
-from mflux_api.catalogue.models import UPSCALER_VAE, UPSCALERS, is_upscaler, known, locate
+from mflux_api.catalogue.models import known, locate
+from mflux_api.checkpoints.detection import UPSCALER_VAE, UPSCALERS, is_upscaler
 from mflux_api.engine.cache import ModelCache
 from mflux_api.engine.estimate import Machine
 from mflux_api.engine.model import load_model, plan

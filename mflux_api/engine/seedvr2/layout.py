@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mflux_api.catalogue.models import UPSCALER_VAE, UPSCALERS
+from mflux_api.checkpoints.detection import UPSCALER_VAE, UPSCALERS
 from mflux_api.engine.flux2.files import Config, Shard, Tensor, read_shard
 from mflux_api.errors import ModelIncomplete, ModelUnsupported
 

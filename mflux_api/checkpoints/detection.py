@@ -1,0 +1,71 @@
+"""Tell from a folder's files whether it holds a model, and of which kind."""
+
+import contextlib
+import hashlib
+import json
+import struct
+from pathlib import Path
+
+PARTS = ("transformer", "text_encoder", "vae")
+# A transformer or text encoder may be one file.
+SINGLE_FILES = (".gguf", ".safetensors")
+# SeedVR2 as its repository names it: transformers, the smaller one first, and the autoencoder of all.
+UPSCALERS = ("seedvr2_ema_3b_fp16.safetensors", "seedvr2_ema_7b_fp16.safetensors")
+UPSCALER_VAE = "ema_vae_fp16.safetensors"
+
+
+def is_checkpoint(folder: Path) -> bool:
+    """Whether it looks like FLUX.2 klein as diffusers or mflux write it; other pipelines have the same folders."""
+    return all(_has_part(folder, part) for part in PARTS) and _pipeline(folder).startswith("Flux2")
+
+
+def _has_part(folder: Path, part: str) -> bool:
+    """Whether there are weights in the part's folder or, VAE aside, beside it: what they are is seen on loading."""
+    places = [folder / part] if part == "vae" else [folder / part, folder]
+    return any(_weights(place) for place in places)
+
+
+def _weights(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("*") if path.suffix in SINGLE_FILES)
+
+
+def is_upscaler(folder: Path) -> bool:
+    """Whether it has files of SeedVR2 under their published names, all that is needed or not."""
+    return any((folder / name).is_file() for name in (*UPSCALERS, UPSCALER_VAE))
+
+
+def is_whole_upscaler(folder: Path) -> bool:
+    return (folder / UPSCALER_VAE).is_file() and any((folder / name).is_file() for name in UPSCALERS)
+
+
+def _pipeline(folder: Path) -> str:
+    try:
+        return str(json.loads((folder / "model_index.json").read_text(encoding="utf-8"))["_class_name"])
+    except FileNotFoundError:
+        return "Flux2"  # mflux writes no index
+    except (OSError, ValueError, LookupError, TypeError):
+        return ""
+
+
+def disk_bytes(folder: Path) -> int:
+    """What a model takes on disk, links to the Hugging Face cache followed, each file once."""
+    sizes: dict[tuple[int, int], int] = {}
+    for path in folder.rglob("*"):
+        # A file may be gone since it was listed.
+        with contextlib.suppress(OSError):
+            if path.is_file():
+                stat = path.stat()
+                sizes[stat.st_dev, stat.st_ino] = stat.st_size
+    return sum(sizes.values())
+
+
+def fingerprint(folder: Path) -> str | None:
+    """SHA-256 over names, sizes and headers of a model's weights: reading 8 GB to name it would take a minute."""
+    digest = hashlib.sha256()
+    files = _weights(folder / "transformer") or _weights(folder)
+    for path in files:
+        with path.open("rb") as stream:
+            head = stream.read(8)
+            (length,) = struct.unpack("<Q", head) if len(head) == 8 else (0,)
+            digest.update(f"{path.name}:{path.stat().st_size}:".encode() + head + stream.read(min(length, 1 << 24)))
+    return digest.hexdigest() if files else None
