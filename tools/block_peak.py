@@ -16,7 +16,7 @@ from mlx import nn
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from mflux_api.engine.flux2.configs import read_layout  # noqa: E402
+from mflux_api.checkpoints.checkpoint import read_layout  # noqa: E402
 from mflux_api.engine.flux2.loading import Loader  # noqa: E402
 from mflux_api.engine.flux2.modules import build_text_encoder, build_transformer  # noqa: E402
 from mflux_api.engine.flux2.weights import parameters  # noqa: E402

@@ -5,15 +5,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
 
+from mflux_api.checkpoints import seedvr2_estimate as upscaling
+from mflux_api.checkpoints.checkpoint import Layout, overridden, read_layout
 from mflux_api.checkpoints.detection import is_upscaler
+from mflux_api.checkpoints.memory_estimate import Machine, model_bytes, picture_bytes, turn_bytes, writing_bytes
 from mflux_api.engine import memory
-from mflux_api.engine.estimate import Machine, model_bytes, picture_bytes, turn_bytes, writing_bytes
-from mflux_api.engine.flux2.configs import Layout, overridden, read_layout
 from mflux_api.engine.flux2.loading import Loader
 from mflux_api.engine.flux2.pipeline import Pipeline
 from mflux_api.engine.flux2.quantization import check_bits
 from mflux_api.engine.precision import choose, device_name
-from mflux_api.engine.seedvr2 import estimate as upscaling
 from mflux_api.engine.seedvr2.upscaler import Upscaler
 from mflux_api.errors import OutOfMemory
 

@@ -6,8 +6,8 @@ import mlx.core as mx
 import pytest
 
 from mflux_api.catalogue.models import EMBEDDED
+from mflux_api.checkpoints.memory_estimate import model_bytes
 from mflux_api.engine.cache import ModelCache, Plan
-from mflux_api.engine.estimate import model_bytes
 from mflux_api.engine.precision import choose
 from mflux_api.errors import MfluxError, OutOfMemory
 

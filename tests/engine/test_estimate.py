@@ -7,8 +7,15 @@ import pytest
 from PIL import Image
 
 from mflux_api.catalogue.models import EMBEDDED
-from mflux_api.engine.estimate import COMPONENTS, LARGEST_REFERENCE, Machine, model_bytes, need, picture_bytes
-from mflux_api.engine.flux2.configs import read_layout
+from mflux_api.checkpoints.checkpoint import read_layout
+from mflux_api.checkpoints.memory_estimate import (
+    COMPONENTS,
+    LARGEST_REFERENCE,
+    Machine,
+    model_bytes,
+    need,
+    picture_bytes,
+)
 from mflux_api.engine.model import Model, load_model
 from mflux_api.engine.precision import choose, device_name
 from mflux_api.errors import ModelIncomplete

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mflux_api.catalogue.models import EMBEDDED, locate
-from mflux_api.engine.estimate import model_bytes
-from mflux_api.engine.flux2.configs import read_layout
+from mflux_api.checkpoints.checkpoint import read_layout
+from mflux_api.checkpoints.memory_estimate import model_bytes
 from mflux_api.engine.model import Model, load_model
 from mflux_api.errors import (
     EngineDied,

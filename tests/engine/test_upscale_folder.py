@@ -10,11 +10,11 @@ import pytest
 
 from mflux_api.catalogue.models import known, locate
 from mflux_api.checkpoints.detection import UPSCALER_VAE, UPSCALERS, is_upscaler
+from mflux_api.checkpoints.memory_estimate import Machine
+from mflux_api.checkpoints.seedvr2_estimate import model_bytes, need
 from mflux_api.engine.cache import ModelCache
-from mflux_api.engine.estimate import Machine
 from mflux_api.engine.model import load_model, plan
 from mflux_api.engine.precision import choose
-from mflux_api.engine.seedvr2.estimate import model_bytes, need
 from mflux_api.engine.seedvr2.upscaler import Upscaler
 from mflux_api.errors import MfluxError, ModelCorrupt, ModelIncomplete, ModelUnsupported
 from tests.engine.seedvr2 import FLOAT32, KINDS, drawn, picture, write_upscaler

@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from mflux_api.checkpoints.checkpoint import Layout
 from mflux_api.engine.flux2 import latents, pictures
 from mflux_api.engine.flux2.autoencoder import Autoencoder
-from mflux_api.engine.flux2.configs import Layout
 from mflux_api.engine.flux2.denoiser import Tokens
 from mflux_api.engine.flux2.schedule import Schedule, Sigmas
 from mflux_api.pixels import fitting, masks

@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import AutoTokenizer
 
-from mflux_api.engine.flux2.files import read_json_if_present
+from mflux_api.checkpoints.safetensors import read_json_if_present
 from mflux_api.errors import ModelCorrupt, ModelIncomplete
 
 # A line break after "object": Black Forest Labs' and diffusers' system_messages.py have it, and it is a token.

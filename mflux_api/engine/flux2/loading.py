@@ -8,14 +8,15 @@ from mflux.models.flux2.model.flux2_transformer.transformer import Flux2Transfor
 from mflux.models.flux2.model.flux2_vae.vae import Flux2VAE
 from mlx import nn
 
-from mflux_api.engine.flux2 import names, parts, quantization, shapes, weights
-from mflux_api.engine.flux2.configs import Layout
-from mflux_api.engine.flux2.files import Config, Shard, saved_by_mflux, stored_bits
-from mflux_api.engine.flux2.language import Language, rest_name
+from mflux_api.checkpoints import components, inferred_config, tensor_names
+from mflux_api.checkpoints.bit_packing import packed_bits
+from mflux_api.checkpoints.checkpoint import Layout
+from mflux_api.checkpoints.language_model import Language, rest_name
+from mflux_api.checkpoints.safetensors import Config, Shard, saved_by_mflux, stored_bits
+from mflux_api.checkpoints.single_file import is_single_file
+from mflux_api.engine.flux2 import quantization, weights
 from mflux_api.engine.flux2.mistral import MistralEncoder
 from mflux_api.engine.flux2.modules import Encoder, Rest, TextEncoder, build_text_encoder, build_transformer, build_vae
-from mflux_api.engine.flux2.packing import packed_bits
-from mflux_api.engine.flux2.single_file import is_single_file
 from mflux_api.engine.flux2.stored import Wish
 from mflux_api.engine.precision import Precision, computing_in
 from mflux_api.errors import ModelUnsupported
@@ -27,32 +28,32 @@ class Component:
 
     name: str
     rename: weights.Rename
-    infer: Callable[[shapes.Shapes, int | None], Config]
+    infer: Callable[[inferred_config.Shapes, int | None], Config]
     build: Callable[[Config, Layout], nn.Module]
     quantized: bool
     convolutions: bool = field(default=False)
     # The names of a folder that mflux saved are the modules' own.
-    rename_saved: weights.Rename = field(default=names.same_name)
+    rename_saved: weights.Rename = field(default=tensor_names.same_name)
 
 
 TRANSFORMER = Component(
     name="transformer",
-    rename=names.transformer_name,
-    infer=shapes.transformer_config,
+    rename=tensor_names.transformer_name,
+    infer=inferred_config.transformer_config,
     build=lambda config, layout: build_transformer(config),
     quantized=True,
 )
 TEXT_ENCODER = Component(
     name="text_encoder",
-    rename=names.text_encoder_name,
-    infer=shapes.text_encoder_config,
+    rename=tensor_names.text_encoder_name,
+    infer=inferred_config.text_encoder_config,
     build=lambda config, layout: build_text_encoder(config, layout.layers),
     quantized=True,
 )
 VAE = Component(
     name="vae",
-    rename=names.vae_name,
-    infer=shapes.vae_config,
+    rename=tensor_names.vae_name,
+    infer=inferred_config.vae_config,
     build=lambda config, layout: build_vae(config),
     # It is 2 % of the weights and all of the colours.
     quantized=False,
@@ -112,10 +113,10 @@ class Loader:
         return {component.name: self._plan(component)[0] for component in (TRANSFORMER, TEXT_ENCODER)}
 
     def _plan(self, component: Component) -> tuple[Config, list[Shard], int | None]:
-        shards = parts.read(self.layout.folder, component.name, self.layout.file)
+        shards = components.read(self.layout.folder, component.name, self.layout.file)
         stored = stored_bits(self.layout.folder / component.name, shards)
         config: Config = getattr(self.layout, component.name)
-        return config or component.infer(shapes.tensors_of(shards), stored), shards, stored
+        return config or component.infer(inferred_config.tensors_of(shards), stored), shards, stored
 
     def _build(self, component: Component, config: Config) -> nn.Module:
         try:

@@ -22,7 +22,7 @@ from mflux.models.flux2.model.flux2_transformer.transformer import Flux2Transfor
 from mflux.models.flux2.weights.flux2_lora_mapping import Flux2LoRAMapping
 from mlx import nn
 
-from mflux_api.engine.flux2.files import read_shard
+from mflux_api.checkpoints.safetensors import read_shard
 from mflux_api.engine.flux2.lora_names import known_name
 from mflux_api.errors import LoraInvalid, LoraNotFound, ModelCorrupt
 from mflux_api.ipc.messages import LoraReport

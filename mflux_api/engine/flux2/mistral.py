@@ -8,8 +8,8 @@ import numpy as np
 from mlx import nn
 from numpy.typing import NDArray
 
-from mflux_api.engine.flux2.files import Config
-from mflux_api.engine.flux2.language import decoder_config
+from mflux_api.checkpoints.language_model import decoder_config
+from mflux_api.checkpoints.safetensors import Config
 from mflux_api.engine.flux2.rotary import rope_theta
 from mflux_api.errors import ModelUnsupported
 

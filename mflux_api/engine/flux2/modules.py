@@ -10,8 +10,8 @@ from mflux.models.flux2.model.flux2_vae.encoder.encoder import Flux2Encoder
 from mflux.models.flux2.model.flux2_vae.vae import Flux2VAE
 from mlx import nn
 
-from mflux_api.engine.flux2.files import Config
-from mflux_api.engine.flux2.language import decoder_config, is_mistral
+from mflux_api.checkpoints.language_model import decoder_config, is_mistral
+from mflux_api.checkpoints.safetensors import Config
 from mflux_api.engine.flux2.mistral import MistralEncoder
 from mflux_api.engine.flux2.rotary import rope_theta
 from mflux_api.engine.flux2.splitting import evaluate_by_block

@@ -11,13 +11,13 @@ import numpy as np
 from mflux.models.flux2.model.flux2_transformer.transformer import Flux2Transformer
 from numpy.typing import NDArray
 
+from mflux_api.checkpoints.language_model import find_language
 from mflux_api.engine.flux2 import latents, pictures
 from mflux_api.engine.flux2.autoencoder import Autoencoder
 from mflux_api.engine.flux2.canvas import Canvas, prepare
 from mflux_api.engine.flux2.chats import MistralChat, QwenChat
 from mflux_api.engine.flux2.conditioning import Conditioning, EmbeddingCache
 from mflux_api.engine.flux2.denoiser import Denoiser, Tokens
-from mflux_api.engine.flux2.language import find_language
 from mflux_api.engine.flux2.loading import Loader
 from mflux_api.engine.flux2.lora import Adapters
 from mflux_api.engine.flux2.modules import Encoder

@@ -7,7 +7,7 @@ import mlx.core as mx
 import numpy as np
 from PIL import Image
 
-from mflux_api.engine.flux2.files import Config, read_json
+from mflux_api.checkpoints.safetensors import Config, read_json
 from mflux_api.engine.flux2.latents import unpatchify
 from mflux_api.engine.flux2.pictures import to_image
 from mflux_api.errors import ModelCorrupt

@@ -3,7 +3,7 @@
 import mlx.core as mx
 from mlx import nn
 
-from mflux_api.engine.flux2.packing import group_size
+from mflux_api.checkpoints.bit_packing import group_size
 from mflux_api.engine.flux2.weights import Weights
 from mflux_api.errors import InvalidRequest, ModelUnsupported
 

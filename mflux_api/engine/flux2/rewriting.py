@@ -3,9 +3,9 @@
 from collections.abc import Generator
 from pathlib import Path
 
+from mflux_api.checkpoints.language_model import LONGEST_ANSWER, LONGEST_QUESTION
+from mflux_api.checkpoints.safetensors import read_json_if_present
 from mflux_api.engine.flux2.chats import Chat
-from mflux_api.engine.flux2.files import read_json_if_present
-from mflux_api.engine.flux2.language import LONGEST_ANSWER, LONGEST_QUESTION
 from mflux_api.engine.flux2.writing import Writer
 from mflux_api.ipc.messages import Writing
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from mflux_api.engine.flux2.files import Config
+from mflux_api.checkpoints.safetensors import Config
 from mflux_api.errors import ModelUnsupported
 
 

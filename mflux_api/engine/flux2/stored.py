@@ -7,10 +7,10 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
-from mflux_api.engine.flux2.files import Shard, Tensor
-from mflux_api.engine.flux2.float8 import FLOAT8
-from mflux_api.engine.flux2.gguf_file import SUFFIX
-from mflux_api.engine.flux2.packing import PACKED, group_size
+from mflux_api.checkpoints.bit_packing import PACKED, group_size
+from mflux_api.checkpoints.float8 import FLOAT8
+from mflux_api.checkpoints.gguf import SUFFIX
+from mflux_api.checkpoints.safetensors import Shard, Tensor
 from mflux_api.errors import ModelUnsupported
 
 Keep = Callable[[str], bool]

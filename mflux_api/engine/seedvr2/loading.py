@@ -8,12 +8,12 @@ from mflux.models.seedvr2.model.seedvr2_transformer.transformer import SeedVR2Tr
 from mflux.models.seedvr2.model.seedvr2_vae.vae import SeedVR2VAE
 from mlx import nn
 
+from mflux_api.checkpoints.safetensors import Shard
+from mflux_api.checkpoints.seedvr2 import Layout, lacks
 from mflux_api.engine.flux2 import quantization
-from mflux_api.engine.flux2.files import Shard
 from mflux_api.engine.flux2.weights import parameters
 from mflux_api.engine.precision import Precision, computing_in
 from mflux_api.engine.seedvr2.frames import flatten
-from mflux_api.engine.seedvr2.layout import Layout, lacks
 from mflux_api.errors import ModelUnsupported
 
 Name = Callable[[str], str]

@@ -19,10 +19,10 @@ from mflux.models.seedvr2.variants.upscale.seedvr2_util import SeedVR2Util
 from numpy.typing import NDArray
 from PIL import Image
 
+from mflux_api.checkpoints.safetensors import Config
+from mflux_api.checkpoints.seedvr2 import read_layout
 from mflux_api.engine.flux2 import pictures
-from mflux_api.engine.flux2.files import Config
 from mflux_api.engine.precision import Precision, computing_in
-from mflux_api.engine.seedvr2.layout import read_layout
 from mflux_api.engine.seedvr2.loading import load_transformer, load_vae
 from mflux_api.engine.seedvr2.sums import empty_sums
 from mflux_api.errors import InvalidRequest, ModelUnsupported

@@ -14,10 +14,10 @@ import pytest
 from numpy.typing import NDArray
 
 from mflux_api.catalogue.models import locate
+from mflux_api.checkpoints.checkpoint import read_layout
+from mflux_api.checkpoints.memory_estimate import COMPONENTS, Machine, model_bytes, need, turn_bytes
 from mflux_api.engine.cache import ModelCache, Plan
 from mflux_api.engine.engine import Engine
-from mflux_api.engine.estimate import COMPONENTS, Machine, model_bytes, need, turn_bytes
-from mflux_api.engine.flux2.configs import read_layout
 from mflux_api.engine.flux2.denoiser import embeddable
 from mflux_api.engine.flux2.loading import Loader
 from mflux_api.engine.flux2.modules import build_text_encoder

@@ -11,8 +11,8 @@ import mlx.core as mx
 import pytest
 from mlx import nn
 
-from mflux_api.engine.estimate import COMPONENTS, Machine, Need, need, picture_bytes
-from mflux_api.engine.flux2.configs import read_layout
+from mflux_api.checkpoints.checkpoint import read_layout
+from mflux_api.checkpoints.memory_estimate import COMPONENTS, Machine, Need, need, picture_bytes
 from mflux_api.engine.flux2.loading import Loader
 from mflux_api.engine.flux2.modules import build_text_encoder, build_transformer, build_vae
 from mflux_api.engine.flux2.weights import parameters

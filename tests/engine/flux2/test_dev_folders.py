@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mflux_api.engine.estimate import Machine, need
+from mflux_api.checkpoints.memory_estimate import Machine, need
 from mflux_api.engine.model import Model, load_model
 from mflux_api.errors import MfluxError, ModelIncomplete
 from tests.engine.flux2.test_dev import DEV, pixels

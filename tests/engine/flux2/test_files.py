@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mflux_api.engine.flux2.files import Tensor, read_shard
+from mflux_api.checkpoints.safetensors import Tensor, read_shard
 from mflux_api.errors import ModelCorrupt
 
 json_values = st.recursive(

@@ -9,9 +9,9 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mflux_api.engine.estimate import Machine, need
-from mflux_api.engine.flux2.files import read_shard
-from mflux_api.engine.flux2.float8 import plain
+from mflux_api.checkpoints.float8 import plain
+from mflux_api.checkpoints.memory_estimate import Machine, need
+from mflux_api.checkpoints.safetensors import read_shard
 from mflux_api.engine.model import load_model
 from mflux_api.errors import ModelCorrupt, ModelUnsupported
 from tests.engine.flux2.stored_files import (

@@ -11,10 +11,10 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mflux_api.engine.estimate import Machine, need
-from mflux_api.engine.flux2.configs import read_layout
-from mflux_api.engine.flux2.gguf_file import read_gguf
-from mflux_api.engine.flux2.parts import read
+from mflux_api.checkpoints.checkpoint import read_layout
+from mflux_api.checkpoints.components import read
+from mflux_api.checkpoints.gguf import read_gguf
+from mflux_api.checkpoints.memory_estimate import Machine, need
 from mflux_api.engine.flux2.stored import Wish, arrays
 from mflux_api.engine.flux2.weights import parameters
 from mflux_api.engine.model import Model, load_model

@@ -9,8 +9,8 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mflux_api.engine.flux2.configs import read_layout
-from mflux_api.engine.flux2.language import decoder_config
+from mflux_api.checkpoints.checkpoint import read_layout
+from mflux_api.checkpoints.language_model import decoder_config
 from mflux_api.engine.flux2.mistral import MistralEncoder
 from mflux_api.engine.model import Model, load_model
 from mflux_api.errors import ModelUnsupported

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mflux_api.engine.flux2.configs import read_layout
+from mflux_api.checkpoints.checkpoint import read_layout
 from mflux_api.engine.flux2.schedule import Schedule, empirical_mu
 from mflux_api.errors import ModelUnsupported
 

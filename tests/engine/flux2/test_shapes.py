@@ -7,8 +7,9 @@ import mlx.core as mx
 import pytest
 from mlx import nn
 
-from mflux_api.engine.flux2 import quantization, shapes
-from mflux_api.engine.flux2.files import read_shards, saved_by_mflux, stored_bits
+from mflux_api.checkpoints import inferred_config
+from mflux_api.checkpoints.safetensors import read_shards, saved_by_mflux, stored_bits
+from mflux_api.engine.flux2 import quantization
 from mflux_api.engine.flux2.modules import TextEncoder, build_transformer, build_vae
 from mflux_api.engine.flux2.weights import parameters
 from mflux_api.errors import ModelUnsupported
@@ -54,24 +55,24 @@ def saved(module: nn.Module, folder: Path, bits: int | None) -> tuple[dict[str, 
     mx.save_safetensors(str(folder / "0.safetensors"), parameters(module), metadata)
     shards = read_shards(folder)
     assert saved_by_mflux(shards, folder)
-    return shapes.tensors_of(shards), stored_bits(folder, shards)
+    return inferred_config.tensors_of(shards), stored_bits(folder, shards)
 
 
 @pytest.mark.parametrize("bits", [None, 3, 4, 6, 8])
 def test_a_transformer_is_known_by_its_tensors(tmp_path: Path, bits: int | None) -> None:
-    assert shapes.transformer_config(*saved(build_transformer(TRANSFORMER), tmp_path, bits)) == TRANSFORMER
+    assert inferred_config.transformer_config(*saved(build_transformer(TRANSFORMER), tmp_path, bits)) == TRANSFORMER
 
 
 @pytest.mark.parametrize("bits", [None, 4])
 def test_a_text_encoder_is_known_by_its_tensors(tmp_path: Path, bits: int | None) -> None:
     module = TextEncoder(TEXT_ENCODER, (1, 2))
-    assert shapes.text_encoder_config(*saved(module, tmp_path, bits)) == TEXT_ENCODER
+    assert inferred_config.text_encoder_config(*saved(module, tmp_path, bits)) == TEXT_ENCODER
 
 
 def test_a_vae_is_known_by_its_tensors(tmp_path: Path) -> None:
-    assert shapes.vae_config(*saved(build_vae(VAE), tmp_path, None)) == VAE
+    assert inferred_config.vae_config(*saved(build_vae(VAE), tmp_path, None)) == VAE
 
 
 def test_tensors_of_another_model_are_refused() -> None:
     with pytest.raises(ModelUnsupported, match=r"Not a FLUX\.2 klein that mflux saved: no tensor x_embedder\.weight\."):
-        shapes.transformer_config({}, None)
+        inferred_config.transformer_config({}, None)

@@ -9,9 +9,9 @@ from typing import Any
 import mlx.core as mx
 import pytest
 
-from mflux_api.engine.estimate import Machine, need, writing_bytes
-from mflux_api.engine.flux2.configs import read_layout
-from mflux_api.engine.flux2.language import LONGEST_ANSWER, LONGEST_QUESTION, find_language
+from mflux_api.checkpoints.checkpoint import read_layout
+from mflux_api.checkpoints.language_model import LONGEST_ANSWER, LONGEST_QUESTION, find_language
+from mflux_api.checkpoints.memory_estimate import Machine, need, writing_bytes
 from mflux_api.engine.flux2.loading import Loader
 from mflux_api.engine.flux2.weights import parameters
 from mflux_api.engine.flux2.writing import Writer

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 
-from mflux_api.engine.flux2.files import Tensor
+from mflux_api.checkpoints.safetensors import Tensor
 
 MARK = "double_blocks.0.img_attn.qkv.weight"
 OUTER = {

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mflux_api.checkpoints.detection import UPSCALER_VAE, UPSCALERS
-from mflux_api.engine.flux2.files import Config, Shard, Tensor, read_shard
+from mflux_api.checkpoints.safetensors import Config, Shard, Tensor, read_shard
 from mflux_api.errors import ModelIncomplete, ModelUnsupported
 
 # Latents in a transformer's token: 2 x 2.

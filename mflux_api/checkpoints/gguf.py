@@ -10,7 +10,7 @@ import struct
 from collections.abc import Callable
 from pathlib import Path
 
-from mflux_api.engine.flux2.files import Shard, Tensor
+from mflux_api.checkpoints.safetensors import Shard, Tensor
 from mflux_api.errors import ModelCorrupt, ModelUnsupported
 
 SUFFIX = ".gguf"

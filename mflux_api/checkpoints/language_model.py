@@ -7,10 +7,10 @@ other layers, the last norm and the head make it write.
 import re
 from dataclasses import dataclass
 
-from mflux_api.engine.flux2 import parts, shapes
-from mflux_api.engine.flux2.configs import Layout
-from mflux_api.engine.flux2.files import Config, Tensor, stored_bits
-from mflux_api.engine.flux2.names import HEAD, decoder_name
+from mflux_api.checkpoints import components, inferred_config
+from mflux_api.checkpoints.checkpoint import Layout
+from mflux_api.checkpoints.safetensors import Config, Tensor, stored_bits
+from mflux_api.checkpoints.tensor_names import HEAD, decoder_name
 from mflux_api.errors import ModelUnsupported
 
 # transformers' own: for a Mistral3Config that says nothing of its text_config, and for what a text_config leaves out.
@@ -73,10 +73,10 @@ def find_language(layout: Layout) -> Language:
     """Raises ModelUnsupported where the files of the text encoder are not all of a language model."""
     if not layout.language_model:
         raise _unavailable("its text encoder was trained to read prompts and cannot write.")
-    shards = parts.read(layout.folder, "text_encoder")
+    shards = components.read(layout.folder, "text_encoder")
     tensors = {name: tensor for shard in shards for old, tensor in shard.tensors.items() if (name := decoder_name(old))}
     stored = stored_bits(layout.folder / "text_encoder", shards)
-    whole = layout.text_encoder or shapes.text_encoder_config(tensors, stored)
+    whole = layout.text_encoder or inferred_config.text_encoder_config(tensors, stored)
     config = decoder_config(whole)
     layers, read = int(config["num_hidden_layers"]), max(layout.layers)
     last = f"layers.{layers - 1}.mlp.down_proj.weight"

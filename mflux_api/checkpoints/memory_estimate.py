@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
+from mflux_api.checkpoints import components, inferred_config
+from mflux_api.checkpoints.bit_packing import PACKED, PACKED_GROUP, group_size
+from mflux_api.checkpoints.checkpoint import Layout, read_layout
 from mflux_api.checkpoints.detection import is_upscaler
-from mflux_api.engine.flux2 import parts, shapes
-from mflux_api.engine.flux2.configs import Layout, read_layout
-from mflux_api.engine.flux2.files import Config, Shard, Tensor, stored_bits
-from mflux_api.engine.flux2.language import find_language
-from mflux_api.engine.flux2.names import text_encoder_name
-from mflux_api.engine.flux2.packing import PACKED, PACKED_GROUP, group_size
+from mflux_api.checkpoints.language_model import find_language
+from mflux_api.checkpoints.safetensors import Config, Shard, Tensor, stored_bits
+from mflux_api.checkpoints.tensor_names import text_encoder_name
 from mflux_api.errors import ModelUnsupported
 
 COMPONENTS = ("transformer", "text_encoder", "vae")
@@ -107,14 +107,14 @@ def _need(
     work = picture_bytes(layout, machine, size=size, references=references)
     # Finished pictures leave the engine one by one; each is whole, and encoded, for a moment.
     work += min(pictures, 2) * 4 * size[0] * size[1]
-    parts = {name: _component_bytes(layout, name, bits, machine.width) for name in COMPONENTS}
+    components = {name: _component_bytes(layout, name, bits, machine.width) for name in COMPONENTS}
     writing = writing_bytes(layout, bits, machine.width) if upsample else 0
-    return Need(**parts, work=work, writing=writing, in_turn=layout.guided)
+    return Need(**components, work=work, writing=writing, in_turn=layout.guided)
 
 
 def _stamp(folder: Path) -> Stamp:
     """What changes when any file of a model does."""
-    around, _ = parts.root(folder)
+    around, _ = components.root(folder)
     folders = (around, *(around / name for name in (*COMPONENTS, "scheduler")))
     return tuple(
         (file.name, file.stat().st_mtime_ns, file.stat().st_size)
@@ -173,13 +173,13 @@ def _config(layout: Layout, name: str) -> Config:
     written: Config = getattr(layout, name)
     if written:
         return written
-    shards = parts.read(layout.folder, name, layout.file)
-    infer = {"transformer": shapes.transformer_config, "vae": shapes.vae_config}[name]
-    return infer(shapes.tensors_of(shards), stored_bits(layout.folder / name, shards))
+    shards = components.read(layout.folder, name, layout.file)
+    infer = {"transformer": inferred_config.transformer_config, "vae": inferred_config.vae_config}[name]
+    return infer(inferred_config.tensors_of(shards), stored_bits(layout.folder / name, shards))
 
 
 def _component_bytes(layout: Layout, name: str, bits: int | None, width: int) -> int:
-    shards = parts.read(layout.folder, name, layout.file)
+    shards = components.read(layout.folder, name, layout.file)
     quantized = bits if name != "vae" and stored_bits(layout.folder / name, shards) is None else None
     return _shards_bytes(shards, layout, quantized, width)
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mflux_api.engine.flux2 import parts
-from mflux_api.engine.flux2.files import Config, read_json, read_json_if_present
-from mflux_api.engine.flux2.shapes import is_guided, tensors_of, transformer_config
+from mflux_api.checkpoints import components
+from mflux_api.checkpoints.inferred_config import is_guided, tensors_of, transformer_config
+from mflux_api.checkpoints.safetensors import Config, read_json, read_json_if_present
 from mflux_api.errors import ModelIncomplete, ModelNotFound, ModelUnsupported
 
 DEV_REPOSITORY = "black-forest-labs/FLUX.2-dev"
@@ -71,10 +71,10 @@ def read_layout(path: Path) -> Layout:
 
     Raises ModelNotFound, ModelIncomplete, ModelCorrupt or ModelUnsupported.
     """
-    folder, file = parts.root(path)
+    folder, file = components.root(path)
     _check_folder(folder, file)
     index = read_json_if_present(folder / "model_index.json")
-    alone = bool(parts.loose(folder, "transformer", file))
+    alone = bool(components.loose(folder, "transformer", file))
     guided = _is_guided(folder, file, index)
     if guided or alone:
         _check_parts(folder, file, guided=guided)
@@ -110,7 +110,7 @@ def _check_folder(folder: Path, file: Path | None) -> None:
     if not folder.is_dir():
         raise ModelNotFound(f"There is no model folder at {folder}.", path=str(folder))
     described = (folder / "model_index.json").exists() or (folder / "transformer").is_dir()
-    if not described and not parts.loose(folder, "transformer", file):
+    if not described and not components.loose(folder, "transformer", file):
         found = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
         raise ModelUnsupported(
             f"{folder} is not a FLUX.2 checkpoint: no model_index.json, no transformer (found: {found}).",
@@ -137,12 +137,12 @@ def _is_guided(folder: Path, file: Path | None, index: Config) -> bool:
     """Whether it is a FLUX.2-dev: by its index, or without one by a guidance embedding among the tensors."""
     if index and file is None:
         return bool(index.get("_class_name") == DEV_PIPELINE)
-    here = any((folder / "transformer").glob("*.safetensors")) or bool(parts.loose(folder, "transformer", file))
-    return here and is_guided(tensors_of(parts.read(folder, "transformer", file)))
+    here = any((folder / "transformer").glob("*.safetensors")) or bool(components.loose(folder, "transformer", file))
+    return here and is_guided(tensors_of(components.read(folder, "transformer", file)))
 
 
 def _check_parts(folder: Path, file: Path | None, *, guided: bool) -> None:
-    missing = parts.missing(folder, file)
+    missing = components.missing(folder, file)
     if missing:
         wanted = " ".join(f"--include '{name}/*'" for name in missing)
         repository = DEV_REPOSITORY if guided else _repository(folder, file)
@@ -157,7 +157,7 @@ def _check_parts(folder: Path, file: Path | None, *, guided: bool) -> None:
 
 def _repository(folder: Path, file: Path | None) -> str:
     """Where the other parts of a transformer's model are."""
-    config = transformer_config(tensors_of(parts.read(folder, "transformer", file)), None)
+    config = transformer_config(tensors_of(components.read(folder, "transformer", file)), None)
     hidden = int(config["num_attention_heads"]) * int(config["attention_head_dim"])
     return REPOSITORIES.get(hidden, "the repository of its model")
 
@@ -173,9 +173,9 @@ def _scheduler_config(folder: Path) -> Config:
 
 def _text_encoder_config(folder: Path, index: Config) -> Config:
     """What is written of it, or a GGUF file's own description."""
-    if parts.loose(folder, "text_encoder"):
+    if components.loose(folder, "text_encoder"):
         written = _component_config(folder, "text_encoder", {})
-        return written or parts.encoder_config(parts.read(folder, "text_encoder"))
+        return written or components.encoder_config(components.read(folder, "text_encoder"))
     return _component_config(folder, "text_encoder", index)
 
 

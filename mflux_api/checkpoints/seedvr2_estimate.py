@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from mflux_api.engine.estimate import Machine, Need
-from mflux_api.engine.flux2.files import Shard, Tensor
-from mflux_api.engine.seedvr2.layout import Layout, read_layout
+from mflux_api.checkpoints.memory_estimate import Machine, Need
+from mflux_api.checkpoints.safetensors import Shard, Tensor
+from mflux_api.checkpoints.seedvr2 import Layout, read_layout
 
 # Measured on the CPU backend with random networks, from 512 to 1536 pixels a side: float32 values alive at once in the
 # transformer, per token and hidden unit; bytes in the autoencoder, per pixel of a tile and first channel, much the same

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from mflux_api.engine.flux2.files import Shard
+from mflux_api.checkpoints.safetensors import Shard
 
 GROUP_SIZES = (64, 32)
 # Blocks of GGUF that MLX computes with as they are: bits of a value, 32 of them in a block.

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from mflux_api.engine.flux2.files import Shard, Tensor
+from mflux_api.checkpoints.safetensors import Shard, Tensor
 from mflux_api.errors import ModelCorrupt, ModelUnsupported
 
 FLOAT8 = "F8_E4M3"

@@ -8,10 +8,10 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from mflux_api.engine.flux2.files import Config, Shard, read_shard, read_shards
-from mflux_api.engine.flux2.float8 import plain
-from mflux_api.engine.flux2.gguf_file import SUFFIX, read_gguf
-from mflux_api.engine.flux2.names import HEAD, llama_name
+from mflux_api.checkpoints.float8 import plain
+from mflux_api.checkpoints.gguf import SUFFIX, read_gguf
+from mflux_api.checkpoints.safetensors import Config, Shard, read_shard, read_shards
+from mflux_api.checkpoints.tensor_names import HEAD, llama_name
 from mflux_api.errors import MfluxError, ModelUnsupported
 
 PARTS = ("transformer", "text_encoder", "tokenizer", "vae")

@@ -7,9 +7,9 @@ import math
 import re
 from collections.abc import Mapping
 
-from mflux_api.engine.flux2.files import Config, Shard, Tensor
-from mflux_api.engine.flux2.names import DECODERS
-from mflux_api.engine.flux2.single_file import as_separate, is_single_file
+from mflux_api.checkpoints.safetensors import Config, Shard, Tensor
+from mflux_api.checkpoints.single_file import as_separate, is_single_file
+from mflux_api.checkpoints.tensor_names import DECODERS
 from mflux_api.errors import ModelUnsupported
 
 Shapes = Mapping[str, Tensor]
