@@ -8,8 +8,7 @@ import re
 from collections.abc import Mapping
 
 from mflux_api.checkpoints.safetensors import Config, Shard, Tensor
-from mflux_api.checkpoints.single_file import as_separate, is_single_file
-from mflux_api.checkpoints.tensor_names import DECODERS
+from mflux_api.checkpoints.tensor_names import DECODERS, as_separate, is_single_file
 from mflux_api.errors import ModelUnsupported
 
 Shapes = Mapping[str, Tensor]

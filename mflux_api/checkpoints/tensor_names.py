@@ -1,6 +1,83 @@
-"""What the tensors of a checkpoint are called here. No MLX: estimates ask too."""
+"""Names of tensors: from diffusers, transformers, llama.cpp and Black Forest Labs to those of the networks here.
+
+Source for Black Forest Labs' own single files (`flux2-dev.safetensors`, GGUF):
+`convert_flux2_transformer_checkpoint_to_diffusers` of diffusers. MARK is a tensor that no other layout has.
+"""
 
 import re
+from collections.abc import Mapping
+from dataclasses import replace
+
+from mflux_api.checkpoints.safetensors import Tensor
+
+MARK = "double_blocks.0.img_attn.qkv.weight"
+OUTER = {
+    "img_in": "x_embedder",
+    "txt_in": "context_embedder",
+    "time_in.in_layer": "time_guidance_embed.linear_1",
+    "time_in.out_layer": "time_guidance_embed.linear_2",
+    "guidance_in.in_layer": "time_guidance_embed.guidance_linear_1",
+    "guidance_in.out_layer": "time_guidance_embed.guidance_linear_2",
+    "double_stream_modulation_img.lin": "double_stream_modulation_img.linear",
+    "double_stream_modulation_txt.lin": "double_stream_modulation_txt.linear",
+    "single_stream_modulation.lin": "single_stream_modulation.linear",
+    "final_layer.linear": "proj_out",
+    "final_layer.adaLN_modulation.1": "norm_out.linear",
+}
+BLOCKS = {"double_blocks": "transformer_blocks", "single_blocks": "single_transformer_blocks"}
+INNER = {
+    "img_attn.qkv": "attn.to_qkv",
+    "txt_attn.qkv": "attn.add_qkv_proj",
+    "img_attn.norm.query_norm": "attn.norm_q",
+    "img_attn.norm.key_norm": "attn.norm_k",
+    "img_attn.proj": "attn.to_out",
+    "img_mlp.0": "ff.linear_in",
+    "img_mlp.2": "ff.linear_out",
+    "txt_attn.norm.query_norm": "attn.norm_added_q",
+    "txt_attn.norm.key_norm": "attn.norm_added_k",
+    "txt_attn.proj": "attn.to_add_out",
+    "txt_mlp.0": "ff_context.linear_in",
+    "txt_mlp.2": "ff_context.linear_out",
+    "linear1": "attn.to_qkv_mlp_proj",
+    "linear2": "attn.to_out",
+    "norm.query_norm": "attn.norm_q",
+    "norm.key_norm": "attn.norm_k",
+}
+FUSED = re.compile(r"(.*\.attn\.(?:to|add))_qkv((?:_proj)?\.(?:weight|scales|biases))$")
+# (shift, scale) there, (scale, shift) here.
+SWAPPED = re.compile(r"norm_out\.linear\.(?:weight|scales|biases)")
+
+
+def is_single_file(tensors: Mapping[str, Tensor]) -> bool:
+    return MARK in tensors
+
+
+def single_file_name(name: str) -> str | None:
+    """Black Forest Labs' name -> mflux's; query, key and value still in one."""
+    layer, _, kind = name.rpartition(".")
+    kind = "weight" if kind == "scale" else kind
+    if layer in OUTER:
+        return f"{OUTER[layer]}.{kind}"
+    blocks, number, inner = [*layer.split(".", 2), "", ""][:3]
+    known = blocks in BLOCKS and inner in INNER
+    return f"{BLOCKS[blocks]}.{number}.{INNER[inner]}.{kind}" if known else None
+
+
+def unfused(name: str) -> list[str]:
+    """The names of a tensor's equal parts: query, key and value, or itself alone."""
+    match = FUSED.match(name)
+    return [f"{match[1]}_{part}{match[2]}" for part in "qkv"] if match else [name]
+
+
+def as_separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A header as it would be under mflux's names."""
+    found = {}
+    for old, tensor in tensors.items():
+        names = unfused(single_file_name(old) or old)
+        shape = (tensor.shape[0] // len(names), *tensor.shape[1:])
+        found.update({name: replace(tensor, shape=shape, size=tensor.size // len(names)) for name in names})
+    return found
+
 
 # Before Mistral's decoder in a Mistral3ForConditionalGeneration, as transformers 4 and 5 write it.
 DECODERS = re.compile(r"^(language_model\.model|model\.language_model|model)\.")

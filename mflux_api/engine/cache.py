@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
 
-from mflux_api.checkpoints import seedvr2_estimate as upscaling
+from mflux_api.checkpoints import seedvr2 as upscaling
 from mflux_api.checkpoints.checkpoint import Layout, overridden, read_layout
 from mflux_api.checkpoints.detection import is_upscaler
 from mflux_api.checkpoints.memory_estimate import Machine, model_bytes, picture_bytes, turn_bytes, writing_bytes

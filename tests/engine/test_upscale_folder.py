@@ -11,7 +11,7 @@ import pytest
 from mflux_api.catalogue.models import known, locate
 from mflux_api.checkpoints.detection import UPSCALER_VAE, UPSCALERS, is_upscaler
 from mflux_api.checkpoints.memory_estimate import Machine
-from mflux_api.checkpoints.seedvr2_estimate import model_bytes, need
+from mflux_api.checkpoints.seedvr2 import model_bytes, need
 from mflux_api.engine.cache import ModelCache
 from mflux_api.engine.model import load_model, plan
 from mflux_api.engine.precision import choose

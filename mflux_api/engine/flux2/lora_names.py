@@ -6,7 +6,7 @@ mflux's own mapping knows every naming of the blocks, and of these layers only s
 
 import re
 
-from mflux_api.checkpoints.single_file import OUTER as PUBLISHED
+from mflux_api.checkpoints.tensor_names import OUTER as PUBLISHED
 
 # Trainers' name -> mflux's: Black Forest Labs' names, then diffusers'.
 OUTER = {

@@ -8,7 +8,7 @@ from mlx import nn
 from mlx.utils import tree_flatten
 
 from mflux_api.checkpoints.safetensors import Shard
-from mflux_api.checkpoints.single_file import SWAPPED, single_file_name, unfused
+from mflux_api.checkpoints.tensor_names import SWAPPED, single_file_name, unfused
 from mflux_api.engine.flux2.stored import Wish, arrays
 from mflux_api.errors import ModelUnsupported
 

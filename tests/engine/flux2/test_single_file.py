@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from mflux_api.checkpoints.checkpoint import read_layout
 from mflux_api.checkpoints.memory_estimate import Machine, need
 from mflux_api.checkpoints.safetensors import Tensor
-from mflux_api.checkpoints.single_file import INNER, is_single_file, single_file_name, unfused
-from mflux_api.checkpoints.tensor_names import transformer_name
+from mflux_api.checkpoints.tensor_names import INNER, is_single_file, single_file_name, transformer_name, unfused
 from mflux_api.engine.flux2.lora_names import OUTER
 from mflux_api.engine.model import Model, load_model
 
