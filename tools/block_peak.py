@@ -18,8 +18,8 @@ sys.path.insert(0, str(ROOT))
 
 from mflux_api.checkpoints.checkpoint import read_layout  # noqa: E402
 from mflux_api.engine.flux2.loading import Loader  # noqa: E402
-from mflux_api.engine.flux2.modules import build_text_encoder, build_transformer  # noqa: E402
-from mflux_api.engine.flux2.weights import parameters  # noqa: E402
+from mflux_api.engine.flux2.networks import build_text_encoder, build_transformer  # noqa: E402
+from mflux_api.engine.flux2.tensors import parameters  # noqa: E402
 from mflux_api.engine.precision import choose  # noqa: E402
 
 DEV = ROOT / "tests" / "reference" / "checkpoints" / "dev"

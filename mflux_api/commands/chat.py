@@ -114,7 +114,7 @@ def _paint(model: "Model", choices: Choices, folder: Path) -> Path:
 
 
 def _store(model: "Model", picture: "Picture", choices: Choices, folder: Path) -> Path:
-    from mflux_api.engine.caption import generation_text
+    from mflux_api.engine.metadata import generation_text
     from mflux_api.pixels.naming import picture_name, sidecar
     from mflux_api.pixels.png import encode_png, write_new
 

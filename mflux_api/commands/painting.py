@@ -141,7 +141,7 @@ class _Progress:
 
 def _store(picture: "Picture", model: "Model", arguments: argparse.Namespace) -> Path:
     """Write the picture under a name of its own, its generation data inside."""
-    from mflux_api.engine.caption import generation_text
+    from mflux_api.engine.metadata import generation_text
     from mflux_api.pixels.png import encode_png, write_new
 
     text = generation_text(

@@ -18,7 +18,7 @@ from PIL import Image, ImageOps
 from mflux_api.checkpoints.detection import fingerprint
 from mflux_api.engine import memory
 from mflux_api.engine.cache import ModelCache, Painter, Plan
-from mflux_api.engine.caption import generation_text
+from mflux_api.engine.metadata import generation_text
 from mflux_api.engine.model import plan
 from mflux_api.engine.passes import paint
 from mflux_api.engine.precision import choose, device_name

@@ -8,7 +8,7 @@ from typing import Protocol, TypeAlias, TypeVar, runtime_checkable
 import numpy as np
 from PIL import Image
 
-from mflux_api.engine.framing import framed
+from mflux_api.engine.image_fit import framed
 from mflux_api.errors import ModelUnsupported
 from mflux_api.ipc.messages import AskCut, Event, Picture, Preview, Step, never
 from mflux_api.pixels import fitting, tiling

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from mflux_api.engine.caption import generation_text
+from mflux_api.engine.metadata import generation_text
 from mflux_api.ipc.messages import LoraReport, Picture
 from mflux_api.pixels import infotext
 from mflux_api.request import Craft, Hires, Retouch, Tiles, Variation

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from mflux_api.engine.framing import framed
+from mflux_api.engine.image_fit import framed
 from mflux_api.engine.model import Model
 from mflux_api.ipc.messages import Picture
 from mflux_api.pixels.fitting import FIT, centre

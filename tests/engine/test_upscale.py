@@ -20,7 +20,7 @@ from PIL import Image
 
 from mflux_api.checkpoints.detection import UPSCALERS
 from mflux_api.engine.precision import choose, computing_in
-from mflux_api.engine.seedvr2.sums import empty_sums
+from mflux_api.engine.seedvr2.loading import empty_sums
 from mflux_api.engine.seedvr2.upscaler import Upscaler
 from mflux_api.errors import InvalidRequest
 from mflux_api.ipc.messages import Event, Picture, Step

@@ -14,10 +14,11 @@ from mflux_api.checkpoints.checkpoint import Layout
 from mflux_api.checkpoints.language_model import Language, rest_name
 from mflux_api.checkpoints.safetensors import Config, Shard, saved_by_mflux, stored_bits
 from mflux_api.checkpoints.tensor_names import is_single_file
-from mflux_api.engine.flux2 import quantization, weights
+from mflux_api.engine.flux2 import quantization
+from mflux_api.engine.flux2 import tensors as weights
 from mflux_api.engine.flux2.mistral import MistralEncoder
-from mflux_api.engine.flux2.modules import Encoder, Rest, TextEncoder, build_text_encoder, build_transformer, build_vae
-from mflux_api.engine.flux2.stored import Wish
+from mflux_api.engine.flux2.networks import Encoder, Rest, TextEncoder, build_text_encoder, build_transformer, build_vae
+from mflux_api.engine.flux2.tensors import Wish
 from mflux_api.engine.precision import Precision, computing_in
 from mflux_api.errors import ModelUnsupported
 

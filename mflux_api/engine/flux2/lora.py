@@ -2,11 +2,15 @@
 
 A file is first fitted to a skeleton of the transformer whose weights are never computed. Only when every layer fits
 are the fitted layers moved over to the real one, around its own untouched linear layers.
+
+mflux's own mapping of names knows every naming of the blocks, and of the layers outside them only some. diffusers'
+converters (`loaders/lora_conversion_utils.py`) are the source of the pairs here.
 """
 
 import contextlib
 import io
 import logging
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,13 +27,36 @@ from mflux.models.flux2.weights.flux2_lora_mapping import Flux2LoRAMapping
 from mlx import nn
 
 from mflux_api.checkpoints.safetensors import read_shard
-from mflux_api.engine.flux2.lora_names import known_name
+from mflux_api.checkpoints.tensor_names import OUTER as PUBLISHED
 from mflux_api.errors import LoraInvalid, LoraNotFound, ModelCorrupt
 from mflux_api.ipc.messages import LoraReport
 from mflux_api.request import LoraUse
 
-logger = logging.getLogger(__name__)
+# Trainers' name -> mflux's: Black Forest Labs' names, then diffusers'.
+OUTER = {
+    **PUBLISHED,
+    "time_guidance_embed.timestep_embedder.linear_1": "time_guidance_embed.linear_1",
+    "time_guidance_embed.timestep_embedder.linear_2": "time_guidance_embed.linear_2",
+    "time_guidance_embed.guidance_embedder.linear_1": "time_guidance_embed.guidance_linear_1",
+    "time_guidance_embed.guidance_embedder.linear_2": "time_guidance_embed.guidance_linear_2",
+}
+PREFIXES = ("", "transformer.", "diffusion_model.", "base_model.model.")
+DOTTED = {f"{prefix}{theirs}": f"transformer.{ours}" for theirs, ours in OUTER.items() for prefix in PREFIXES}
+KOHYA = {f"lora_unet_{theirs.replace('.', '_')}": f"transformer.{ours}" for theirs, ours in OUTER.items()}
+KNOWN = DOTTED | KOHYA
+FACTOR = re.compile(r"\.(lora_(A|B|up|down)(\.default)?(\.weight)?|alpha)$")
 
+
+def known_name(key: str) -> str:
+    """The key of a LoRA file as mflux's mapping knows it; PEFT's adapter name "default" is left out."""
+    factor = FACTOR.search(key)
+    if factor is None:
+        return key
+    layer = key[: factor.start()]
+    return KNOWN.get(layer, layer) + factor[0].replace(".default", "")
+
+
+logger = logging.getLogger(__name__)
 Wrapper: TypeAlias = LoRALinear | LoKrLinear | FusedLoRALinear
 Stamp = tuple[str, int, int]
 

@@ -3,6 +3,8 @@
 Source: MistralModel of transformers, with its default attention (torch's SDPA).
 """
 
+from typing import Any
+
 import mlx.core as mx
 import numpy as np
 from mlx import nn
@@ -10,8 +12,18 @@ from numpy.typing import NDArray
 
 from mflux_api.checkpoints.language_model import decoder_config
 from mflux_api.checkpoints.safetensors import Config
-from mflux_api.engine.flux2.rotary import rope_theta
 from mflux_api.errors import ModelUnsupported
+
+
+def rope_theta(config: Config) -> float:
+    """Raises ModelUnsupported for rotary embeddings of another type than the plain one."""
+    # transformers 5 writes rope_parameters, earlier ones rope_theta beside rope_scaling.
+    rope: dict[str, Any] = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    kind = rope.get("rope_type") or rope.get("type") or "default"
+    if kind != "default":
+        raise ModelUnsupported(f"Rotary embeddings of the type {kind} are not supported.", rope_type=kind)
+    return float(rope.get("rope_theta") or config.get("rope_theta") or 10_000.0)
+
 
 EMBEDDING_STATE = 0
 Tables = tuple[mx.array, mx.array]

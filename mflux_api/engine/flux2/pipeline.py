@@ -12,18 +12,16 @@ from mflux.models.flux2.model.flux2_transformer.transformer import Flux2Transfor
 from numpy.typing import NDArray
 
 from mflux_api.checkpoints.language_model import find_language
-from mflux_api.engine.flux2 import latents, pictures
-from mflux_api.engine.flux2.autoencoder import Autoencoder
-from mflux_api.engine.flux2.canvas import Canvas, prepare
-from mflux_api.engine.flux2.chats import MistralChat, QwenChat
-from mflux_api.engine.flux2.conditioning import Conditioning, EmbeddingCache
-from mflux_api.engine.flux2.denoiser import Denoiser, Tokens
+from mflux_api.engine.flux2 import latents, vae
+from mflux_api.engine.flux2.chat_templates import MistralChat, QwenChat
+from mflux_api.engine.flux2.image_inputs import Canvas, prepare
 from mflux_api.engine.flux2.loading import Loader
 from mflux_api.engine.flux2.lora import Adapters
-from mflux_api.engine.flux2.modules import Encoder
-from mflux_api.engine.flux2.previews import PreviewMap
-from mflux_api.engine.flux2.rewriting import rewrite
-from mflux_api.engine.flux2.writing import Writer
+from mflux_api.engine.flux2.networks import Encoder
+from mflux_api.engine.flux2.prompt_encoder import Conditioning, EmbeddingCache
+from mflux_api.engine.flux2.prompt_upsampling import Writer, rewrite
+from mflux_api.engine.flux2.sampler import Denoiser, Tokens
+from mflux_api.engine.flux2.vae import Autoencoder, PreviewMap
 from mflux_api.engine.memory import reclaim
 from mflux_api.ipc.messages import AskCut, Event, LoraReport, Picture, Preview, Step, never
 from mflux_api.request import LARGEST_SEED, Cut, GenerateRequest
@@ -244,7 +242,7 @@ class Pipeline:
         # What was said during the decoding is for this picture, not for the next.
         cut = ask_cut() or cut
         yield Picture(
-            image=pictures.to_image(canvas.finish(pixels)),
+            image=vae.to_image(canvas.finish(pixels)),
             array=pixels,
             seed=seed,
             timings=clock.report(),

@@ -4,7 +4,7 @@ import mlx.core as mx
 from mlx import nn
 
 from mflux_api.checkpoints.bit_packing import group_size
-from mflux_api.engine.flux2.weights import Weights
+from mflux_api.engine.flux2.tensors import Weights
 from mflux_api.errors import InvalidRequest, ModelUnsupported
 
 BITS = (3, 4, 6, 8)

@@ -10,7 +10,7 @@ import mflux.utils.version_util
 import mlx.core as mx
 from mlx import nn
 
-from mflux_api.engine.flux2.weights import Weights, parameters
+from mflux_api.engine.flux2.tensors import Weights, parameters
 from mflux_api.errors import InvalidRequest
 
 if TYPE_CHECKING:

@@ -1,20 +1,68 @@
-"""From SeedVR2's two files to mflux's networks in memory."""
+"""From SeedVR2's two files to mflux's networks in memory.
+
+Its convolutions over time become flat ones: a film of one picture takes a third of the work and of the weights.
+"""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import mlx.core as mx
 from mflux.models.seedvr2.model.seedvr2_transformer.transformer import SeedVR2Transformer
+from mflux.models.seedvr2.model.seedvr2_vae.common.conv3d import CausalConv3d
 from mflux.models.seedvr2.model.seedvr2_vae.vae import SeedVR2VAE
 from mlx import nn
+from mlx.utils import tree_map
 
 from mflux_api.checkpoints.safetensors import Shard
 from mflux_api.checkpoints.seedvr2 import Layout, lacks
 from mflux_api.engine.flux2 import quantization
-from mflux_api.engine.flux2.weights import parameters
+from mflux_api.engine.flux2.tensors import parameters
 from mflux_api.engine.precision import Precision, computing_in
-from mflux_api.engine.seedvr2.frames import flatten
 from mflux_api.errors import ModelUnsupported
+
+
+@contextmanager
+def empty_sums() -> Iterator[None]:
+    """Within, mx.cumsum of an empty array is that array: MLX's CPU backend (0.32.2) ends the process at it (SIGFPE)."""
+    before = mx.cumsum
+
+    def guarded(values: mx.array, *arguments: Any, **keywords: Any) -> mx.array:
+        return before(values, *arguments, **keywords) if values.size else values
+
+    mx.cumsum = guarded
+    try:
+        yield
+    finally:
+        mx.cumsum = before
+
+
+class FrameConv(nn.Module):
+    """A causal convolution of one frame: the frame itself stands for those before it, so the weights of all times add
+    up to one flat kernel. Maps (B, C, 1, H, W) as CausalConv3d does.
+    """
+
+    def __init__(self, conv: CausalConv3d) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.weight = conv.weight.astype(mx.float32).sum(axis=1).astype(conv.weight.dtype)
+        self.bias = conv.bias
+        self.stride = conv.stride[1:]
+        self.padding = conv.padding[1:]
+
+    def __call__(self, x: mx.array) -> mx.array:
+        flat: mx.array = mx.conv2d(x[:, :, 0].transpose(0, 2, 3, 1), self.weight, self.stride, self.padding) + self.bias
+        return flat.transpose(0, 3, 1, 2)[:, :, None]
+
+
+def flatten(module: nn.Module) -> None:
+    """Every convolution over time into a flat one, in place."""
+
+    def flat(layer: nn.Module) -> nn.Module:
+        return FrameConv(layer) if isinstance(layer, CausalConv3d) else layer
+
+    module.update_modules(tree_map(flat, module.leaf_modules(), is_leaf=nn.Module.is_module))
+
 
 Name = Callable[[str], str]
 

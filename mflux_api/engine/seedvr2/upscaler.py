@@ -21,10 +21,9 @@ from PIL import Image
 
 from mflux_api.checkpoints.safetensors import Config
 from mflux_api.checkpoints.seedvr2 import read_layout
-from mflux_api.engine.flux2 import pictures
+from mflux_api.engine.flux2 import vae
 from mflux_api.engine.precision import Precision, computing_in
-from mflux_api.engine.seedvr2.loading import load_transformer, load_vae
-from mflux_api.engine.seedvr2.sums import empty_sums
+from mflux_api.engine.seedvr2.loading import empty_sums, load_transformer, load_vae
 from mflux_api.errors import InvalidRequest, ModelUnsupported
 from mflux_api.ipc.messages import AskCut, Event, Picture, Step, never
 from mflux_api.pixels import fitting
@@ -101,7 +100,7 @@ class Upscaler:
 
     def _prepare(self, request: GenerateRequest) -> Prepared:
         began = time.perf_counter()
-        source = pictures.to_array(_fitted(request))
+        source = vae.to_array(_fitted(request))
         with computing_in(self.dtype):
             encoded = VAEUtil.encode(self.vae, _padded(source).astype(self.dtype), TILES)
         condition = SeedVR2LatentCreator.create_condition(encoded.astype(mx.float32))
@@ -118,7 +117,7 @@ class Upscaler:
         pixels = self._pixels(latents, prepared.source)
         timings["decoding"] = time.perf_counter() - began
         timings["total"] = sum(timings.values())
-        yield Picture(image=pictures.to_image(pixels), array=pixels, seed=seed, timings=timings, steps=1, guidance=1.0)
+        yield Picture(image=vae.to_image(pixels), array=pixels, seed=seed, timings=timings, steps=1, guidance=1.0)
         return cut
 
     def _restored(self, condition: mx.array, seed: int) -> mx.array:
@@ -138,7 +137,7 @@ class Upscaler:
         with computing_in(self.dtype):
             decoded = VAEUtil.decode(self.vae, latents.astype(self.dtype), TILES)
         cut = decoded[:, :, :height, :width].astype(mx.float32)
-        return pictures.to_pixels(SeedVR2Util.apply_color_correction(cut, source))
+        return vae.to_pixels(SeedVR2Util.apply_color_correction(cut, source))
 
 
 def _check(request: GenerateRequest) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mflux_api.catalogue.models import locate
-from mflux_api.engine.flux2.chats import MistralChat
+from mflux_api.engine.flux2.chat_templates import MistralChat
 from mflux_api.engine.model import MODELS_DIR, load_model
 from mflux_api.errors import MfluxError, ModelIncomplete
 

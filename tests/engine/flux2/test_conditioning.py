@@ -1,6 +1,6 @@
 import mlx.core as mx
 
-from mflux_api.engine.flux2.conditioning import EmbeddingCache
+from mflux_api.engine.flux2.prompt_encoder import EmbeddingCache
 from mflux_api.engine.model import Model
 
 

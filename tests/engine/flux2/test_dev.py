@@ -18,13 +18,12 @@ from mflux_api.checkpoints.checkpoint import read_layout
 from mflux_api.checkpoints.memory_estimate import COMPONENTS, Machine, model_bytes, need, turn_bytes
 from mflux_api.engine.cache import ModelCache, Plan
 from mflux_api.engine.engine import Engine
-from mflux_api.engine.flux2.denoiser import embeddable
 from mflux_api.engine.flux2.loading import Loader
-from mflux_api.engine.flux2.modules import build_text_encoder
+from mflux_api.engine.flux2.networks import build_text_encoder, waves
 from mflux_api.engine.flux2.pipeline import Pipeline
 from mflux_api.engine.flux2.quantization import quantize
-from mflux_api.engine.flux2.time_embedding import waves
-from mflux_api.engine.flux2.weights import parameters
+from mflux_api.engine.flux2.sampler import embeddable
+from mflux_api.engine.flux2.tensors import parameters
 from mflux_api.engine.model import Model, load_model
 from mflux_api.engine.precision import choose, device_name
 from mflux_api.errors import OutOfMemory
@@ -103,7 +102,7 @@ def test_only_devs_transformer_is_evaluated_block_by_block(
     painting = load_model(DEV.parent / checkpoint) if checkpoint != "dev" else model
     painting.pipeline.conditioning.encode("a red circle")
     evaluated: list[object] = []
-    monkeypatch.setattr("mflux_api.engine.flux2.splitting.mx.eval", lambda *values: evaluated.append(values))
+    monkeypatch.setattr("mflux_api.engine.flux2.networks.mx.eval", lambda *values: evaluated.append(values))
     transformer = painting.pipeline.transformer
     prompt, tokens = mx.zeros((1, 4, 96)), mx.zeros((1, 16, 128))
     ids = [mx.zeros((count, 4), dtype=mx.int32) for count in (4, 16)]

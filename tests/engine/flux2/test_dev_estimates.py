@@ -14,8 +14,8 @@ from mlx import nn
 from mflux_api.checkpoints.checkpoint import read_layout
 from mflux_api.checkpoints.memory_estimate import COMPONENTS, Machine, Need, need, picture_bytes
 from mflux_api.engine.flux2.loading import Loader
-from mflux_api.engine.flux2.modules import build_text_encoder, build_transformer, build_vae
-from mflux_api.engine.flux2.weights import parameters
+from mflux_api.engine.flux2.networks import build_text_encoder, build_transformer, build_vae
+from mflux_api.engine.flux2.tensors import parameters
 from mflux_api.engine.memory import BUDGET_SHARE, GIB
 from mflux_api.engine.model import Model, load_model
 from mflux_api.engine.precision import choose, device_name

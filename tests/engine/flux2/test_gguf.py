@@ -15,8 +15,7 @@ from mflux_api.checkpoints.checkpoint import read_layout
 from mflux_api.checkpoints.components import read
 from mflux_api.checkpoints.gguf import read_gguf
 from mflux_api.checkpoints.memory_estimate import Machine, need
-from mflux_api.engine.flux2.stored import Wish, arrays
-from mflux_api.engine.flux2.weights import parameters
+from mflux_api.engine.flux2.tensors import Wish, arrays, parameters
 from mflux_api.engine.model import Model, load_model
 from mflux_api.errors import ModelCorrupt, ModelIncomplete, ModelUnsupported
 from tests.engine.flux2.stored_files import (

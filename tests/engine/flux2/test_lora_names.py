@@ -1,6 +1,6 @@
 import pytest
 
-from mflux_api.engine.flux2.lora_names import known_name
+from mflux_api.engine.flux2.lora import known_name
 
 
 @pytest.mark.parametrize(

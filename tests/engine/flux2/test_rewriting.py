@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 from mflux_api.cli import main
-from mflux_api.engine.caption import generation_text
-from mflux_api.engine.flux2 import rewriting
-from mflux_api.engine.flux2.rewriting import EDIT_INSTRUCTION, INSTRUCTION, rewrite, stops, tidied
+from mflux_api.engine.flux2 import prompt_upsampling
+from mflux_api.engine.flux2.prompt_upsampling import EDIT_INSTRUCTION, INSTRUCTION, rewrite, stops, tidied
+from mflux_api.engine.metadata import generation_text
 from mflux_api.engine.model import Model, load_model
 from mflux_api.engine.passes import paint
 from mflux_api.errors import ModelUnsupported
@@ -47,7 +47,7 @@ class Said:
 @pytest.fixture(autouse=True)
 def few_words(monkeypatch: pytest.MonkeyPatch) -> None:
     """Random models never stop by themselves."""
-    monkeypatch.setattr(rewriting, "LONGEST_ANSWER", 32)
+    monkeypatch.setattr(prompt_upsampling, "LONGEST_ANSWER", 32)
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +95,7 @@ def test_dev_is_asked_as_mistral_is_asked_with_one_token_at_the_front(dev: Model
 def test_work_is_told_from_the_beginning_and_again_after_some_tokens(klein: Model) -> None:
     text = "a red circle above a blue square"
     _, said, heard = answered(klein, text)
-    assert [each.tokens for each in heard] == list(range(0, len(said.ids) + 1, rewriting.TOKENS_EACH))
+    assert [each.tokens for each in heard] == list(range(0, len(said.ids) + 1, prompt_upsampling.TOKENS_EACH))
 
 
 @pytest.mark.parametrize("text", ["", "  \n ", "<think>what?</think>", "<think>what was", "<|im_start|>"])

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mflux_api.checkpoints.checkpoint import read_layout
-from mflux_api.engine.flux2.schedule import Schedule, empirical_mu
+from mflux_api.engine.flux2.sampler import Schedule, empirical_mu
 from mflux_api.errors import ModelUnsupported
 
 FLUX2 = Schedule.from_config({"use_dynamic_shifting": True})

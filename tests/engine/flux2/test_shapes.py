@@ -10,8 +10,8 @@ from mlx import nn
 from mflux_api.checkpoints import inferred_config
 from mflux_api.checkpoints.safetensors import read_shards, saved_by_mflux, stored_bits
 from mflux_api.engine.flux2 import quantization
-from mflux_api.engine.flux2.modules import TextEncoder, build_transformer, build_vae
-from mflux_api.engine.flux2.weights import parameters
+from mflux_api.engine.flux2.networks import TextEncoder, build_transformer, build_vae
+from mflux_api.engine.flux2.tensors import parameters
 from mflux_api.errors import ModelUnsupported
 
 TRANSFORMER: dict[str, Any] = {

@@ -13,7 +13,7 @@ from mflux_api.checkpoints.checkpoint import read_layout
 from mflux_api.checkpoints.memory_estimate import Machine, need
 from mflux_api.checkpoints.safetensors import Tensor
 from mflux_api.checkpoints.tensor_names import INNER, is_single_file, single_file_name, transformer_name, unfused
-from mflux_api.engine.flux2.lora_names import OUTER
+from mflux_api.engine.flux2.lora import OUTER
 from mflux_api.engine.model import Model, load_model
 
 DEV = Path(__file__).parents[2] / "reference" / "checkpoints" / "dev"

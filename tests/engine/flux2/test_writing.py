@@ -13,8 +13,8 @@ from mflux_api.checkpoints.checkpoint import read_layout
 from mflux_api.checkpoints.language_model import LONGEST_ANSWER, LONGEST_QUESTION, find_language
 from mflux_api.checkpoints.memory_estimate import Machine, need, writing_bytes
 from mflux_api.engine.flux2.loading import Loader
-from mflux_api.engine.flux2.weights import parameters
-from mflux_api.engine.flux2.writing import Writer
+from mflux_api.engine.flux2.prompt_upsampling import Writer
+from mflux_api.engine.flux2.tensors import parameters
 from mflux_api.engine.model import load_model
 from mflux_api.engine.precision import choose
 from mflux_api.errors import ModelUnsupported

@@ -1,13 +1,21 @@
-"""Pillow pictures to the arrays the VAE reads, and back."""
+"""Pictures to normalised latents and back through the VAE, and previews by a linear map without a decode."""
 
 import math
+from dataclasses import dataclass
+from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
+from mflux.models.common.vae.block_decoder import VAEBlockDecoder
+from mflux.models.flux2.model.flux2_vae.vae import Flux2VAE
 from numpy.typing import NDArray
 from PIL import Image
 
-from mflux_api.errors import InvalidImage
+from mflux_api.checkpoints.safetensors import Config, read_json
+from mflux_api.engine.flux2 import latents
+from mflux_api.engine.flux2.latents import unpatchify
+from mflux_api.engine.precision import computing_in
+from mflux_api.errors import InvalidImage, ModelCorrupt
 
 REFERENCE_AREA = 1024 * 1024
 STEP = 16
@@ -84,3 +92,66 @@ def keep_unmasked(pixels: NDArray[np.float32], source: Image.Image, mask: NDArra
     original = np.asarray(source, dtype=np.float32) / 255.0
     alpha = mask[..., None]
     return alpha * pixels + (1 - alpha) * original
+
+
+PUBLISHED = Path(__file__).with_name("latent_rgb.json")
+
+
+@dataclass(frozen=True)
+class PreviewMap:
+    """RGB in 0..1 = normalised latents (32 channels) @ `factors` (32, 3) + `bias` (3)."""
+
+    factors: mx.array
+    bias: mx.array
+
+    @classmethod
+    def load(cls, vae_folder: Path) -> "PreviewMap":
+        """The map fitted to this checkpoint (`vae/latent_rgb.json`), else the one published for FLUX.2's own VAE."""
+        fitted = vae_folder / "latent_rgb.json"
+        path = fitted if fitted.exists() else PUBLISHED
+        return cls._parse(read_json(path), path)
+
+    @classmethod
+    def _parse(cls, config: Config, path: Path) -> "PreviewMap":
+        factors, bias = np.array(config.get("factors"), np.float32), np.array(config.get("bias"), np.float32)
+        if factors.ndim != 2 or factors.shape[1] != 3 or bias.shape != (3,):
+            raise ModelCorrupt(f"{path} must hold factors (channels, 3) and bias (3).", path=str(path))
+        return cls(mx.array(factors), mx.array(bias))
+
+    def render(self, patches: mx.array) -> Image.Image | None:
+        """Normalised patches (1, 128, H/16, W/16) as a picture of H/8 x W/8; None for a VAE of other channels."""
+        plain = unpatchify(patches)[0].transpose(1, 2, 0)
+        if plain.shape[-1] != self.factors.shape[0]:
+            return None
+        return to_image(np.array(mx.clip(plain @ self.factors + self.bias, 0, 1)))
+
+
+class Autoencoder:
+    """The VAE with the BatchNorm statistics that make its latents zero-mean and of unit variance."""
+
+    def __init__(self, vae: Flux2VAE, dtype: mx.Dtype) -> None:
+        self.vae = vae
+        self.dtype = dtype
+        # Row strips: a third of the peak, and exact group statistics where MLX's own GroupNorm drifts (docs/traps.md).
+        vae.decode_mode = VAEBlockDecoder.LOW_MEMORY
+        self.mean = vae.bn.running_mean.astype(mx.float32).reshape(1, -1, 1, 1)
+        self.std = mx.sqrt(vae.bn.running_var.astype(mx.float32).reshape(1, -1, 1, 1) + vae.bn.eps)
+
+    @property
+    def channels(self) -> int:
+        """Channels of a patch: 128 in FLUX.2."""
+        return int(self.mean.shape[1])
+
+    def encode(self, image: Image.Image) -> mx.array:
+        """A picture of H x W as normalised patches, float32 (1, 128, H/16, W/16), evaluated."""
+        with computing_in(self.dtype):
+            encoded = self.vae.encode(to_array(image).astype(self.dtype))
+        patches: mx.array = (latents.patchify(encoded.astype(mx.float32)) - self.mean) / self.std
+        mx.eval(patches)
+        return patches
+
+    def decode(self, patches: mx.array) -> NDArray[np.float32]:
+        """Normalised patches, float32 (1, 128, H/16, W/16), as pixels (H, W, 3) in 0..1."""
+        plain = latents.unpatchify(patches * self.std + self.mean)
+        with computing_in(self.dtype):
+            return to_pixels(self.vae.decode(plain.astype(self.dtype)))

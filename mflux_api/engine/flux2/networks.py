@@ -1,10 +1,20 @@
-"""The three networks, built from a checkpoint's own configuration out of mflux's MLX modules."""
+"""The three networks, built from a checkpoint's own configuration out of mflux's MLX modules.
 
-from typing import TypeAlias
+Large transformers are evaluated block by block: macOS ends a command buffer that keeps the GPU busy for seconds. A step
+of 32 billion weights as one graph, the more so compiled, is such a one; one of its 56 blocks takes some tenths of a
+second. For the same reason nothing is compiled there.
+"""
+
+import math
+from typing import Any, TypeAlias
 
 import mlx.core as mx
+import numpy as np
 from mflux.models.flux2.model.flux2_text_encoder.qwen3_text_encoder import Qwen3TextEncoder
+from mflux.models.flux2.model.flux2_transformer.single_transformer_block import Flux2SingleTransformerBlock
+from mflux.models.flux2.model.flux2_transformer.timestep_guidance_embeddings import Flux2TimestepGuidanceEmbeddings
 from mflux.models.flux2.model.flux2_transformer.transformer import Flux2Transformer
+from mflux.models.flux2.model.flux2_transformer.transformer_block import Flux2TransformerBlock
 from mflux.models.flux2.model.flux2_vae.decoder.decoder import Flux2Decoder
 from mflux.models.flux2.model.flux2_vae.encoder.encoder import Flux2Encoder
 from mflux.models.flux2.model.flux2_vae.vae import Flux2VAE
@@ -12,11 +22,68 @@ from mlx import nn
 
 from mflux_api.checkpoints.language_model import decoder_config, is_mistral
 from mflux_api.checkpoints.safetensors import Config
-from mflux_api.engine.flux2.mistral import MistralEncoder
-from mflux_api.engine.flux2.rotary import rope_theta
-from mflux_api.engine.flux2.splitting import evaluate_by_block
-from mflux_api.engine.flux2.time_embedding import TimeGuidanceEmbeddings
+from mflux_api.engine.flux2.mistral import MistralEncoder, rope_theta
 from mflux_api.errors import ModelUnsupported
+
+
+class EvaluatedBlock(Flux2TransformerBlock):  # type: ignore[misc]
+    """mflux's block, computed before it returns."""
+
+    def __call__(self, *inputs: Any, **named: Any) -> Any:
+        outputs = super().__call__(*inputs, **named)
+        mx.eval(outputs)
+        return outputs
+
+
+class EvaluatedSingleBlock(Flux2SingleTransformerBlock):  # type: ignore[misc]
+    """mflux's single-stream block, computed before it returns."""
+
+    def __call__(self, *inputs: Any, **named: Any) -> Any:
+        outputs = super().__call__(*inputs, **named)
+        mx.eval(outputs)
+        return outputs
+
+
+def evaluate_by_block(transformer: Flux2Transformer) -> None:
+    """Make every block evaluate what it returns, in place."""
+    for block in transformer.transformer_blocks:
+        block.__class__ = EvaluatedBlock
+    for block in transformer.single_transformer_blocks:
+        block.__class__ = EvaluatedSingleBlock
+
+
+LONGEST_PERIOD = 10_000.0
+
+
+class TimeGuidanceEmbeddings(Flux2TimestepGuidanceEmbeddings):  # type: ignore[misc]
+    """mflux's module with its frequencies in float32 as torch computes them.
+
+    mflux takes them from MLX's exponential, a few units in the last place off. A guidance of 4 is the angle 4000 here,
+    and those units are then 2e-4 radians: the picture of a dev checkpoint is 5e-5 away from diffusers', with exact
+    frequencies 1.5e-5.
+    """
+
+    def __call__(self, timestep: mx.array, guidance: mx.array | None) -> mx.array:
+        """Level and guidance times 1000, (batch,) each -> (batch, hidden)."""
+        embedded: mx.array = self.linear_2(nn.silu(self.linear_1(waves(timestep, self.in_channels))))
+        if guidance is None or self.guidance_linear_1 is None:
+            return embedded
+        inner = nn.silu(self.guidance_linear_1(waves(guidance, self.in_channels)))
+        guided: mx.array = self.guidance_linear_2(inner)
+        return embedded + guided
+
+
+def waves(values: mx.array, width: int) -> mx.array:
+    """Cosines, then sines, of values times frequencies from 1 down to 1 / 10000: float32 (batch, width).
+
+    Source: diffusers' `get_timestep_embedding` with flip_sin_to_cos and without a shift. An odd width ends in 0.
+    """
+    half = width // 2
+    exponents = np.float32(-math.log(LONGEST_PERIOD)) * np.arange(half, dtype=np.float32) / np.float32(half)
+    frequencies = mx.array(np.exp(exponents.astype(np.float64)).astype(np.float32))
+    angles = values.astype(mx.float32)[:, None] * frequencies
+    return mx.concatenate([mx.cos(angles), mx.sin(angles), mx.zeros((len(values), width % 2))], axis=-1)
+
 
 EMBEDDING_STATE = 0
 # Three halvings make the factor of 8 between pixels and latents.

@@ -7,8 +7,8 @@ from typing import TypeAlias
 import mlx.core as mx
 import numpy as np
 
-from mflux_api.engine.flux2.chats import Chat
-from mflux_api.engine.flux2.modules import Encoder
+from mflux_api.engine.flux2.chat_templates import Chat
+from mflux_api.engine.flux2.networks import Encoder
 from mflux_api.engine.memory import reclaim
 from mflux_api.engine.precision import computing_in
 

@@ -8,10 +8,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mflux_api.checkpoints.checkpoint import Layout
-from mflux_api.engine.flux2 import latents, pictures
-from mflux_api.engine.flux2.autoencoder import Autoencoder
-from mflux_api.engine.flux2.denoiser import Tokens
-from mflux_api.engine.flux2.schedule import Schedule, Sigmas
+from mflux_api.engine.flux2 import latents, vae
+from mflux_api.engine.flux2.sampler import Schedule, Sigmas, Tokens
+from mflux_api.engine.flux2.vae import Autoencoder
 from mflux_api.pixels import fitting, masks
 from mflux_api.request import SIDE_STEP, Fill, GenerateRequest
 
@@ -53,7 +52,7 @@ class Canvas:
         """The source's tokens with nothing, or with noise of the seed's own, under the mask."""
         if self.mask is None or self.fill not in {"noise", "zero"}:
             return clean
-        repaint = pictures.mask_tokens(self.mask)
+        repaint = vae.mask_tokens(self.mask)
         # Another noise than the one that is denoised: the seed's next.
         other = mx.random.normal(noise.shape, key=mx.random.split(mx.random.key(seed))[1])
         return (1 - repaint) * clean + (repaint * other if self.fill == "noise" else 0)
@@ -62,14 +61,14 @@ class Canvas:
         """Outside the mask, the source at this noise level instead of what was painted."""
         if self.mask is None or self.clean is None:
             return values
-        repaint = pictures.mask_tokens(self.mask)
+        repaint = vae.mask_tokens(self.mask)
         return (1 - repaint) * latents.add_noise(self.clean, noise, sigma) + repaint * values
 
     def finish(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
         """Outside the mask, the source's own pixels."""
         if self.mask is None or self.source is None:
             return pixels
-        return pictures.keep_unmasked(pixels, self.source, self.mask)
+        return vae.keep_unmasked(pixels, self.source, self.mask)
 
 
 def prepare(request: GenerateRequest, layout: Layout, autoencoder: Autoencoder) -> Canvas:
@@ -79,16 +78,16 @@ def prepare(request: GenerateRequest, layout: Layout, autoencoder: Autoencoder) 
     conditions: list[mx.array] = []
     fill = request.retouch.fill
     if request.source is not None:
-        source = pictures.fit_source(request.source, request.width, request.height)
+        source = vae.fit_source(request.source, request.width, request.height)
         if request.stretch is None:
             clean = autoencoder.encode(_filled(request, source))
         else:
             clean = _stretched(request, autoencoder)
     if request.mask is not None and clean is not None:
-        mask = pictures.fit_mask(request.mask, request.width, request.height)
+        mask = vae.fit_mask(request.mask, request.width, request.height)
         # An inpainting looks at its own source first (diffusers' Flux2KleinInpaintPipeline).
         conditions.append(clean if fill in {"original", "surroundings"} else autoencoder.encode(_hidden(source, mask)))
-    conditions += [autoencoder.encode(pictures.fit_reference(image)) for image in request.references]
+    conditions += [autoencoder.encode(vae.fit_reference(image)) for image in request.references]
     return Canvas(
         rows=rows,
         columns=columns,
@@ -113,7 +112,7 @@ def _stretched(request: GenerateRequest, autoencoder: Autoencoder) -> mx.array:
     """The source encoded at about its own size, its latents brought to the request's."""
     assert request.source is not None
     assert request.stretch is not None
-    encoded = autoencoder.encode(pictures.fit_latents(request.source))
+    encoded = autoencoder.encode(vae.fit_latents(request.source))
     return latents.stretch(encoded, request.height // SIDE_STEP, request.width // SIDE_STEP, request.stretch)
 
 
