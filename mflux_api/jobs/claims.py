@@ -7,8 +7,9 @@ from collections.abc import Callable, Coroutine
 from typing import Any, ParamSpec, TypeVar
 
 from mflux_api.errors import JobConflict, StorageFailed
-from mflux_api.jobs import rows, verdicts
 from mflux_api.jobs.audience import Audience
+from mflux_api.jobs.database import jobs as job_rows
+from mflux_api.jobs.database.connection import Store
 from mflux_api.jobs.endings import Endings
 from mflux_api.jobs.events import Events
 from mflux_api.jobs.floor import Floor
@@ -18,7 +19,6 @@ from mflux_api.jobs.job import Failure, Job, PictureFile, State, shown
 from mflux_api.jobs.line import Line
 from mflux_api.jobs.pace import Paces
 from mflux_api.jobs.protocol import Painted, Progress
-from mflux_api.jobs.store import Store
 from mflux_api.request import Cut
 
 P = ParamSpec("P")
@@ -60,7 +60,7 @@ class Claims:
         while True:
             self.idle.looks()
             await self._reap()
-            job = await self.store.run(rows.claim, time.time()) if self._may_begin and len(self.line) else None
+            job = await self.store.run(job_rows.claim, time.time()) if self._may_begin and len(self.line) else None
             if job is not None:
                 self._begin(job)
                 return job
@@ -93,7 +93,7 @@ class Claims:
         # A power cut in the next moment would have it painted again, as long as it has tries left.
         run = self.store.run_ahead if job.attempts < self.tries else self.store.run
         try:
-            done, pace = await run(verdicts.complete, job, keep, learn=usual)
+            done, pace = await run(job_rows.complete, job, keep, learn=usual)
         except StorageFailed:
             # No row names it.
             if last is not None:
@@ -110,7 +110,7 @@ class Claims:
         if again and job.attempts < self.tries:
             await self._interrupt(job, failure)
             return True
-        failed = await self.store.run(verdicts.fail, job, failure, active.pictures)
+        failed = await self.store.run(job_rows.fail, job, failure, active.pictures)
         self._leave(failed)
         self._told_end(failed, "failed")
         return False
@@ -118,7 +118,7 @@ class Claims:
     @whole
     async def release(self, job: Job) -> None:
         active = self.floor.owned(job)
-        await self._return(await self.store.run(rows.release, job.id), active.pictures)
+        await self._return(await self.store.run(job_rows.release, job.id), active.pictures)
 
     async def cut(self, job: Job) -> Cut:
         return await self.floor.owned(job).cuts.get()
@@ -173,11 +173,11 @@ class Claims:
         active = self.floor.active.get(job.id)
         pictures = active.pictures if active else ()
         if job.attempts >= self.tries:
-            failed = await self.store.run(verdicts.fail, job, failure, pictures)
+            failed = await self.store.run(job_rows.fail, job, failure, pictures)
             self._leave(failed)
             self._told_end(failed, "failed")
             return
-        await self._return(await self.store.run(rows.change_state, job.id, State.INTERRUPTED), pictures)
+        await self._return(await self.store.run(job_rows.change_state, job.id, State.INTERRUPTED), pictures)
 
     async def _return(self, waiting: Job, pictures: tuple[PictureFile, ...]) -> None:
         """Back into the line, to begin again."""

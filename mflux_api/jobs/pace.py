@@ -1,12 +1,8 @@
 """How long a picture takes here, learned from the ones painted: seconds a step, and seconds for the rest."""
 
-import sqlite3
 from dataclasses import dataclass
 
 from mflux_api.request import GenerateRequest
-
-# A new measurement counts for a third: it follows a machine that gets hot, and is not thrown by one slow run.
-WEIGHT = 1 / 3
 
 
 @dataclass(frozen=True)
@@ -18,22 +14,6 @@ class Pace:
 
     def picture(self, steps: int) -> float:
         return steps * self.step + self.rest
-
-
-def learn(db: sqlite3.Connection, model: str, width: int, height: int, pace: Pace) -> Pace:
-    """Remember a measurement, mixed with the earlier ones of this model and size; what they come to."""
-    row = db.execute(
-        f"""INSERT INTO paces VALUES (?, ?, ?, ?, ?, 1) ON CONFLICT (model, width, height) DO UPDATE SET
-        step = step + (excluded.step - step) * {WEIGHT}, rest = rest + (excluded.rest - rest) * {WEIGHT},
-        samples = samples + 1 RETURNING step, rest""",
-        (model, width, height, pace.step, pace.rest),
-    ).fetchone()
-    return Pace(row["step"], row["rest"])
-
-
-def all_paces(db: sqlite3.Connection) -> dict[tuple[str, int, int], Pace]:
-    rows = db.execute("SELECT * FROM paces")
-    return {(row["model"], row["width"], row["height"]): Pace(row["step"], row["rest"]) for row in rows}
 
 
 class Paces:

@@ -8,11 +8,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from mflux_api.errors import JobConflict, QueueFull, ShuttingDown
-from mflux_api.jobs import gallery, moves, pace, rows, verdicts
 from mflux_api.jobs.claims import Claims, whole
+from mflux_api.jobs.database import jobs as job_rows
+from mflux_api.jobs.database import pictures as gallery
+from mflux_api.jobs.database import reorder, statistics
+from mflux_api.jobs.database.jobs import NewJob
 from mflux_api.jobs.job import Failure, Job, State, shown
 from mflux_api.jobs.line import Line
-from mflux_api.jobs.rows import NewJob
 
 DAY = 86400
 
@@ -35,15 +37,15 @@ class JobQueue(Claims):
     async def open(self) -> None:
         """Take up where the last run ended: what was being painted waits again, or fails after too many tries."""
         await self.store.open()
-        interrupted = await self.store.run(rows.in_state, State.GENERATING)
+        interrupted = await self.store.run(job_rows.in_state, State.GENERATING)
         for job in interrupted:
             await self._interrupt(job, Failure("INTERRUPTED", 500, f"The server stopped {job.attempts} times in it."))
-        waiting = await self.store.run(rows.waiting, 2**62)
+        waiting = await self.store.run(job_rows.waiting, 2**62)
         for stray in await asyncio.to_thread(lambda: list(self.images.strays([*interrupted, *waiting]))):
             stray.unlink(missing_ok=True)
-        await asyncio.to_thread(self.images.delete_stray_inputs, await self.store.run(rows.ids))
+        await asyncio.to_thread(self.images.delete_stray_inputs, await self.store.run(job_rows.ids))
         self.line = Line(waiting)
-        self.paces.replace(await self.store.run(pace.all_paces))
+        self.paces.replace(await self.store.run(statistics.all_paces))
         self.idle.wake()
 
     async def close(self) -> None:
@@ -53,8 +55,8 @@ class JobQueue(Claims):
             with suppress(JobConflict):
                 await self.release(active.job)
         self.endings.give_up()
-        for job in await self.store.run(rows.in_state, State.GENERATING):
-            await self.store.run(rows.release, job.id)
+        for job in await self.store.run(job_rows.in_state, State.GENERATING):
+            await self.store.run(job_rows.release, job.id)
         await self.store.close()
 
     @whole
@@ -74,7 +76,7 @@ class JobQueue(Claims):
             # A worker that waits would take it at once: one transaction then, for the first of several.
             begin = self._may_begin and bool(self.idle) and self._arriving == 1
             run = self.store.run_ahead if awaited else self.store.run
-            job, begun = await run(verdicts.accept, new, begin=begin)
+            job, begun = await run(job_rows.accept, new, begin=begin)
         finally:
             self._arriving -= 1
         if job.id == new.id:
@@ -89,16 +91,16 @@ class JobQueue(Claims):
         self._begin(begun)
         if not self.idle.hand(begun):
             # Whoever waited for it has gone meanwhile.
-            await self._return(await self.store.run(rows.release, begun.id), ())
+            await self._return(await self.store.run(job_rows.release, begun.id), ())
 
     async def get(self, job_id: str) -> Job:
         """Raises JobNotFound."""
-        return await self.store.run(rows.find, job_id)
+        return await self.store.run(job_rows.find, job_id)
 
     async def page(self, status: str | None, before: int | None, limit: int) -> tuple[list[Job], int]:
         """Jobs of one shown status or of all, newest first, numbered below `before`; and how many there are."""
         states = tuple(state for state in State if shown(state) == status)
-        return await self.store.run(rows.page, states, before, limit), await self.store.run(rows.count, states)
+        return await self.store.run(job_rows.page, states, before, limit), await self.store.run(job_rows.count, states)
 
     async def pictures(self, search: gallery.Search, before: int | None, limit: int) -> gallery.Page:
         """A page of finished pictures, newest first."""
@@ -112,7 +114,7 @@ class JobQueue(Claims):
 
     async def waiting(self, limit: int) -> list[Job]:
         """The next jobs, in order."""
-        return await self.store.run(rows.waiting, limit)
+        return await self.store.run(job_rows.waiting, limit)
 
     @whole
     async def cancel(self, job_id: str) -> Job:
@@ -122,7 +124,7 @@ class JobQueue(Claims):
         """
         active = self.floor.active.get(job_id)
         pictures = active.pictures if active else ()
-        job = await self.store.run(verdicts.cancel, job_id, time.time(), pictures)
+        job = await self.store.run(job_rows.cancel, job_id, time.time(), pictures)
         self._leave(job)
         self._told_end(job, "cancelled")
         # Kept while the row was written: no row names it.
@@ -138,8 +140,8 @@ class JobQueue(Claims):
             raise self._full()
         self._arriving += 1
         try:
-            pictures = (await self.store.run(rows.find, job_id)).pictures
-            job = await self.store.run(rows.reset, job_id, held=held)
+            pictures = (await self.store.run(job_rows.find, job_id)).pictures
+            job = await self.store.run(job_rows.reset, job_id, held=held)
         finally:
             self._arriving -= 1
         self._enter(job)
@@ -149,7 +151,7 @@ class JobQueue(Claims):
     @whole
     async def move(self, job_id: str, position: int) -> Job:
         """A waiting job to another position of the line, 1 being the next. Raises JobNotFound, JobConflict."""
-        for spot in await self.store.run(moves.move, job_id, position):
+        for spot in await self.store.run(reorder.move, job_id, position):
             self.line.move(spot)
         self.events.publish(job_id, "moved", {"job_id": job_id, "position": self.line.position(job_id)})
         return await self.get(job_id)
@@ -166,14 +168,14 @@ class JobQueue(Claims):
 
     async def release_held(self, models: Iterable[str]) -> None:
         """These models are here now: jobs that waited for them may run."""
-        await self.store.run(rows.unhold, list(models))
+        await self.store.run(job_rows.unhold, list(models))
         self.idle.wake()
 
     @whole
     async def refuse(self, job: Job, failure: Failure) -> None:
         """A waiting job can never run. Nothing happens when it has stopped waiting meanwhile."""
         try:
-            job = await self.store.run(verdicts.fail, job, failure, ())
+            job = await self.store.run(job_rows.fail, job, failure, ())
         except JobConflict:
             return
         self._leave(job)
@@ -196,7 +198,7 @@ class JobQueue(Claims):
     async def prune(self, retention: Retention) -> int:
         """Delete finished jobs that are too old or too many, with their pictures; how many."""
         before = time.time() - retention.days * DAY if retention.days else 0.0
-        stale = await self.store.run(verdicts.prune, before, retention.bytes)
+        stale = await self.store.run(job_rows.prune, before, retention.bytes)
         for job in stale:
             await asyncio.to_thread(self.images.delete, job)
         return len(stale)
@@ -214,7 +216,7 @@ class JobQueue(Claims):
 
     async def _accepted_before(self, new: NewJob) -> Job:
         """A full queue still answers for what it took earlier."""
-        job = None if new.key is None else await self.store.run(verdicts.accepted, new)
+        job = None if new.key is None else await self.store.run(job_rows.accepted, new)
         if job is None:
             raise self._full()
         return job

@@ -10,14 +10,14 @@ from mflux_api.catalogue.loras import Adapters
 from mflux_api.catalogue.models import Located, ModelSpec
 from mflux_api.errors import JobCancelled, JobConflict, MfluxError, ModelNotDownloaded, ShuttingDown, from_code
 from mflux_api.jobs import order as orders
-from mflux_api.jobs import rows
+from mflux_api.jobs.database import jobs as job_rows
+from mflux_api.jobs.database.jobs import NewJob
 from mflux_api.jobs.downloads import Download, Downloads
 from mflux_api.jobs.events import Event
 from mflux_api.jobs.job import FINAL, Failure, Inputs, Job, State, shown
 from mflux_api.jobs.models import Models
 from mflux_api.jobs.order import Defaults, Order
 from mflux_api.jobs.queue import JobQueue, new_id
-from mflux_api.jobs.rows import NewJob
 from mflux_api.request import Cut, GenerateRequest
 
 END = {State.COMPLETED: "complete", State.FAILED: "failed", State.CANCELLED: "cancelled"}
@@ -166,11 +166,11 @@ class Studio:
 
     async def keep(self, name: str, value: str) -> None:
         """Remember something across restarts. Raises StorageFailed."""
-        await self.queue.store.run(rows.keep, name, value)
+        await self.queue.store.run(job_rows.keep, name, value)
 
     async def kept(self, name: str) -> str | None:
         """What was remembered under a name."""
-        return await self.queue.store.run(rows.kept, name)
+        return await self.queue.store.run(job_rows.kept, name)
 
     async def keep_refusal(self, reason: str) -> str:
         """A name for an order that was refused and never became a job, so that whoever asks for it learns why."""
@@ -187,7 +187,7 @@ class Studio:
 
     async def resume_downloads(self) -> None:
         """After a start: jobs that wait for a model go on waiting, or run if it has come meanwhile."""
-        for job in await self.queue.store.run(rows.held):
+        for job in await self.queue.store.run(job_rows.held):
             try:
                 spec, located = await asyncio.to_thread(self._model, job.model)
             except MfluxError as error:
@@ -201,7 +201,7 @@ class Studio:
     async def model_settled(self, spec: ModelSpec, error: MfluxError | None) -> None:
         """A download has ended: the jobs that waited for it may run, or never can."""
         self.models.forget()
-        waiting = [job for job in await self.queue.store.run(rows.held) if await self._shares(job, spec)]
+        waiting = [job for job in await self.queue.store.run(job_rows.held) if await self._shares(job, spec)]
         if error is None:
             await self.queue.release_held({job.model for job in waiting})
             return
@@ -290,7 +290,7 @@ class Studio:
         asyncio.get_running_loop().create_task(self._tell_held(download))
 
     async def _tell_held(self, download: Download) -> None:
-        for job in await self.queue.store.run(rows.held):
+        for job in await self.queue.store.run(job_rows.held):
             if await self._shares(job, download.spec):
                 data = {"job_id": job.id, "status": shown(job.state), "progress": 0.0, "stage": "downloading"}
                 self.queue.events.publish(job.id, "progress", {**data, "download": round(download.fraction, 4)})

@@ -11,8 +11,8 @@ from contextlib import suppress
 from typing import Any
 
 from mflux_api.errors import MfluxError
-from mflux_api.jobs import deliveries
-from mflux_api.jobs.deliveries import Delivery
+from mflux_api.jobs.database import deliveries
+from mflux_api.jobs.database.deliveries import Delivery
 from mflux_api.jobs.job import Job
 from mflux_api.jobs.queue import JobQueue
 from mflux_api.logs import event

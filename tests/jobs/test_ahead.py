@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from mflux_api.errors import JobNotFound
-from mflux_api.jobs import rows
-from mflux_api.jobs.store import Store, connect
+from mflux_api.jobs.database import jobs as job_rows
+from mflux_api.jobs.database import statistics
+from mflux_api.jobs.database.connection import Store, connect
 from tests.jobs.making import asynchronous, make_job, make_painted, opened
 
 LEVEL = "PRAGMA synchronous="
@@ -23,14 +24,14 @@ class Disk:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.monkeypatch = monkeypatch
-        monkeypatch.setattr("mflux_api.jobs.store.connect", self.connect)
-        monkeypatch.setattr("mflux_api.jobs.store._sync", self.sync)
+        monkeypatch.setattr("mflux_api.jobs.database.connection.connect", self.connect)
+        monkeypatch.setattr("mflux_api.jobs.database.connection._sync", self.sync)
         self.statements: list[str] = []
         self.synced: queue.SimpleQueue[int] = queue.SimpleQueue()
         self.broken = False
 
     def sync_after(self, seconds: float) -> None:
-        self.monkeypatch.setattr("mflux_api.jobs.store.SYNC_SECONDS", seconds)
+        self.monkeypatch.setattr("mflux_api.jobs.database.connection.SYNC_SECONDS", seconds)
 
     def connect(self, path: Path) -> sqlite3.Connection:
         connection = connect(path)
@@ -129,13 +130,13 @@ async def test_a_disk_that_cannot_sync_is_told_in_the_log(
 @asynchronous
 async def test_a_transaction_that_fails_leaves_the_next_ones_as_they_were(tmp_path: Path, disk: Disk) -> None:
     def half(db: sqlite3.Connection) -> None:
-        rows.add_totals(db, half=1.0)
-        rows.find(db, "nothing")
+        statistics.add_totals(db, half=1.0)
+        job_rows.find(db, "nothing")
 
     store = Store(tmp_path / "jobs.db")
     await store.open()
     with pytest.raises(JobNotFound):
         await store.run_ahead(half)
-    assert await store.run(rows.totals) == {}
+    assert await store.run(statistics.totals) == {}
     assert disk.latest == "FULL"
     await store.close()

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from mflux_api.jobs import deliveries, rows
+from mflux_api.jobs.database import deliveries
+from mflux_api.jobs.database import jobs as job_rows
+from mflux_api.jobs.database.connection import connect
+from mflux_api.jobs.database.migrations import MIGRATIONS
 from mflux_api.jobs.job import State
-from mflux_api.jobs.store import MIGRATIONS, connect
 from tests.jobs.making import REQUEST, make_job
 
 EVENTS = "start,output,completed"
@@ -28,7 +30,7 @@ def db(tmp_path: Path) -> Iterator[sqlite3.Connection]:
 
 def order(db: sqlite3.Connection, events: str = EVENTS) -> str:
     note = {"webhook": "https://a.test/", "events": events}
-    return rows.insert(db, make_job(request=replace(REQUEST, note=note))).id
+    return job_rows.insert(db, make_job(request=replace(REQUEST, note=note))).id
 
 
 def due(db: sqlite3.Connection, now: float = 1.0) -> list[str]:
@@ -42,25 +44,25 @@ def states(db: sqlite3.Connection) -> dict[str, str]:
 def test_an_event_is_told_once_it_has_come_about(db: sqlite3.Connection) -> None:
     job_id = order(db)
     assert due(db) == []
-    rows.claim(db, 1.0)
+    job_rows.claim(db, 1.0)
     assert due(db) == ["start"]
-    rows.change_state(db, job_id, State.COMPLETED, now=2.0)
+    job_rows.change_state(db, job_id, State.COMPLETED, now=2.0)
     assert due(db) == ["start", "output", "completed"]
 
 
 @pytest.mark.parametrize("end", [State.FAILED, State.CANCELLED])
 def test_what_never_came_about_is_dropped(db: sqlite3.Connection, end: State) -> None:
     job_id = order(db)
-    rows.change_state(db, job_id, end, now=2.0)
+    job_rows.change_state(db, job_id, end, now=2.0)
     assert due(db) == ["completed"]
     assert states(db) == {"start": "dropped", "output": "dropped", "completed": "waiting"}
     # A retry begins again.
-    rows.reset(db, job_id, held=False)
+    job_rows.reset(db, job_id, held=False)
     assert set(states(db).values()) == {"waiting"}
 
 
 def test_what_failed_is_due_again_when_its_time_has_come(db: sqlite3.Connection) -> None:
-    rows.change_state(db, order(db, "completed"), State.FAILED, now=2.0)
+    job_rows.change_state(db, order(db, "completed"), State.FAILED, now=2.0)
     (tried,) = deliveries.due(db, 10.0)
     deliveries.settle(db, tried.number, state="waiting", next_try=15.0, status=503, error="answered with status 503")
     assert (due(db, 14.0), due(db, 15.0)) == ([], ["completed"])
@@ -77,7 +79,7 @@ def test_a_page_is_the_newest_first_and_goes_with_its_jobs(db: sqlite3.Connectio
     assert ([each.job.id for each in first], total) == ([ids[2], ids[1]], 3)
     following, _ = deliveries.page(db, "waiting", first[-1].number, 2)
     assert [each.job.id for each in following] == [ids[0]]
-    rows.delete(db, ids[:2])
+    job_rows.delete(db, ids[:2])
     assert deliveries.page(db, None, None, 2)[1] == 1
 
 

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mflux_api.errors import JobConflict, JobNotFound, PictureNotFound
-from mflux_api.jobs import rows
-from mflux_api.jobs.gallery import Page, Search, pick
+from mflux_api.jobs.database import jobs as job_rows
+from mflux_api.jobs.database.pictures import Page, Search, pick
 from mflux_api.jobs.job import Job, PictureFile, State
 from mflux_api.jobs.queue import JobQueue, Retention
 from tests.jobs.making import (
@@ -257,7 +257,7 @@ async def test_a_deleted_picture_takes_no_bytes_of_those_that_may_be_kept(tmp_pa
         await queue.delete_picture(jobs[1].id, "0")
         assert await queue.prune(Retention(days=0, bytes=300)) == 0
         assert await queue.prune(Retention(days=0, bytes=299)) == 1
-        assert await queue.store.run(rows.ids) == {jobs[1].id}
+        assert await queue.store.run(job_rows.ids) == {jobs[1].id}
         assert await queue.prune(Retention(days=0, bytes=1)) == 1
         assert files(tmp_path) == set()
 

@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mflux_api.jobs import history
-from mflux_api.jobs.history import BUCKETS, HOUR, Point, points
+from mflux_api.jobs.database import statistics
+from mflux_api.jobs.database.connection import connect
+from mflux_api.jobs.database.migrations import MIGRATIONS
+from mflux_api.jobs.database.statistics import BUCKETS, HOUR, Point, points
 from mflux_api.jobs.queue import Retention
-from mflux_api.jobs.store import MIGRATIONS, connect
 from tests.jobs.making import asynchronous, completed, failed, opened
 
 # 01:30 on a Thursday, UTC.
@@ -41,10 +42,10 @@ def test_hours_without_anything_are_there_and_empty(db: Connection) -> None:
 
 
 def test_what_ended_in_one_hour_is_one_point(db: Connection) -> None:
-    history.add(db, TOP, pictures=1, seconds=2.0)
-    history.add(db, NOW, pictures=3, seconds=4.0)
-    history.add(db, NOW, failures=1)
-    history.add(db, TOP - 0.001, pictures=1, seconds=7.0)
+    statistics.add(db, TOP, pictures=1, seconds=2.0)
+    statistics.add(db, NOW, pictures=3, seconds=4.0)
+    statistics.add(db, NOW, failures=1)
+    statistics.add(db, TOP - 0.001, pictures=1, seconds=7.0)
     earlier, current = points(db, "hour", 2, NOW)
     assert (current.pictures, current.failures, current.pace) == (4, 1, 1.5)
     assert (earlier.pictures, earlier.failures, earlier.pace) == (1, 0, 7.0)
@@ -53,7 +54,7 @@ def test_what_ended_in_one_hour_is_one_point(db: Connection) -> None:
 def test_days_are_those_of_utc(db: Connection) -> None:
     midnight = TOP - HOUR
     for when in (midnight - 1, midnight, NOW):
-        history.add(db, when, pictures=1, seconds=1.0)
+        statistics.add(db, when, pictures=1, seconds=1.0)
     yesterday, today = points(db, "day", 2, NOW)
     assert (yesterday.start, yesterday.pictures) == (midnight - 24 * HOUR, 1)
     assert (today.start, today.pictures) == (midnight, 2)
@@ -65,7 +66,7 @@ def test_points_hold_all_that_ended_since_the_first_began(
 ) -> None:
     with closing(migrated(":memory:")) as db:
         for ago, pictures, failures, seconds in ends:
-            history.add(db, NOW - ago, pictures=pictures, failures=failures, seconds=seconds)
+            statistics.add(db, NOW - ago, pictures=pictures, failures=failures, seconds=seconds)
         found = points(db, bucket, count, NOW)
     seconds_each = BUCKETS[bucket] * HOUR
     assert [point.start for point in found] == [found[0].start + index * seconds_each for index in range(count)]

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from mflux_api.jobs import pace
+from mflux_api.jobs.database import statistics
 from mflux_api.jobs.pace import Pace, Paces
 from tests.jobs.making import REQUEST, asynchronous, completed, make_job, make_painted, opened
 
@@ -41,8 +41,8 @@ def test_a_job_takes_every_picture_of_it() -> None:
 async def test_it_follows_what_is_measured_and_is_not_thrown_by_one_slow_run(tmp_path: Path) -> None:
     async with opened(tmp_path) as queue:
         for step, expected in ((3.0, 3.0), (6.0, 4.0), (4.0, 4.0)):
-            await queue.store.run(pace.learn, "a", 64, 64, Pace(step, 1.0))
-            (known,) = (await queue.store.run(pace.all_paces)).values()
+            await queue.store.run(statistics.learn, "a", 64, 64, Pace(step, 1.0))
+            (known,) = (await queue.store.run(statistics.all_paces)).values()
             assert known.step == pytest.approx(expected)
             assert known.rest == 1.0
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from mflux_api.errors import JobConflict, JobNotFound, PictureNotFound, QueueFull, ShuttingDown, StorageFailed
-from mflux_api.jobs import rows
+from mflux_api.jobs.database import jobs as job_rows
+from mflux_api.jobs.database import statistics
 from mflux_api.jobs.job import Failure, Job, State
 from mflux_api.jobs.queue import DAY, JobQueue, Retention
 from tests.jobs.making import (
@@ -263,7 +264,7 @@ async def test_a_last_picture_whose_row_finds_the_disk_full_is_deleted(
         job = await queue.claim()
         await queue.picture(job, make_painted(0))
         with monkeypatch.context() as patched:
-            patched.setattr(rows, "change_state", full)
+            patched.setattr(job_rows, "change_state", full)
             with pytest.raises(StorageFailed):
                 await queue.finish(job, make_painted(1))
         assert len(files(tmp_path)) == 1
@@ -642,7 +643,7 @@ async def test_totals_survive_a_restart_and_pruning(tmp_path: Path) -> None:
         await failed(queue)
         assert await queue.prune(Retention(days=0, bytes=1)) == 2
     async with opened(tmp_path) as queue:
-        totals = await queue.store.run(rows.totals)
+        totals = await queue.store.run(statistics.totals)
     seconds = sum(job.seconds or 0.0 for job in jobs)
     assert totals == {"generations": 2, "images": 3, "failures": 1, "seconds": pytest.approx(seconds)}
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mflux_api.jobs.records import pack_request, unpack_request
+from mflux_api.jobs.database.serialization import pack_request, unpack_request
 from mflux_api.request import Craft, Hires, LoraUse, Retouch
 from tests.jobs.making import REQUEST
 

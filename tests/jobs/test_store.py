@@ -14,10 +14,12 @@ from typing import Any
 import pytest
 
 from mflux_api.errors import InvalidRequest, JobNotFound, StorageFailed
-from mflux_api.jobs import gallery, rows
-from mflux_api.jobs.gallery import Search
+from mflux_api.jobs.database import jobs as job_rows
+from mflux_api.jobs.database import pictures, statistics
+from mflux_api.jobs.database.connection import Store, connect
+from mflux_api.jobs.database.migrations import MIGRATIONS
+from mflux_api.jobs.database.pictures import Search
 from mflux_api.jobs.job import Inputs
-from mflux_api.jobs.store import MIGRATIONS, Store, connect
 from tests.jobs.making import REQUEST, asynchronous, make_job
 
 PROJECT = Path(__file__).parents[2]
@@ -67,7 +69,7 @@ def add(db: sqlite3.Connection, name: str) -> None:
 
 
 async def totals(store: Store) -> set[str]:
-    return set(await store.run(rows.totals))
+    return set(await store.run(statistics.totals))
 
 
 # Opening
@@ -77,9 +79,9 @@ async def totals(store: Store) -> set[str]:
 async def test_what_was_written_is_there_when_it_is_opened_again(tmp_path: Path) -> None:
     new = make_job(owner="alice", key="k", digest="d", priority=3, held=True, low_ram=True)
     async with opened(tmp_path / "deep" / "folder") as store:
-        job = await store.run(rows.insert, new)
+        job = await store.run(job_rows.insert, new)
     async with opened(tmp_path / "deep" / "folder") as store:
-        assert await store.run(rows.find, new.id) == job
+        assert await store.run(job_rows.find, new.id) == job
     facts = (job.owner, job.key, job.digest, job.priority, job.held, job.low_ram, job.request, job.created)
     assert facts == ("alice", "k", "d", 3, True, True, new.request, new.created)
 
@@ -147,16 +149,16 @@ async def test_a_database_of_an_earlier_server_is_brought_up_to_date_and_keeps_i
     write_version(tmp_path / "jobs.db", version)
     async with opened(tmp_path) as store:
         assert await store.run(pragma, "user_version") == len(MIGRATIONS)
-        job = await store.run(rows.claim, 13.0)
+        job = await store.run(job_rows.claim, 13.0)
         assert job is not None
         assert (job.id, job.priority, job.owner, job.created) == ("earlier", 3, "alice", 12.5)
         assert job.request == replace(REQUEST, seeds=(7, 8))
         assert job.inputs == Inputs(source="inputs/earlier-source", references=("inputs/earlier-reference",))
-        assert await store.run(rows.totals) == {"images": 7}
-        await store.run(rows.keep, "options", "new")
-        assert await store.run(rows.kept, "options") == "new"
+        assert await store.run(statistics.totals) == {"images": 7}
+        await store.run(job_rows.keep, "options", "new")
+        assert await store.run(job_rows.kept, "options") == "new"
     async with opened(tmp_path) as store:
-        assert (await store.run(rows.find, "earlier")).request == job.request
+        assert (await store.run(job_rows.find, "earlier")).request == job.request
 
 
 @asynchronous
@@ -167,7 +169,7 @@ async def test_pictures_of_an_earlier_server_are_listed_and_found_by_their_promp
         db.execute("UPDATE jobs SET state = 'completed', request = ?, pictures = ?", (prompt, EARLIER_PICTURES))
     async with opened(tmp_path) as store:
         for search in (Search(), Search(words=frozenset({"älterer"}), model="flux2-tiny")):
-            page = await store.run(gallery.page, search, None, 10)
+            page = await store.run(pictures.page, search, None, 10)
             assert ([job.id for job in page.jobs], page.total) == (["earlier"], 1)
             assert page.jobs[0].present[0].seed == 7
 
@@ -177,7 +179,9 @@ async def test_a_database_is_brought_up_to_date_whole_or_not_at_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_version(tmp_path / "jobs.db", 1)
-    monkeypatch.setattr("mflux_api.jobs.store.MIGRATIONS", (*MIGRATIONS, "CREATE TABLE half (name); CREATE nonsense;"))
+    monkeypatch.setattr(
+        "mflux_api.jobs.database.migrations.MIGRATIONS", (*MIGRATIONS, "CREATE TABLE half (name); CREATE nonsense;")
+    )
     with pytest.raises(StorageFailed, match="cannot be opened"):
         await Store(tmp_path / "jobs.db").open()
     monkeypatch.undo()
@@ -190,13 +194,13 @@ async def test_a_database_is_brought_up_to_date_whole_or_not_at_all(
 @asynchronous
 async def test_what_is_kept_under_a_name_is_there_until_something_else_is(tmp_path: Path) -> None:
     async with opened(tmp_path) as store:
-        assert await store.run(rows.kept, "options") is None
+        assert await store.run(job_rows.kept, "options") is None
         for value in ("first", "second", "日本語 🌅"):
-            await store.run(rows.keep, "options", value)
-        await store.run(rows.keep, "styles", "")
+            await store.run(job_rows.keep, "options", value)
+        await store.run(job_rows.keep, "styles", "")
     async with opened(tmp_path) as store:
-        assert await store.run(rows.kept, "options") == "日本語 🌅"
-        assert await store.run(rows.kept, "styles") == ""
+        assert await store.run(job_rows.kept, "options") == "日本語 🌅"
+        assert await store.run(job_rows.kept, "styles") == ""
 
 
 @pytest.mark.parametrize("content", [b"this is no database" * 100, b"SQLite format 3\0" + b"\xff" * 4096])
@@ -245,7 +249,7 @@ async def test_two_servers_with_folders_of_their_own_get_on(tmp_path: Path) -> N
 async def test_an_action_that_fails_writes_nothing(tmp_path: Path) -> None:
     def half(db: sqlite3.Connection) -> None:
         add(db, "half")
-        rows.find(db, "nothing")
+        job_rows.find(db, "nothing")
 
     async with opened(tmp_path) as store:
         with pytest.raises(JobNotFound):
@@ -279,7 +283,7 @@ async def test_a_caller_that_goes_away_leaves_no_half_transaction(tmp_path: Path
 @asynchronous
 async def test_many_callers_take_turns(tmp_path: Path) -> None:
     async with opened(tmp_path) as store:
-        jobs = await asyncio.gather(*(store.run(rows.insert, make_job()) for _ in range(50)))
+        jobs = await asyncio.gather(*(store.run(job_rows.insert, make_job()) for _ in range(50)))
         assert sorted(job.number for job in jobs) == list(range(1, 51))
 
 
@@ -289,16 +293,16 @@ async def test_many_callers_take_turns(tmp_path: Path) -> None:
 @asynchronous
 async def test_a_full_disk_is_told_and_everything_works_when_there_is_room_again(tmp_path: Path) -> None:
     async with opened(tmp_path) as store:
-        await store.run(rows.insert, make_job(id="first"))
+        await store.run(job_rows.insert, make_job(id="first"))
         await store.run(set_pragma, f"max_page_count = {await store.run(pragma, 'page_count')}")
         with pytest.raises(StorageFailed, match="is the disk full") as caught:
-            await store.run(rows.insert, make_job(id="large", key="x" * 1_000_000))
+            await store.run(job_rows.insert, make_job(id="large", key="x" * 1_000_000))
         assert caught.value.status == 507
-        assert (await store.run(rows.find, "first")).id == "first"
+        assert (await store.run(job_rows.find, "first")).id == "first"
         await store.run(set_pragma, "max_page_count = 1000000")
         with pytest.raises(JobNotFound):
-            await store.run(rows.find, "large")
-        await store.run(rows.insert, make_job(id="large", key="x" * 1_000_000))
+            await store.run(job_rows.find, "large")
+        await store.run(job_rows.insert, make_job(id="large", key="x" * 1_000_000))
         assert await store.run(pragma, "integrity_check") == "ok"
 
 
@@ -310,7 +314,7 @@ async def test_a_damaged_database_is_told_as_a_broken_disk(tmp_path: Path) -> No
     (tmp_path / "jobs.db").write_bytes(content[:4096] + b"\xff" * (len(content) - 4096))
     async with opened(tmp_path) as store:
         with pytest.raises(StorageFailed):
-            await store.run(rows.totals)
+            await store.run(statistics.totals)
 
 
 # kill -9

@@ -7,7 +7,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from mflux_api.cli import main
-from mflux_api.jobs import store
+from mflux_api.jobs.database import connection as store
 
 plain = store.connect
 

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from mflux_api.dialects.native import wire_system as wire
 from mflux_api.dialects.native.jobs import reply
 from mflux_api.errors import InvalidRequest
-from mflux_api.jobs import history, rows
+from mflux_api.jobs.database import statistics
 from mflux_api.jobs.studio import EngineView, Studio
 from mflux_api.version import __version__
 from mflux_api.web.body import query
@@ -66,7 +66,7 @@ class System:
         )
 
     async def stats(self, request: Request) -> Response:
-        totals = await self.studio.queue.store.run(rows.totals)
+        totals = await self.studio.queue.store.run(statistics.totals)
         count = int(totals.get("generations", 0))
         return reply(
             wire.Stats(
@@ -80,7 +80,7 @@ class System:
 
     async def history(self, request: Request) -> Response:
         asked = query(request, wire.HistoryQuery)
-        points = await self.studio.queue.store.run(history.points, asked.bucket, asked.count, time.time())
+        points = await self.studio.queue.store.run(statistics.points, asked.bucket, asked.count, time.time())
         return reply(wire.History(bucket=asked.bucket, points=[wire.point(found) for found in points]))
 
     async def token(self, request: Request) -> Response:

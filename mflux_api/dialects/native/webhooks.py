@@ -9,8 +9,8 @@ from starlette.responses import Response
 
 from mflux_api.dialects.native.wire import Wire, stamp
 from mflux_api.errors import InvalidRequest
-from mflux_api.jobs import deliveries
-from mflux_api.jobs.deliveries import Delivery
+from mflux_api.jobs.database import deliveries
+from mflux_api.jobs.database.deliveries import Delivery
 from mflux_api.jobs.studio import Studio
 from mflux_api.web.body import query
 from mflux_api.web.openapi import Endpoint

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from mflux_api.dialects.native.wire import Wire, stamp
-from mflux_api.jobs.history import Point
+from mflux_api.jobs.database.statistics import Point
 
 
 class Health(Wire):

@@ -3,8 +3,8 @@
 import sqlite3
 from dataclasses import dataclass
 
+from mflux_api.jobs.database.jobs import find
 from mflux_api.jobs.job import Job
-from mflux_api.jobs.rows import find
 
 BATCH = 20
 FINAL = "jobs.state IN ('completed', 'failed', 'cancelled')"

@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 from itertools import takewhile
 
 from mflux_api.errors import JobConflict, PictureNotFound
-from mflux_api.jobs import rows
+from mflux_api.jobs.database import jobs as job_rows
+from mflux_api.jobs.database.serialization import to_job
 from mflux_api.jobs.job import Job, PictureFile, State, shown
-from mflux_api.jobs.records import to_job
 
 LARGEST_NUMBER = 2**63 - 1
 
@@ -71,10 +71,10 @@ def pick(pictures: tuple[PictureFile, ...], name: str) -> tuple[int, PictureFile
 
 def delete(db: sqlite3.Connection, job_id: str, name: str) -> PictureFile:
     """From now on the job does without this picture. Raises JobNotFound, PictureNotFound; JobConflict while it runs."""
-    job = rows.find(db, job_id)
+    job = job_rows.find(db, job_id)
     if job.state is State.GENERATING:
         raise JobConflict("The job is being painted. Cancel it, or wait for its end.", status=shown(job.state))
     index, picture = pick(job.pictures, name)
     gone = replace(picture, deleted=True)
-    rows.name_pictures(db, job_id, (*job.pictures[:index], gone, *job.pictures[index + 1 :]))
+    job_rows.name_pictures(db, job_id, (*job.pictures[:index], gone, *job.pictures[index + 1 :]))
     return picture

@@ -1,7 +1,9 @@
-"""What was painted when, hour by hour: sums that outlive the jobs they count. Statements for `Store.run`."""
+"""Sums that outlive the jobs they count: totals, history by the hour, and what pictures take, for `Store.run`."""
 
 import sqlite3
 from dataclasses import dataclass
+
+from mflux_api.jobs.pace import Pace
 
 HOUR = 3600
 BUCKETS = {"hour": 1, "day": 24}
@@ -52,3 +54,35 @@ def _point(start: float, row: sqlite3.Row | None) -> Point:
     if row is None:
         return Point(start=start)
     return Point(start=start, pictures=row[1], failures=row[2], seconds=row[3])
+
+
+# A new measurement counts for a third: it follows a machine that gets hot, and is not thrown by one slow run.
+WEIGHT = 1 / 3
+
+
+def learn(db: sqlite3.Connection, model: str, width: int, height: int, pace: Pace) -> Pace:
+    """Remember a measurement, mixed with the earlier ones of this model and size; what they come to."""
+    row = db.execute(
+        f"""INSERT INTO paces VALUES (?, ?, ?, ?, ?, 1) ON CONFLICT (model, width, height) DO UPDATE SET
+        step = step + (excluded.step - step) * {WEIGHT}, rest = rest + (excluded.rest - rest) * {WEIGHT},
+        samples = samples + 1 RETURNING step, rest""",
+        (model, width, height, pace.step, pace.rest),
+    ).fetchone()
+    return Pace(row["step"], row["rest"])
+
+
+def all_paces(db: sqlite3.Connection) -> dict[tuple[str, int, int], Pace]:
+    rows = db.execute("SELECT * FROM paces")
+    return {(row["model"], row["width"], row["height"]): Pace(row["step"], row["rest"]) for row in rows}
+
+
+def add_totals(db: sqlite3.Connection, **amounts: float) -> None:
+    """Sums that outlive the jobs they count."""
+    db.executemany(
+        "INSERT INTO totals VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = value + excluded.value",
+        list(amounts.items()),
+    )
+
+
+def totals(db: sqlite3.Connection) -> dict[str, float]:
+    return {row["name"]: row["value"] for row in db.execute("SELECT * FROM totals")}

@@ -9,7 +9,7 @@ import sqlite3
 from typing import TypeAlias
 
 from mflux_api.errors import JobConflict
-from mflux_api.jobs import rows
+from mflux_api.jobs.database import jobs as job_rows
 from mflux_api.jobs.job import WAITING, Job, shown
 from mflux_api.jobs.line import Spot
 
@@ -23,7 +23,7 @@ def move(db: sqlite3.Connection, job_id: str, position: int) -> list[Spot]:
     Its priority becomes the one nearest to its own that the position allows. Returns whoever stands elsewhere now, the
     job itself last. Raises JobNotFound, and JobConflict for a job that does not wait.
     """
-    job = rows.find(db, job_id)
+    job = job_rows.find(db, job_id)
     if job.state not in WAITING:
         raise JobConflict("Only waiting jobs have a place in the line.", status=shown(job.state))
     neighbours, spread = _neighbours(db, job, position), list[Spot]()
@@ -39,9 +39,9 @@ def move(db: sqlite3.Connection, job_id: str, position: int) -> list[Spot]:
 
 def _neighbours(db: sqlite3.Connection, job: Job, position: int) -> Neighbours:
     """Who will stand before the job, and who after it."""
-    (others,) = db.execute(f"SELECT count(*) FROM {rows.LINE} AND id != ?", (job.id,)).fetchone()
+    (others,) = db.execute(f"SELECT count(*) FROM {job_rows.LINE} AND id != ?", (job.id,)).fetchone()
     ahead = min(position - 1, others)
-    query = f"SELECT {SPOT} FROM {rows.LINE} AND id != ? {rows.IN_ORDER} LIMIT ? OFFSET ?"
+    query = f"SELECT {SPOT} FROM {job_rows.LINE} AND id != ? {job_rows.IN_ORDER} LIMIT ? OFFSET ?"
     found = [Spot(*row) for row in db.execute(query, (job.id, 2 if ahead else 1, max(0, ahead - 1)))]
     before = found.pop(0) if ahead else None
     return before, found[0] if found else None
@@ -64,8 +64,8 @@ def _place(db: sqlite3.Connection, priority: int, neighbours: Neighbours) -> flo
 
 def _spread(db: sqlite3.Connection, priority: int) -> list[Spot]:
     """Give the jobs of a priority whole numbers again, in the order they have; the running one may come back to it."""
-    unfinished = f"({rows.WAITING} OR state = 'generating') AND priority = ?"
-    found = db.execute(f"SELECT {SPOT} FROM jobs WHERE {unfinished} {rows.IN_ORDER}", (priority,))
+    unfinished = f"({job_rows.WAITING} OR state = 'generating') AND priority = ?"
+    found = db.execute(f"SELECT {SPOT} FROM jobs WHERE {unfinished} {job_rows.IN_ORDER}", (priority,))
     spots = [Spot(*row) for row in found]
     first = _next_number(db) - len(spots)
     spread = [spot._replace(place=float(first + index)) for index, spot in enumerate(spots)]

@@ -1,12 +1,15 @@
-"""The statements of the job database. Each takes the connection first and runs inside `Store.run`."""
+"""Jobs as rows: queries, and state transitions as read-check-write transactions, for `Store.run`."""
 
 import sqlite3
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from mflux_api.errors import JobNotFound
-from mflux_api.jobs.job import Failure, Inputs, Job, PictureFile, State, check_transition
-from mflux_api.jobs.records import pack_error, pack_inputs, pack_pictures, pack_request, to_job
+from mflux_api.errors import JobConflict, JobNotFound
+from mflux_api.jobs.database import statistics
+from mflux_api.jobs.database.serialization import pack_error, pack_inputs, pack_pictures, pack_request, to_job
+from mflux_api.jobs.job import FINAL, Failure, Inputs, Job, PictureFile, State, check_transition, shown
+from mflux_api.jobs.pace import Pace
 from mflux_api.request import GenerateRequest
 
 WAITING = "state IN ('queued', 'interrupted')"
@@ -156,18 +159,6 @@ def count(db: sqlite3.Connection, states: tuple[State, ...]) -> int:
     return found
 
 
-def add_totals(db: sqlite3.Connection, **amounts: float) -> None:
-    """Sums that outlive the jobs they count."""
-    db.executemany(
-        "INSERT INTO totals VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = value + excluded.value",
-        list(amounts.items()),
-    )
-
-
-def totals(db: sqlite3.Connection) -> dict[str, float]:
-    return {row["name"]: row["value"] for row in db.execute("SELECT * FROM totals")}
-
-
 def keep(db: sqlite3.Connection, name: str, value: str) -> None:
     """What a dialect has to remember across restarts."""
     db.execute("INSERT INTO kept VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value", (name, value))
@@ -193,3 +184,81 @@ def delete(db: sqlite3.Connection, ids: Iterable[str]) -> None:
     ids = list(ids)
     db.executemany("DELETE FROM deliveries WHERE job = ?", [(job_id,) for job_id in ids])
     db.executemany("DELETE FROM jobs WHERE id = ?", [(job_id,) for job_id in ids])
+
+
+def accept(db: sqlite3.Connection, new: NewJob, *, begin: bool) -> tuple[Job, Job | None]:
+    """The new job, or the one accepted before under its key; and with `begin` the next in line, now generating.
+
+    Raises JobConflict when the one accepted before asked for something else.
+    """
+    earlier = accepted(db, new)
+    if earlier is not None:
+        return earlier, None
+    return insert(db, new), claim(db, time.time()) if begin else None
+
+
+def accepted(db: sqlite3.Connection, new: NewJob) -> Job | None:
+    """The job accepted before under the key of this one. Raises JobConflict when that asked for something else."""
+    earlier = None if new.key is None else find_key(db, new.owner, new.key)
+    if earlier is not None and earlier.digest != new.digest:
+        raise JobConflict("This Idempotency-Key was used with another request.", job_id=earlier.id)
+    return earlier
+
+
+def cancel(db: sqlite3.Connection, job_id: str, now: float, pictures: tuple[PictureFile, ...]) -> Job:
+    """Raises JobConflict when it has completed or failed; a second cancel changes nothing."""
+    job = find(db, job_id)
+    if job.state is State.CANCELLED:
+        return job
+    if job.state in FINAL:
+        raise JobConflict(f"The job has already {PAST[job.state]}.", status=shown(job.state))
+    return change_state(db, job_id, State.CANCELLED, now=now, pictures=pictures)
+
+
+def complete(
+    db: sqlite3.Connection, job: Job, keep: Callable[[], tuple[PictureFile, ...]], *, learn: bool = True
+) -> tuple[Job, Pace | None]:
+    """Count it; with `learn`, what it took is a measure for others. Returns also what is known of its pace now.
+
+    `keep` gives its pictures, on disk by then: a file comes before the row that names it. Raises JobConflict, before
+    that, when another worker has the job by now.
+    """
+    _check_claim(db, job)
+    pictures = keep()
+    done = change_state(db, job.id, State.COMPLETED, now=time.time(), pictures=pictures)
+    statistics.add_totals(db, generations=1, images=len(pictures), seconds=done.seconds or 0.0)
+    statistics.add(db, done.finished or 0.0, pictures=len(pictures), seconds=done.seconds)
+    if not (pictures and learn):
+        return done, None
+    return done, statistics.learn(db, job.model, job.request.width, job.request.height, _measured(done))
+
+
+def fail(db: sqlite3.Connection, job: Job, failure: Failure, pictures: tuple[PictureFile, ...]) -> Job:
+    """Raises JobConflict when another worker has the job by now."""
+    _check_claim(db, job)
+    now = time.time()
+    statistics.add_totals(db, failures=1)
+    statistics.add(db, now, failures=1)
+    return change_state(db, job.id, State.FAILED, now=now, error=failure, pictures=pictures)
+
+
+def prune(db: sqlite3.Connection, before: float, keep_bytes: int) -> list[Job]:
+    """Forget the finished jobs that are too old or too many; those whose files are to be deleted now."""
+    expired = stale(db, before, keep_bytes)
+    delete(db, [job.id for job in expired])
+    return expired
+
+
+PAST = {State.COMPLETED: "completed", State.FAILED: "failed"}
+
+
+def _check_claim(db: sqlite3.Connection, job: Job) -> None:
+    if tuple(find_columns(db, job.id, "attempts, started, state")) != (job.attempts, job.started, job.state):
+        raise JobConflict("The job is no longer this worker's.", job_id=job.id)
+
+
+def _measured(job: Job) -> Pace:
+    count = len(job.pictures)
+    diffusion = sum(picture.timings["diffusion"] for picture in job.pictures) / count
+    total = sum(picture.timings["total"] for picture in job.pictures) / count
+    return Pace(diffusion / max(1, job.steps), total - diffusion)

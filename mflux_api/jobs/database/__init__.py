@@ -1,0 +1,1 @@
+"""The job database: one SQLite file, its statements by noun."""
