@@ -4,7 +4,7 @@ import asyncio
 
 from mflux_api.errors import PictureNotFound
 from mflux_api.jobs.job import Job
-from mflux_api.jobs.studio import Studio
+from mflux_api.jobs.service import Studio
 from mflux_api.net.bucket import Bucket, BucketFailed
 from mflux_api.pixels.formats import Format, converted
 from mflux_api.web.tools import Tools

@@ -14,11 +14,11 @@ from PIL import Image
 
 from mflux_api.catalogue.models import EMBEDDED, Located, known
 from mflux_api.errors import StorageFailed
+from mflux_api.events import Event
 from mflux_api.ipc.messages import Load, Setup
-from mflux_api.jobs.events import Event
-from mflux_api.jobs.images import Images
 from mflux_api.jobs.job import Inputs, Job, State
-from mflux_api.jobs.queue import JobQueue
+from mflux_api.jobs.picture_files import Images
+from mflux_api.jobs.sqlite_queue import JobQueue
 from mflux_api.metrics import Metrics
 from mflux_api.request import Cut
 from mflux_api.worker import dispatcher

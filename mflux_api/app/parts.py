@@ -5,8 +5,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from mflux_api.errors import MfluxError
-from mflux_api.jobs.queue import JobQueue, Retention
-from mflux_api.jobs.studio import EngineView, Studio
+from mflux_api.jobs.service import EngineView, Studio
+from mflux_api.jobs.sqlite_queue import JobQueue, Retention
 from mflux_api.jobs.webhooks import Webhooks
 from mflux_api.logs import event, failure, warning
 from mflux_api.metrics import Metrics

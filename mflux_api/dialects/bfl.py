@@ -14,7 +14,7 @@ from mflux_api.errors import InvalidRequest, JobNotFound, MfluxError
 from mflux_api.forms import ORDER_ERRORS, Whole
 from mflux_api.jobs.job import Job, State
 from mflux_api.jobs.order import Order
-from mflux_api.jobs.studio import Studio
+from mflux_api.jobs.service import Studio
 from mflux_api.net.fetching import check_address
 from mflux_api.request import Upload, stepped
 from mflux_api.web.openapi import Endpoint

@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from mflux_api.errors import JobNotFound, LinkExpired, PictureNotFound
-from mflux_api.jobs.studio import Studio
+from mflux_api.jobs.service import Studio
 from mflux_api.pixels.formats import Format, converted
 from mflux_api.web.links import PREFIX
 from mflux_api.web.openapi import Endpoint

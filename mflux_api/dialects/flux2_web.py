@@ -15,7 +15,7 @@ from mflux_api.errors import Busy, InvalidRequest, MfluxError, PictureNotFound
 from mflux_api.forms import ORDER_ERRORS, Whole
 from mflux_api.jobs.job import Job, PictureFile
 from mflux_api.jobs.order import Order
-from mflux_api.jobs.studio import Studio
+from mflux_api.jobs.service import Studio
 from mflux_api.pixels import naming
 from mflux_api.request import Upload
 from mflux_api.web.openapi import Endpoint

@@ -11,7 +11,7 @@ from mflux_api.addresses import addresses
 from mflux_api.errors import InvalidImage, InvalidRequest, MfluxError
 from mflux_api.forms import ORDER_ERRORS, Whole
 from mflux_api.jobs.order import Order
-from mflux_api.jobs.studio import Studio
+from mflux_api.jobs.service import Studio
 from mflux_api.request import SIDE_STEP, stepped
 from mflux_api.web.openapi import Endpoint
 from mflux_api.web.tools import Tools, owner

@@ -18,7 +18,7 @@ from mflux_api.errors import InvalidImage, InvalidRequest, MfluxError, ModelNotF
 from mflux_api.forms import ORDER_ERRORS, Whole
 from mflux_api.jobs.job import Job
 from mflux_api.jobs.order import Order
-from mflux_api.jobs.studio import Studio
+from mflux_api.jobs.service import Studio
 from mflux_api.pixels.formats import Format, converted
 from mflux_api.pixels.masks import from_transparency
 from mflux_api.request import SIDE_STEP, SMALLEST_SIDE, Upload, stepped

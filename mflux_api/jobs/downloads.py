@@ -9,7 +9,7 @@ from pathlib import Path
 from mflux_api.catalogue.downloads import Progress
 from mflux_api.catalogue.models import ModelSpec
 from mflux_api.errors import DownloadFailed, GenerationFailed, MfluxError
-from mflux_api.jobs.events import Event, Events
+from mflux_api.events import Event, Events
 from mflux_api.logs import event, failure
 
 TELL_SECONDS = 0.5

@@ -1,222 +1,86 @@
-"""The queue on SQLite, as clients use it: order, limits, cancel, retry, and what remains after a restart."""
+"""What a worker knows of a queue: any queue that keeps these promises can feed it (tests/jobs/contract.py)."""
 
-import asyncio
-import secrets
-import time
-from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass
+from typing import Protocol
 
-from mflux_api.errors import JobConflict, QueueFull, ShuttingDown
-from mflux_api.jobs.claims import Claims, whole
-from mflux_api.jobs.database import jobs as job_rows
-from mflux_api.jobs.database import pictures as gallery
-from mflux_api.jobs.database import reorder, statistics
-from mflux_api.jobs.database.jobs import NewJob
-from mflux_api.jobs.job import Failure, Job, State, shown
-from mflux_api.jobs.line import Line
-
-DAY = 86400
-
-
-def new_id() -> str:
-    return secrets.token_hex(6)
+from mflux_api.jobs.job import Failure, Job
+from mflux_api.request import Cut
 
 
 @dataclass(frozen=True, kw_only=True)
-class Retention:
-    """How long finished jobs stay: days, and bytes of pictures and inputs; 0 is for ever, and any number of bytes."""
+class Progress:
+    """Where a job stands: `step` of `steps` done in picture `image` (from 1) of `of`.
 
-    days: float
-    bytes: int
+    `stage`: "loading" the model, "upsampling" the prompt, or "painting". `seconds`: the last step's. `preview`: a small
+    PNG.
+    """
 
-
-class JobQueue(Claims):
-    """Everything a client may do with a job, beside the worker's verbs."""
-
-    async def open(self) -> None:
-        """Take up where the last run ended: what was being painted waits again, or fails after too many tries."""
-        await self.store.open()
-        interrupted = await self.store.run(job_rows.in_state, State.GENERATING)
-        for job in interrupted:
-            await self._interrupt(job, Failure("INTERRUPTED", 500, f"The server stopped {job.attempts} times in it."))
-        waiting = await self.store.run(job_rows.waiting, 2**62)
-        for stray in await asyncio.to_thread(lambda: list(self.images.strays([*interrupted, *waiting]))):
-            stray.unlink(missing_ok=True)
-        await asyncio.to_thread(self.images.delete_stray_inputs, await self.store.run(job_rows.ids))
-        self.line = Line(waiting)
-        self.paces.replace(await self.store.run(statistics.all_paces))
-        self.idle.wake()
-
-    async def close(self) -> None:
-        """Give every unfinished job back to the line for the next run, and close the database."""
-        for active in list(self.floor.active.values()):
-            # A verdict that its worker no longer waits for may be on its way.
-            with suppress(JobConflict):
-                await self.release(active.job)
-        self.endings.give_up()
-        for job in await self.store.run(job_rows.in_state, State.GENERATING):
-            await self.store.run(job_rows.release, job.id)
-        await self.store.close()
-
-    @whole
-    async def put(self, new: NewJob, *, awaited: bool = False) -> Job:
-        """Accept a job: it is on disk when this returns. With a key seen before, the job accepted then.
-
-        `awaited`: whoever ordered it hears nothing before the picture, so the disk need not be waited for.
-
-        Raises QueueFull, ShuttingDown, StorageFailed, and JobConflict for a key used with another request.
-        """
-        if self.closing:
-            raise ShuttingDown("The server is stopping. Send this again in a minute.")
-        if self._is_full:
-            return await self._accepted_before(new)
-        self._arriving += 1
-        try:
-            # A worker that waits would take it at once: one transaction then, for the first of several.
-            begin = self._may_begin and bool(self.idle) and self._arriving == 1
-            run = self.store.run_ahead if awaited else self.store.run
-            job, begun = await run(job_rows.accept, new, begin=begin)
-        finally:
-            self._arriving -= 1
-        if job.id == new.id:
-            self._line_up(job)
-        if begun is not None:
-            await self._hand(begun)
-        else:
-            self.idle.wake()
-        return job
-
-    async def _hand(self, begun: Job) -> None:
-        self._begin(begun)
-        if not self.idle.hand(begun):
-            # Whoever waited for it has gone meanwhile.
-            await self._return(await self.store.run(job_rows.release, begun.id), ())
-
-    async def get(self, job_id: str) -> Job:
-        """Raises JobNotFound."""
-        return await self.store.run(job_rows.find, job_id)
-
-    async def page(self, status: str | None, before: int | None, limit: int) -> tuple[list[Job], int]:
-        """Jobs of one shown status or of all, newest first, numbered below `before`; and how many there are."""
-        states = tuple(state for state in State if shown(state) == status)
-        return await self.store.run(job_rows.page, states, before, limit), await self.store.run(job_rows.count, states)
-
-    async def pictures(self, search: gallery.Search, before: int | None, limit: int) -> gallery.Page:
-        """A page of finished pictures, newest first."""
-        return await self.store.run(gallery.page, search, before, limit)
-
-    @whole
-    async def delete_picture(self, job_id: str, name: str) -> None:
-        """A picture by its index, and its file. Raises JobNotFound, PictureNotFound, and JobConflict while it runs."""
-        picture = await self.store.run(gallery.delete, job_id, name)
-        await asyncio.to_thread(self.images.delete_picture, picture.file)
-
-    async def waiting(self, limit: int) -> list[Job]:
-        """The next jobs, in order."""
-        return await self.store.run(job_rows.waiting, limit)
-
-    @whole
-    async def cancel(self, job_id: str) -> Job:
-        """Cancel a waiting job at once, a running one at its next step; pictures it has finished stay.
-
-        Raises JobNotFound, and JobConflict when it has completed or failed.
-        """
-        active = self.floor.active.get(job_id)
-        pictures = active.pictures if active else ()
-        job = await self.store.run(job_rows.cancel, job_id, time.time(), pictures)
-        self._leave(job)
-        self._told_end(job, "cancelled")
-        # Kept while the row was written: no row names it.
-        await asyncio.to_thread(self._delete_pictures, active.pictures[len(pictures) :] if active else ())
-        return job
-
-    @whole
-    async def retry(self, job_id: str, *, held: bool) -> Job:
-        """A failed or cancelled job back into the line. Raises JobNotFound, JobConflict, QueueFull, ShuttingDown."""
-        if self.closing:
-            raise ShuttingDown("The server is stopping. Send this again in a minute.")
-        if self._is_full:
-            raise self._full()
-        self._arriving += 1
-        try:
-            pictures = (await self.store.run(job_rows.find, job_id)).pictures
-            job = await self.store.run(job_rows.reset, job_id, held=held)
-        finally:
-            self._arriving -= 1
-        self._enter(job)
-        await asyncio.to_thread(self._delete_pictures, pictures)
-        return job
-
-    @whole
-    async def move(self, job_id: str, position: int) -> Job:
-        """A waiting job to another position of the line, 1 being the next. Raises JobNotFound, JobConflict."""
-        for spot in await self.store.run(reorder.move, job_id, position):
-            self.line.move(spot)
-        self.events.publish(job_id, "moved", {"job_id": job_id, "position": self.line.position(job_id)})
-        return await self.get(job_id)
-
-    def pause(self) -> None:
-        """Start no more jobs. The running one goes on."""
-        self.paused = True
-        self.events.publish("", "paused", {"paused": True})
-
-    def resume(self) -> None:
-        self.paused = False
-        self.events.publish("", "paused", {"paused": False})
-        self.idle.wake()
-
-    async def release_held(self, models: Iterable[str]) -> None:
-        """These models are here now: jobs that waited for them may run."""
-        await self.store.run(job_rows.unhold, list(models))
-        self.idle.wake()
-
-    @whole
-    async def refuse(self, job: Job, failure: Failure) -> None:
-        """A waiting job can never run. Nothing happens when it has stopped waiting meanwhile."""
-        try:
-            job = await self.store.run(job_rows.fail, job, failure, ())
-        except JobConflict:
-            return
-        self._leave(job)
-        self._told_end(job, "failed")
-
-    async def ended(self, job: Job) -> Job:
-        """The job once it has ended, or as it is when the server stops before it comes to it."""
-        with self.endings.expect(job.id) as end:
-            expected = job.id in self.floor.active or (job.id in self.line and not self.closing)
-            ended = await end if expected else None
-        return ended or await self.get(job.id)
-
-    def drain(self) -> None:
-        """The server stops: accept and start no more jobs, end the streams, wake who waits for a waiting job."""
-        self.closing = True
-        self.news.set()
-        self.endings.give_up(self.floor.active)
-        self.events.close()
-
-    async def prune(self, retention: Retention) -> int:
-        """Delete finished jobs that are too old or too many, with their pictures; how many."""
-        before = time.time() - retention.days * DAY if retention.days else 0.0
-        stale = await self.store.run(job_rows.prune, before, retention.bytes)
-        for job in stale:
-            await asyncio.to_thread(self.images.delete, job)
-        return len(stale)
-
-    def position(self, job_id: str) -> int | None:
-        """1 for the next one; 0 while it runs; None when it is over."""
-        return 0 if job_id in self.floor.active else self.line.position(job_id)
+    stage: str
+    step: int
+    steps: int
+    image: int
+    of: int
+    seconds: float | None = None
+    preview: bytes | None = None
 
     @property
-    def _is_full(self) -> bool:
-        return len(self.line) + self._arriving >= self.limit
+    def fraction(self) -> float:
+        """0 to 1, over all steps of all pictures; decoding counts as one, so that 1 means done."""
+        return ((self.image - 1) * (self.steps + 1) + self.step) / (self.of * (self.steps + 1))
 
-    def _full(self) -> QueueFull:
-        return QueueFull(f"{self.limit} jobs wait already. Try again later.", limit=self.limit, retry_after=10)
 
-    async def _accepted_before(self, new: NewJob) -> Job:
-        """A full queue still answers for what it took earlier."""
-        job = None if new.key is None else await self.store.run(job_rows.accepted, new)
-        if job is None:
-            raise self._full()
-        return job
+@dataclass(frozen=True, kw_only=True)
+class Painted:
+    """A finished picture: `data` is a PNG, `text` the generation data inside it, `index` counts from 0.
+
+    `prompt`: what upsampling made of the job's prompt, None without.
+    """
+
+    index: int
+    data: bytes
+    text: str
+    seed: int
+    width: int
+    height: int
+    guidance: float
+    timings: dict[str, float]
+    prompt: str | None = None
+
+
+class WorkQueue(Protocol):
+    """Jobs for one worker.
+
+    A claimed job belongs to its worker for as long as heartbeats come. Once it was cancelled, or given to another
+    after silence, every verb of the first worker raises JobConflict and changes nothing.
+    """
+
+    async def claim(self) -> Job:
+        """Wait for the next job; it is generating from now on."""
+
+    async def heartbeat(self, job: Job) -> None:
+        """Still at it."""
+
+    async def progress(self, job: Job, progress: Progress) -> None:
+        """Tell who listens. Nothing is written to disk."""
+
+    async def picture(self, job: Job, painted: Painted) -> None:
+        """Keep a picture: it is on disk when this returns."""
+
+    async def finish(self, job: Job, last: Painted | None = None) -> None:
+        """Completed, with the pictures kept so far, and this last one: all of it outlives a crash of the server when
+        this returns, or nothing does. A power cut in the moment after may have the job painted again."""
+
+    async def fail(self, job: Job, failure: Failure, *, again: bool) -> bool:
+        """Failed; with `again`, back into the line while there are tries left. Whether it will be tried again."""
+
+    async def release(self, job: Job) -> None:
+        """Back into the line at its old place; this try does not count."""
+
+    async def cut(self, job: Job) -> Cut:
+        """Return once somebody wants the picture, or the whole job, ended with what there is of it; then again."""
+
+    async def watched(self, job: Job) -> None:
+        """Return once somebody looks at previews of this job."""
+
+    async def cancelled(self, job: Job) -> None:
+        """Return once the job is no longer this worker's."""

@@ -14,7 +14,7 @@ from mflux_api.errors import MfluxError
 from mflux_api.jobs.database import deliveries
 from mflux_api.jobs.database.deliveries import Delivery
 from mflux_api.jobs.job import Job
-from mflux_api.jobs.queue import JobQueue
+from mflux_api.jobs.sqlite_queue import JobQueue
 from mflux_api.logs import event
 from mflux_api.net.fetching import Fetcher
 

@@ -9,7 +9,7 @@ import pytest
 
 from mflux_api.errors import JobConflict
 from mflux_api.jobs.job import Job, State
-from mflux_api.jobs.protocol import WorkQueue
+from mflux_api.jobs.queue import WorkQueue
 from mflux_api.request import Cut
 from tests.jobs.making import BROKEN, PROGRESS, asynchronous, is_waiting, make_painted
 

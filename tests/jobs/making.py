@@ -8,13 +8,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
+from mflux_api.events import Events
 from mflux_api.jobs.database.connection import Store
 from mflux_api.jobs.database.jobs import NewJob
-from mflux_api.jobs.events import Events
-from mflux_api.jobs.images import Images
 from mflux_api.jobs.job import Failure, Inputs, Job, State
-from mflux_api.jobs.protocol import Painted, Progress
-from mflux_api.jobs.queue import JobQueue, new_id
+from mflux_api.jobs.picture_files import Images
+from mflux_api.jobs.queue import Painted, Progress
+from mflux_api.jobs.sqlite_queue import JobQueue, new_id
 from mflux_api.request import GenerateRequest
 
 P = ParamSpec("P")

@@ -2,8 +2,8 @@ import asyncio
 
 import pytest
 
-from mflux_api.jobs import audience
-from mflux_api.jobs.audience import Audience
+from mflux_api.jobs import subscribers
+from mflux_api.jobs.subscribers import Audience
 from tests.jobs.making import asynchronous, is_waiting
 
 
@@ -27,7 +27,7 @@ async def test_a_glance_counts_for_every_job_and_for_the_next_one() -> None:
 
 @asynchronous
 async def test_a_glance_is_forgotten_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audience, "GLANCE_SECONDS", 0.0)
+    monkeypatch.setattr(subscribers, "GLANCE_SECONDS", 0.0)
     looks = Audience()
     looks.glance()
     assert await nobody_watches(looks, "job")

@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from mflux_api.jobs.events import BOX, REMEMBERED, Box, Event, Events
+from mflux_api.events import BOX, REMEMBERED, Box, Event, Events
 from tests.jobs.making import asynchronous, is_waiting
 
 

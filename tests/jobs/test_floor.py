@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from mflux_api.jobs.floor import Floor
+from mflux_api.jobs.eta import Pace, Paces
 from mflux_api.jobs.job import Inputs, Job
-from mflux_api.jobs.pace import Pace, Paces
-from mflux_api.jobs.protocol import Progress
+from mflux_api.jobs.queue import Progress
+from mflux_api.jobs.running import Floor
 from mflux_api.request import Cut, Hires, Tiles
 from tests.jobs.making import PROGRESS, REQUEST, asynchronous, make_job, make_painted, opened
 

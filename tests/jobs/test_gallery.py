@@ -15,7 +15,7 @@ from mflux_api.errors import JobConflict, JobNotFound, PictureNotFound
 from mflux_api.jobs.database import jobs as job_rows
 from mflux_api.jobs.database.pictures import Page, Search, pick
 from mflux_api.jobs.job import Job, PictureFile, State
-from mflux_api.jobs.queue import JobQueue, Retention
+from mflux_api.jobs.sqlite_queue import JobQueue, Retention
 from tests.jobs.making import (
     BROKEN,
     REQUEST,

@@ -14,7 +14,7 @@ from mflux_api.jobs.database import statistics
 from mflux_api.jobs.database.connection import connect
 from mflux_api.jobs.database.migrations import MIGRATIONS
 from mflux_api.jobs.database.statistics import BUCKETS, HOUR, Point, points
-from mflux_api.jobs.queue import Retention
+from mflux_api.jobs.sqlite_queue import Retention
 from tests.jobs.making import asynchronous, completed, failed, opened
 
 # 01:30 on a Thursday, UTC.

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from mflux_api.jobs.idle import Idle
 from mflux_api.jobs.job import Job, State
-from mflux_api.jobs.queue import JobQueue
+from mflux_api.jobs.sqlite_queue import JobQueue
+from mflux_api.jobs.waiting import Idle
 from tests.jobs.making import REQUEST, asynchronous, is_waiting, make_job, opened
 
 

@@ -7,8 +7,8 @@ from typing import NoReturn
 import pytest
 
 from mflux_api.errors import PictureNotFound, StorageFailed
-from mflux_api.jobs.images import Images
 from mflux_api.jobs.job import Inputs, Job, PictureFile
+from mflux_api.jobs.picture_files import Images
 from tests.jobs.making import JOB, files
 
 DAY = time.strftime("%Y-%m-%d", time.localtime(JOB.created))

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mflux_api.jobs.line import Line, Spot
+from mflux_api.jobs.waiting import Line, Spot
 
 PRIORITIES = st.integers(-10, 10)
 STEPS = st.lists(st.tuples(st.sampled_from(["add", "remove", "move"]), PRIORITIES, st.integers(0, 2**32)))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mflux_api.errors import JobConflict, JobNotFound
 from mflux_api.jobs.job import Job
-from mflux_api.jobs.queue import JobQueue
+from mflux_api.jobs.sqlite_queue import JobQueue
 from tests.jobs.making import BROKEN, asynchronous, crashing, failed, make_job, make_queue, opened
 
 VERBS = ["submit", "submit", "move", "move", "cancel", "claim", "release", "fail", "retry", "restart"]

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from mflux_api.jobs.database import statistics
-from mflux_api.jobs.pace import Pace, Paces
+from mflux_api.jobs.eta import Pace, Paces
 from tests.jobs.making import REQUEST, asynchronous, completed, make_job, make_painted, opened
 
 KNOWN = {("a", 512, 512): Pace(1.0, 2.0), ("a", 1024, 1024): Pace(5.0, 8.0), ("b", 64, 64): Pace(0.1, 0.2)}

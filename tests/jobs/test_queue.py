@@ -13,7 +13,7 @@ from mflux_api.errors import JobConflict, JobNotFound, PictureNotFound, QueueFul
 from mflux_api.jobs.database import jobs as job_rows
 from mflux_api.jobs.database import statistics
 from mflux_api.jobs.job import Failure, Job, State
-from mflux_api.jobs.queue import DAY, JobQueue, Retention
+from mflux_api.jobs.sqlite_queue import DAY, JobQueue, Retention
 from tests.jobs.making import (
     BROKEN,
     PROGRESS,

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mflux_api.jobs.job import Job
-from mflux_api.jobs.queue import JobQueue
+from mflux_api.jobs.sqlite_queue import JobQueue
 from mflux_api.request import Cut
 from tests.jobs.contract import Opening, WorkQueueContract, Workshop
 from tests.jobs.making import make_job, opened

@@ -26,13 +26,13 @@ from mflux_api.errors import (
     OutOfMemory,
     ShuttingDown,
 )
+from mflux_api.events import BOX, Event
 from mflux_api.jobs.downloads import Downloads
-from mflux_api.jobs.events import BOX, Event
 from mflux_api.jobs.job import Job, State
 from mflux_api.jobs.models import EngineDoor, Models
 from mflux_api.jobs.order import Defaults, Order
-from mflux_api.jobs.queue import JobQueue
-from mflux_api.jobs.studio import Studio
+from mflux_api.jobs.service import Studio
+from mflux_api.jobs.sqlite_queue import JobQueue
 from mflux_api.request import Upload
 from tests.jobs.making import BROKEN, PROGRESS, asynchronous, completed, failed, files, is_waiting, make_job, opened
 

@@ -9,7 +9,7 @@ from mflux_api.dialects.native.pictures import Pictures
 from mflux_api.dialects.native.queue import Queue
 from mflux_api.dialects.native.streams import Streams
 from mflux_api.dialects.native.system import System
-from mflux_api.jobs.studio import EngineView, Studio
+from mflux_api.jobs.service import EngineView, Studio
 from mflux_api.web.openapi import Endpoint
 from mflux_api.web.tools import Tools
 

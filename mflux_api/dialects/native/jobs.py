@@ -22,7 +22,7 @@ from mflux_api.errors import (
 from mflux_api.forms import BODY_ERRORS, ORDER_ERRORS, PictureForm
 from mflux_api.jobs.job import Job, State
 from mflux_api.jobs.order import Order
-from mflux_api.jobs.studio import Studio
+from mflux_api.jobs.service import Studio
 from mflux_api.web.body import query
 from mflux_api.web.openapi import Endpoint
 from mflux_api.web.pictures import PictureReader

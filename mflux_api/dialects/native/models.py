@@ -19,7 +19,7 @@ from mflux_api.errors import (
 )
 from mflux_api.jobs.models import Entry
 from mflux_api.jobs.order import usual_size
-from mflux_api.jobs.studio import Studio
+from mflux_api.jobs.service import Studio
 from mflux_api.web.openapi import Endpoint
 
 TAG = "models"

@@ -9,7 +9,7 @@ from mflux_api.dialects.native import wire_pictures as wire
 from mflux_api.dialects.native.jobs import JOB, reply
 from mflux_api.errors import InvalidRequest, JobConflict, JobNotFound, PictureNotFound, StorageFailed
 from mflux_api.jobs.database.pictures import Search, pick
-from mflux_api.jobs.studio import Studio
+from mflux_api.jobs.service import Studio
 from mflux_api.pixels.formats import converted, media_type, scaled
 from mflux_api.web.body import query
 from mflux_api.web.openapi import Endpoint

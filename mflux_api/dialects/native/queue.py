@@ -6,8 +6,8 @@ from starlette.responses import Response
 from mflux_api.dialects.native import wire_queue as wire
 from mflux_api.dialects.native.jobs import reply
 from mflux_api.errors import InvalidRequest
-from mflux_api.jobs.floor import Active
-from mflux_api.jobs.studio import Studio
+from mflux_api.jobs.running import Active
+from mflux_api.jobs.service import Studio
 from mflux_api.web.body import query
 from mflux_api.web.openapi import Endpoint
 

@@ -11,7 +11,7 @@ from mflux_api.dialects.native import wire_system as wire
 from mflux_api.dialects.native.jobs import reply
 from mflux_api.errors import InvalidRequest
 from mflux_api.jobs.database import statistics
-from mflux_api.jobs.studio import EngineView, Studio
+from mflux_api.jobs.service import EngineView, Studio
 from mflux_api.version import __version__
 from mflux_api.web.body import query
 from mflux_api.web.openapi import Endpoint

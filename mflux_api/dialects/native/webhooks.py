@@ -11,7 +11,7 @@ from mflux_api.dialects.native.wire import Wire, stamp
 from mflux_api.errors import InvalidRequest
 from mflux_api.jobs.database import deliveries
 from mflux_api.jobs.database.deliveries import Delivery
-from mflux_api.jobs.studio import Studio
+from mflux_api.jobs.service import Studio
 from mflux_api.web.body import query
 from mflux_api.web.openapi import Endpoint
 

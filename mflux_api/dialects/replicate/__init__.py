@@ -14,7 +14,7 @@ from mflux_api.errors import InvalidRequest, JobConflict, MfluxError
 from mflux_api.forms import ORDER_ERRORS
 from mflux_api.jobs.job import Job, State
 from mflux_api.jobs.order import Order
-from mflux_api.jobs.studio import Studio
+from mflux_api.jobs.service import Studio
 from mflux_api.request import Upload
 from mflux_api.web.body import validated
 from mflux_api.web.openapi import Endpoint

@@ -8,7 +8,7 @@ from typing import Any
 from mflux_api.addresses import addresses
 from mflux_api.errors import PictureNotFound
 from mflux_api.jobs.job import Job, State
-from mflux_api.jobs.studio import Studio
+from mflux_api.jobs.service import Studio
 from mflux_api.web.tools import Tools
 
 PREFIX = "/replicate/v1"

@@ -13,7 +13,7 @@ from mflux_api.dialects.sdapi.options import Options
 from mflux_api.dialects.sdapi.page import Page
 from mflux_api.dialects.sdapi.progress import Progress
 from mflux_api.dialects.sdapi.tasks import Tasks
-from mflux_api.jobs.studio import EngineView, Studio
+from mflux_api.jobs.service import EngineView, Studio
 from mflux_api.web.openapi import Endpoint
 from mflux_api.web.tools import Tools
 

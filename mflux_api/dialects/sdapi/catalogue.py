@@ -15,7 +15,7 @@ from mflux_api.dialects.sdapi.faults import JSON, TAG
 from mflux_api.dialects.sdapi.forms import UPSCALE_SCRIPT
 from mflux_api.dialects.sdapi.options import Options
 from mflux_api.errors import ModelNotDownloaded, ModelNotFound, ModelUnsupported, OutOfMemory
-from mflux_api.jobs.studio import EngineView, Studio
+from mflux_api.jobs.service import EngineView, Studio
 from mflux_api.pixels.enlarging import FILTERS, LATENT, NONE
 from mflux_api.web.openapi import Endpoint, Handler
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from mflux_api.jobs.models import Entry
-from mflux_api.jobs.studio import Studio
+from mflux_api.jobs.service import Studio
 
 SHORT_HASH = 10
 SUFFIX = ".safetensors"

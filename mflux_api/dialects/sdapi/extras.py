@@ -19,7 +19,7 @@ from mflux_api.errors import InvalidImage, InvalidRequest, ModelNotFound
 from mflux_api.forms import ORDER_ERRORS
 from mflux_api.jobs.models import Entry
 from mflux_api.jobs.order import Order
-from mflux_api.jobs.studio import Studio
+from mflux_api.jobs.service import Studio
 from mflux_api.pixels import infotext
 from mflux_api.pixels.enlarging import FILTERS, NONE, enlarged
 from mflux_api.request import Upload, stepped

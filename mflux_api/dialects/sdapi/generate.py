@@ -24,7 +24,7 @@ from mflux_api.errors import (
 )
 from mflux_api.forms import ORDER_ERRORS
 from mflux_api.jobs.job import Job
-from mflux_api.jobs.studio import Studio
+from mflux_api.jobs.service import Studio
 from mflux_api.web.openapi import Endpoint
 from mflux_api.web.tools import Tools, owner
 from mflux_api.web.waiting import while_connected

@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 from mflux_api.dialects.sdapi.checkpoints import Checkpoints
 from mflux_api.dialects.sdapi.faults import JSON, TAG, ClassicFault, WrongKind, json_object
 from mflux_api.errors import ModelNotFound, StorageFailed
-from mflux_api.jobs.studio import Studio
+from mflux_api.jobs.service import Studio
 from mflux_api.web.openapi import Endpoint
 from mflux_api.web.tools import Tools
 

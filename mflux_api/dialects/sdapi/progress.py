@@ -12,9 +12,9 @@ from starlette.responses import JSONResponse, Response
 from mflux_api.dialects.sdapi.faults import JSON, TAG, WrongKind, checked, read
 from mflux_api.dialects.sdapi.forms import Loose
 from mflux_api.dialects.sdapi.tasks import Tasks
-from mflux_api.jobs.floor import Active
 from mflux_api.jobs.job import Job, State
-from mflux_api.jobs.studio import Studio
+from mflux_api.jobs.running import Active
+from mflux_api.jobs.service import Studio
 from mflux_api.request import Cut
 from mflux_api.web.openapi import Endpoint
 from mflux_api.web.tools import Tools

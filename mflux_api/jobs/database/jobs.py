@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from mflux_api.errors import JobConflict, JobNotFound
 from mflux_api.jobs.database import statistics
 from mflux_api.jobs.database.serialization import pack_error, pack_inputs, pack_pictures, pack_request, to_job
+from mflux_api.jobs.eta import Pace
 from mflux_api.jobs.job import FINAL, Failure, Inputs, Job, PictureFile, State, check_transition, shown
-from mflux_api.jobs.pace import Pace
 from mflux_api.request import GenerateRequest
 
 WAITING = "state IN ('queued', 'interrupted')"

@@ -11,7 +11,7 @@ from typing import TypeAlias
 from mflux_api.errors import JobConflict
 from mflux_api.jobs.database import jobs as job_rows
 from mflux_api.jobs.job import WAITING, Job, shown
-from mflux_api.jobs.line import Spot
+from mflux_api.jobs.waiting import Spot
 
 SPOT = "id, priority, place, number"
 Neighbours: TypeAlias = tuple[Spot | None, Spot | None]

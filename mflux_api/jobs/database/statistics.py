@@ -3,7 +3,7 @@
 import sqlite3
 from dataclasses import dataclass
 
-from mflux_api.jobs.pace import Pace
+from mflux_api.jobs.eta import Pace
 
 HOUR = 3600
 BUCKETS = {"hour": 1, "day": 24}

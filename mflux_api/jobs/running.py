@@ -5,9 +5,9 @@ import time
 from dataclasses import dataclass, field
 
 from mflux_api.errors import JobConflict
+from mflux_api.jobs.eta import Paces
 from mflux_api.jobs.job import Job, PictureFile, State, shown
-from mflux_api.jobs.pace import Paces
-from mflux_api.jobs.protocol import Progress
+from mflux_api.jobs.queue import Progress
 from mflux_api.request import Cut
 
 LEASE_SECONDS = 60.0
