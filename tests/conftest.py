@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 from playwright.sync_api import Browser, BrowserContext, sync_playwright
 
-from mflux_api.catalogue.models import EMBEDDED
 from mflux_api.engine.model import Model, load_model
+from mflux_api.models.registry import EMBEDDED
 from tests.browsers import FLAGS, INSTALL, find_browser
 from tests.server.live import Live, running
 

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from mflux_api.catalogue.models import EMBEDDED, Located, known
 from mflux_api.errors import StorageFailed
 from mflux_api.events import Event
 from mflux_api.ipc.messages import Load, Setup
@@ -20,6 +19,7 @@ from mflux_api.jobs.job import Inputs, Job, State
 from mflux_api.jobs.picture_files import Images
 from mflux_api.jobs.sqlite_queue import JobQueue
 from mflux_api.metrics import Metrics
+from mflux_api.models.registry import EMBEDDED, Located, known
 from mflux_api.request import Cut
 from mflux_api.worker import dispatcher
 from mflux_api.worker.dispatcher import Dispatcher

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mflux_api.catalogue.models import EMBEDDED
 from mflux_api.engine.model import Model
 from mflux_api.ipc.messages import Picture, Preview
+from mflux_api.models.registry import EMBEDDED
 
 ROOT = Path(__file__).parents[1]
 FOLDER = EMBEDDED / "flux2-tiny"

@@ -13,8 +13,8 @@ from starlette.routing import BaseRoute, Route
 
 from mflux_api.app.making import make_parts, make_tools
 from mflux_api.app.parts import Parts, view
-from mflux_api.catalogue.moderation import Moderation
 from mflux_api.dialects import bfl, edge, files, flux2_web, klein, native, openai, ops, replicate, sdapi
+from mflux_api.dialects.bfl.moderation import Moderation
 from mflux_api.errors import MfluxError
 from mflux_api.jobs.webhooks import Webhooks
 from mflux_api.metrics import Metrics

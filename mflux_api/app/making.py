@@ -5,20 +5,20 @@ from functools import partial
 from pathlib import Path
 
 from mflux_api.app.parts import Parts
-from mflux_api.catalogue import downloads as hub
-from mflux_api.catalogue.loras import Adapters
-from mflux_api.catalogue.models import ModelSpec
 from mflux_api.errors import InvalidSetting
 from mflux_api.events import Events
 from mflux_api.ipc.messages import Load, Setup, Unload
 from mflux_api.jobs.database.connection import Store
-from mflux_api.jobs.downloads import Downloads
-from mflux_api.jobs.models import EngineDoor, Models
 from mflux_api.jobs.order import Defaults, Limits
 from mflux_api.jobs.picture_files import Images
 from mflux_api.jobs.service import Studio
 from mflux_api.jobs.sqlite_queue import JobQueue
 from mflux_api.metrics import Metrics
+from mflux_api.models import download as hub
+from mflux_api.models.download_queue import Downloads
+from mflux_api.models.inventory import EngineDoor, Models
+from mflux_api.models.loras import Adapters
+from mflux_api.models.registry import ModelSpec
 from mflux_api.net.bucket import Bucket, Place
 from mflux_api.net.fetching import Fetcher
 from mflux_api.settings import Settings

@@ -18,8 +18,8 @@ from typing import Literal
 import psutil
 from huggingface_hub import get_token
 
-from mflux_api.catalogue.models import ModelSpec, find, folders, is_here, registry
 from mflux_api.commands.probe import Mlx, ask_mlx
+from mflux_api.models.registry import ModelSpec, find, folders, is_here, registry
 
 GIB = 1024**3
 GIGABYTE = 1000**3

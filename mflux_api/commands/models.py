@@ -9,7 +9,7 @@ from mflux_api.errors import InvalidRequest
 
 def models(arguments: argparse.Namespace) -> None:
     """One line a model: whether it is here, its name, what it is."""
-    from mflux_api.catalogue.models import is_here, registry
+    from mflux_api.models.registry import is_here, registry
 
     for spec in registry().values():
         mark = "here" if is_here(spec, arguments.models_dir) else "-"

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 
-from mflux_api.catalogue.models import PROJECT
+from mflux_api.models.registry import PROJECT
 
 PROBE_SECONDS = 120
 # MLX may abort, and which BLAS it gets can only be told before it is imported.

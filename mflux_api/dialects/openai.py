@@ -13,12 +13,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from mflux_api.addresses import addresses
-from mflux_api.catalogue.models import cloud
 from mflux_api.errors import InvalidImage, InvalidRequest, MfluxError, ModelNotFound, UnsupportedMedia
 from mflux_api.forms import ORDER_ERRORS, Whole
 from mflux_api.jobs.job import Job
 from mflux_api.jobs.order import Order
 from mflux_api.jobs.service import Studio
+from mflux_api.models.registry import cloud
 from mflux_api.pixels.formats import Format, converted
 from mflux_api.pixels.masks import from_transparency
 from mflux_api.request import SIDE_STEP, SMALLEST_SIDE, Upload, stepped

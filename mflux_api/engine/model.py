@@ -9,8 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mflux_api.catalogue.loras import LoraChoice, resolve
-from mflux_api.catalogue.models import Located, ModelSpec, locate
 from mflux_api.engine import memory
 from mflux_api.engine.cache import ModelCache, Painter, Plan
 from mflux_api.engine.flux2.pipeline import Pipeline
@@ -18,6 +16,8 @@ from mflux_api.engine.flux2.saving import save
 from mflux_api.engine.passes import paint
 from mflux_api.errors import InvalidRequest, ModelNotFound, ModelUnsupported
 from mflux_api.ipc.messages import Event, Picture
+from mflux_api.models.loras import LoraChoice, resolve
+from mflux_api.models.registry import Located, ModelSpec, locate
 from mflux_api.request import SIDE_STEP, SMALLEST_SIDE, GenerateRequest, LoraUse
 
 MODELS_DIR = Path("models")

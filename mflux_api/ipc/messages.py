@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mflux_api.catalogue.models import Located
+from mflux_api.models.registry import Located
 from mflux_api.request import Cut, GenerateRequest
 
 

@@ -3,8 +3,8 @@
 import random
 from dataclasses import dataclass, field, replace
 
-from mflux_api.catalogue.models import ModelSpec
 from mflux_api.errors import InvalidRequest, ModelUnsupported
+from mflux_api.models.registry import ModelSpec
 from mflux_api.request import LARGEST_SEED, SIDE_STEP, SMALLEST_SIDE, Craft, GenerateRequest, Hires, LoraUse, Upload
 
 LARGEST_AREA = 1024 * 1024

@@ -6,18 +6,18 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 
-from mflux_api.catalogue.loras import Adapters
-from mflux_api.catalogue.models import Located, ModelSpec
 from mflux_api.errors import JobCancelled, JobConflict, MfluxError, ModelNotDownloaded, ShuttingDown, from_code
 from mflux_api.events import Event
 from mflux_api.jobs import order as orders
 from mflux_api.jobs.database import jobs as job_rows
 from mflux_api.jobs.database.jobs import NewJob
-from mflux_api.jobs.downloads import Download, Downloads
 from mflux_api.jobs.job import FINAL, Failure, Inputs, Job, State, shown
-from mflux_api.jobs.models import Models
 from mflux_api.jobs.order import Defaults, Order
 from mflux_api.jobs.sqlite_queue import JobQueue, new_id
+from mflux_api.models.download_queue import Download, Downloads
+from mflux_api.models.inventory import Models
+from mflux_api.models.loras import Adapters
+from mflux_api.models.registry import Located, ModelSpec
 from mflux_api.request import Cut, GenerateRequest
 
 END = {State.COMPLETED: "complete", State.FAILED: "failed", State.CANCELLED: "cancelled"}

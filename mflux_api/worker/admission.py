@@ -9,11 +9,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from mflux_api.catalogue.models import Located, known
 from mflux_api.checkpoints import seedvr2 as upscaler
 from mflux_api.checkpoints.memory_estimate import Machine, Need, check_upsampling, need
 from mflux_api.errors import MfluxError, OutOfMemory, without_folders
 from mflux_api.jobs.job import Job
+from mflux_api.models.registry import Located, known
 from mflux_api.request import SMALLEST_SIDE, GenerateRequest
 from mflux_api.worker.engine_process import EngineProcess
 

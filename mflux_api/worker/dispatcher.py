@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mflux_api.catalogue.models import Located
 from mflux_api.errors import EngineDied, JobConflict, MfluxError, StorageFailed
 from mflux_api.ipc.messages import Finished, Loading, Paint, Reply, Step, Thumbnail, Writing
 from mflux_api.jobs.job import Failure, Job
 from mflux_api.jobs.queue import Painted, Progress, WorkQueue
 from mflux_api.logs import event, failure
 from mflux_api.metrics import Metrics
+from mflux_api.models.registry import Located
 from mflux_api.worker.engine_process import EngineProcess
 
 HEARTBEAT_SECONDS = 15.0

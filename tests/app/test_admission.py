@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from mflux_api.catalogue.models import EMBEDDED, Located, locate
 from mflux_api.errors import ModelNotFound, OutOfMemory
 from mflux_api.ipc.messages import Ready, Setup
 from mflux_api.jobs.job import Inputs
+from mflux_api.models.registry import EMBEDDED, Located, locate
 from mflux_api.worker import admission
 from mflux_api.worker.admission import Admission
 from mflux_api.worker.engine_process import EngineProcess

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from huggingface_hub import close_session
 
-from mflux_api.catalogue import downloads
-from mflux_api.catalogue.models import registry
+from mflux_api.models import download
+from mflux_api.models.registry import registry
 from tests.catalogue.fetching import CHUNK, EXTRAS, NAME, SPEC, TINY
 from tests.catalogue.hub import Hub, running
 
@@ -15,8 +15,8 @@ from tests.catalogue.hub import Hub, running
 @pytest.fixture
 def quick_and_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No waits between attempts, pieces fit for a small model, no token, cache or proxy of whoever runs the tests."""
-    monkeypatch.setattr(downloads, "RETRY_SECONDS", (0.0, 0.0))
-    monkeypatch.setattr(downloads, "CHUNK", CHUNK)
+    monkeypatch.setattr(download, "RETRY_SECONDS", (0.0, 0.0))
+    monkeypatch.setattr(download, "CHUNK", CHUNK)
     monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "token"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")

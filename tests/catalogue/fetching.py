@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from mflux_api.catalogue.downloads import Progress, download
-from mflux_api.catalogue.models import EMBEDDED, ModelSpec, folders, locate
 from mflux_api.errors import MfluxError, ModelNotDownloaded
+from mflux_api.models.download import Progress, download
+from mflux_api.models.registry import EMBEDDED, ModelSpec, folders, locate
 from tests.catalogue.hub import COMMIT, REPOSITORY, contents
 
 NAME = "flux2-test"

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from mflux_api.catalogue.models import locate
 from mflux_api.errors import (
     DiskFull,
     DownloadFailed,
@@ -19,6 +18,7 @@ from mflux_api.errors import (
     ModelUnsupported,
     StorageFailed,
 )
+from mflux_api.models.registry import locate
 from tests.catalogue.fetching import CONFIG, NAME, SPEC, TINY, WEIGHTS, fetch, partial, refused
 from tests.catalogue.hub import REPOSITORY, Hub
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from mflux_api.catalogue import downloads
-from mflux_api.catalogue.downloads import Progress, download
-from mflux_api.catalogue.models import ModelSpec, locate, registry
 from mflux_api.errors import DownloadFailed, InvalidRequest, ModelIncomplete, ModelUnsupported
+from mflux_api.models import download as downloads
+from mflux_api.models.download import Progress, download
+from mflux_api.models.registry import ModelSpec, locate, registry
 from tests.catalogue.fetching import (
     CHUNK,
     FIRST_WEIGHTS,

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from mflux_api.catalogue.loras import LoraChoice, parse, resolve
 from mflux_api.errors import InvalidRequest, LoraInvalid, LoraNotFound
+from mflux_api.models.loras import LoraChoice, parse, resolve
 from mflux_api.request import LoraUse
 
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from mflux_api.catalogue.models import EMBEDDED, ModelSpec, find, folders, is_here, known, locate, registry
 from mflux_api.checkpoints.detection import disk_bytes
 from mflux_api.errors import ModelNotDownloaded, ModelNotFound, ModelUnsupported
+from mflux_api.models.registry import EMBEDDED, ModelSpec, find, folders, is_here, known, locate, registry
 
 SIZES = ["4b", "9b", "base-4b", "base-9b"]
 DOCUMENTED = [

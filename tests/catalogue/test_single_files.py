@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from mflux_api.catalogue import downloads
-from mflux_api.catalogue.models import ModelSpec, find, folders, is_here, locate, registry
 from mflux_api.checkpoints.detection import fingerprint
 from mflux_api.errors import ModelIncomplete, ModelNotDownloaded, ModelNotFound
+from mflux_api.models import download
+from mflux_api.models.registry import ModelSpec, find, folders, is_here, locate, registry
 from tests.catalogue.fetching import fetch
 from tests.catalogue.hub import REPOSITORY, Hub
 
@@ -78,7 +78,7 @@ def test_it_is_here_when_the_rest_is(tmp_path: Path) -> None:
 
 @pytest.fixture
 def known(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(downloads, "find", {"whole": WHOLE}.__getitem__)
+    monkeypatch.setattr(download, "find", {"whole": WHOLE}.__getitem__)
 
 
 @pytest.mark.usefixtures("known")

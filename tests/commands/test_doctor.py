@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from mflux_api.catalogue.models import EMBEDDED
 from mflux_api.commands import doctor
 from mflux_api.commands.doctor import Finding, apple, examine, place, run, sqlite, storage
 from mflux_api.commands.probe import Mlx, ask_mlx
+from mflux_api.models.registry import EMBEDDED
 
 LINUX = sys.platform == "linux"
 TOKEN = "hf_neverToBeShown"

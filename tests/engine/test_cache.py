@@ -5,11 +5,11 @@ from pathlib import Path
 import mlx.core as mx
 import pytest
 
-from mflux_api.catalogue.models import EMBEDDED
 from mflux_api.checkpoints.memory_estimate import model_bytes
 from mflux_api.engine.cache import ModelCache, Plan
 from mflux_api.engine.precision import choose
 from mflux_api.errors import MfluxError, OutOfMemory
+from mflux_api.models.registry import EMBEDDED
 
 PLAN = Plan(
     folder=EMBEDDED / "flux2-tiny",

@@ -2,10 +2,10 @@ from collections.abc import Callable
 
 import pytest
 
-from mflux_api.catalogue.models import EMBEDDED, locate
 from mflux_api.engine import engine as door
 from mflux_api.engine.engine import Engine
 from mflux_api.ipc.messages import Finished, Paint, Reply, Setup, Step, Thumbnail, always
+from mflux_api.models.registry import EMBEDDED, locate
 from mflux_api.request import GenerateRequest
 
 WATCHED = [Step, Thumbnail, Step, Thumbnail, Step, Finished]

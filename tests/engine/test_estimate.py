@@ -6,7 +6,6 @@ import mlx.core as mx
 import pytest
 from PIL import Image
 
-from mflux_api.catalogue.models import EMBEDDED
 from mflux_api.checkpoints.checkpoint import read_layout
 from mflux_api.checkpoints.memory_estimate import (
     COMPONENTS,
@@ -19,6 +18,7 @@ from mflux_api.checkpoints.memory_estimate import (
 from mflux_api.engine.model import Model, load_model
 from mflux_api.engine.precision import choose, device_name
 from mflux_api.errors import ModelIncomplete
+from mflux_api.models.registry import EMBEDDED
 
 TINY = EMBEDDED / "flux2-tiny"
 HERE = Machine(device=device_name(), width=choose("auto").dtype.size)

@@ -21,7 +21,6 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from mflux_api.catalogue.models import EMBEDDED, locate
 from mflux_api.checkpoints.checkpoint import read_layout
 from mflux_api.checkpoints.memory_estimate import model_bytes
 from mflux_api.engine.model import Model, load_model
@@ -35,6 +34,7 @@ from mflux_api.errors import (
     OutOfMemory,
 )
 from mflux_api.ipc.messages import Finished, Load, Loading, Paint, Reply, Setup, Step, Thumbnail, Unload
+from mflux_api.models.registry import EMBEDDED, locate
 from mflux_api.request import Cut, GenerateRequest
 from mflux_api.worker.engine_process import ALLOCATION, EngineProcess
 from tests.engine.faking import take_its_place

@@ -8,7 +8,6 @@ from typing import Any
 import mlx.core as mx
 import pytest
 
-from mflux_api.catalogue.models import known, locate
 from mflux_api.checkpoints.detection import UPSCALER_VAE, UPSCALERS, is_upscaler
 from mflux_api.checkpoints.memory_estimate import Machine
 from mflux_api.checkpoints.seedvr2 import model_bytes, need
@@ -17,6 +16,7 @@ from mflux_api.engine.model import load_model, plan
 from mflux_api.engine.precision import choose
 from mflux_api.engine.seedvr2.upscaler import Upscaler
 from mflux_api.errors import MfluxError, ModelCorrupt, ModelIncomplete, ModelUnsupported
+from mflux_api.models.registry import known, locate
 from tests.engine.seedvr2 import FLOAT32, KINDS, drawn, picture, write_upscaler
 
 

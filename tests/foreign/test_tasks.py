@@ -12,8 +12,8 @@ import requests
 from PIL import Image
 from replicate.client import Client
 
-from mflux_api.catalogue.models import cloud
-from mflux_api.catalogue.moderation import Moderation
+from mflux_api.dialects.bfl.moderation import Moderation
+from mflux_api.models.registry import cloud
 from tests.server.live import Live
 
 SMALL: dict[str, Any] = {"prompt": "ein fantastisches bild", "width": 64, "height": 64, "steps": 1, "seed": 42}

@@ -8,8 +8,8 @@ from unittest.mock import Mock
 
 import pytest
 
-from mflux_api.catalogue.models import EMBEDDED, Located
-from mflux_api.jobs.models import EngineDoor, Models
+from mflux_api.models.inventory import EngineDoor, Models
+from mflux_api.models.registry import EMBEDDED, Located
 from tests.jobs.making import asynchronous
 
 

@@ -2,9 +2,9 @@ from dataclasses import replace
 
 import pytest
 
-from mflux_api.catalogue.models import ModelSpec, registry
 from mflux_api.errors import InvalidRequest
 from mflux_api.jobs.order import Defaults, Limits, Order, check, complete
+from mflux_api.models.registry import ModelSpec, registry
 from mflux_api.request import GenerateRequest, Hires, LoraUse, Tiles, Upload
 
 LONGEST = "the enlarged picture's longest side"

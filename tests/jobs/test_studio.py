@@ -11,9 +11,6 @@ from unittest.mock import AsyncMock
 
 import pytest
 
-from mflux_api.catalogue.downloads import Progress as Bytes
-from mflux_api.catalogue.loras import Adapters
-from mflux_api.catalogue.models import Located, ModelSpec
 from mflux_api.errors import (
     DownloadFailed,
     GenerationFailed,
@@ -27,12 +24,15 @@ from mflux_api.errors import (
     ShuttingDown,
 )
 from mflux_api.events import BOX, Event
-from mflux_api.jobs.downloads import Downloads
 from mflux_api.jobs.job import Job, State
-from mflux_api.jobs.models import EngineDoor, Models
 from mflux_api.jobs.order import Defaults, Order
 from mflux_api.jobs.service import Studio
 from mflux_api.jobs.sqlite_queue import JobQueue
+from mflux_api.models.download import Progress as Bytes
+from mflux_api.models.download_queue import Downloads
+from mflux_api.models.inventory import EngineDoor, Models
+from mflux_api.models.loras import Adapters
+from mflux_api.models.registry import Located, ModelSpec
 from mflux_api.request import Upload
 from tests.jobs.making import BROKEN, PROGRESS, asynchronous, completed, failed, files, is_waiting, make_job, opened
 

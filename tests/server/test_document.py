@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from mflux_api.catalogue.models import EMBEDDED
+from mflux_api.models.registry import EMBEDDED
 from tests.server.live import Live, running
 
 NAMED = ("flux2-klein-4b", "flux2-klein-9b", "flux2-klein-4b-mlx-4bit")

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from mflux_api.catalogue.models import EMBEDDED, registry
+from mflux_api.models.registry import EMBEDDED, registry
 from tests.catalogue import hub as hubs
 from tests.catalogue.hub import Hub, contents
 from tests.server.live import Live, running

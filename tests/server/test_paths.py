@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mflux_api.catalogue.models import EMBEDDED
+from mflux_api.models.registry import EMBEDDED
 from tests.server.live import running
 
 

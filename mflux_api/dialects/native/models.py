@@ -17,9 +17,9 @@ from mflux_api.errors import (
     ModelUnsupported,
     OutOfMemory,
 )
-from mflux_api.jobs.models import Entry
 from mflux_api.jobs.order import usual_size
 from mflux_api.jobs.service import Studio
+from mflux_api.models.inventory import Entry
 from mflux_api.web.openapi import Endpoint
 
 TAG = "models"

@@ -15,8 +15,8 @@ from mflux_api.dialects.native.jobs import Jobs
 from mflux_api.errors import InvalidRequest, JobConflict, JobNotFound, ModelNotFound
 from mflux_api.events import Event
 from mflux_api.jobs.job import Job
-from mflux_api.jobs.models import Entry
 from mflux_api.jobs.service import END, Studio
+from mflux_api.models.inventory import Entry
 from mflux_api.web.body import query
 from mflux_api.web.openapi import Endpoint
 from mflux_api.web.sse import Message

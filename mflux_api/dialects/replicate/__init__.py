@@ -7,7 +7,6 @@ from collections.abc import AsyncGenerator
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from mflux_api.catalogue.models import cloud
 from mflux_api.dialects.replicate.forms import FORMATS, Input, Ordered, exactly, hook, size
 from mflux_api.dialects.replicate.predictions import PREFIX, Predictions, teller
 from mflux_api.errors import InvalidRequest, JobConflict, MfluxError
@@ -15,6 +14,7 @@ from mflux_api.forms import ORDER_ERRORS
 from mflux_api.jobs.job import Job, State
 from mflux_api.jobs.order import Order
 from mflux_api.jobs.service import Studio
+from mflux_api.models.registry import cloud
 from mflux_api.request import Upload
 from mflux_api.web.body import validated
 from mflux_api.web.openapi import Endpoint

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from mflux_api.jobs.models import Entry
 from mflux_api.jobs.service import Studio
+from mflux_api.models.inventory import Entry
 
 SHORT_HASH = 10
 SUFFIX = ".safetensors"

@@ -17,9 +17,9 @@ from mflux_api.dialects.sdapi.faults import TAG, ClassicFault, WrongKind, is_add
 from mflux_api.dialects.sdapi.forms import BatchExtra, PngInfo, SingleExtra
 from mflux_api.errors import InvalidImage, InvalidRequest, ModelNotFound
 from mflux_api.forms import ORDER_ERRORS
-from mflux_api.jobs.models import Entry
 from mflux_api.jobs.order import Order
 from mflux_api.jobs.service import Studio
+from mflux_api.models.inventory import Entry
 from mflux_api.pixels import infotext
 from mflux_api.pixels.enlarging import FILTERS, NONE, enlarged
 from mflux_api.request import Upload, stepped

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mflux_api.catalogue.models import locate
 from mflux_api.engine.flux2.chat_templates import MistralChat
 from mflux_api.engine.model import MODELS_DIR, load_model
 from mflux_api.errors import MfluxError, ModelIncomplete
+from mflux_api.models.registry import locate
 
 DEV = Path(__file__).parents[2] / "reference" / "checkpoints" / "dev"
 SYSTEM = (

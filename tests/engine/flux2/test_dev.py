@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mflux_api.catalogue.models import locate
 from mflux_api.checkpoints.checkpoint import read_layout
 from mflux_api.checkpoints.memory_estimate import COMPONENTS, Machine, model_bytes, need, turn_bytes
 from mflux_api.engine.cache import ModelCache, Plan
@@ -28,6 +27,7 @@ from mflux_api.engine.model import Model, load_model
 from mflux_api.engine.precision import choose, device_name
 from mflux_api.errors import OutOfMemory
 from mflux_api.ipc.messages import Finished, Paint, Setup
+from mflux_api.models.registry import locate
 from mflux_api.request import GenerateRequest
 from tests.engine.flux2.test_quantization import psnr
 

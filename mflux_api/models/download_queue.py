@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mflux_api.catalogue.downloads import Progress
-from mflux_api.catalogue.models import ModelSpec
+from mflux_api.models.download import Progress
+from mflux_api.models.registry import ModelSpec
 from mflux_api.errors import DownloadFailed, GenerationFailed, MfluxError
 from mflux_api.events import Event, Events
 from mflux_api.logs import event, failure

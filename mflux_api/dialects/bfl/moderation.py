@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from mflux_api.catalogue.models import PROJECT
+from mflux_api.models.registry import PROJECT
 
 WORDS = PROJECT / "configs" / "moderation.yaml"
 

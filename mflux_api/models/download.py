@@ -19,8 +19,15 @@ from typing import Literal
 
 import httpx
 
-from mflux_api.catalogue.hub import RemoteFile, Repository, is_passing, list_files, opened, translated
-from mflux_api.catalogue.models import REST, ModelSpec, find
+from mflux_api.models.hub import RemoteFile
+from mflux_api.models.hub import Repository
+from mflux_api.models.hub import is_passing
+from mflux_api.models.hub import list_files
+from mflux_api.models.hub import opened
+from mflux_api.models.hub import translated
+from mflux_api.models.registry import REST
+from mflux_api.models.registry import ModelSpec
+from mflux_api.models.registry import find
 from mflux_api.checkpoints.detection import PARTS
 from mflux_api.errors import DiskFull, DownloadFailed, InvalidRequest, ModelIncomplete, ModelUnsupported, StorageFailed
 

@@ -6,8 +6,9 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from mflux_api.catalogue import models as catalogue
-from mflux_api.catalogue.models import Located, ModelSpec
+from mflux_api.models import registry as catalogue
+from mflux_api.models.registry import Located
+from mflux_api.models.registry import ModelSpec
 from mflux_api.checkpoints import detection
 from mflux_api.errors import ModelNotDownloaded, ModelUnsupported
 

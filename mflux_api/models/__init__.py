@@ -1,0 +1,1 @@
+"""Which models and adapters there are, where they are, and how they get here."""
