@@ -159,7 +159,7 @@ def _given(arguments: argparse.Namespace) -> dict[str, str]:
 
 
 def _generate(arguments: argparse.Namespace) -> None:
-    from mflux_api.commands.painting import generate
+    from mflux_api.commands.generate import generate
 
     generate(arguments)
 
@@ -204,7 +204,6 @@ def _doctor(arguments: argparse.Namespace) -> int:
     from mflux_api.commands.settings import load
 
     chosen = load(_given(arguments), arguments.config).settings
-    from mflux_api.commands.doctor import run
-    from mflux_api.commands.storage import bucket
+    from mflux_api.commands.doctor import bucket, run
 
     return run(chosen.models.cache_dir, chosen.generation.output_dir, bucket(chosen))

@@ -1,4 +1,4 @@
-"""The one validated object a picture is painted from: no HTTP, no MLX."""
+"""The one validated object a picture is painted from, whatever door it came by."""
 
 import math
 from collections.abc import Mapping

@@ -168,7 +168,7 @@ def test_ctrl_c_leaves_nothing_half_done(
         if isinstance(event, Step):
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("mflux_api.commands.painting._Progress.__call__", interrupt)
+    monkeypatch.setattr("mflux_api.commands.generate._Progress.__call__", interrupt)
     assert generate(tmp_path) == 130
     assert capsys.readouterr().err == "Cancelled.\n"
     assert not (tmp_path / "out").exists()

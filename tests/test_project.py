@@ -14,7 +14,7 @@ import mflux_api
 ROOT = Path(__file__).parent.parent
 LOCKS = ("requirements.lock", "requirements-dev.lock")
 EVERY_LOCK = sorted([*ROOT.glob("requirements*.lock"), *ROOT.glob("tools/*/requirements*.lock")])
-LONGEST_FILE, LONGEST_FUNCTION = 300, 60
+LONGEST_FILE, LONGEST_FUNCTION = 450, 60
 ADDRESS = re.compile(r"https?://|\b[\w-]+\.(?:org|com|io|net)\b")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 DEV = PROJECT["dependency-groups"]["dev"]

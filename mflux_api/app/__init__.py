@@ -11,21 +11,21 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import JSONResponse
 from starlette.routing import BaseRoute, Route
 
-from mflux_api.app.making import make_parts, make_tools
-from mflux_api.app.parts import Parts, view
+from mflux_api.app.lifecycle import Parts, view
+from mflux_api.app.wiring import make_parts, make_tools
 from mflux_api.dialects import bfl, edge, files, flux2_web, klein, native, openai, ops, replicate, sdapi
 from mflux_api.dialects.bfl.moderation import Moderation
 from mflux_api.errors import MfluxError
 from mflux_api.jobs.webhooks import Webhooks
 from mflux_api.metrics import Metrics
 from mflux_api.settings import Settings
-from mflux_api.web import statics
+from mflux_api.web import static_files
 from mflux_api.web.auth import Authentication, Keys
-from mflux_api.web.faults import Faults, Shape, plain_shape
+from mflux_api.web.context import Tools
+from mflux_api.web.error_responses import Faults, Shape, plain_shape
 from mflux_api.web.middleware import AllowedHosts, AllowedOrigins, RateLimit, RequestId, Timing
-from mflux_api.web.mounting import Mounted
 from mflux_api.web.openapi import Endpoint, document
-from mflux_api.web.tools import Tools
+from mflux_api.web.path_prefix import Mounted
 
 TITLE = "MFLUX API"
 
@@ -76,7 +76,7 @@ def _routes(parts: Parts, tools: Tools) -> list[BaseRoute]:
 
     # What documents of others describe is not described again here.
     served = [*listed, *_foreign(parts, tools)]
-    return [*(endpoint.route() for endpoint in served), Route("/openapi.json", openapi), *statics.routes()]
+    return [*(endpoint.route() for endpoint in served), Route("/openapi.json", openapi), *static_files.routes()]
 
 
 def _root(settings: Settings) -> str:

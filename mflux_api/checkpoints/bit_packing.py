@@ -1,4 +1,4 @@
-"""Which rows can be packed into few bits, in groups of how many. No MLX: estimates ask too."""
+"""Which rows can be packed into few bits, in groups of how many."""
 
 from collections import Counter
 from collections.abc import Sequence

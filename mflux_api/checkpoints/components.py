@@ -1,4 +1,4 @@
-"""Where the files of each network lie in a model's folder, and what they hold. No MLX: estimates ask too.
+"""Where the files of each network lie in a model's folder, and what they hold.
 
 Usually in a folder of its own (`transformer/*.safetensors`). A transformer or a text encoder may also be one file, GGUF
 or safetensors: in that folder, beside it (`transformer.gguf`), or loose under any name, known by the tensors it holds.

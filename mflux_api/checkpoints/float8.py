@@ -1,4 +1,4 @@
-"""Weights in scaled 8-bit floats, found in headers: where their scales are, and what cannot be read. No MLX.
+"""Weights in scaled 8-bit floats, found in headers: where their scales are, and what cannot be read.
 
 Sources: ComfyUI's QUANTIZATION.md (`weight_scale`, `input_scale`, `comfy_quant`, the metadata
 `_quantization_metadata`) and its older words (`scale_weight`, `scale_input`, the mark `scaled_fp8`). A weight is its

@@ -1,4 +1,4 @@
-"""The header of a GGUF file, checked before anything is trusted: what it holds, and what it says of itself. No MLX.
+"""The header of a GGUF file, checked before anything is trusted: what it holds, and what it says of itself.
 
 Source: the GGUF specification (ggml/docs/gguf.md), versions 2 and 3. Sides come in ggml's order, the innermost first.
 """

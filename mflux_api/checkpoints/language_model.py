@@ -1,4 +1,4 @@
-"""What a text encoder is as a language model: its decoder's sizes, and whether its files hold all of one. No MLX.
+"""What a text encoder is as a language model: its decoder's sizes, and whether its files hold all of one.
 
 FLUX.2 reads prompts with the first layers of an instruct model: klein with Qwen3's, dev with Mistral Small 3's. The
 other layers, the last norm and the head make it write.

@@ -1,4 +1,4 @@
-"""Bytes a model and a picture will take, from headers and configuration alone. No MLX: the server asks first."""
+"""Bytes a model and a picture will take, from headers and configuration alone."""
 
 import functools
 import os

@@ -80,7 +80,7 @@ def _kept(match: "re.Match[str]") -> str:
 
 def chat(arguments: argparse.Namespace, ask: Callable[[str], str] = input) -> None:
     """Ask for prompts and paint them until there are no more."""
-    from mflux_api.commands.painting import load
+    from mflux_api.commands.generate import load
 
     model = load(arguments)
     steps = arguments.steps if arguments.steps is not None else model.spec.steps

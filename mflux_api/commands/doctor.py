@@ -1,5 +1,6 @@
 """`doctor`: look for what is missing, slow or wrong on this machine, and say what to do about it."""
 
+import asyncio
 import mmap
 import os
 import platform
@@ -18,8 +19,12 @@ from typing import Literal
 import psutil
 from huggingface_hub import get_token
 
+from mflux_api.app.wiring import make_bucket
 from mflux_api.commands.probe import Mlx, ask_mlx
+from mflux_api.errors import InvalidSetting
 from mflux_api.models.registry import ModelSpec, find, folders, is_here, registry
+from mflux_api.net.s3 import BucketFailed, BucketRefused
+from mflux_api.settings import Settings
 
 GIB = 1024**3
 GIGABYTE = 1000**3
@@ -33,7 +38,6 @@ SAFE_SQLITE_TEXT = ".".join(map(str, SAFE_SQLITE))
 NETWORKS = {"nfs", "nfs4", "smbfs", "cifs", "smb3", "afpfs", "webdav", "9p", "fuse.sshfs", "fuse.rclone", "macfuse"}
 CLOUDS = {"Mobile Documents", "CloudStorage", "Dropbox", "OneDrive", "Google Drive", "Nextcloud"}
 MATRIX_KERNEL = b"steel_gemm_fused_nax"
-
 State = Literal["ok", "note", "warn", "fail"]
 
 
@@ -287,3 +291,24 @@ def _token() -> Finding:
         return Finding("hf token", "ok", "set")
     advice = "Accept the licence on the model's page, then: hf auth login"
     return Finding("hf token", "note", "Not set: gated models cannot be downloaded.", advice)
+
+
+SUBJECT = "storage"
+
+
+def bucket(settings: Settings) -> Iterator[Finding]:
+    """Nothing where pictures are handed out from this server."""
+    if settings.storage.kind == "local":
+        return
+    try:
+        found = make_bucket(settings)
+        assert found is not None
+        asyncio.run(found.check())
+    except InvalidSetting as error:
+        yield Finding(SUBJECT, "fail", error.message)
+    except BucketRefused as error:
+        yield Finding(SUBJECT, "fail", error.message, "Look at storage.bucket, its region, the keys and their rights.")
+    except BucketFailed as error:
+        yield Finding(SUBJECT, "warn", error.message, "Is storage.endpoint_url right, and the network up?")
+    else:
+        yield Finding(SUBJECT, "ok", f"bucket {settings.storage.bucket}: written to and read")

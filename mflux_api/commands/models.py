@@ -35,7 +35,7 @@ def bench(arguments: argparse.Namespace) -> None:
     from mflux_api.engine.bench import run
 
     if arguments.server:
-        from mflux_api.commands.load import run as serve
+        from mflux_api.commands.bench_server import run as serve
 
         found = serve(arguments.jobs)
     else:

@@ -8,10 +8,10 @@ from starlette.responses import Response
 from mflux_api.errors import JobNotFound, LinkExpired, PictureNotFound
 from mflux_api.jobs.service import Studio
 from mflux_api.pixels.formats import Format, converted
-from mflux_api.web.links import PREFIX
+from mflux_api.web.byte_ranges import bytes_reply
+from mflux_api.web.context import Tools
 from mflux_api.web.openapi import Endpoint
-from mflux_api.web.ranges import bytes_reply
-from mflux_api.web.tools import Tools
+from mflux_api.web.signed_urls import PREFIX
 
 FORMATS: dict[str, Format] = {"png": "png", "jpeg": "jpeg", "webp": "webp"}
 

@@ -12,16 +12,16 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from mflux_api.errors import Busy, InvalidRequest, MfluxError, PictureNotFound
-from mflux_api.forms import ORDER_ERRORS, Whole
 from mflux_api.jobs.job import Job, PictureFile
 from mflux_api.jobs.order import Order
 from mflux_api.jobs.service import Studio
 from mflux_api.pixels import naming
 from mflux_api.request import Upload
+from mflux_api.web.byte_ranges import bytes_reply
+from mflux_api.web.context import Tools, owner
+from mflux_api.web.disconnect import while_wanted
 from mflux_api.web.openapi import Endpoint
-from mflux_api.web.ranges import bytes_reply
-from mflux_api.web.tools import Tools, owner
-from mflux_api.web.waiting import while_wanted
+from mflux_api.wire.order_form import ORDER_ERRORS, Whole
 
 PREFIX = "/flux2-web"
 TAG = "flux2-web"

@@ -7,15 +7,15 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from mflux_api.addresses import addresses
 from mflux_api.errors import InvalidImage, InvalidRequest, MfluxError
-from mflux_api.forms import ORDER_ERRORS, Whole
 from mflux_api.jobs.order import Order
 from mflux_api.jobs.service import Studio
 from mflux_api.request import SIDE_STEP, stepped
+from mflux_api.web.context import Tools, owner
+from mflux_api.web.disconnect import while_wanted
 from mflux_api.web.openapi import Endpoint
-from mflux_api.web.tools import Tools, owner
-from mflux_api.web.waiting import while_wanted
+from mflux_api.wire.order_form import ORDER_ERRORS, Whole
+from mflux_api.wire.picture_urls import addresses
 
 PREFIX = "/klein"
 TAG = "klein"

@@ -12,9 +12,7 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from mflux_api.addresses import addresses
 from mflux_api.errors import InvalidImage, InvalidRequest, MfluxError, ModelNotFound, UnsupportedMedia
-from mflux_api.forms import ORDER_ERRORS, Whole
 from mflux_api.jobs.job import Job
 from mflux_api.jobs.order import Order
 from mflux_api.jobs.service import Studio
@@ -23,9 +21,11 @@ from mflux_api.pixels.formats import Format, converted
 from mflux_api.pixels.masks import from_transparency
 from mflux_api.request import SIDE_STEP, SMALLEST_SIDE, Upload, stepped
 from mflux_api.web.body import validated
+from mflux_api.web.context import Tools, owner
+from mflux_api.web.disconnect import while_wanted
 from mflux_api.web.openapi import Endpoint
-from mflux_api.web.tools import Tools, owner
-from mflux_api.web.waiting import while_wanted
+from mflux_api.wire.order_form import ORDER_ERRORS, Whole
+from mflux_api.wire.picture_urls import addresses
 
 PREFIX = "/v1"
 TAG = "openai"

@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from mflux_api.web.openapi import Endpoint
-from mflux_api.web.statics import PATHS
+from mflux_api.web.static_files import PATHS
 
 # What a load balancer asks, and what a person sees first. Nothing here tells of jobs or prompts.
 # A client of SD-WebUI that may not read /config thinks that its page asks for a login.

@@ -1,4 +1,4 @@
-"""What painting yields, and what the two processes say to each other, in plain Python. No MLX here."""
+"""What painting yields, and what the two processes say to each other, in plain Python."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field

@@ -8,7 +8,7 @@ from urllib.parse import urljoin, urlsplit
 import httpcore
 
 from mflux_api.errors import AddressForbidden, FetchFailed
-from mflux_api.net.guard import Guard
+from mflux_api.net.ssrf import Guard
 from mflux_api.version import __version__
 
 REDIRECTS = 3

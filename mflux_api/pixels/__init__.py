@@ -1,1 +1,1 @@
-"""Pillow pictures: sizes, masks, the text inside them. No MLX, no HTTP."""
+"""Pillow pictures: sizes, masks, the text inside them. No HTTP."""

@@ -1,6 +1,7 @@
 """Every option once, and where its value came from."""
 
-from mflux_api.settings.declared import (
+from mflux_api.settings.loading import Loaded, describe, example, load
+from mflux_api.settings.schema import (
     Engine,
     Generation,
     Logging,
@@ -13,7 +14,6 @@ from mflux_api.settings.declared import (
     Storage,
     options,
 )
-from mflux_api.settings.loading import Loaded, describe, example, load
 
 __all__ = [
     "Engine",

@@ -12,9 +12,9 @@ from typing import NamedTuple
 from pydantic import ValidationError
 
 from mflux_api.errors import InvalidSetting
-from mflux_api.settings.declared import Option, Settings, options, options_of, usual_env
-from mflux_api.settings.document import parse
-from mflux_api.settings.kinds import NULLS
+from mflux_api.settings.schema import Option, Settings, options, options_of, usual_env
+from mflux_api.settings.types import NULLS
+from mflux_api.settings.yaml_file import parse
 
 FILE = Path("config.yaml")
 HIDDEN = "***"

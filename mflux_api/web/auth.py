@@ -14,7 +14,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mflux_api.errors import Unauthorized
-from mflux_api.web.faults import Faults
+from mflux_api.web.error_responses import Faults
 
 
 @dataclass(frozen=True)

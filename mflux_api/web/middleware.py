@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mflux_api.errors import HostRefused, OriginRefused, RateLimited
 from mflux_api.logs import REQUEST_ID
-from mflux_api.web.faults import Faults
+from mflux_api.web.error_responses import Faults
 
 CLIENTS_REMEMBERED = 10_000
 SAFE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")

@@ -1,4 +1,4 @@
-"""The server's end of the engine process: start it, ask it, notice when it dies, end it. No MLX here."""
+"""The server's end of the engine process: start it, ask it, notice when it dies, end it."""
 
 import asyncio
 import os

@@ -75,7 +75,7 @@ def lines(*typed: str) -> Callable[[str], str]:
 def test_each_prompt_leaves_a_picture_and_how_it_was_painted(
     tiny: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("mflux_api.commands.painting.load", lambda _: tiny)
+    monkeypatch.setattr("mflux_api.commands.generate.load", lambda _: tiny)
     monkeypatch.setitem(chat.SHAPES, "/square", (64, 64))
     from argparse import Namespace
 

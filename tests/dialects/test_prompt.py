@@ -8,9 +8,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from mflux_api.dialects.sdapi import prompt, schedules
+from mflux_api.dialects.sdapi import prompt, prompt_editing
 from mflux_api.dialects.sdapi.prompt import emphasised, loras, plain, weights
-from mflux_api.dialects.sdapi.schedules import schedule
+from mflux_api.dialects.sdapi.prompt_editing import schedule
 
 anything = st.text(st.characters(codec="utf-8"))
 # What the syntax is made of, so that it comes about by chance.
@@ -280,7 +280,7 @@ def lines_run(function: Callable[[], object]) -> int:
 
     def trace(frame: FrameType, event: str, _: object) -> Any:
         nonlocal count
-        if frame.f_code.co_filename not in {prompt.__file__, schedules.__file__}:
+        if frame.f_code.co_filename not in {prompt.__file__, prompt_editing.__file__}:
             return None
         count += event == "line"
         return trace

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mflux_api.errors import AddressForbidden, FetchFailed
 from mflux_api.net.fetching import Fetcher
-from mflux_api.net.guard import Guard, is_public
+from mflux_api.net.ssrf import Guard, is_public
 
 INSIDE = [
     *("127.0.0.1", "127.9.9.9", "10.0.0.1", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "0.0.0.0"),

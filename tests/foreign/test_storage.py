@@ -15,7 +15,7 @@ import pytest
 import requests
 
 from mflux_api.errors import InvalidSetting
-from mflux_api.net.bucket import Bucket, Place
+from mflux_api.net.s3 import Bucket, Place
 from tests.foreign.s3 import BUCKET, KEY, SECRET, Store, serving, signature
 from tests.server.live import ROOT, Live, running
 

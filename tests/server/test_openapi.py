@@ -11,7 +11,7 @@ from starlette.routing import Route
 from mflux_api import errors
 from mflux_api.app import build
 from mflux_api.settings import Settings
-from mflux_api.web.statics import PATHS
+from mflux_api.web.static_files import PATHS
 from tests.server.live import Live, running
 
 PAGES = {"/openapi.json", *PATHS}

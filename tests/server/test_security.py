@@ -12,7 +12,7 @@ from urllib.parse import quote
 import pytest
 import requests
 
-from mflux_api.web.statics import PATHS
+from mflux_api.web.static_files import PATHS
 from tests.server.live import Live, running
 
 ALICE, BOB = "alice-key-1", "bob-key-2"

@@ -7,18 +7,18 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from mflux_api.addresses import addresses
 from mflux_api.dialects.bfl.moderation import Moderation
 from mflux_api.errors import InvalidRequest, JobNotFound, MfluxError
-from mflux_api.forms import ORDER_ERRORS, Whole
 from mflux_api.jobs.job import Job, State
 from mflux_api.jobs.order import Order
 from mflux_api.jobs.service import Studio
 from mflux_api.models.registry import cloud
 from mflux_api.net.fetching import check_address
 from mflux_api.request import Upload, stepped
+from mflux_api.web.context import Tools, owner
 from mflux_api.web.openapi import Endpoint
-from mflux_api.web.tools import Tools, owner
+from mflux_api.wire.order_form import ORDER_ERRORS, Whole
+from mflux_api.wire.picture_urls import addresses
 
 TAG = "bfl"
 PREFIXES = ("/flux/v1", "/v1")

@@ -8,16 +8,16 @@ from mflux_api.dialects.native.models import Models
 from mflux_api.dialects.native.pictures import Pictures
 from mflux_api.dialects.native.queue import Queue
 from mflux_api.dialects.native.streams import Streams
-from mflux_api.dialects.native.system import System
+from mflux_api.dialects.native.system import SystemEndpoints
 from mflux_api.jobs.service import EngineView, Studio
+from mflux_api.web.context import Tools
 from mflux_api.web.openapi import Endpoint
-from mflux_api.web.tools import Tools
 
 
 def endpoints(studio: Studio, tools: Tools, engine: Callable[[], EngineView]) -> list[Endpoint]:
     jobs = Jobs(studio, tools)
     parts = (
         *(jobs, Pictures(studio), Streams(studio, tools, jobs)),
-        *(Queue(studio), Models(studio), System(studio, tools, engine)),
+        *(Queue(studio), Models(studio), SystemEndpoints(studio, tools, engine)),
     )
     return [*(endpoint for part in parts for endpoint in part.endpoints()), *webhooks.endpoints(studio)]

@@ -19,14 +19,14 @@ from mflux_api.errors import (
     QueueFull,
     StorageFailed,
 )
-from mflux_api.forms import BODY_ERRORS, ORDER_ERRORS, PictureForm
 from mflux_api.jobs.job import Job, State
 from mflux_api.jobs.order import Order
 from mflux_api.jobs.service import Studio
 from mflux_api.web.body import query
+from mflux_api.web.context import Tools, owner
 from mflux_api.web.openapi import Endpoint
 from mflux_api.web.pictures import PictureReader
-from mflux_api.web.tools import Tools, owner
+from mflux_api.wire.order_form import BODY_ERRORS, ORDER_ERRORS, PictureForm
 
 TAG = "jobs"
 JOB = "/api/v1/jobs/{job_id}"

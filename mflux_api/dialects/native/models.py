@@ -1,12 +1,12 @@
 """/api/v1: models and adapters, what they are, where they are, and bringing them here."""
 
-from typing import Any
+from typing import Any, Literal
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from mflux_api.dialects.native import wire_models as wire
 from mflux_api.dialects.native.jobs import reply
+from mflux_api.dialects.native.wire import Wire
 from mflux_api.errors import (
     EngineDied,
     JobConflict,
@@ -21,6 +21,71 @@ from mflux_api.jobs.order import usual_size
 from mflux_api.jobs.service import Studio
 from mflux_api.models.inventory import Entry
 from mflux_api.web.openapi import Endpoint
+
+
+class ModelConfig(Wire):
+    base_arch: str
+    supports_guidance: bool
+    max_sequence_length: int
+
+
+class ModelRow(Wire):
+    """`hash`, `sha256`: of names, sizes and headers of the weights; null where the model is not here.
+
+    `unavailable`: why it cannot paint with this version. `size_gb`: what it takes on disk, or would take, and
+    `download_gb`: what a download brings, both in units of 1000^3 bytes. `memory_gb`: what it will hold once loaded,
+    in units of 1024^3 bytes; null where it is not here. `upscaler`: it enlarges pictures and paints none from words.
+    `default`: it paints what is ordered without a model.
+    """
+
+    title: str
+    model_name: str
+    hash: str | None
+    sha256: str | None
+    config: ModelConfig
+    default: bool
+    downloaded: bool
+    loaded: bool
+    size_gb: float | None
+    description: str
+    licence: str
+    gated: bool
+    quantize: int | None
+    default_steps: int
+    default_width: int
+    default_height: int
+    default_guidance: float
+    upscaler: bool
+    supports_negative_prompt: bool
+    memory_gb: float | None
+    download_gb: float | None
+    unavailable: str | None
+
+
+class ModelList(Wire):
+    models: list[ModelRow]
+
+
+class ModelStatus(Wire):
+    """`status`: ready, not_downloaded, downloading or unavailable. `progress`: of a download."""
+
+    model: str
+    status: Literal["ready", "not_downloaded", "downloading", "unavailable"]
+    downloaded: bool
+    loaded: bool
+    size_gb: float | None
+    path: str | None
+    progress: float | None
+
+
+class LoraRow(Wire):
+    name: str
+    size_mb: float
+
+
+class LoraList(Wire):
+    loras: list[LoraRow]
+
 
 TAG = "models"
 SHORT_HASH = 10
@@ -40,7 +105,7 @@ class Models:
     async def index(self, request: Request) -> Response:
         entries = await self.models.listed()
         weights = await self.models.weights(entries)
-        return reply(wire.ModelList(models=[self._row(entry, weights.get(entry.spec.name)) for entry in entries]))
+        return reply(ModelList(models=[self._row(entry, weights.get(entry.spec.name)) for entry in entries]))
 
     async def status(self, request: Request) -> Response:
         return reply(await self._status(request.path_params["model_id"]))
@@ -69,14 +134,12 @@ class Models:
 
     async def loras(self, request: Request) -> Response:
         found = await self.studio.list_loras()
-        return reply(
-            wire.LoraList(loras=[wire.LoraRow(name=name, size_mb=round(size / MEGABYTE, 2)) for name, size in found])
-        )
+        return reply(LoraList(loras=[LoraRow(name=name, size_mb=round(size / MEGABYTE, 2)) for name, size in found]))
 
-    async def _status(self, name: str) -> wire.ModelStatus:
+    async def _status(self, name: str) -> ModelStatus:
         entry = await self.models.entry(name)
         coming = self.studio.downloads.of(entry.spec)
-        return wire.ModelStatus(
+        return ModelStatus(
             model=entry.spec.name,
             status=_state(entry, coming=coming is not None),
             downloaded=entry.is_here,
@@ -86,15 +149,15 @@ class Models:
             progress=None if coming is None else round(coming.fraction, 4),
         )
 
-    def _row(self, entry: Entry, weight: int | None) -> wire.ModelRow:
+    def _row(self, entry: Entry, weight: int | None) -> ModelRow:
         spec = entry.spec
         width, height = usual_size(spec, self.studio.defaults)
-        return wire.ModelRow(
+        return ModelRow(
             title=spec.name,
             model_name=spec.repository or spec.name,
             hash=entry.fingerprint and entry.fingerprint[:SHORT_HASH],
             sha256=entry.fingerprint,
-            config=wire.ModelConfig(
+            config=ModelConfig(
                 base_arch="flux2", supports_guidance=spec.distilled is False, max_sequence_length=TEXT_TOKENS
             ),
             default=spec.name.lower() == self.models.default.lower(),
@@ -119,14 +182,14 @@ class Models:
     def endpoints(self) -> list[Endpoint]:
         model = "/api/v1/models/{model_id}"
         return [
-            Endpoint("GET", "/api/v1/models", self.index, "Every model that may be asked for", TAG, wire.ModelList),
+            Endpoint("GET", "/api/v1/models", self.index, "Every model that may be asked for", TAG, ModelList),
             Endpoint(
                 "GET",
                 f"{model}/status",
                 self.status,
                 "Whether a model is here and in memory",
                 TAG,
-                wire.ModelStatus,
+                ModelStatus,
                 errors=(ModelNotFound,),
             ),
             Endpoint(
@@ -135,7 +198,7 @@ class Models:
                 self.download,
                 "Bring a model here; GET the same address for its progress",
                 TAG,
-                wire.ModelStatus,
+                ModelStatus,
                 errors=(ModelNotFound, ModelUnsupported),
             ),
             Endpoint(
@@ -144,7 +207,7 @@ class Models:
                 self.stop_download,
                 "Stop a download; started again, it goes on where it stopped",
                 TAG,
-                wire.ModelStatus,
+                ModelStatus,
                 errors=(ModelNotFound, JobConflict),
             ),
             Endpoint(
@@ -153,7 +216,7 @@ class Models:
                 self.load,
                 "Load a model into memory",
                 TAG,
-                wire.ModelStatus,
+                ModelStatus,
                 errors=(ModelNotFound, *LOADING),
             ),
             Endpoint(
@@ -162,12 +225,10 @@ class Models:
                 self.unload,
                 "Let go of a model's memory",
                 TAG,
-                wire.ModelStatus,
+                ModelStatus,
                 errors=(ModelNotFound,),
             ),
-            Endpoint(
-                "GET", "/api/v1/loras", self.loras, "The adapters that may be named in lora_files", TAG, wire.LoraList
-            ),
+            Endpoint("GET", "/api/v1/loras", self.loras, "The adapters that may be named in lora_files", TAG, LoraList),
         ]
 
 

@@ -1,18 +1,81 @@
 """/api/v1: finished pictures, across all jobs and one by one."""
 
 import asyncio
+from typing import Literal
 
+from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from mflux_api.dialects.native import wire_pictures as wire
 from mflux_api.dialects.native.jobs import JOB, reply
+from mflux_api.dialects.native.wire import Wire, picture_url, stamp
 from mflux_api.errors import InvalidRequest, JobConflict, JobNotFound, PictureNotFound, StorageFailed
 from mflux_api.jobs.database.pictures import Search, pick
+from mflux_api.jobs.job import Job
 from mflux_api.jobs.service import Studio
 from mflux_api.pixels.formats import converted, media_type, scaled
 from mflux_api.web.body import query
 from mflux_api.web.openapi import Endpoint
+
+
+class PicturesQuery(Wire):
+    limit: int = Field(100, ge=1, le=500, description="pictures to list; a few more may come: no job is cut in two")
+    before: int | None = Field(None, ge=0, lt=2**63, description="`next` of the page before")
+    search: str = Field("", max_length=1000, description="words that all occur in the prompt, in any order and case")
+    model: str | None = Field(None, max_length=200, description="name of the model")
+
+
+class PictureRow(Wire):
+    """`url`: where it can be had as a file. `width` and `height` are its own, in pixels."""
+
+    job_id: str
+    index: int
+    url: str
+    prompt: str
+    model: str
+    width: int
+    height: int
+    seed: int
+    steps: int
+    created_at: str
+
+
+class PictureList(Wire):
+    """`next`: give it as `before` for the page after this one; null on the last. `total`: pictures on all pages."""
+
+    pictures: list[PictureRow]
+    next: int | None
+    total: int
+
+
+class PictureQuery(Wire):
+    format: Literal["png", "jpeg", "webp"] = "png"
+    quality: int = Field(90, ge=1, le=100, description="of JPEG and WebP")
+    side: int | None = Field(None, ge=16, le=2048, description="scaled down until no side is longer, in pixels")
+
+
+class Deleted(Wire):
+    status: Literal["deleted"]
+
+
+def rows(job: Job) -> list[PictureRow]:
+    """A job's pictures, the last one first."""
+    return [
+        PictureRow(
+            job_id=job.id,
+            index=index,
+            url=picture_url(job, index),
+            prompt=job.request.prompt,
+            model=job.model,
+            width=picture.width,
+            height=picture.height,
+            seed=picture.seed,
+            steps=job.request.steps,
+            created_at=stamp(job.created) or "",
+        )
+        for index, picture in reversed(job.present.items())
+    ]
+
 
 TAG = "pictures"
 PICTURE = f"{JOB}/images/{{n}}"
@@ -28,14 +91,14 @@ class Pictures:
         self.studio = studio
 
     async def index(self, request: Request) -> Response:
-        asked = query(request, wire.PicturesQuery)
+        asked = query(request, PicturesQuery)
         search = Search(words=frozenset(asked.search.split()), model=asked.model)
         page = await self.studio.queue.pictures(search, asked.before, asked.limit)
-        rows = [row for job in page.jobs for row in wire.rows(job)]
-        return reply(wire.PictureList(pictures=rows, next=page.following, total=page.total))
+        rows = [row for job in page.jobs for row in rows(job)]
+        return reply(PictureList(pictures=rows, next=page.following, total=page.total))
 
     async def show(self, request: Request) -> Response:
-        asked = query(request, wire.PictureQuery)
+        asked = query(request, PictureQuery)
         job = await self.studio.queue.get(request.path_params["job_id"])
         # A running job shows what it has finished so far.
         active = self.studio.queue.floor.active.get(job.id)
@@ -43,7 +106,7 @@ class Pictures:
         data = await asyncio.to_thread(self._encoded, picture.file, asked)
         return Response(data, media_type=f"image/{asked.format}", headers={"Cache-Control": IMMUTABLE})
 
-    def _encoded(self, file: str, asked: wire.PictureQuery) -> bytes:
+    def _encoded(self, file: str, asked: PictureQuery) -> bytes:
         data = self.studio.queue.images.read(file)
         if asked.side is None:
             return converted(data, asked.format, asked.quality)
@@ -51,7 +114,7 @@ class Pictures:
 
     async def delete(self, request: Request) -> Response:
         await self.studio.queue.delete_picture(request.path_params["job_id"], request.path_params["n"])
-        return reply(wire.Deleted(status="deleted"))
+        return reply(Deleted(status="deleted"))
 
     async def input(self, request: Request) -> Response:
         job, name = await self.studio.queue.get(request.path_params["job_id"]), request.path_params["name"]
@@ -71,8 +134,8 @@ class Pictures:
                 self.index,
                 "Finished pictures of all jobs, newest first",
                 TAG,
-                wire.PictureList,
-                query=wire.PicturesQuery,
+                PictureList,
+                query=PicturesQuery,
                 errors=(InvalidRequest,),
             ),
             Endpoint(
@@ -82,7 +145,7 @@ class Pictures:
                 "A picture of a job as a file, counted from 0",
                 TAG,
                 "image/*",
-                query=wire.PictureQuery,
+                query=PictureQuery,
                 errors=(InvalidRequest, JobNotFound, PictureNotFound),
             ),
             Endpoint(
@@ -91,7 +154,7 @@ class Pictures:
                 self.delete,
                 "Delete a picture; the others of its job keep their numbers",
                 TAG,
-                wire.Deleted,
+                Deleted,
                 errors=(JobNotFound, PictureNotFound, JobConflict, StorageFailed),
             ),
             Endpoint(

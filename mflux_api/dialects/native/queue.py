@@ -1,15 +1,71 @@
 """/api/v1: the line of waiting jobs."""
 
+from typing import Any
+
+from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from mflux_api.dialects.native import wire_queue as wire
 from mflux_api.dialects.native.jobs import reply
+from mflux_api.dialects.native.wire import Wire, shortened, stamp
 from mflux_api.errors import InvalidRequest
+from mflux_api.jobs.job import Job
 from mflux_api.jobs.running import Active
 from mflux_api.jobs.service import Studio
 from mflux_api.web.body import query
 from mflux_api.web.openapi import Endpoint
+
+
+class QueueQuery(Wire):
+    limit: int = Field(100, ge=1, le=1000, description="waiting jobs to list")
+
+
+class _QueueRow(Wire):
+    job_id: str
+    prompt: str
+    model: str
+    width: int
+    height: int
+    num_images: int
+    created_at: str
+    eta_seconds: float | None
+
+
+class ActiveJob(_QueueRow):
+    progress: float
+
+
+class QueuedJob(_QueueRow):
+    position: int
+
+
+class QueueStatus(Wire):
+    """`eta_seconds`: until it is done; null until this model has painted here."""
+
+    active: ActiveJob | None
+    queued: list[QueuedJob]
+    length: int
+    paused: bool
+
+
+class Paused(Wire):
+    paused: bool
+
+
+def facts(job: Job, eta: float | None) -> dict[str, Any]:
+    """What a row says of a job, running or waiting. `eta`: seconds."""
+    request = job.request
+    return {
+        "job_id": job.id,
+        "prompt": shortened(request.prompt),
+        "model": job.model,
+        "width": request.width,
+        "height": request.height,
+        "num_images": len(request.seeds),
+        "created_at": stamp(job.created),
+        "eta_seconds": None if eta is None else round(eta, 1),
+    }
+
 
 TAG = "queue"
 
@@ -21,7 +77,7 @@ class Queue:
         self.studio = studio
 
     async def show(self, request: Request) -> Response:
-        asked = query(request, wire.QueueQuery)
+        asked = query(request, QueueQuery)
         queue = self.studio.queue
         active = next(iter(queue.floor.active.values()), None)
         ahead = queue.floor.remaining(active) if active else 0.0
@@ -29,21 +85,21 @@ class Queue:
         for position, job in enumerate(await queue.waiting(asked.limit), start=1):
             takes = queue.paces.seconds(job.model, job.request)
             ahead = None if ahead is None or takes is None else ahead + takes
-            queued.append(wire.QueuedJob(position=position, **wire.facts(job, ahead)))
+            queued.append(QueuedJob(position=position, **facts(job, ahead)))
         shown = None if active is None else self._active(active)
-        return reply(wire.QueueStatus(active=shown, queued=queued, length=len(queue.line), paused=queue.paused))
+        return reply(QueueStatus(active=shown, queued=queued, length=len(queue.line), paused=queue.paused))
 
     async def pause(self, request: Request) -> Response:
         self.studio.queue.pause()
-        return reply(wire.Paused(paused=True))
+        return reply(Paused(paused=True))
 
     async def resume(self, request: Request) -> Response:
         self.studio.queue.resume()
-        return reply(wire.Paused(paused=False))
+        return reply(Paused(paused=False))
 
-    def _active(self, active: Active) -> wire.ActiveJob:
+    def _active(self, active: Active) -> ActiveJob:
         eta = self.studio.queue.floor.remaining(active)
-        return wire.ActiveJob(progress=active.fraction, **wire.facts(active.job, eta))
+        return ActiveJob(progress=active.fraction, **facts(active.job, eta))
 
     def endpoints(self) -> list[Endpoint]:
         return [
@@ -53,10 +109,10 @@ class Queue:
                 self.show,
                 "What is being painted, what waits, and how long it takes",
                 TAG,
-                wire.QueueStatus,
-                query=wire.QueueQuery,
+                QueueStatus,
+                query=QueueQuery,
                 errors=(InvalidRequest,),
             ),
-            Endpoint("POST", "/api/v1/queue/pause", self.pause, "Start no more jobs", TAG, wire.Paused),
-            Endpoint("POST", "/api/v1/queue/resume", self.resume, "Go on", TAG, wire.Paused),
+            Endpoint("POST", "/api/v1/queue/pause", self.pause, "Start no more jobs", TAG, Paused),
+            Endpoint("POST", "/api/v1/queue/resume", self.resume, "Go on", TAG, Paused),
         ]

@@ -18,9 +18,9 @@ from mflux_api.jobs.job import Job
 from mflux_api.jobs.service import END, Studio
 from mflux_api.models.inventory import Entry
 from mflux_api.web.body import query
+from mflux_api.web.context import Tools
 from mflux_api.web.openapi import Endpoint
 from mflux_api.web.sse import Message
-from mflux_api.web.tools import Tools
 
 TAG = "streams"
 ENDINGS = frozenset(END.values())

@@ -2,27 +2,113 @@
 
 import time
 from collections.abc import Callable
+from typing import Literal
 
 import psutil
+from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from mflux_api.dialects.native import wire_system as wire
 from mflux_api.dialects.native.jobs import reply
+from mflux_api.dialects.native.wire import Wire, stamp
 from mflux_api.errors import InvalidRequest
 from mflux_api.jobs.database import statistics
+from mflux_api.jobs.database.statistics import Point
 from mflux_api.jobs.service import EngineView, Studio
 from mflux_api.version import __version__
 from mflux_api.web.body import query
+from mflux_api.web.context import Tools, owner
 from mflux_api.web.openapi import Endpoint
-from mflux_api.web.tools import Tools, owner
+
+
+class Health(Wire):
+    """`models_available`: those that are here and can paint."""
+
+    status: Literal["healthy", "stopping"]
+    version: str
+    models_available: int
+    active_jobs: int
+    queue_length: int
+
+
+class SystemMemory(Wire):
+    total: float
+    used: float
+    free: float
+
+
+class EngineStatus(Wire):
+    running: bool
+    backend: str | None
+    mlx: str | None
+    restarts: int
+    memory_budget_gb: float | None
+
+
+class System(Wire):
+    """Gigabytes are of 1024^3 bytes. `active_model`: the one used last among those in memory."""
+
+    active_model: str | None
+    loaded_models: list[str]
+    mlx_memory_gb: float
+    mlx_cache_gb: float
+    mlx_peak_gb: float
+    system_memory_gb: SystemMemory
+    device: str
+    engine: EngineStatus
+
+
+class Stats(Wire):
+    total_generations: int
+    total_images: int
+    total_failures: int
+    average_time_seconds: float
+    uptime_hours: float
+
+
+class HistoryQuery(Wire):
+    bucket: Literal["hour", "day"] = "hour"
+    count: int = Field(24, ge=1, le=168, description="buckets, the current one included")
+
+
+class HistoryPoint(Wire):
+    """`start`: when the bucket began. `pictures`: of completed jobs. `seconds_per_picture`: null where none."""
+
+    start: str
+    pictures: int
+    failures: int
+    seconds_per_picture: float | None
+
+
+class History(Wire):
+    """Oldest first; the last point is not over yet. Hours and days are UTC's."""
+
+    bucket: Literal["hour", "day"]
+    points: list[HistoryPoint]
+
+
+class Token(Wire):
+    """For EventSource, which can send no headers: `?token=` in the address of a GET."""
+
+    token: str
+    expires_in: float
+
+
+def point(found: Point) -> HistoryPoint:
+    return HistoryPoint(
+        start=stamp(found.start) or "",
+        pictures=found.pictures,
+        failures=found.failures,
+        seconds_per_picture=None if found.pace is None else round(found.pace, 3),
+    )
+
 
 TAG = "system"
 GIB = 1024**3
 HOUR = 3600
 
 
-class System:
+class SystemEndpoints:
     """Handlers about the server itself. `engine` tells how the engine process is."""
 
     def __init__(self, studio: Studio, tools: Tools, engine: Callable[[], EngineView]) -> None:
@@ -33,7 +119,7 @@ class System:
     async def health(self, request: Request) -> Response:
         queue = self.studio.queue
         return reply(
-            wire.Health(
+            Health(
                 status="stopping" if queue.closing else "healthy",
                 version=__version__,
                 models_available=self.studio.models.here,
@@ -45,17 +131,17 @@ class System:
     async def system(self, request: Request) -> Response:
         engine, memory = self.engine(), psutil.virtual_memory()
         return reply(
-            wire.System(
+            System(
                 active_model=engine.latest,
                 loaded_models=list(engine.loaded),
                 mlx_memory_gb=_gb(engine.active),
                 mlx_cache_gb=_gb(engine.cached),
                 mlx_peak_gb=_gb(engine.peak),
-                system_memory_gb=wire.SystemMemory(
+                system_memory_gb=SystemMemory(
                     total=_gb(memory.total), used=_gb(memory.total - memory.available), free=_gb(memory.available)
                 ),
                 device=engine.chip,
-                engine=wire.EngineStatus(
+                engine=EngineStatus(
                     running=engine.running,
                     backend=engine.backend,
                     mlx=engine.mlx,
@@ -69,7 +155,7 @@ class System:
         totals = await self.studio.queue.store.run(statistics.totals)
         count = int(totals.get("generations", 0))
         return reply(
-            wire.Stats(
+            Stats(
                 total_generations=count,
                 total_images=int(totals.get("images", 0)),
                 total_failures=int(totals.get("failures", 0)),
@@ -79,20 +165,20 @@ class System:
         )
 
     async def history(self, request: Request) -> Response:
-        asked = query(request, wire.HistoryQuery)
+        asked = query(request, HistoryQuery)
         points = await self.studio.queue.store.run(statistics.points, asked.bucket, asked.count, time.time())
-        return reply(wire.History(bucket=asked.bucket, points=[wire.point(found) for found in points]))
+        return reply(History(bucket=asked.bucket, points=[point(found) for found in points]))
 
     async def token(self, request: Request) -> Response:
         keys = self.tools.keys
-        return reply(wire.Token(token=keys.token(owner(request)), expires_in=keys.token_seconds))
+        return reply(Token(token=keys.token(owner(request)), expires_in=keys.token_seconds))
 
     def endpoints(self) -> list[Endpoint]:
         return [
-            Endpoint("GET", "/api/v1/health", self.health, "Whether the server works", TAG, wire.Health),
-            Endpoint("GET", "/api/v1/system", self.system, "Memory, device and what is loaded", TAG, wire.System),
+            Endpoint("GET", "/api/v1/health", self.health, "Whether the server works", TAG, Health),
+            Endpoint("GET", "/api/v1/system", self.system, "Memory, device and what is loaded", TAG, System),
             Endpoint(
-                "GET", "/api/v1/stats", self.stats, "What has been painted since the database was made", TAG, wire.Stats
+                "GET", "/api/v1/stats", self.stats, "What has been painted since the database was made", TAG, Stats
             ),
             Endpoint(
                 "GET",
@@ -100,8 +186,8 @@ class System:
                 self.history,
                 "What has been painted by the hour or by the day",
                 TAG,
-                wire.History,
-                query=wire.HistoryQuery,
+                History,
+                query=HistoryQuery,
                 errors=(InvalidRequest,),
             ),
             Endpoint(
@@ -110,7 +196,7 @@ class System:
                 self.token,
                 "A short-lived token for EventSource, which can send no key",
                 TAG,
-                wire.Token,
+                Token,
             ),
         ]
 

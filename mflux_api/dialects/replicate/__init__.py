@@ -10,16 +10,16 @@ from starlette.responses import JSONResponse, Response
 from mflux_api.dialects.replicate.forms import FORMATS, Input, Ordered, exactly, hook, size
 from mflux_api.dialects.replicate.predictions import PREFIX, Predictions, teller
 from mflux_api.errors import InvalidRequest, JobConflict, MfluxError
-from mflux_api.forms import ORDER_ERRORS
 from mflux_api.jobs.job import Job, State
 from mflux_api.jobs.order import Order
 from mflux_api.jobs.service import Studio
 from mflux_api.models.registry import cloud
 from mflux_api.request import Upload
 from mflux_api.web.body import validated
+from mflux_api.web.context import Tools, owner
 from mflux_api.web.openapi import Endpoint
 from mflux_api.web.sse import Message
-from mflux_api.web.tools import Tools, owner
+from mflux_api.wire.order_form import ORDER_ERRORS
 
 __all__ = ["endpoints", "shape", "teller"]
 

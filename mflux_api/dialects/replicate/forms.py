@@ -5,9 +5,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from mflux_api.errors import InvalidRequest
-from mflux_api.forms import Whole
 from mflux_api.net.fetching import check_address
 from mflux_api.request import SIDE_STEP, stepped
+from mflux_api.wire.order_form import Whole
 
 # Of a webhook, in their order. There are no logs to tell of.
 EVENTS = ("start", "output", "completed")

@@ -5,11 +5,11 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from mflux_api.addresses import addresses
 from mflux_api.errors import PictureNotFound
 from mflux_api.jobs.job import Job, State
 from mflux_api.jobs.service import Studio
-from mflux_api.web.tools import Tools
+from mflux_api.web.context import Tools
+from mflux_api.wire.picture_urls import addresses
 
 PREFIX = "/replicate/v1"
 STATUS = {

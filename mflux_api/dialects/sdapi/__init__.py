@@ -4,18 +4,18 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from mflux_api.dialects.sdapi.catalogue import Catalogue
 from mflux_api.dialects.sdapi.checkpoints import Checkpoints
+from mflux_api.dialects.sdapi.errors import shape
 from mflux_api.dialects.sdapi.extras import Extras
-from mflux_api.dialects.sdapi.faults import shape
 from mflux_api.dialects.sdapi.generate import Generate
+from mflux_api.dialects.sdapi.gradio_config import Page
+from mflux_api.dialects.sdapi.lists import Catalogue
 from mflux_api.dialects.sdapi.options import Options
-from mflux_api.dialects.sdapi.page import Page
 from mflux_api.dialects.sdapi.progress import Progress
-from mflux_api.dialects.sdapi.tasks import Tasks
+from mflux_api.dialects.sdapi.task_ids import Tasks
 from mflux_api.jobs.service import EngineView, Studio
+from mflux_api.web.context import Tools
 from mflux_api.web.openapi import Endpoint
-from mflux_api.web.tools import Tools
 
 __all__ = ["PREFIXES", "endpoints", "shape"]
 

@@ -13,20 +13,21 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from mflux_api.dialects.sdapi.faults import TAG, ClassicFault, WrongKind, is_address, read
-from mflux_api.dialects.sdapi.forms import BatchExtra, PngInfo, SingleExtra
+from mflux_api.dialects.sdapi.body import WrongKind, read
+from mflux_api.dialects.sdapi.errors import TAG, ClassicFault, is_address
+from mflux_api.dialects.sdapi.schema import BatchExtra, PngInfo, SingleExtra
 from mflux_api.errors import InvalidImage, InvalidRequest, ModelNotFound
-from mflux_api.forms import ORDER_ERRORS
 from mflux_api.jobs.order import Order
 from mflux_api.jobs.service import Studio
 from mflux_api.models.inventory import Entry
 from mflux_api.pixels import infotext
 from mflux_api.pixels.enlarging import FILTERS, NONE, enlarged
 from mflux_api.request import Upload, stepped
+from mflux_api.web.context import Tools, owner
+from mflux_api.web.disconnect import while_wanted
 from mflux_api.web.openapi import Endpoint
 from mflux_api.web.pictures import MEGAPIXEL, PictureReader
-from mflux_api.web.tools import Tools, owner
-from mflux_api.web.waiting import while_wanted
+from mflux_api.wire.order_form import ORDER_ERRORS
 
 ERRORS = (*ORDER_ERRORS, ClassicFault, WrongKind)
 CLASSIC_STEP = 8

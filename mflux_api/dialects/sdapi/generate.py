@@ -9,11 +9,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from mflux_api.dialects.sdapi import infotexts, orders, replies, styles
+from mflux_api.dialects.sdapi.body import WrongKind, read
 from mflux_api.dialects.sdapi.checkpoints import Checkpoints
-from mflux_api.dialects.sdapi.faults import TAG, ClassicFault, ScriptNotFound, WrongKind, read
-from mflux_api.dialects.sdapi.forms import Img2Img, Painting, Txt2Img
+from mflux_api.dialects.sdapi.errors import TAG, ClassicFault, ScriptNotFound
 from mflux_api.dialects.sdapi.options import CHECKPOINT, Options
-from mflux_api.dialects.sdapi.tasks import Tasks
+from mflux_api.dialects.sdapi.schema import Img2Img, Painting, Txt2Img
+from mflux_api.dialects.sdapi.task_ids import Tasks
 from mflux_api.errors import (
     EngineDied,
     GenerationFailed,
@@ -22,12 +23,12 @@ from mflux_api.errors import (
     JobConflict,
     OutOfMemory,
 )
-from mflux_api.forms import ORDER_ERRORS
 from mflux_api.jobs.job import Job
 from mflux_api.jobs.service import Studio
+from mflux_api.web.context import Tools, owner
+from mflux_api.web.disconnect import while_connected
 from mflux_api.web.openapi import Endpoint
-from mflux_api.web.tools import Tools, owner
-from mflux_api.web.waiting import while_connected
+from mflux_api.wire.order_form import ORDER_ERRORS
 
 # Pictures of so many bytes become a reply in about a millisecond.
 SMALL = 256 * 1024

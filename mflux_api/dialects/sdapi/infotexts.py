@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from mflux_api.dialects.sdapi.faults import checked
-from mflux_api.dialects.sdapi.forms import Painting, Txt2Img
+from mflux_api.dialects.sdapi.body import checked
+from mflux_api.dialects.sdapi.schema import Painting, Txt2Img
 from mflux_api.pixels import infotext
 
 P = TypeVar("P", bound=Painting)

@@ -8,12 +8,13 @@ from pydantic import TypeAdapter, ValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from mflux_api.dialects.sdapi.body import WrongKind, json_object
 from mflux_api.dialects.sdapi.checkpoints import Checkpoints
-from mflux_api.dialects.sdapi.faults import JSON, TAG, ClassicFault, WrongKind, json_object
+from mflux_api.dialects.sdapi.errors import JSON, TAG, ClassicFault
 from mflux_api.errors import ModelNotFound, StorageFailed
 from mflux_api.jobs.service import Studio
+from mflux_api.web.context import Tools
 from mflux_api.web.openapi import Endpoint
-from mflux_api.web.tools import Tools
 
 KEPT = "sdapi.options"
 CHECKPOINT = "sd_model_checkpoint"

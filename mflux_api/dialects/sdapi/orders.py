@@ -8,9 +8,9 @@ from typing import Any, TypeAlias
 
 from mflux_api.dialects.sdapi import prompt as syntax
 from mflux_api.dialects.sdapi import styles
-from mflux_api.dialects.sdapi.faults import ClassicFault, ScriptNotFound, is_address
-from mflux_api.dialects.sdapi.forms import BUILT_IN, UPSCALE_SCRIPT, Img2Img, Painting, Txt2Img
-from mflux_api.dialects.sdapi.schedules import schedule as schedule_of
+from mflux_api.dialects.sdapi.errors import ClassicFault, ScriptNotFound, is_address
+from mflux_api.dialects.sdapi.prompt_editing import schedule as schedule_of
+from mflux_api.dialects.sdapi.schema import BUILT_IN, UPSCALE_SCRIPT, Img2Img, Painting, Txt2Img
 from mflux_api.dialects.sdapi.styles import Style
 from mflux_api.errors import InvalidImage, InvalidRequest
 from mflux_api.jobs.order import RANDOM_SEEDS, Order

@@ -9,15 +9,16 @@ from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from mflux_api.dialects.sdapi.faults import JSON, TAG, WrongKind, checked, read
-from mflux_api.dialects.sdapi.forms import Loose
-from mflux_api.dialects.sdapi.tasks import Tasks
+from mflux_api.dialects.sdapi.body import WrongKind, checked, read
+from mflux_api.dialects.sdapi.errors import JSON, TAG
+from mflux_api.dialects.sdapi.schema import Loose
+from mflux_api.dialects.sdapi.task_ids import Tasks
 from mflux_api.jobs.job import Job, State
 from mflux_api.jobs.running import Active
 from mflux_api.jobs.service import Studio
 from mflux_api.request import Cut
+from mflux_api.web.context import Tools
 from mflux_api.web.openapi import Endpoint
-from mflux_api.web.tools import Tools
 
 # SD-WebUI's own: a running job is never at 0, which means idle.
 FIRST_PROGRESS = 0.01

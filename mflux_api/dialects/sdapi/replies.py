@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from mflux_api.dialects.sdapi.forms import Img2Img, Painting, Txt2Img
+from mflux_api.dialects.sdapi.schema import Img2Img, Painting, Txt2Img
 from mflux_api.jobs.job import Job
 from mflux_api.pixels import infotext
 from mflux_api.version import __version__

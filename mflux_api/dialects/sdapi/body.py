@@ -1,23 +1,17 @@
-"""/sdapi/v1: errors in SD-WebUI's words where it has words of its own, and bodies read as loosely as it does."""
+"""/sdapi/v1: bodies read as loosely as SD-WebUI reads them, and checked against a schema."""
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
-from starlette.responses import JSONResponse
 
-from mflux_api.errors import InvalidRequest, MethodNotAllowed, MfluxError, NoSuchRoute, Unauthorized, UnsupportedMedia
+from mflux_api.errors import InvalidRequest, MfluxError, UnsupportedMedia
 from mflux_api.web.body import BodyReader
-from mflux_api.web.faults import plain_shape
 
-TAG = "sdapi"
-JSON = "application/json"
 M = TypeVar("M", bound=BaseModel)
 # Out of range: documented as 400. Everything else is a value of the wrong kind: SD-WebUI's 422.
 OUT_OF_RANGE = {"greater_than", "greater_than_equal", "less_than", "less_than_equal", "finite_number"}
-WORDS = {NoSuchRoute: "Not Found", MethodNotAllowed: "Method Not Allowed"}
 
 
 class WrongKind(MfluxError):
@@ -28,24 +22,6 @@ class WrongKind(MfluxError):
     def __init__(self, message: str, problems: Sequence[Mapping[str, Any]] = ()) -> None:
         super().__init__(message)
         self.problems = problems
-
-
-class ScriptNotFound(MfluxError):
-    """A script that is not here was asked for."""
-
-    code, status = "SCRIPT_NOT_FOUND", 422
-
-
-class ClassicFault(MfluxError):
-    """An error in SD-WebUI's own words. `name`: the Python exception it shows; `like`: what it is elsewhere here."""
-
-    code, status = "CLASSIC_FAULT", 500
-
-    def __init__(self, message: str, *, name: str, like: type[MfluxError], status: int = 500) -> None:
-        super().__init__(message)
-        self.name = name
-        self.like = like
-        self.shown_status = status
 
 
 async def read(reader: BodyReader, request: Request, model: type[M]) -> M:
@@ -84,27 +60,3 @@ def checked(model: type[M], content: dict[str, Any]) -> M:
         raise InvalidRequest(message, field=field)
     problems = [{"loc": ["body", *each["loc"]], "msg": each["msg"], "type": each["type"]} for each in found]
     raise WrongKind(message, problems)
-
-
-def is_address(picture: str) -> bool:
-    return picture.strip().lower().startswith(("http://", "https://"))
-
-
-def shape(error: MfluxError, request_id: str) -> JSONResponse:
-    """The documented error with SD-WebUI's keys beside it; its clients compare `detail` with these very words."""
-    content = {**json.loads(bytes(plain_shape(error, request_id).body)), "body": "", "errors": ""}
-    match error:
-        case WrongKind():
-            content["detail"] = list(error.problems)
-        case ClassicFault():
-            return _classic(error, content)
-        case Unauthorized():
-            content |= {"error": "HTTPException", "detail": error.message}
-        case _:
-            content["detail"] = WORDS.get(type(error), error.message)
-    return JSONResponse(content, error.status)
-
-
-def _classic(error: ClassicFault, content: dict[str, Any]) -> JSONResponse:
-    said = {"detail": error.message} if error.name == "HTTPException" else {"detail": "", "errors": error.message}
-    return JSONResponse({**content, "error": error.name, "code": error.like.code, **said}, error.shown_status)

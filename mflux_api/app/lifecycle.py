@@ -10,7 +10,7 @@ from mflux_api.jobs.sqlite_queue import JobQueue, Retention
 from mflux_api.jobs.webhooks import Webhooks
 from mflux_api.logs import event, failure, warning
 from mflux_api.metrics import Metrics
-from mflux_api.net.bucket import Bucket, BucketFailed, BucketRefused
+from mflux_api.net.s3 import Bucket, BucketFailed, BucketRefused
 from mflux_api.settings import Settings
 from mflux_api.worker.dispatcher import Dispatcher
 from mflux_api.worker.engine_process import EngineProcess

@@ -6,9 +6,9 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from mflux_api.dialects.sdapi.catalogue import SAMPLERS
 from mflux_api.dialects.sdapi.checkpoints import Checkpoints
-from mflux_api.dialects.sdapi.faults import JSON, TAG
+from mflux_api.dialects.sdapi.errors import JSON, TAG
+from mflux_api.dialects.sdapi.lists import SAMPLERS
 from mflux_api.pixels.enlarging import LATENT, NONE
 from mflux_api.version import __version__
 from mflux_api.web.openapi import Endpoint

@@ -4,7 +4,7 @@ import threading
 from functools import partial
 from pathlib import Path
 
-from mflux_api.app.parts import Parts
+from mflux_api.app.lifecycle import Parts
 from mflux_api.errors import InvalidSetting
 from mflux_api.events import Events
 from mflux_api.ipc.messages import Load, Setup, Unload
@@ -19,15 +19,15 @@ from mflux_api.models.download_queue import Downloads
 from mflux_api.models.inventory import EngineDoor, Models
 from mflux_api.models.loras import Adapters
 from mflux_api.models.registry import ModelSpec
-from mflux_api.net.bucket import Bucket, Place
 from mflux_api.net.fetching import Fetcher
+from mflux_api.net.s3 import Bucket, Place
 from mflux_api.settings import Settings
 from mflux_api.web.auth import Keys
 from mflux_api.web.body import BodyReader
-from mflux_api.web.links import Links
+from mflux_api.web.context import Tools
 from mflux_api.web.pictures import MEGAPIXEL, PictureReader
+from mflux_api.web.signed_urls import Links
 from mflux_api.web.sse import Streamer
-from mflux_api.web.tools import Tools
 from mflux_api.worker.admission import Admission
 from mflux_api.worker.dispatcher import Dispatcher
 from mflux_api.worker.engine_process import EngineProcess

@@ -5,9 +5,9 @@ import asyncio
 from mflux_api.errors import PictureNotFound
 from mflux_api.jobs.job import Job
 from mflux_api.jobs.service import Studio
-from mflux_api.net.bucket import Bucket, BucketFailed
+from mflux_api.net.s3 import Bucket, BucketFailed
 from mflux_api.pixels.formats import Format, converted
-from mflux_api.web.tools import Tools
+from mflux_api.web.context import Tools
 
 
 async def addresses(studio: Studio, tools: Tools, job: Job, base: str, form: Format) -> list[str]:

@@ -4,7 +4,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from mflux_api.forms import Names, PictureForm, Whole
+from mflux_api.wire.order_form import Names, PictureForm, Whole
 
 UPSCALE_SCRIPT = "sd upscale"
 IGNORED = "Taken and ignored: it means nothing to FLUX.2, or nothing here"

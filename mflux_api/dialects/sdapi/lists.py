@@ -11,9 +11,9 @@ from starlette.responses import JSONResponse, Response
 
 from mflux_api.dialects.sdapi import styles
 from mflux_api.dialects.sdapi.checkpoints import Checkpoints
-from mflux_api.dialects.sdapi.faults import JSON, TAG
-from mflux_api.dialects.sdapi.forms import UPSCALE_SCRIPT
+from mflux_api.dialects.sdapi.errors import JSON, TAG
 from mflux_api.dialects.sdapi.options import Options
+from mflux_api.dialects.sdapi.schema import UPSCALE_SCRIPT
 from mflux_api.errors import ModelNotDownloaded, ModelNotFound, ModelUnsupported, OutOfMemory
 from mflux_api.jobs.service import EngineView, Studio
 from mflux_api.pixels.enlarging import FILTERS, LATENT, NONE

@@ -4,13 +4,13 @@ from dataclasses import dataclass
 
 from starlette.requests import Request
 
-from mflux_api.net.bucket import Bucket
 from mflux_api.net.fetching import Fetcher
+from mflux_api.net.s3 import Bucket
 from mflux_api.request import Upload
 from mflux_api.web.auth import Keys
 from mflux_api.web.body import BodyReader
-from mflux_api.web.links import Links
 from mflux_api.web.pictures import PictureReader
+from mflux_api.web.signed_urls import Links
 from mflux_api.web.sse import Streamer
 
 

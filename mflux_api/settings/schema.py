@@ -8,7 +8,7 @@ from typing import Literal, cast
 
 from pydantic import BaseModel, field_validator
 
-from mflux_api.settings.kinds import (
+from mflux_api.settings.types import (
     LARGEST_SIDE,
     LONGEST_DAYS,
     LONGEST_SECONDS,
