@@ -19,17 +19,10 @@ from typing import Literal
 
 import httpx
 
-from mflux_api.models.hub import RemoteFile
-from mflux_api.models.hub import Repository
-from mflux_api.models.hub import is_passing
-from mflux_api.models.hub import list_files
-from mflux_api.models.hub import opened
-from mflux_api.models.hub import translated
-from mflux_api.models.registry import REST
-from mflux_api.models.registry import ModelSpec
-from mflux_api.models.registry import find
 from mflux_api.checkpoints.detection import PARTS
 from mflux_api.errors import DiskFull, DownloadFailed, InvalidRequest, ModelIncomplete, ModelUnsupported, StorageFailed
+from mflux_api.models.hub import RemoteFile, Repository, is_passing, list_files, opened, translated
+from mflux_api.models.registry import REST, ModelSpec, find
 
 CHUNK = 1 << 20
 SPARE_BYTES = 10**9

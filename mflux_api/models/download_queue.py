@@ -6,11 +6,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mflux_api.models.download import Progress
-from mflux_api.models.registry import ModelSpec
 from mflux_api.errors import DownloadFailed, GenerationFailed, MfluxError
 from mflux_api.events import Event, Events
 from mflux_api.logs import event, failure
+from mflux_api.models.download import Progress
+from mflux_api.models.registry import ModelSpec
 
 TELL_SECONDS = 0.5
 Settled = Callable[[ModelSpec, MfluxError | None], Awaitable[None]]

@@ -6,11 +6,10 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from mflux_api.models import registry as catalogue
-from mflux_api.models.registry import Located
-from mflux_api.models.registry import ModelSpec
 from mflux_api.checkpoints import detection
 from mflux_api.errors import ModelNotDownloaded, ModelUnsupported
+from mflux_api.models import registry as catalogue
+from mflux_api.models.registry import Located, ModelSpec
 
 GIGABYTE = 1000**3
 REFRESH_SECONDS = 10.0
