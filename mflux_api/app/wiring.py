@@ -14,8 +14,7 @@ from mflux_api.jobs.picture_files import Images
 from mflux_api.jobs.service import Studio
 from mflux_api.jobs.sqlite_queue import JobQueue
 from mflux_api.metrics import Metrics
-from mflux_api.models import download as hub
-from mflux_api.models.download_queue import Downloads
+from mflux_api.models.download_queue import Downloads, Progress, Tell
 from mflux_api.models.inventory import EngineDoor, Models
 from mflux_api.models.loras import Adapters
 from mflux_api.models.registry import ModelSpec
@@ -99,17 +98,20 @@ def _studio(
     )
 
 
-def _fetch(metrics: Metrics, models_dir: Path, spec: ModelSpec, tell: hub.Tell, stop: threading.Event) -> Path:
+def _fetch(metrics: Metrics, models_dir: Path, spec: ModelSpec, tell: Tell, stop: threading.Event) -> Path:
     """Download a model, its bytes counted."""
+    # Here: what speaks with the hub takes 25 MiB, and most servers never download.
+    from mflux_api.models.download import download
+
     before = 0
 
-    def counted(progress: hub.Progress) -> None:
+    def counted(progress: Progress) -> None:
         nonlocal before
         metrics.downloaded(max(0, progress.done_bytes - before))
         before = progress.done_bytes
         tell(progress)
 
-    return hub.download(spec, models_dir, counted, stop)
+    return download(spec, models_dir, counted, stop)
 
 
 def _defaults(settings: Settings) -> Defaults:

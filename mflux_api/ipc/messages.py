@@ -3,14 +3,16 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from mflux_api.models.registry import Located
 from mflux_api.request import Cut, GenerateRequest
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +64,7 @@ class Picture:
     """
 
     image: Image.Image
-    array: NDArray[np.float32]
+    array: "NDArray[np.float32]"
     seed: int
     timings: dict[str, float]
     steps: int

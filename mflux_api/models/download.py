@@ -11,9 +11,9 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -21,6 +21,7 @@ import httpx
 
 from mflux_api.checkpoints.detection import PARTS
 from mflux_api.errors import DiskFull, DownloadFailed, InvalidRequest, ModelIncomplete, ModelUnsupported, StorageFailed
+from mflux_api.models.download_queue import Progress, Tell
 from mflux_api.models.hub import RemoteFile, Repository, is_passing, list_files, opened, translated
 from mflux_api.models.registry import REST, ModelSpec, find
 
@@ -29,20 +30,6 @@ SPARE_BYTES = 10**9
 LOCK_SECONDS = 0.2
 # Waits before a broken connection is tried again; whatever arrives starts the row anew.
 RETRY_SECONDS = (1.0, 2.0, 4.0, 8.0, 15.0)
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a download is. What an earlier attempt left counts as done, but not in `bytes_per_second`."""
-
-    done_files: int
-    total_files: int
-    done_bytes: int
-    total_bytes: int
-    bytes_per_second: float
-
-
-Tell = Callable[[Progress], None]
 
 
 def download(spec: ModelSpec, models_dir: Path, on_progress: Tell, stop: threading.Event) -> Path:

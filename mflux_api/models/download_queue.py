@@ -9,12 +9,25 @@ from pathlib import Path
 from mflux_api.errors import DownloadFailed, GenerationFailed, MfluxError
 from mflux_api.events import Event, Events
 from mflux_api.logs import event, failure
-from mflux_api.models.download import Progress
 from mflux_api.models.registry import ModelSpec
 
 TELL_SECONDS = 0.5
 Settled = Callable[[ModelSpec, MfluxError | None], Awaitable[None]]
-Fetch = Callable[[ModelSpec, Callable[[Progress], None], threading.Event], Path]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a download is. What an earlier attempt left counts as done, but not in `bytes_per_second`."""
+
+    done_files: int
+    total_files: int
+    done_bytes: int
+    total_bytes: int
+    bytes_per_second: float
+
+
+Tell = Callable[[Progress], None]
+Fetch = Callable[[ModelSpec, Tell, threading.Event], Path]
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 import difflib
 import functools
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -9,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
 from mflux_api.checkpoints.detection import PARTS, SINGLE_FILES, is_checkpoint, is_upscaler, is_whole_upscaler
 from mflux_api.errors import ModelNotDownloaded, ModelNotFound, ModelUnsupported
@@ -225,9 +224,25 @@ def _has_files(folder: Path, spec: ModelSpec) -> bool:
 
 def _snapshot(spec: ModelSpec) -> Path | None:
     """The repository in the Hugging Face cache, if it was downloaded there; never over the network."""
-    if spec.repository is None:
+    if spec.repository is None or not _is_cached(spec.repository):
         return None
+    # Here: it takes 25 MiB, and is asked about what is in the cache only.
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
     try:
         return Path(snapshot_download(spec.repository, revision=spec.revision, local_files_only=True))
     except (LocalEntryNotFoundError, HfHubHTTPError):
         return None
+
+
+def _is_cached(repository: str) -> bool:
+    """Whether the Hugging Face cache has a folder for a repository.
+
+    The cache's place and layout are documented: huggingface.co/docs/huggingface_hub, "Environment variables" and
+    "Understand caching".
+    """
+    read = os.environ.get
+    home = read("HF_HOME") or f"{read('XDG_CACHE_HOME') or '~/.cache'}/huggingface"
+    cache = read("HF_HUB_CACHE") or read("HUGGINGFACE_HUB_CACHE") or f"{home}/hub"
+    return (Path(os.path.expandvars(cache)).expanduser() / f"models--{repository.replace('/', '--')}").is_dir()

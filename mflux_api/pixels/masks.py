@@ -2,7 +2,6 @@
 
 import io
 
-import numpy as np
 from PIL import Image, ImageChops, ImageFilter, ImageOps
 
 Box = tuple[int, int, int, int]
@@ -20,6 +19,8 @@ def as_mask(image: Image.Image) -> Image.Image:
             return alpha.point(lambda value: 255 if value > HALF else 0)
     if image.mode.startswith("I"):
         # Sixteen bits of grey: Pillow would clip them where it should scale.
+        import numpy as np  # here: most servers never see such a picture, and numpy takes 15 MiB
+
         return Image.fromarray(np.rint(np.asarray(image) / 257).clip(0, 255).astype(np.uint8))
     return image.convert("L")
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from mflux_api.errors import MfluxError, ModelNotDownloaded
-from mflux_api.models.download import Progress, download
+from mflux_api.models.download import download
+from mflux_api.models.download_queue import Progress
 from mflux_api.models.registry import EMBEDDED, ModelSpec, folders, locate
 from tests.catalogue.hub import COMMIT, REPOSITORY, contents
 

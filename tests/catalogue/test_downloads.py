@@ -9,7 +9,8 @@ import pytest
 
 from mflux_api.errors import DownloadFailed, InvalidRequest, ModelIncomplete, ModelUnsupported
 from mflux_api.models import download as downloads
-from mflux_api.models.download import Progress, download
+from mflux_api.models.download import download
+from mflux_api.models.download_queue import Progress
 from mflux_api.models.registry import ModelSpec, locate, registry
 from tests.catalogue.fetching import (
     CHUNK,

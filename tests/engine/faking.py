@@ -8,13 +8,13 @@ import pytest
 
 HEAD = """
 import os, resource, signal, socket, sys, time
-from mflux_api.engine import frames
-from mflux_api.engine.messages import Done, Finished, Memory, Ready, Thumbnail
+from mflux_api.ipc import transport
+from mflux_api.ipc.messages import Done, Finished, Memory, Ready, Thumbnail
 
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 line = socket.socket(fileno=int(sys.argv[-1]))
-receive = lambda: frames.receive(line)
-send = lambda *messages: line.sendall(b"".join(map(frames.pack, messages)))
+receive = lambda: transport.receive(line)
+send = lambda *messages: line.sendall(b"".join(map(transport.pack, messages)))
 receive()
 READY = Ready(device="cpu", chip="none", mlx="0", width=4, budget=1)
 """

@@ -739,8 +739,8 @@ def test_it_is_not_in_the_servers_group(shared: Shared) -> None:
 SERVER = """
 import asyncio, pickle, sys
 from contextlib import aclosing
-from mflux_api.engine.process import EngineProcess
-from mflux_api.engine.messages import Step
+from mflux_api.worker.engine_process import EngineProcess
+from mflux_api.ipc.messages import Step
 
 async def main(setup, command):
     engine = EngineProcess(setup, 60)

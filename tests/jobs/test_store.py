@@ -180,7 +180,7 @@ async def test_a_database_is_brought_up_to_date_whole_or_not_at_all(
 ) -> None:
     write_version(tmp_path / "jobs.db", 1)
     monkeypatch.setattr(
-        "mflux_api.jobs.database.migrations.MIGRATIONS", (*MIGRATIONS, "CREATE TABLE half (name); CREATE nonsense;")
+        "mflux_api.jobs.database.connection.MIGRATIONS", (*MIGRATIONS, "CREATE TABLE half (name); CREATE nonsense;")
     )
     with pytest.raises(StorageFailed, match="cannot be opened"):
         await Store(tmp_path / "jobs.db").open()

@@ -28,8 +28,8 @@ from mflux_api.jobs.job import Job, State
 from mflux_api.jobs.order import Defaults, Order
 from mflux_api.jobs.service import Studio
 from mflux_api.jobs.sqlite_queue import JobQueue
-from mflux_api.models.download import Progress as Bytes
 from mflux_api.models.download_queue import Downloads
+from mflux_api.models.download_queue import Progress as Bytes
 from mflux_api.models.inventory import EngineDoor, Models
 from mflux_api.models.loras import Adapters
 from mflux_api.models.registry import Located, ModelSpec
