@@ -80,6 +80,7 @@ def run(jobs: int) -> Iterator[Figure]:
     """The lines of the table. `jobs`: how many are painted to see whether memory stays flat."""
     yield Figure("machine's load", os.getloadavg()[0], "", f"{os.cpu_count()} cores; {MODEL}")
     with _server() as bench:
+        yield Figure("server (RSS) after start", bench.rss, "MiB")
         yield from _overhead(bench)
         yield from _health(bench)
         yield from _memory(bench, jobs)

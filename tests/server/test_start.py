@@ -1,6 +1,7 @@
 """Starting and stopping."""
 
 import http.client
+import re
 import time
 from contextlib import closing
 from pathlib import Path
@@ -21,6 +22,16 @@ def test_it_paints_whatever_else_is_installed_that_uvicorn_would_take(tmp_path: 
     (tmp_path / f"{module}.py").write_text("raise RuntimeError('it was taken')")
     with running(tmp_path / "output", environ={"PYTHONPATH": str(tmp_path)}) as server:
         assert server.until(server.submit())["status"] == "completed"
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="reads /proc, which Linux has")
+def test_the_servers_process_has_neither_mlx_nor_a_blas_after_a_picture(tmp_path: Path) -> None:
+    with running(tmp_path / "output") as server:
+        assert server.until(server.submit())["status"] == "completed"
+        maps = Path(f"/proc/{server.process.pid}/maps").read_text()
+        engine = Path(f"/proc/{server.children[0].pid}/maps").read_text()
+    assert re.findall(r"mlx|blas|numpy|transformers", maps) == []
+    assert "mlx" in engine
 
 
 def test_a_script_that_asks_every_few_seconds_keeps_its_connection(server: Live) -> None:
