@@ -224,25 +224,22 @@ def _has_files(folder: Path, spec: ModelSpec) -> bool:
 
 def _snapshot(spec: ModelSpec) -> Path | None:
     """The repository in the Hugging Face cache, if it was downloaded there; never over the network."""
-    if spec.repository is None or not _is_cached(spec.repository):
+    cache = _hub_cache()
+    if spec.repository is None or not (cache / f"models--{spec.repository.replace('/', '--')}").is_dir():
         return None
     # Here: it takes 25 MiB, and is asked about what is in the cache only.
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(spec.repository, revision=spec.revision, local_files_only=True))
+        return Path(snapshot_download(spec.repository, revision=spec.revision, cache_dir=cache, local_files_only=True))
     except (LocalEntryNotFoundError, HfHubHTTPError):
         return None
 
 
-def _is_cached(repository: str) -> bool:
-    """Whether the Hugging Face cache has a folder for a repository.
-
-    The cache's place and layout are documented: huggingface.co/docs/huggingface_hub, "Environment variables" and
-    "Understand caching".
-    """
+def _hub_cache() -> Path:
+    """The Hugging Face cache's folder (huggingface.co/docs/huggingface_hub, "Environment variables")."""
     read = os.environ.get
     home = read("HF_HOME") or f"{read('XDG_CACHE_HOME') or '~/.cache'}/huggingface"
     cache = read("HF_HUB_CACHE") or read("HUGGINGFACE_HUB_CACHE") or f"{home}/hub"
-    return (Path(os.path.expandvars(cache)).expanduser() / f"models--{repository.replace('/', '--')}").is_dir()
+    return Path(os.path.expandvars(cache)).expanduser()

@@ -82,7 +82,7 @@ def test_a_path_to_a_folder_is_a_model(tmp_path: Path) -> None:
 
 
 def test_a_snapshot_in_the_hugging_face_cache_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     spec = registry()["flux2-klein-9b"]
     snapshot = tmp_path / "models--black-forest-labs--FLUX.2-klein-9B" / "snapshots" / str(spec.revision)
     snapshot.mkdir(parents=True)
@@ -103,7 +103,7 @@ def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_known_model_without_files_says_how_to_get_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
     with pytest.raises(ModelNotDownloaded) as caught:
         locate("flux2-klein-9b", tmp_path)
     assert caught.value.code == "MODEL_NOT_DOWNLOADED"
@@ -239,7 +239,7 @@ def test_a_client_may_name_a_model_of_the_registry(tmp_path: Path) -> None:
 def test_a_known_model_without_files_is_not_downloaded_for_clients_either(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
     with pytest.raises(ModelNotDownloaded):
         known("flux2-klein-9b", tmp_path)
 

@@ -868,8 +868,8 @@ def test_a_caller_cancelled_amid_a_message_leaves_the_line_in_order(fake: Any) -
         """
         send(READY)
         receive()
-        half = frames.pack(Thumbnail(bytes(1000)))
-        line.sendall(frames.pack(Thumbnail(b"first")) + half[:500])
+        half = transport.pack(Thumbnail(bytes(1000)))
+        line.sendall(transport.pack(Thumbnail(b"first")) + half[:500])
         receive()
         line.sendall(half[500:])
         send(Done(True))

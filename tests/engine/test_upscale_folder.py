@@ -127,7 +127,7 @@ def test_the_library_loads_it_and_paints_with_it(small: Path) -> None:
 
 
 def test_the_registry_finds_it_where_its_files_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
     folder = tmp_path / "seedvr2"
     folder.mkdir()
     hint = "hf download numz/SeedVR2_comfyUI seedvr2_ema_3b_fp16.safetensors ema_vae_fp16.safetensors --local-dir"

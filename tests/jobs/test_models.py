@@ -32,7 +32,7 @@ async def test_only_models_that_are_here_and_can_paint_are_weighed_and_not_on_th
         weighed.append((model.spec.name, threading.get_ident()))
         return None if model.spec.name == "flux2-tiny-base" else 1000
 
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
     models = painted_nowhere(tmp_path / "models", weigh)
     entries = await models.listed()
     weights = await models.weights(entries)
@@ -46,7 +46,7 @@ async def test_only_models_that_are_here_and_can_paint_are_weighed_and_not_on_th
 async def test_an_old_list_serves_for_what_is_still_there_and_only_for_that(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
     for name in ("mine", "yours"):
         shutil.copytree(EMBEDDED / "flux2-tiny", tmp_path / "models" / name)
     models = painted_nowhere(tmp_path / "models")
