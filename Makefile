@@ -1,8 +1,11 @@
 # Bare `make` lists the targets. Each sets up .venv by itself, and again only when the lock changed.
 .DEFAULT_GOAL := help
-.PHONY: help run demo test crash check lint format bench screenshots lock clean venv node
+.PHONY: help run demo quick test crash check lint format bench screenshots lock clean venv node
 
 PY := .venv/bin/python
+# On two workers, each file on one of them: its tests share servers and models.
+PYTEST := $(PY) -m pytest -n 2 --dist loadfile
+STARTS_SOMETHING := system or engine_process or parity or browser or node or slow
 PROMPT ?= a beautiful sunset over mountains
 export PYTHON
 
@@ -15,8 +18,12 @@ run: venv  ## start the server (ARGS="--port 8080")
 demo: venv  ## paint "a beautiful sunset over mountains" with the embedded model into output/
 	@$(PY) -m mflux_api generate "$(PROMPT)" --output output
 
-test: venv node  ## run the tests (PYTEST_ARGS="-k lora" for some of them)
-	@$(PY) -m pytest $(PYTEST_ARGS)
+quick: lint  ## lint, the quick tests and one picture from a server, in under five minutes
+	@$(PYTEST) -m "not ($(STARTS_SOMETHING))" $(PYTEST_ARGS)
+	@$(PY) -m pytest tests/server/test_sdapi.py::test_pictures_are_bare_base64_png
+
+test: venv node  ## run the tests on two workers (PYTEST_ARGS="-k lora" for some of them)
+	@$(PYTEST) $(PYTEST_ARGS)
 
 crash: venv  ## kill the server and its engine 50 times while jobs run, and account for every job
 	@$(PY) -m tests.server.crash --kills 50

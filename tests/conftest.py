@@ -35,6 +35,17 @@ LEFT_OUT = {
     "page": WITHOUT_BROWSER,
 }
 TINY = EMBEDDED / "flux2-tiny"
+# A test that asks for one of these fixtures, itself or through another, starts what is named.
+# `make quick` leaves it out.
+# Tests that start something without them say so with `pytestmark` at the top of their file, or each for itself.
+STARTED_BY = {
+    "server": "system",
+    "live": "system",
+    "trusting": "system",
+    "furnished": "system",
+    "painter": "system",
+    "browser": "browser",
+}
 
 
 @pytest.fixture(scope="session")
@@ -84,7 +95,12 @@ def pytest_report_header() -> list[str]:
     return [*browser, *(node if WITHOUT_NODE else [])]
 
 
+# First, so that -m sees what is marked here.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     left_out = [item for item in items if LEFT_OUT.get(item.path.name) or LEFT_OUT.get(item.path.parent.name)]
     items[:] = [item for item in items if item not in left_out]
     config.hook.pytest_deselected(items=left_out)
+    for item in items:
+        for mark in {STARTED_BY[name] for name in getattr(item, "fixturenames", ()) if name in STARTED_BY}:
+            item.add_marker(mark)

@@ -28,6 +28,8 @@ from tests.engine.faking import take_its_place
 from tests.engine.test_process import goes, is_gone
 from tests.jobs.making import REQUEST, asynchronous, files, make_job, make_painted, opened
 
+pytestmark = pytest.mark.engine_process
+
 ENDLESS = replace(REQUEST, steps=100_000)
 QUICK = replace(REQUEST, steps=1)
 

@@ -42,6 +42,7 @@ def test_the_judge_finds_the_grammars_own_drawings_right() -> None:
     assert all(right == 100 for right in score("drawings", "--count", "60").values())
 
 
+@pytest.mark.slow
 def test_it_paints_what_captions_it_never_saw_ask_for() -> None:
     found = score("project", "--model", "flux2-tiny", "--count", "24")
     assert {name: found[name] for name in FLOORS if found[name] < FLOORS[name]} == {}

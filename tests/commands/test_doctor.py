@@ -54,6 +54,7 @@ def test_the_probe_names_the_openblas_that_makes_mlx_fast(mlx: Mlx) -> None:
     assert mlx.gflops > 0
 
 
+@pytest.mark.slow
 def test_the_probe_leaves_mlx_out_of_this_process() -> None:
     code = (
         "import sys; from pathlib import Path; from mflux_api.commands.doctor import run;"

@@ -42,6 +42,7 @@ def test_a_model_is_loaded_once() -> None:
     assert cache.size == size(PLAN)
 
 
+@pytest.mark.slow
 def test_the_least_recently_used_model_makes_room() -> None:
     cache = ModelCache(size(PLAN) + size(BITS_8))
     for plan in (PLAN, BITS_4, PLAN, BITS_8):
@@ -67,6 +68,7 @@ def test_a_model_that_fails_to_load_is_not_kept(tmp_path: Path) -> None:
     assert cache.plans() == []
 
 
+@pytest.mark.slow
 def test_unloading_gives_the_memory_back() -> None:
     before = mx.get_active_memory()
     cache = ModelCache(size(PLAN))

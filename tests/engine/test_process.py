@@ -39,6 +39,8 @@ from mflux_api.request import Cut, GenerateRequest
 from mflux_api.worker.engine_process import ALLOCATION, EngineProcess
 from tests.engine.faking import take_its_place
 
+pytestmark = pytest.mark.engine_process
+
 T = TypeVar("T")
 TINY, BITS_4 = "flux2-tiny", "flux2-tiny-4-bit"
 PATIENCE_SECONDS = 30

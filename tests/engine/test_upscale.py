@@ -78,6 +78,7 @@ def mflux_picture(folder: Path, name: str, source: Path, side: int, monkeypatch:
     return image
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("source", "size"),
     [((32, 32), (64, 64)), ((50, 25), (128, 64)), ((90, 10), (576, 64))],

@@ -159,6 +159,7 @@ def test_it_holds_as_much_memory_as_was_estimated(folder: Path, bits: int | None
     assert held == pytest.approx(cache.size, rel=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_picture_takes_no_more_memory_than_was_estimated(folder: Path, precision: str) -> None:
     upscaler = Upscaler(folder, None, choose(precision))

@@ -2,10 +2,13 @@
 
 import re
 
+import pytest
 from playwright.sync_api import BrowserContext
 
 from tests.foreign.documents import edge, text
 from tests.server.live import Live
+
+pytestmark = pytest.mark.system
 
 
 def test_the_edge_workers_page_shows_a_picture_and_its_cost(small: Live, context: BrowserContext) -> None:

@@ -12,6 +12,8 @@ import requests
 from tests.foreign.documents import SMALL_SERVER
 from tests.server.live import Live, running
 
+pytestmark = pytest.mark.system
+
 Body = dict[str, Any]
 PROMPT = "a red circle"
 

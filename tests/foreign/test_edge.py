@@ -64,6 +64,7 @@ def test_what_is_not_documented_is_refused(server: Live, wrong: dict[str, Any]) 
     assert (reply.status_code, list(reply.json())) == (400, ["error"])
 
 
+@pytest.mark.system
 def test_too_many_requests_are_told_to_wait(tmp_path: Any) -> None:
     limits = ("--set", "dialects.edge_requests_per_minute=2", "--root-dialect", "edge")
     with running(tmp_path / "output", *limits) as live:

@@ -17,6 +17,8 @@ from mflux_api.engine.model import Model
 from tests.foreign.documents import COMET_SIZE, FOLDER, KEY, SIZE, comet, edge, klein, run, text
 from tests.server.live import Live
 
+pytestmark = pytest.mark.system
+
 COST = re.compile(r"Cost: 0\.0\d\d\d บาท")
 
 

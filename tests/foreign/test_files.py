@@ -11,6 +11,8 @@ from PIL import Image
 
 from tests.server.live import Live, running
 
+pytestmark = pytest.mark.system
+
 FLUX = "/flux/v1/flux-2-flex"
 SMALL: dict[str, Any] = {"prompt": "a red circle", "width": 64, "height": 64, "steps": 1, "seed": 7}
 

@@ -14,6 +14,8 @@ from PIL import Image
 
 from tests.server.live import Live, running
 
+pytestmark = pytest.mark.system
+
 PATH = "/flux2-web"
 NAME = re.compile(r"flux2_\d{8}_\d{6}_[0-9a-f]{8}\.png")
 

@@ -10,6 +10,8 @@ from PIL import Image
 
 from tests.server.live import Live, running
 
+pytestmark = pytest.mark.system
+
 SMALL: dict[str, Any] = {"prompt": "a red circle", "width": 256, "height": 256, "steps": 1, "seed": 7}
 
 

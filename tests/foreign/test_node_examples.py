@@ -3,10 +3,13 @@
 import re
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
 from tests.foreign.documents import COMET_SIZE, comet, edge, run, text
 from tests.server.live import Live
+
+pytestmark = [pytest.mark.system, pytest.mark.node]
 
 
 def test_comets_javascript_waits_for_its_picture(guarded: Live, tmp_path: Path) -> None:

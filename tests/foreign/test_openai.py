@@ -12,6 +12,8 @@ from PIL import Image
 
 from tests.server.live import Live, running
 
+pytestmark = pytest.mark.system
+
 
 @pytest.fixture
 def client(server: Live) -> Iterator[openai.OpenAI]:

@@ -19,6 +19,8 @@ from mflux_api.net.s3 import Bucket, Place
 from tests.foreign.s3 import BUCKET, KEY, SECRET, Store, serving, signature
 from tests.server.live import ROOT, Live, running
 
+pytestmark = pytest.mark.system
+
 PROMPT = {"prompt": "a red circle"}
 SIZE: dict[str, Any] = {"width": 64, "height": 64}
 BFL: dict[str, Any] = {**PROMPT, **SIZE, "steps": 1}

@@ -140,6 +140,7 @@ def test_events_that_are_none_are_refused(server: Live) -> None:
     assert server.post("/replicate/v1/models/a/flux-dev/predictions", body).status_code == 400
 
 
+@pytest.mark.system
 def test_what_never_came_about_is_not_told(tmp_path: Any) -> None:
     with receiving(200) as receiver, running(tmp_path / "output", *TRUSTED) as live:
         live.post("/api/v1/queue/pause")
@@ -186,6 +187,7 @@ def test_a_receiver_that_fails_is_told_again(trusting: Live, trouble: int) -> No
     assert both == [job_id, job_id]
 
 
+@pytest.mark.system
 def test_a_restart_forgets_nobody(tmp_path: Any, free_tcp_port: int) -> None:
     with running(tmp_path / "output", *TRUSTED) as live:
         # Nobody is there yet.

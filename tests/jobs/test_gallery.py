@@ -78,6 +78,7 @@ async def test_a_page_that_holds_the_last_picture_says_that_no_other_follows(tmp
         assert (await queue.pictures(Search(), first.following, 1)).following is None
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(0, 4), max_size=8), st.integers(1, 10))
 def test_all_pages_together_hold_every_picture_once_and_in_order(counts: list[int], limit: int) -> None:
     @asynchronous

@@ -331,6 +331,7 @@ def accepted_until_killed(folder: Path, whose: str) -> list[str]:
     return [line.strip() for line in told if line.endswith("\n")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("whose", ["told", "awaited"])
 def test_every_job_that_was_accepted_survives_a_kill(tmp_path: Path, whose: str) -> None:
     accepted: list[str] = []

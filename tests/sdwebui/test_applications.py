@@ -14,6 +14,8 @@ from tests.sdwebui.bodies import PREFIX, encoded, half, noise, opened, pixels
 from tests.sdwebui.jobs import STEPS, painting, progress, until
 from tests.server.live import Live
 
+pytestmark = pytest.mark.system
+
 API = "/sdapi/v1"
 JSON = {"Content-Type": "application/json"}
 

@@ -13,6 +13,8 @@ from tests.sdwebui.bodies import n8n
 from tests.sdwebui.test_python_clients import SMALL, client
 from tests.server.live import Live, running
 
+pytestmark = pytest.mark.system
+
 OPTIONS = "/sdapi/v1/options"
 SECRET, OTHER = ("me", "secret"), ("you", "other")
 

@@ -12,6 +12,8 @@ from PIL import Image, ImageDraw
 
 from tests.server.live import Live
 
+pytestmark = pytest.mark.system
+
 SMALL: dict[str, Any] = {"prompt": "a red circle", "width": 64, "height": 64, "steps": 2, "seed": 7}
 TXT2IMG, IMG2IMG = "/sdapi/v1/txt2img", "/sdapi/v1/img2img"
 

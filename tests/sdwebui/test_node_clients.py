@@ -10,6 +10,8 @@ import pytest
 
 from tests.server.live import Live
 
+pytestmark = [pytest.mark.system, pytest.mark.node]
+
 CLIENTS = Path(__file__).parent / "node" / "clients.mjs"
 PNG = "png"
 

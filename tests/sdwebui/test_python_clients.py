@@ -14,6 +14,8 @@ from tests.sdwebui.bodies import half, noise, pixels
 from tests.sdwebui.jobs import STEPS, painting, until
 from tests.server.live import Live
 
+pytestmark = pytest.mark.system
+
 SMALL: dict[str, Any] = {"prompt": "a red circle", "width": 64, "height": 64, "seed": 7}
 LATENT = ["Latent", *(f"Latent ({name})" for name in ("antialiased", "bicubic", "bicubic antialiased"))]
 

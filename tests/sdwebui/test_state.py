@@ -14,6 +14,8 @@ from PIL import Image
 
 from tests.server.live import Live, running
 
+pytestmark = pytest.mark.system
+
 API = "/sdapi/v1"
 LONG: dict[str, Any] = {"prompt": "a red circle", "width": 128, "height": 128, "steps": 100, "seed": 7}
 SHORT = {**LONG, "width": 64, "height": 64, "steps": 1}

@@ -28,6 +28,8 @@ from tests.sdwebui.bodies import half, noise, pixels
 from tests.sdwebui.jobs import STEPS, progress, until
 from tests.server.live import Live
 
+pytestmark = pytest.mark.system
+
 SMALL: dict[str, Any] = {"prompt": "a red circle", "width": 64, "height": 64, "seed": 7, "steps": 2}
 LISTS = (
     *("samplers", "upscalers", "latent_upscale_modes", "sd_models", "sd_vae", "hypernetworks", "face_restorers"),

@@ -9,6 +9,8 @@ from tests.sdwebui import bodies
 from tests.sdwebui.bodies import PREFIX, encoded, half, noise, opened, pixels
 from tests.server.live import Live
 
+pytestmark = pytest.mark.system
+
 API = "/sdapi/v1"
 COMPLEX = "((emphasis)), (emphasis1:1.1), [to:1], [from::2], [from:to:0.3], [alt|alt1]"
 LISTS = (

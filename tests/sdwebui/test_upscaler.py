@@ -11,6 +11,8 @@ from PIL import Image
 from tests.engine.seedvr2 import write_upscaler
 from tests.server.live import Live, running
 
+pytestmark = pytest.mark.system
+
 
 @pytest.fixture(scope="module")
 def enlarging(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:

@@ -11,6 +11,8 @@ from PIL import Image
 
 from tests.server.live import Live, running
 
+pytestmark = pytest.mark.system
+
 # The embedded model takes 28 MiB; with 64x64 pixels 35.
 NARROW = ("--set", "engine.memory_budget_gb=0.05")
 TOO_NARROW = ("--set", "engine.memory_budget_gb=0.01")

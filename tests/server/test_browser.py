@@ -16,6 +16,8 @@ from playwright.sync_api import BrowserContext, ConsoleMessage, Page, Response
 
 from tests.server.live import Live
 
+pytestmark = pytest.mark.system
+
 DOCUMENTED_ID = "a3f2b8c9d4e5"
 # These lines are the document's; only the job's id is another.
 DOCUMENTED = """\

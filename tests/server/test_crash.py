@@ -2,7 +2,11 @@
 
 from pathlib import Path
 
+import pytest
+
 from tests.server.crash import trial
+
+pytestmark = pytest.mark.system
 
 
 def test_nothing_accepted_is_lost_done_twice_or_half_written(tmp_path: Path) -> None:

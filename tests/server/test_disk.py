@@ -10,6 +10,8 @@ import pytest
 from tests.server import traced_server
 from tests.server.live import Live, running
 
+pytestmark = pytest.mark.system
+
 FORM: dict[str, Any] = {"prompt": "a red circle", "width": 64, "height": 64, "steps": 1}
 LEVEL, ACCEPTED = "sql: PRAGMA synchronous=", "sql: INSERT INTO jobs "
 

@@ -19,6 +19,8 @@ from PIL import Image
 from mflux_api.models.registry import EMBEDDED
 from tests.server.live import Live, running
 
+pytestmark = pytest.mark.system
+
 NAMED = ("flux2-klein-4b", "flux2-klein-9b", "flux2-klein-4b-mlx-4bit")
 LOCAL = "http://localhost:7861"
 # Pictures that ask for no size are small here: it is their number that takes the time.

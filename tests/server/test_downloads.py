@@ -18,6 +18,8 @@ from tests.catalogue import hub as hubs
 from tests.catalogue.hub import Hub, contents
 from tests.server.live import Live, running
 
+pytestmark = pytest.mark.system
+
 MODEL = "flux2-klein-4b"
 QUANTIZED = f"{MODEL}-8-bit"
 WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"

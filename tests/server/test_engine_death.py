@@ -9,8 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
+import pytest
 
 from tests.server.live import Live, running
+
+pytestmark = pytest.mark.system
 
 ORDER = {"width": 256, "height": 256, "steps": 30}
 

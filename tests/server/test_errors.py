@@ -24,6 +24,8 @@ from PIL import Image
 
 from tests.server.live import ROOT, Live, running
 
+pytestmark = pytest.mark.system
+
 GENERATE = "/api/v1/generate"
 TXT2IMG = "/sdapi/v1/txt2img"
 IMG2IMG = "/sdapi/v1/img2img"

@@ -20,6 +20,8 @@ from PIL import Image
 from mflux_api.pixels import infotext
 from tests.server.live import Live, running
 
+pytestmark = pytest.mark.system
+
 LONG = {"width": 256, "height": 256, "steps": 100}
 USER_COMMENT, EXIF = 0x9286, 0x8769
 

@@ -3,8 +3,11 @@
 from pathlib import Path
 
 import psutil
+import pytest
 
 from tests.server.live import Live, running
+
+pytestmark = pytest.mark.system
 
 MEBIBYTE = 1024**2
 

@@ -19,6 +19,8 @@ from mflux_api.app import build
 from mflux_api.settings import Settings
 from tests.server.live import Live, running
 
+pytestmark = pytest.mark.system
+
 MODEL = "flux2-tiny"
 SECRET = "a secret garden behind the red wall"
 LONG = {"width": 256, "height": 256, "steps": 100}

@@ -10,6 +10,8 @@ import pytest
 from tests.conftest import TINY
 from tests.server.live import Live, running
 
+pytestmark = pytest.mark.system
+
 DAMAGED = "damaged"
 HERE, AWAY = "flux2-tiny", "flux2-klein-4b"
 GIB = 1024**3

@@ -14,6 +14,8 @@ from mflux_api.settings import Settings
 from mflux_api.web.static_files import PATHS
 from tests.server.live import Live, running
 
+pytestmark = pytest.mark.system
+
 PAGES = {"/openapi.json", *PATHS}
 # Ones that never end, wait for others, or go to the network.
 ENDLESS = r"/stream$|/events$|/download$|/queue/pause$"

@@ -9,6 +9,8 @@ import pytest
 from mflux_api.models.registry import EMBEDDED
 from tests.server.live import running
 
+pytestmark = pytest.mark.system
+
 
 @pytest.mark.parametrize(
     ("missing", "code"),

@@ -14,6 +14,8 @@ from tests.server.live import Live, running
 from tests.server.test_errors import refused
 from tests.server.test_jobs import LONG
 
+pytestmark = pytest.mark.system
+
 ROW = {"job_id", "index", "url", "prompt", "model", "width", "height", "seed", "steps", "created_at"}
 
 

@@ -14,6 +14,8 @@ from PIL import Image
 
 from tests.server.live import Live
 
+pytestmark = pytest.mark.system
+
 SMALL: dict[str, Any] = {"prompt": "a red circle", "width": 64, "height": 64, "steps": 2, "seed": 7}
 TXT2IMG, IMG2IMG = "/sdapi/v1/txt2img", "/sdapi/v1/img2img"
 # Section 4 of the contract: a strict client rejects the whole reply unless all are there, and of these kinds.

@@ -15,6 +15,8 @@ import requests
 from mflux_api.web.static_files import PATHS
 from tests.server.live import Live, running
 
+pytestmark = pytest.mark.system
+
 ALICE, BOB = "alice-key-1", "bob-key-2"
 OPEN = {"/api/v1/health", "/openapi.json", "/config", "/internal/ping", *PATHS}
 GENERATE = "/api/v1/generate"

@@ -18,6 +18,8 @@ import requests
 
 from tests.server.live import ROOT, Live, running
 
+pytestmark = pytest.mark.system
+
 LONG = {"prompt": "a red circle", "width": 256, "height": 256, "steps": 100}
 SHORT = {**LONG, "steps": 12}
 

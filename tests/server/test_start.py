@@ -10,6 +10,8 @@ import pytest
 
 from tests.server.live import Live, running
 
+pytestmark = pytest.mark.system
+
 
 def test_it_is_healthy(server: Live) -> None:
     health = server.get("/api/v1/health").json()

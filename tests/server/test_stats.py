@@ -9,6 +9,8 @@ from tests.server.live import Live, running
 from tests.server.test_errors import refused
 from tests.server.test_jobs import encoded, noise
 
+pytestmark = pytest.mark.system
+
 HISTORY = "/api/v1/stats/history"
 EMPTY = {"pictures": 0, "failures": 0, "seconds_per_picture": None}
 

@@ -16,9 +16,12 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import psutil
+import pytest
 from PIL import Image
 
 from tests.server.live import Live, running
+
+pytestmark = pytest.mark.system
 
 LISTENERS, STALLED = 200, 50
 LARGEST_PREVIEW = 1 << 16

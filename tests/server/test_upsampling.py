@@ -11,6 +11,8 @@ from PIL import Image
 
 from tests.server.live import Live, running
 
+pytestmark = pytest.mark.system
+
 KLEIN = Path(__file__).parents[1] / "reference" / "checkpoints" / "klein"
 PROMPT = "a red circle"
 ORDER: dict[str, Any] = {"prompt": PROMPT, "width": 64, "height": 64, "steps": 2, "seed": 7}

@@ -139,6 +139,7 @@ def test_blocks_that_are_unpacked_are_estimated_as_what_they_become(folder: Path
     assert sizes[0] == sizes[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["transformer/x-Q8_0.gguf", "x-Q8_0.gguf"])
 @pytest.mark.parametrize("indexed", [True, False])
 def test_it_may_lie_in_the_folder_or_beside_the_others(folder: Path, place: str, indexed: bool) -> None:
@@ -150,6 +151,7 @@ def test_it_may_lie_in_the_folder_or_beside_the_others(folder: Path, place: str,
     assert_same(folder, other)
 
 
+@pytest.mark.slow
 def test_a_file_that_is_named_is_the_one_that_paints(folder: Path) -> None:
     other = transformer(folder, Kind.Q8_0, "one.gguf")
     write_gguf(other / "two.gguf", {"double_blocks.0.img_attn.qkv.weight": mx.zeros((192, 64))}, lambda _: Kind.F16)
@@ -160,6 +162,7 @@ def test_a_file_that_is_named_is_the_one_that_paints(folder: Path) -> None:
     assert need(other / "one.gguf", None, MACHINE, size=(64, 64), references=[], pictures=1).transformer > 0
 
 
+@pytest.mark.slow
 def test_a_named_file_wins_over_the_transformer_beside_it(folder: Path) -> None:
     other = transformer(folder, Kind.Q4_0)
     named = copied(folder.parent / "whole") / "transformer" / "x.gguf"
@@ -177,6 +180,7 @@ def test_a_file_alone_says_what_it_lacks_and_where_that_is(folder: Path) -> None
     assert "hf download" in caught.value.message
 
 
+@pytest.mark.slow
 def test_saving_it_writes_a_folder_that_paints_the_same(folder: Path, tmp_path: Path) -> None:
     model = load_model(transformer(folder, Kind.Q4_1))
     model.save(tmp_path / "saved")
@@ -185,6 +189,7 @@ def test_saving_it_writes_a_folder_that_paints_the_same(folder: Path, tmp_path: 
     np.testing.assert_array_equal(pixels(again), pixels(model))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [Kind.F16, Kind.Q8_0, Kind.Q5_1], ids=lambda kind: kind.name)
 @pytest.mark.parametrize("place", ["text_encoder.gguf", "Qwen3.gguf", "text_encoder/Qwen3.gguf"])
 def test_a_text_encoder_in_llamas_names_reads_as_the_other(folder: Path, place: str, kind: Kind) -> None:
@@ -263,6 +268,7 @@ def test_blocks_that_nobody_can_unpack_are_refused_by_name(folder: Path, monkeyp
         load_model(other)
 
 
+@pytest.mark.slow
 def test_a_stranger_beside_the_others_does_not_matter(folder: Path) -> None:
     other = transformer(folder, Kind.Q8_0)
     (other / "notes.gguf").write_bytes(b"nothing of the kind")

@@ -50,6 +50,7 @@ def rewrite(folder: Path, rename: Callable[[str], str | None]) -> None:
     mx.save_safetensors(str(path), {new: value for name, value in tensors.items() if (new := rename(name))})
 
 
+@pytest.mark.parity
 @pytest.mark.parametrize("encoding", ENCODINGS, ids=lambda encoding: encoding.name)
 def test_a_prompt_has_the_references_tokens_and_states(models: dict[str, Model], encoding: Encoding) -> None:
     conditioning = models[encoding.checkpoint].pipeline.conditioning

@@ -13,6 +13,8 @@ from mflux_api.engine.model import Model, load_model
 from mflux_api.request import LoraUse
 from tests.reference.cases import CASES, Case
 
+pytestmark = pytest.mark.parity
+
 REFERENCE = Path(__file__).parents[2] / "reference"
 TOLERANCE = 1e-4
 OVERRIDES = {

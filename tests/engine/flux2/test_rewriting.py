@@ -149,6 +149,7 @@ def test_a_picture_is_that_of_the_new_prompt_and_knows_it(name: str) -> None:
     assert same.prompt is None
 
 
+@pytest.mark.slow
 def test_a_prompt_is_written_once_and_always_the_same(klein: Model) -> None:
     _, first = painted(klein)
     events, again = painted(klein)
@@ -165,6 +166,7 @@ def test_a_prompt_for_an_edit_is_asked_for_in_other_words(klein: Model) -> None:
         assert edited.prompt not in {None, plain.prompt}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("quantize", "low_ram"), [(None, False), (8, True)])
 def test_what_was_loaded_for_it_is_let_go_again(quantize: int | None, low_ram: bool) -> None:
     model = load_model(KLEIN, quantize=quantize, low_ram=low_ram)
@@ -182,6 +184,7 @@ def held() -> int:
     return int(mx.get_active_memory())
 
 
+@pytest.mark.slow
 def test_whoever_stops_while_it_writes_gets_the_memory_back_and_can_go_on() -> None:
     model = load_model(KLEIN)
     before = held()
@@ -220,6 +223,7 @@ def test_a_saved_folder_says_that_it_cannot(tmp_path: Path) -> None:
         load_model(tmp_path / "saved").generate(PROMPT, upsample=True, **SMALL)
 
 
+@pytest.mark.slow
 def test_the_command_line_tells_the_new_prompt_and_names_files_by_the_old_one(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -65,6 +65,7 @@ def pixels(model: Model) -> NDArray[np.float32]:
     return model.generate("a red circle", width=64, height=64, steps=2, seeds=(1,), guidance=4.0)[0].array
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("described", [True, False])
 @pytest.mark.parametrize("bits", [None, 4])
 def test_it_paints_the_same(folder: Path, described: bool, bits: int | None) -> None:
@@ -82,6 +83,7 @@ def test_it_is_estimated_as_the_other(folder: Path, bits: int | None) -> None:
     assert sizes[0] == sizes[1]
 
 
+@pytest.mark.slow
 def test_saving_it_writes_the_usual_names(folder: Path, tmp_path: Path) -> None:
     model = load_model(folder)
     model.save(tmp_path / "saved")

@@ -45,12 +45,14 @@ def title(writing: dict[str, Any]) -> str:
     return f"{writing['checkpoint']}-{len(writing['ids'])}"
 
 
+@pytest.mark.parity
 @pytest.mark.parametrize("writing", WRITINGS, ids=title)
 def test_the_tokens_are_those_of_transformers(writers: dict[str, Writer], writing: dict[str, Any]) -> None:
     tokens = writing["tokens"]
     assert list(writers[writing["checkpoint"]].write(writing["ids"], NOTHING, len(tokens))) == tokens
 
 
+@pytest.mark.parity
 @pytest.mark.parametrize("writing", WRITINGS, ids=title)
 @pytest.mark.parametrize("begun", [1, 40])
 def test_after_any_tokens_the_likeliest_is_that_of_transformers(
