@@ -58,7 +58,7 @@ class Deleted(Wire):
     status: Literal["deleted"]
 
 
-def rows(job: Job) -> list[PictureRow]:
+def picture_rows(job: Job) -> list[PictureRow]:
     """A job's pictures, the last one first."""
     return [
         PictureRow(
@@ -94,7 +94,7 @@ class Pictures:
         asked = query(request, PicturesQuery)
         search = Search(words=frozenset(asked.search.split()), model=asked.model)
         page = await self.studio.queue.pictures(search, asked.before, asked.limit)
-        rows = [row for job in page.jobs for row in rows(job)]
+        rows = [row for job in page.jobs for row in picture_rows(job)]
         return reply(PictureList(pictures=rows, next=page.following, total=page.total))
 
     async def show(self, request: Request) -> Response:
