@@ -16,7 +16,7 @@ from mlx import nn
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from mflux_api.checkpoints.checkpoint import read_layout  # noqa: E402
+from mflux_api.checkpoints.checkpoint import Checkpoint  # noqa: E402
 from mflux_api.engine.flux2.loading import Loader  # noqa: E402
 from mflux_api.engine.flux2.networks import build_text_encoder, build_transformer  # noqa: E402
 from mflux_api.engine.flux2.tensors import parameters  # noqa: E402
@@ -47,7 +47,7 @@ def main(precision: str) -> None:
         write(folder / "text_encoder", build_text_encoder(config, (10, 20, 30)))
         for bits in (4, 8, None):
             for part in ("transformer", "text_encoder"):
-                measure(Loader(read_layout(folder), bits, choose(precision)), part)
+                measure(Loader(Checkpoint.read(folder), bits, choose(precision)), part)
 
 
 def configure(folder: Path, changes: dict[str, object]) -> dict[str, object]:
@@ -73,7 +73,7 @@ def measure(loader: Loader, part: str) -> None:
     mx.reset_peak_memory()
     network = getattr(loader, part)()
     kept, peak = ((used - before) / MEBIBYTE for used in (mx.get_active_memory(), mx.get_peak_memory()))
-    stored = sum(path.stat().st_size for path in (loader.layout.folder / part).glob("*.safetensors")) / MEBIBYTE
+    stored = sum(path.stat().st_size for path in (loader.checkpoint.folder / part).glob("*.safetensors")) / MEBIBYTE
     print(f"{loader.bits or 16:2} bits {part:12} stored {stored:6.1f}  kept {kept:6.1f}  peak {peak:6.1f} MiB")
     del network
 

@@ -1,13 +1,15 @@
-"""The sizes of a model's three networks, read from its own config files, or from its tensors where it has none."""
+"""A FLUX.2 checkpoint on disk: its components, their configs and headers, read once while its files stay the same."""
 
-from collections.abc import Mapping
+import functools
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-from mflux_api.checkpoints import components
-from mflux_api.checkpoints.inferred_config import is_guided, tensors_of, transformer_config
-from mflux_api.checkpoints.safetensors import Config, read_json, read_json_if_present
+from mflux_api.checkpoints.components import COMPONENTS, Component, read_single_file
+from mflux_api.checkpoints.inferred_config import has_guidance_embeds, tensors_of, transformer_config
+from mflux_api.checkpoints.safetensors import Config, read_json_if_present
 from mflux_api.errors import ModelIncomplete, ModelNotFound, ModelUnsupported
 
 DEV_REPOSITORY = "black-forest-labs/FLUX.2-dev"
@@ -38,79 +40,140 @@ OTHER_SCHEDULES = (
 )
 
 
-@dataclass(frozen=True)
-class Layout:
-    """What a checkpoint folder says of itself, weights aside.
+# Folders whose files make a checkpoint, beside the model's own.
+FOLDERS = (*COMPONENTS, "scheduler")
+Stamp: TypeAlias = tuple[tuple[str, int, int, int], ...]
 
-    `file`: the transformer's, where it was named instead of the folder.
-    `distilled`: guidance is fixed at 1 (`says_distilled`: the folder itself tells); `cached_references`: references
-    are seen once (9b-kv); `guided`: guidance is an input of the transformer (dev); `layers`: the text encoder's hidden
-    states that are stacked; `text_length`: tokens a prompt is padded to;
-    `language_model`: the text encoder can write, as published ones can;
-    `scheduler`: its config.json; `transformer`, `text_encoder`, `vae`: theirs, empty where the
-    folder has none (mflux-save).
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """What a model's folder holds and says of itself. The headers of a component are read when first asked for.
+
+    `path`: the folder, or the transformer's file where that was named. `distilled`: guidance is fixed at 1
+    (`says_distilled`: the folder itself tells); `cached_references`: references are seen once (9b-kv);
+    `guidance_embeds`: guidance is an input of the transformer (dev); `layers`: the text encoder's hidden states that
+    are stacked; `text_length`: tokens a prompt is padded to; `language_model`: the text encoder can write, as published
+    ones can; `scheduler`: its config; `tokenizer`: its folder.
     """
 
+    path: Path
     folder: Path
-    file: Path | None
     distilled: bool
     says_distilled: bool
     cached_references: bool
-    guided: bool
+    guidance_embeds: bool
     layers: tuple[int, ...]
     text_length: int
     language_model: bool
     scheduler: Config
-    transformer: Config
-    text_encoder: Config
-    vae: Config
+    tokenizer: Path
+    transformer: Component
+    text_encoder: Component
+    vae: Component
+
+    @classmethod
+    def read(cls, path: Path) -> "Checkpoint":
+        """Read a folder, or the folder around a transformer's file; what was read last while no file has changed.
+
+        Raises ModelNotFound, ModelIncomplete, ModelCorrupt or ModelUnsupported.
+        """
+        return _read(path, _stamp(path))
+
+    @property
+    def components(self) -> tuple[Component, Component, Component]:
+        """Transformer, text encoder and VAE."""
+        return self.transformer, self.text_encoder, self.vae
+
+    def with_overrides(
+        self, *, distilled: bool | None, cached_references: bool | None, override_folder: bool
+    ) -> "Checkpoint":
+        """With what the registry knows, where the folder is silent or the registry overrides it."""
+        changed = self
+        if distilled is not None and (override_folder or not self.says_distilled):
+            changed = replace(changed, distilled=distilled)
+        if cached_references is not None:
+            changed = replace(changed, cached_references=cached_references)
+        return changed
 
 
-def read_layout(path: Path) -> Layout:
-    """Read a folder's own description, or that of the folder around a transformer's file.
-
-    Raises ModelNotFound, ModelIncomplete, ModelCorrupt or ModelUnsupported.
-    """
-    folder, file = components.root(path)
-    _check_folder(folder, file)
-    index = read_json_if_present(folder / "model_index.json")
-    alone = bool(components.loose(folder, "transformer", file))
-    guided = _is_guided(folder, file, index)
-    if guided or alone:
-        _check_parts(folder, file, guided=guided)
-    text_encoder = _text_encoder_config(folder, index)
-    return Layout(
-        folder=folder,
-        file=file,
-        distilled=bool(index.get("is_distilled", _is_distilled_by_default(index))),
-        says_distilled="is_distilled" in index,
-        cached_references=_cached_references(folder, index),
-        guided=guided,
-        layers=_named_layers(index, text_encoder, default=DEV_LAYERS if guided else REFERENCE_LAYERS),
-        text_length=int(index.get("max_sequence_length", REFERENCE_TEXT_LENGTH)),
-        language_model=bool(index.get("language_model", True)),
-        scheduler=_scheduler_config(folder),
-        # A file that came alone is described by its tensors.
-        transformer=_component_config(folder, "transformer", {} if alone else index),
-        text_encoder=text_encoder,
-        vae=_component_config(folder, "vae", index),
+def _stamp(path: Path) -> Stamp:
+    """What changes when any file of a checkpoint does."""
+    around, _ = _split(path)
+    folders = (around, *(around / name for name in FOLDERS))
+    return tuple(
+        _entry_stamp(entry)
+        for folder in folders
+        if folder.is_dir()
+        for entry in sorted(os.scandir(folder), key=lambda entry: entry.name)
     )
 
 
-def overridden(layout: Layout, *, distilled: bool | None, cached_references: bool | None, insist: bool) -> Layout:
-    """The layout with what the registry knows, where the folder is silent or the registry insists."""
-    if distilled is not None and (insist or not layout.says_distilled):
-        layout = replace(layout, distilled=distilled)
-    if cached_references is not None:
-        layout = replace(layout, cached_references=cached_references)
-    return layout
+def _entry_stamp(entry: os.DirEntry[str]) -> tuple[str, int, int, int]:
+    try:
+        stat = entry.stat()
+    except OSError:
+        # A link to nothing, or gone since it was listed.
+        return entry.name, 0, 0, 0
+    return entry.name, stat.st_mtime_ns, stat.st_size, stat.st_ino
 
 
-def _check_folder(folder: Path, file: Path | None) -> None:
+@functools.lru_cache(maxsize=32)
+def _read(path: Path, stamp: Stamp) -> Checkpoint:
+    """Remembered until a file changes (`stamp`): a text encoder's GGUF header alone names 150,000 tokens."""
+    folder, file = _split(path)
+    index = read_json_if_present(folder / "model_index.json")
+    transformer, text_encoder, vae = _components(folder, file, index)
+    _check_folder(folder, transformer)
+    guidance_embeds = _has_guidance_embeds(transformer, index)
+    if guidance_embeds or transformer.single_files:
+        _check_parts(folder, [transformer, text_encoder, vae], guidance_embeds=guidance_embeds)
+    text_encoder.check_config()
+    checkpoint = Checkpoint(
+        path=path,
+        folder=folder,
+        distilled=bool(index.get("is_distilled", _is_distilled_by_default(index))),
+        says_distilled="is_distilled" in index,
+        cached_references=_cached_references(folder, index),
+        guidance_embeds=guidance_embeds,
+        layers=_named_layers(
+            index, text_encoder.written_config, default=DEV_LAYERS if guidance_embeds else REFERENCE_LAYERS
+        ),
+        text_length=int(index.get("max_sequence_length", REFERENCE_TEXT_LENGTH)),
+        language_model=bool(index.get("language_model", True)),
+        scheduler=_scheduler_config(folder),
+        tokenizer=folder / "tokenizer",
+        transformer=transformer,
+        text_encoder=text_encoder,
+        vae=vae,
+    )
+    transformer.check_config()
+    vae.check_config()
+    return checkpoint
+
+
+def _split(path: Path) -> tuple[Path, Path | None]:
+    """The model's folder, and the transformer's file where that is what was named."""
+    if not path.is_file():
+        return path, None
+    parent = path.absolute().parent
+    return (parent.parent if parent.name == "transformer" else parent), path
+
+
+def _components(folder: Path, file: Path | None, index: Config) -> tuple[Component, Component, Component]:
+    # Each file beside the folders is looked at for the transformer and for the text encoder.
+    read_header = functools.cache(read_single_file)
+
+    def component(name: str, file: Path | None = None) -> Component:
+        return Component(name=name, folder=folder / name, file=file, indexed=bool(index), read_header=read_header)
+
+    return component("transformer", file), component("text_encoder"), component("vae")
+
+
+def _check_folder(folder: Path, transformer: Component) -> None:
     if not folder.is_dir():
         raise ModelNotFound(f"There is no model folder at {folder}.", path=str(folder))
-    described = (folder / "model_index.json").exists() or (folder / "transformer").is_dir()
-    if not described and not components.loose(folder, "transformer", file):
+    described = (folder / "model_index.json").exists() or transformer.folder.is_dir()
+    if not described and not transformer.single_files:
         found = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
         raise ModelUnsupported(
             f"{folder} is not a FLUX.2 checkpoint: no model_index.json, no transformer (found: {found}).",
@@ -133,19 +196,21 @@ def _is_distilled_by_default(index: Config) -> bool:
     return not index or index.get("_class_name") == "Flux2KleinKVPipeline"
 
 
-def _is_guided(folder: Path, file: Path | None, index: Config) -> bool:
+def _has_guidance_embeds(transformer: Component, index: Config) -> bool:
     """Whether it is a FLUX.2-dev: by its index, or without one by a guidance embedding among the tensors."""
-    if index and file is None:
+    if index and transformer.file is None:
         return bool(index.get("_class_name") == DEV_PIPELINE)
-    here = any((folder / "transformer").glob("*.safetensors")) or bool(components.loose(folder, "transformer", file))
-    return here and is_guided(tensors_of(components.read(folder, "transformer", file)))
+    return transformer.is_present and has_guidance_embeds(tensors_of(transformer.shards))
 
 
-def _check_parts(folder: Path, file: Path | None, *, guided: bool) -> None:
-    missing = components.missing(folder, file)
+def _check_parts(folder: Path, components: Sequence[Component], *, guidance_embeds: bool) -> None:
+    transformer, text_encoder, vae = (component.is_present for component in components)
+    tokenizer = any((folder / "tokenizer").glob("tokenizer*"))
+    present = {"transformer": transformer, "text_encoder": text_encoder, "tokenizer": tokenizer, "vae": vae}
+    missing = [name for name, is_present in present.items() if not is_present]
     if missing:
         wanted = " ".join(f"--include '{name}/*'" for name in missing)
-        repository = DEV_REPOSITORY if guided else _repository(folder, file)
+        repository = DEV_REPOSITORY if guidance_embeds else _repository(components[0])
         raise ModelIncomplete(
             f"{folder} has no {' and no '.join(missing)} of FLUX.2. The rest is in {repository}, which may be "
             "gated: then accept its licence there, set HF_TOKEN to a token of that account, and "
@@ -155,9 +220,9 @@ def _check_parts(folder: Path, file: Path | None, *, guided: bool) -> None:
         )
 
 
-def _repository(folder: Path, file: Path | None) -> str:
+def _repository(transformer: Component) -> str:
     """Where the other parts of a transformer's model are."""
-    config = transformer_config(tensors_of(components.read(folder, "transformer", file)), None)
+    config = transformer_config(tensors_of(transformer.shards), None)
     hidden = int(config["num_attention_heads"]) * int(config["attention_head_dim"])
     return REPOSITORIES.get(hidden, "the repository of its model")
 
@@ -171,21 +236,8 @@ def _scheduler_config(folder: Path) -> Config:
     return config
 
 
-def _text_encoder_config(folder: Path, index: Config) -> Config:
-    """What is written of it, or a GGUF file's own description."""
-    if components.loose(folder, "text_encoder"):
-        written = _component_config(folder, "text_encoder", {})
-        return written or components.encoder_config(components.read(folder, "text_encoder"))
-    return _component_config(folder, "text_encoder", index)
-
-
 def _named_layers(*configs: Mapping[str, Any], default: tuple[int, ...]) -> tuple[int, ...]:
     for config in configs:
         if "text_encoder_out_layers" in config:
             return tuple(int(layer) for layer in config["text_encoder_out_layers"])
     return default
-
-
-def _component_config(folder: Path, name: str, index: Config) -> Config:
-    path = folder / name / "config.json"
-    return read_json(path) if index else read_json_if_present(path)

@@ -1,25 +1,49 @@
-"""Where the files of each network lie in a model's folder, and what they hold.
+"""The components of a checkpoint: where the files of each network lie in a model's folder, and what they hold.
 
 Usually in a folder of its own (`transformer/*.safetensors`). A transformer or a text encoder may also be one file, GGUF
 or safetensors: in that folder, beside it (`transformer.gguf`), or loose under any name, known by the tensors it holds.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from mflux_api.checkpoints.float8 import plain
 from mflux_api.checkpoints.gguf import SUFFIX, read_gguf
-from mflux_api.checkpoints.safetensors import Config, Shard, read_shard, read_shards
+from mflux_api.checkpoints.inferred_config import (
+    Shapes,
+    tensors_of,
+    text_encoder_config,
+    transformer_config,
+    vae_config,
+)
+from mflux_api.checkpoints.safetensors import (
+    Config,
+    Shard,
+    is_saved_by_mflux,
+    read_indexes,
+    read_json,
+    read_json_if_present,
+    read_shard,
+    read_shards,
+    stored_bits,
+)
 from mflux_api.checkpoints.tensor_names import HEAD, llama_name
 from mflux_api.errors import MfluxError, ModelUnsupported
 
-PARTS = ("transformer", "text_encoder", "tokenizer", "vae")
+COMPONENTS = ("transformer", "text_encoder", "vae")
 SAFETENSORS = ".safetensors"
 SUFFIXES = (SUFFIX, SAFETENSORS)
 KINDS = {
     "transformer": re.compile(r"(^|\.)((double|single)_blocks|(single_)?transformer_blocks)\.\d+\."),
     "text_encoder": re.compile(r"^(blk\.\d+\.|(language_model\.|model\.)*layers\.\d+\.self_attn\.)"),
+}
+INFER: Mapping[str, Callable[[Shapes, int | None], Config]] = {
+    "transformer": transformer_config,
+    "text_encoder": text_encoder_config,
+    "vae": vae_config,
 }
 ARCHITECTURE = "general.architecture"
 QWEN3 = "qwen3"
@@ -33,46 +57,122 @@ QWEN3_CONFIG = {
     "head_dim": "attention.key_length",
     "intermediate_size": "feed_forward_length",
 }
+ReadHeader = Callable[[Path], Shard]
 
 
-def read(folder: Path, part: str, file: Path | None = None) -> list[Shard]:
-    """A network's checked files. `file`: the transformer's, where it was named.
+@dataclass(frozen=True, eq=False)
+class Component:
+    """One network on disk: its files are read when first asked for, and once.
 
-    Raises ModelIncomplete when there is none, ModelCorrupt, ModelUnsupported.
+    `folder`: its own, in the model's; `file`: the one that was named in place of all others; `indexed`: the model has
+    an index, and its configs with it; `read_header`: reads a single file of the model's folder.
     """
-    paths = loose(folder, part, file)
-    if not paths:
-        return plain(read_shards(folder / part))
-    shards = [_read(path) for path in paths]
-    return [_renamed(shard) for shard in shards] if part == "text_encoder" else plain(shards)
+
+    name: str
+    folder: Path
+    file: Path | None
+    indexed: bool
+    read_header: ReadHeader
+
+    @cached_property
+    def single_files(self) -> list[Path]:
+        """The files that are not its folder's safetensors; empty where those are. Raises ModelUnsupported."""
+        if self.file is not None:
+            return [self.file]
+        return _find_single_files(self.folder, self.name, self.read_header)
+
+    @property
+    def is_present(self) -> bool:
+        """Whether it has files of weights at all."""
+        return any(self.folder.glob(f"*{SAFETENSORS}")) or bool(self.single_files)
+
+    @cached_property
+    def shards(self) -> list[Shard]:
+        """Its checked files. Raises ModelIncomplete when there is none, ModelCorrupt, ModelUnsupported."""
+        if not self.single_files:
+            return plain(read_shards(self.folder, self.indexes))
+        shards = [self.read_header(path) for path in self.single_files]
+        return [_rename_text_encoder(shard) for shard in shards] if self.name == "text_encoder" else plain(shards)
+
+    @cached_property
+    def indexes(self) -> list[Config]:
+        """What its folder's own indexes say of the shards. Raises ModelCorrupt."""
+        return read_indexes(self.folder)
+
+    @cached_property
+    def stored_bits(self) -> int | None:
+        """The bits mflux saved it in; None where it was not quantized, or not saved by mflux."""
+        return stored_bits(self.shards, self.indexes)
+
+    @cached_property
+    def is_saved_by_mflux(self) -> bool:
+        """Whether its tensors have the names of mflux's modules."""
+        return is_saved_by_mflux(self.shards, self.indexes)
+
+    @cached_property
+    def written_config(self) -> Config:
+        """config.json, or what a GGUF file says of itself; empty where nothing is said.
+
+        Raises ModelIncomplete where an index promises one that is missing, ModelCorrupt, and the errors of `shards`.
+        """
+        path = self.folder / "config.json"
+        if self.indexed and not self.single_files:
+            return read_json(path)
+        written = read_json_if_present(path)
+        # A transformer that came alone is described by its tensors.
+        return (
+            _own_config(self.shards) if self.name == "text_encoder" and self.single_files and not written else written
+        )
+
+    def check_config(self) -> None:
+        """Read config.json now. Raises as `written_config`."""
+        _ = self.written_config
+
+    @cached_property
+    def config(self) -> Config:
+        """What it is built from: as written, else worked out from its tensors. Raises ModelUnsupported."""
+        return self.written_config or INFER[self.name](tensors_of(self.shards), self.stored_bits)
 
 
-def loose(folder: Path, part: str, file: Path | None = None) -> list[Path]:
-    """The network's files that are not its folder's safetensors; empty where those are. Raises ModelUnsupported."""
-    if file is not None and part == "transformer":
-        return [file]
-    if part not in KINDS or any((folder / part).glob(f"*{SAFETENSORS}")):
+def read_single_file(path: Path) -> Shard:
+    """The checked header of a GGUF or safetensors file. Raises ModelCorrupt, ModelUnsupported."""
+    return read_gguf(path) if path.suffix == SUFFIX else read_shard(path)
+
+
+def _find_single_files(folder: Path, name: str, read_header: ReadHeader) -> list[Path]:
+    if name not in KINDS or any(folder.glob(f"*{SAFETENSORS}")):
         return []
-    named = [path for suffix in SUFFIXES if (path := folder / f"{part}{suffix}").is_file()]
-    found = sorted((folder / part).glob(f"*{SUFFIX}")) or named[:1] or _holding(folder, part)
-    _check_one(found, part)
+    around = folder.parent
+    named = [path for suffix in SUFFIXES if (path := around / f"{name}{suffix}").is_file()]
+    found = sorted(folder.glob(f"*{SUFFIX}")) or named[:1] or _find_by_tensors(around, KINDS[name], read_header)
+    _check_one(found, name, read_header)
     return found
 
 
-def root(path: Path) -> tuple[Path, Path | None]:
-    """The model's folder, and the transformer's file where that is what was named."""
-    if not path.is_file():
-        return path, None
-    parent = path.absolute().parent
-    return (parent.parent if parent.name == "transformer" else parent), path
+def _find_by_tensors(folder: Path, kind: re.Pattern[str], read_header: ReadHeader) -> list[Path]:
+    paths = (path for suffix in SUFFIXES for path in sorted(folder.glob(f"*{suffix}")))
+    return [path for path in paths if _holds(path, kind, read_header)]
 
 
-def missing(folder: Path, file: Path | None) -> list[str]:
-    """The parts that a folder has no files of."""
-    return [part for part in PARTS if not _has(folder, part, file)]
+def _holds(path: Path, kind: re.Pattern[str], read_header: ReadHeader) -> bool:
+    try:
+        return any(kind.search(name) and "lora" not in name for name in read_header(path).tensors)
+    except MfluxError:
+        # A stranger in the folder; if it was meant, its component will be missed.
+        return False
 
 
-def encoder_config(shards: Sequence[Shard]) -> Config:
+def _check_one(paths: Sequence[Path], component: str, read_header: ReadHeader) -> None:
+    names = [name for path in paths for name in read_header(path).tensors] if len(paths) > 1 else []
+    if len(names) != len(set(names)):
+        raise ModelUnsupported(
+            f"{paths[0].parent} holds several files for the {component}: {', '.join(path.name for path in paths)}. "
+            "Leave one of them there, or name the one of the transformer as the model.",
+            path=str(paths[0].parent),
+        )
+
+
+def _own_config(shards: Sequence[Shard]) -> Config:
     """What a GGUF file says of its text encoder; empty for other files."""
     said = shards[0].metadata
     if said.get(ARCHITECTURE) != QWEN3:
@@ -88,48 +188,7 @@ def encoder_config(shards: Sequence[Shard]) -> Config:
     }
 
 
-def _has(folder: Path, part: str, file: Path | None) -> bool:
-    if part == "tokenizer":
-        return any((folder / part).glob("tokenizer*"))
-    return any((folder / part).glob(f"*{SAFETENSORS}")) or bool(loose(folder, part, file))
-
-
-def _read(path: Path) -> Shard:
-    return read_gguf(path) if path.suffix == SUFFIX else read_shard(path)
-
-
-def _holding(folder: Path, part: str) -> list[Path]:
-    paths = (path for suffix in SUFFIXES for path in sorted(folder.glob(f"*{suffix}")))
-    return [path for path in paths if _holds(path, KINDS[part])]
-
-
-def _holds(path: Path, kind: re.Pattern[str]) -> bool:
-    try:
-        return any(kind.search(name) and "lora" not in name for name in _read(path).tensors)
-    except MfluxError:
-        # A stranger in the folder; if it was meant, its part will be missed.
-        return False
-
-
-def _check_one(paths: list[Path], part: str) -> None:
-    names = [name for path in paths for name in _names(path)] if len(paths) > 1 else []
-    if len(names) != len(set(names)):
-        raise ModelUnsupported(
-            f"{paths[0].parent} holds several files for the {part}: {_listed(paths)}. Leave one of them there, or "
-            "name the one of the transformer as the model.",
-            path=str(paths[0].parent),
-        )
-
-
-def _names(path: Path) -> Iterable[str]:
-    return _read(path).tensors
-
-
-def _listed(paths: list[Path]) -> str:
-    return ", ".join(path.name for path in paths)
-
-
-def _renamed(shard: Shard) -> Shard:
+def _rename_text_encoder(shard: Shard) -> Shard:
     """A text encoder's file under transformers' names. Raises ModelUnsupported."""
     if shard.path.suffix != SUFFIX:
         return plain([shard])[0]

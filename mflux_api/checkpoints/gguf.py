@@ -3,7 +3,6 @@
 Source: the GGUF specification (ggml/docs/gguf.md), versions 2 and 3. Sides come in ggml's order, the innermost first.
 """
 
-import functools
 import math
 import mmap
 import struct
@@ -70,15 +69,9 @@ class Cursor:
 def read_gguf(path: Path) -> Shard:
     """The file's tensors under their own names, shapes as torch has them. Raises ModelCorrupt, ModelUnsupported."""
     try:
-        stat = path.stat()
+        size = path.stat().st_size
     except OSError as error:
         raise ModelCorrupt(f"{path} cannot be read: {error.strerror}", path=str(path)) from error
-    return _read(path, stat.st_mtime_ns, stat.st_size)
-
-
-@functools.lru_cache(maxsize=32)
-def _read(path: Path, changed: int, size: int) -> Shard:
-    """Remembered while the file is the same: a text encoder's header names 150,000 tokens."""
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             shard, end = _parsed(path, Cursor(data))

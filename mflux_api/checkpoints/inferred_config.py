@@ -38,11 +38,11 @@ def transformer_config(tensors: Shapes, bits: int | None) -> Config:
         "timestep_guidance_channels": _columns(tensors, "time_guidance_embed.linear_1", bits),
         "mlp_ratio": _rows(tensors, "transformer_blocks.0.ff.linear_in") / 2 / inner,
         "axes_dims_rope": PUBLISHED_HEAD_ROPE.get(head, (head // 4,) * 4),
-        "guidance_embeds": is_guided(tensors),
+        "guidance_embeds": has_guidance_embeds(tensors),
     }
 
 
-def is_guided(tensors: Shapes) -> bool:
+def has_guidance_embeds(tensors: Shapes) -> bool:
     """Whether a transformer has an embedding for guidance, in mflux's names or diffusers'."""
     return any(name.startswith("time_guidance_embed.guidance") for name in tensors)
 

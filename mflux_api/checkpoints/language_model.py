@@ -7,9 +7,8 @@ other layers, the last norm and the head make it write.
 import re
 from dataclasses import dataclass
 
-from mflux_api.checkpoints import components, inferred_config
-from mflux_api.checkpoints.checkpoint import Layout
-from mflux_api.checkpoints.safetensors import Config, Tensor, stored_bits
+from mflux_api.checkpoints.checkpoint import Checkpoint
+from mflux_api.checkpoints.safetensors import Config, Tensor
 from mflux_api.checkpoints.tensor_names import HEAD, decoder_name
 from mflux_api.errors import ModelUnsupported
 
@@ -69,16 +68,15 @@ class Language:
     memory: int
 
 
-def find_language(layout: Layout) -> Language:
+def find_language(checkpoint: Checkpoint) -> Language:
     """Raises ModelUnsupported where the files of the text encoder are not all of a language model."""
-    if not layout.language_model:
+    if not checkpoint.language_model:
         raise _unavailable("its text encoder was trained to read prompts and cannot write.")
-    shards = components.read(layout.folder, "text_encoder")
+    shards = checkpoint.text_encoder.shards
     tensors = {name: tensor for shard in shards for old, tensor in shard.tensors.items() if (name := decoder_name(old))}
-    stored = stored_bits(layout.folder / "text_encoder", shards)
-    whole = layout.text_encoder or inferred_config.text_encoder_config(tensors, stored)
+    whole = checkpoint.text_encoder.config
     config = decoder_config(whole)
-    layers, read = int(config["num_hidden_layers"]), max(layout.layers)
+    layers, read = int(config["num_hidden_layers"]), max(checkpoint.layers)
     last = f"layers.{layers - 1}.mlp.down_proj.weight"
     tied = HEAD not in tensors
     # Of a Mistral 3 the outer config decides.

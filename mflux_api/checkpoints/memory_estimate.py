@@ -1,23 +1,20 @@
 """Bytes a model and a picture will take, from headers and configuration alone."""
 
 import functools
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
 
-from mflux_api.checkpoints import components, inferred_config
 from mflux_api.checkpoints.bit_packing import PACKED, PACKED_GROUP, group_size
-from mflux_api.checkpoints.checkpoint import Layout, read_layout
+from mflux_api.checkpoints.checkpoint import Checkpoint
+from mflux_api.checkpoints.components import Component
 from mflux_api.checkpoints.detection import is_upscaler
 from mflux_api.checkpoints.language_model import find_language
-from mflux_api.checkpoints.safetensors import Config, Shard, Tensor, stored_bits
+from mflux_api.checkpoints.safetensors import Tensor
 from mflux_api.checkpoints.tensor_names import text_encoder_name
 from mflux_api.errors import ModelUnsupported
 
-COMPONENTS = ("transformer", "text_encoder", "vae")
 # Measured on the CPU backend with the embedded model from 128 to 1024 pixels a side (docs/performance.md): values
 # alive at once, per token and hidden unit in a step, per pixel and first channel in the autoencoder. It decodes in
 # strips of some rows, and those take more.
@@ -29,7 +26,6 @@ ENCODE_VALUES = {"cpu": 40}
 ENCODE_VALUES_FUSED = 10
 PATCH = 16
 LARGEST_REFERENCE = 1024 * 1024
-Stamp: TypeAlias = tuple[tuple[str, int, int], ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,8 +68,8 @@ class Need:
         return self.weights + max(self.writing, self.work)
 
 
-def need(
-    folder: Path,
+def estimate_memory(
+    checkpoint: Checkpoint,
     bits: int | None,
     machine: Machine,
     *,
@@ -86,52 +82,28 @@ def need(
 
     Raises the errors of a bad folder, and ModelUnsupported for a model that cannot upsample.
     """
-    seen, stamp = tuple(references), _stamp(folder)
-    return _need(folder, stamp, bits, machine, size=size, references=seen, pictures=pictures, upsample=upsample)
-
-
-@functools.lru_cache(maxsize=64)
-def _need(
-    folder: Path,
-    stamp: Stamp,
-    bits: int | None,
-    machine: Machine,
-    *,
-    size: tuple[int, int],
-    references: tuple[tuple[int, int], ...],
-    pictures: int,
-    upsample: bool,
-) -> Need:
-    """Remembered until a file changes (`stamp`): thousands of tensors, counted twice for every job."""
-    layout = read_layout(folder)
-    work = picture_bytes(layout, machine, size=size, references=references)
+    work = picture_bytes(checkpoint, machine, size=size, references=references)
     # Finished pictures leave the engine one by one; each is whole, and encoded, for a moment.
     work += min(pictures, 2) * 4 * size[0] * size[1]
-    components = {name: _component_bytes(layout, name, bits, machine.width) for name in COMPONENTS}
-    writing = writing_bytes(layout, bits, machine.width) if upsample else 0
-    return Need(**components, work=work, writing=writing, in_turn=layout.guided)
-
-
-def _stamp(folder: Path) -> Stamp:
-    """What changes when any file of a model does."""
-    around, _ = components.root(folder)
-    folders = (around, *(around / name for name in (*COMPONENTS, "scheduler")))
-    return tuple(
-        (file.name, file.stat().st_mtime_ns, file.stat().st_size)
-        for each in folders
-        if each.is_dir()
-        for file in sorted(os.scandir(each), key=lambda entry: entry.name)
+    transformer, text_encoder, vae = _networks_bytes(checkpoint, bits, machine.width)
+    return Need(
+        transformer=transformer,
+        text_encoder=text_encoder,
+        vae=vae,
+        work=work,
+        writing=writing_bytes(checkpoint, bits, machine.width) if upsample else 0,
+        in_turn=checkpoint.guidance_embeds,
     )
 
 
-def model_bytes(layout: Layout, bits: int | None, width: int) -> int:
+def model_bytes(checkpoint: Checkpoint, bits: int | None, width: int) -> int:
     """Bytes the model will hold once loaded; `width`: bytes of a number in what it computes with."""
-    return sum(_component_bytes(layout, name, bits, width) for name in COMPONENTS)
+    return sum(_networks_bytes(checkpoint, bits, width))
 
 
-def turn_bytes(layout: Layout, bits: int | None, width: int) -> int:
+def turn_bytes(checkpoint: Checkpoint, bits: int | None, width: int) -> int:
     """Bytes a model will hold at most when its text encoder and its transformer take turns."""
-    transformer, text_encoder, vae = (_component_bytes(layout, name, bits, width) for name in COMPONENTS)
+    transformer, text_encoder, vae = _networks_bytes(checkpoint, bits, width)
     return vae + max(transformer, text_encoder)
 
 
@@ -139,25 +111,25 @@ def check_upsampling(path: Path) -> None:
     """Raises ModelUnsupported for a model that cannot put a prompt into more words, and the errors of a bad folder."""
     if is_upscaler(path):
         raise ModelUnsupported("prompt_upsampling is not available with a model that has no words.")
-    find_language(read_layout(path))
+    find_language(Checkpoint.read(path))
 
 
-def writing_bytes(layout: Layout, bits: int | None, width: int) -> int:
+def writing_bytes(checkpoint: Checkpoint, bits: int | None, width: int) -> int:
     """Bytes that upsampling a prompt takes beside the text encoder. Raises ModelUnsupported where it cannot write."""
-    language = find_language(layout)
+    language = find_language(checkpoint)
     return sum(_loaded(tensor, bits, width) for tensor in language.rest.values()) + language.memory * width
 
 
 def picture_bytes(
-    layout: Layout, machine: Machine, *, size: tuple[int, int], references: Sequence[tuple[int, int]]
+    checkpoint: Checkpoint, machine: Machine, *, size: tuple[int, int], references: Sequence[tuple[int, int]]
 ) -> int:
     """Bytes one picture takes beside the weights: the most that a step, the decoding or a reference needs."""
-    transformer, vae = _config(layout, "transformer"), _config(layout, "vae")
+    transformer, vae = checkpoint.transformer.config, checkpoint.vae.config
     heads = int(transformer.get("num_attention_heads", 48))
     hidden = heads * int(transformer.get("attention_head_dim", 128))
     channels = int(vae.get("block_out_channels", (128,))[0])
     seen = [min(width * height, LARGEST_REFERENCE) for width, height in references]
-    tokens = layout.text_length + (size[0] * size[1] + sum(seen)) // PATCH**2
+    tokens = checkpoint.text_length + (size[0] * size[1] + sum(seen)) // PATCH**2
     step = tokens * hidden * STEP_VALUES * machine.width
     if machine.device == "cpu":
         # Only here attention writes its whole table.
@@ -169,30 +141,29 @@ def picture_bytes(
     return max(step, decode, encode)
 
 
-def _config(layout: Layout, name: str) -> Config:
-    written: Config = getattr(layout, name)
-    if written:
-        return written
-    shards = components.read(layout.folder, name, layout.file)
-    infer = {"transformer": inferred_config.transformer_config, "vae": inferred_config.vae_config}[name]
-    return infer(inferred_config.tensors_of(shards), stored_bits(layout.folder / name, shards))
+def _networks_bytes(checkpoint: Checkpoint, bits: int | None, width: int) -> tuple[int, int, int]:
+    """Of the transformer, the text encoder and the VAE, which is never quantized."""
+    last = max(checkpoint.layers)
+    return (
+        _component_bytes(checkpoint.transformer, last, bits, width),
+        _component_bytes(checkpoint.text_encoder, last, bits, width),
+        _component_bytes(checkpoint.vae, last, None, width),
+    )
 
 
-def _component_bytes(layout: Layout, name: str, bits: int | None, width: int) -> int:
-    shards = components.read(layout.folder, name, layout.file)
-    quantized = bits if name != "vae" and stored_bits(layout.folder / name, shards) is None else None
-    return _shards_bytes(shards, layout, quantized, width)
+@functools.lru_cache(maxsize=96)
+def _component_bytes(component: Component, layers: int, bits: int | None, width: int) -> int:
+    """Remembered: thousands of tensors, counted twice for every job."""
+    quantized = bits if component.stored_bits is None else None
+    tensors = (each for shard in component.shards for each in shard.tensors.items())
+    return sum(_loaded(tensor, quantized, width) for name, tensor in tensors if _is_used(name, layers))
 
 
-def _shards_bytes(shards: list[Shard], layout: Layout, bits: int | None, width: int) -> int:
-    used = (tensor for shard in shards for name, tensor in shard.tensors.items() if _is_used(name, layout))
-    return sum(_loaded(tensor, bits, width) for tensor in used)
-
-
-def _is_used(name: str, layout: Layout) -> bool:
+def _is_used(name: str, layers: int) -> bool:
+    """Whether it is kept: of a text encoder only the first `layers`."""
     kept = text_encoder_name(name)
     layer = re.match(r"layers\.(\d+)\.", kept or "")
-    return kept is not None and not (layer and int(layer[1]) >= max(layout.layers))
+    return kept is not None and not (layer and int(layer[1]) >= layers)
 
 
 def _loaded(tensor: Tensor, bits: int | None, width: int) -> int:

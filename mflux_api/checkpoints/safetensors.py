@@ -4,7 +4,7 @@ import json
 import math
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -115,9 +115,19 @@ def _object(value: Any, path: Path) -> Config:
     return value
 
 
-def read_shards(folder: Path) -> list[Shard]:
+def read_indexes(folder: Path) -> list[Config]:
+    """`weight_map` and `metadata` of the files that tell where a component's tensors are. Raises ModelCorrupt."""
+    found = []
+    for path in sorted(folder.glob("*.safetensors.index.json")):
+        index = read_json(path)
+        found.append({name: _object(index.get(name) or {}, path) for name in ("weight_map", "metadata")})
+    return found
+
+
+def read_shards(folder: Path, indexes: Iterable[Config]) -> list[Shard]:
     """Every safetensors file of a component, checked. Raises ModelIncomplete when one is missing."""
-    paths = sorted(_indexed(folder) or folder.glob("*.safetensors"))
+    named = {folder / str(name) for index in indexes for name in index["weight_map"].values()}
+    paths = sorted(named or folder.glob("*.safetensors"))
     if not paths:
         raise ModelIncomplete(f"{folder} holds no .safetensors file. Download the model again.", path=str(folder))
     for path in paths:
@@ -126,27 +136,21 @@ def read_shards(folder: Path) -> list[Shard]:
     return [read_shard(path) for path in paths]
 
 
-def _indexed(folder: Path) -> set[Path]:
-    return {folder / str(name) for index in _indexes(folder) for name in index["weight_map"].values()}
-
-
-def _indexes(folder: Path) -> Iterator[Config]:
-    for path in sorted(folder.glob("*.safetensors.index.json")):
-        index = read_json(path)
-        yield {name: _object(index.get(name) or {}, path) for name in ("weight_map", "metadata")}
-
-
-def stored_bits(folder: Path, shards: list[Shard]) -> int | None:
-    """The width an mflux-save component was stored with; None for a diffusers one."""
-    sources = [shard.metadata for shard in shards] + [index["metadata"] for index in _indexes(folder)]
-    for metadata in sources:
+def stored_bits(shards: Iterable[Shard], indexes: Iterable[Config]) -> int | None:
+    """The bits an mflux-save component was quantized to; None for one that was not, or that mflux did not save."""
+    for metadata in _metadata(shards, indexes):
         level = str(metadata.get("quantization_level", "None"))
         if level.isdigit():
             return int(level)
     return None
 
 
-def saved_by_mflux(shards: list[Shard], folder: Path) -> bool:
+def is_saved_by_mflux(shards: Iterable[Shard], indexes: Iterable[Config]) -> bool:
     """Whether the names are those of mflux's modules rather than those of diffusers."""
-    sources = [shard.metadata for shard in shards] + [index["metadata"] for index in _indexes(folder)]
-    return any("mflux_version" in metadata or "quantization_level" in metadata for metadata in sources)
+    return any(
+        "mflux_version" in metadata or "quantization_level" in metadata for metadata in _metadata(shards, indexes)
+    )
+
+
+def _metadata(shards: Iterable[Shard], indexes: Iterable[Config]) -> list[Config]:
+    return [*(shard.metadata for shard in shards), *(index["metadata"] for index in indexes)]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from mflux_api.checkpoints import seedvr2 as upscaling
-from mflux_api.checkpoints.checkpoint import Layout, overridden, read_layout
+from mflux_api.checkpoints.checkpoint import Checkpoint
 from mflux_api.checkpoints.detection import is_upscaler
 from mflux_api.checkpoints.memory_estimate import Machine, model_bytes, picture_bytes, turn_bytes, writing_bytes
 from mflux_api.engine import memory
@@ -41,12 +41,9 @@ class Plan:
     def machine(self) -> Machine:
         return Machine(device=device_name(), width=choose(self.precision).dtype.size)
 
-    def layout(self) -> Layout:
-        return overridden(
-            read_layout(self.folder),
-            distilled=self.distilled,
-            cached_references=self.cached_references,
-            insist=self.insist,
+    def checkpoint(self) -> Checkpoint:
+        return Checkpoint.read(self.folder).with_overrides(
+            distilled=self.distilled, cached_references=self.cached_references, override_folder=self.insist
         )
 
 
@@ -74,14 +71,14 @@ class ModelCache:
         Once they do, they go on. `size`: pixels; `references`: how many; `upsample`: the prompt, too. Raises the errors
         of a bad folder, and ModelUnsupported where a text encoder cannot write.
         """
-        if plan.low_ram or (layout := self._layout(plan)) is None or not layout.guided:
+        if plan.low_ram or (checkpoint := self._checkpoint(plan)) is None or not checkpoint.guidance_embeds:
             return plan
         in_turn = replace(plan, low_ram=True)
         if in_turn in self._models:
             return in_turn
-        work = picture_bytes(layout, plan.machine(), size=size, references=[USUAL_SIZE] * references)
+        work = picture_bytes(checkpoint, plan.machine(), size=size, references=[USUAL_SIZE] * references)
         if upsample:
-            work = max(work, writing_bytes(layout, plan.bits, plan.machine().width))
+            work = max(work, writing_bytes(checkpoint, plan.bits, plan.machine().width))
         return in_turn if self._size_of(plan) + work > self.budget else plan
 
     def get(self, plan: Plan) -> Painter:
@@ -110,12 +107,12 @@ class ModelCache:
         self._models.clear()
         memory.reclaim()
 
-    def _layout(self, plan: Plan) -> Layout | None:
+    def _checkpoint(self, plan: Plan) -> Checkpoint | None:
         """None for an upscaler. That of a loaded model is not read again."""
         if plan in self._models:
             painter, _ = self._models[plan]
-            return painter.layout if isinstance(painter, Pipeline) else None
-        return None if is_upscaler(plan.folder) else plan.layout()
+            return painter.checkpoint if isinstance(painter, Pipeline) else None
+        return None if is_upscaler(plan.folder) else plan.checkpoint()
 
     def _size_of(self, plan: Plan) -> int:
         """Bytes it holds or will hold. The files of a loaded model are not read again."""
@@ -140,16 +137,16 @@ def _size(plan: Plan) -> int:
     width = choose(plan.precision).dtype.size
     if is_upscaler(plan.folder):
         return upscaling.model_bytes(plan.folder, plan.bits, width)
-    layout = plan.layout()
-    in_turn = plan.low_ram and layout.guided
-    return (turn_bytes if in_turn else model_bytes)(layout, plan.bits, width)
+    checkpoint = plan.checkpoint()
+    in_turn = plan.low_ram and checkpoint.guidance_embeds
+    return (turn_bytes if in_turn else model_bytes)(checkpoint, plan.bits, width)
 
 
 def _load(plan: Plan) -> Painter:
     precision = choose(plan.precision)
     if is_upscaler(plan.folder):
         return Upscaler(plan.folder, plan.bits, precision)
-    loader = Loader(plan.layout(), plan.bits, precision)
+    loader = Loader(plan.checkpoint(), plan.bits, precision)
     return Pipeline(loader, low_ram=plan.low_ram, embedding_cache=plan.embedding_cache)
 
 

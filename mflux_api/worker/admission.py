@@ -10,7 +10,8 @@ from pathlib import Path
 from PIL import Image
 
 from mflux_api.checkpoints import seedvr2 as upscaler
-from mflux_api.checkpoints.memory_estimate import Machine, Need, check_upsampling, need
+from mflux_api.checkpoints.checkpoint import Checkpoint
+from mflux_api.checkpoints.memory_estimate import Machine, Need, check_upsampling, estimate_memory
 from mflux_api.errors import MfluxError, OutOfMemory, without_folders
 from mflux_api.jobs.job import Job
 from mflux_api.models.registry import Located, known
@@ -92,7 +93,8 @@ class Admission:
         try:
             if model.spec.upscaler:
                 return upscaler.need(model.folder, bits, machine, size=SMALLEST, pictures=1).weights
-            return need(model.folder, bits, machine, size=SMALLEST, references=(), pictures=1).weights
+            checkpoint = Checkpoint.read(model.folder)
+            return estimate_memory(checkpoint, bits, machine, size=SMALLEST, references=(), pictures=1).weights
         except (MfluxError, OSError):
             return None
 
@@ -106,8 +108,8 @@ class Admission:
         with _private(model):
             if model.spec.upscaler:
                 return upscaler.need(model.folder, bits, self._machine, size=size, pictures=count)
-            return need(
-                model.folder,
+            return estimate_memory(
+                Checkpoint.read(model.folder),
                 bits,
                 self._machine,
                 size=size,

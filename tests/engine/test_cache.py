@@ -33,7 +33,7 @@ def nothing_left_over() -> None:
 
 
 def size(plan: Plan) -> int:
-    return model_bytes(plan.layout(), plan.bits, choose(plan.precision).dtype.size)
+    return model_bytes(plan.checkpoint(), plan.bits, choose(plan.precision).dtype.size)
 
 
 def test_a_model_is_loaded_once() -> None:

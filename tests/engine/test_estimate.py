@@ -6,13 +6,12 @@ import mlx.core as mx
 import pytest
 from PIL import Image
 
-from mflux_api.checkpoints.checkpoint import read_layout
+from mflux_api.checkpoints.checkpoint import Checkpoint
 from mflux_api.checkpoints.memory_estimate import (
-    COMPONENTS,
     LARGEST_REFERENCE,
     Machine,
+    estimate_memory,
     model_bytes,
-    need,
     picture_bytes,
 )
 from mflux_api.engine.model import Model, load_model
@@ -26,7 +25,7 @@ Size = tuple[int, int]
 
 
 def estimated(size: Size, references: list[Size]) -> int:
-    return picture_bytes(read_layout(TINY), HERE, size=size, references=references)
+    return picture_bytes(Checkpoint.read(TINY), HERE, size=size, references=references)
 
 
 def measured(model: Model, size: Size, references: list[Size]) -> int:
@@ -76,15 +75,14 @@ def test_a_reference_counts_as_the_megapixel_it_is_made() -> None:
 
 
 def test_the_parts_of_a_model_add_up_to_all_of_it() -> None:
-    found = need(TINY, None, HERE, size=(64, 64), references=[], pictures=1)
-    parts = sum(getattr(found, name) for name in COMPONENTS)
-    assert parts == model_bytes(read_layout(TINY), None, HERE.width)
+    found = estimate_memory(Checkpoint.read(TINY), None, HERE, size=(64, 64), references=[], pictures=1)
+    assert found.weights == model_bytes(Checkpoint.read(TINY), None, HERE.width)
 
 
 @pytest.mark.parametrize("bits", [3, 4, 6, 8])
 def test_fewer_bits_take_fewer_bytes_and_leave_the_autoencoder_as_it_is(bits: int) -> None:
-    whole = need(TINY, None, HERE, size=(64, 64), references=[], pictures=1)
-    fewer = need(TINY, bits, HERE, size=(64, 64), references=[], pictures=1)
+    whole = estimate_memory(Checkpoint.read(TINY), None, HERE, size=(64, 64), references=[], pictures=1)
+    fewer = estimate_memory(Checkpoint.read(TINY), bits, HERE, size=(64, 64), references=[], pictures=1)
     assert fewer.transformer < whole.transformer
     assert fewer.text_encoder < whole.text_encoder
     assert (fewer.vae, fewer.work) == (whole.vae, whole.work)
@@ -92,23 +90,26 @@ def test_fewer_bits_take_fewer_bytes_and_leave_the_autoencoder_as_it_is(bits: in
 
 @pytest.mark.parametrize("size", [(64, 64), (1024, 1024)])
 def test_with_low_ram_the_text_encoder_and_the_painting_share_their_place(size: Size) -> None:
-    found = need(TINY, None, HERE, size=size, references=[], pictures=1)
+    found = estimate_memory(Checkpoint.read(TINY), None, HERE, size=size, references=[], pictures=1)
     saved = found.peak(low_ram=False) - found.peak(low_ram=True)
     assert saved == min(found.text_encoder, found.work)
 
 
 def test_more_pictures_take_the_room_of_one_more_and_then_no_more() -> None:
-    one, two, many = (need(TINY, None, HERE, size=(256, 256), references=[], pictures=count) for count in (1, 2, 50))
+    one, two, many = (
+        estimate_memory(Checkpoint.read(TINY), None, HERE, size=(256, 256), references=[], pictures=count)
+        for count in (1, 2, 50)
+    )
     assert two.work - one.work == 4 * 256 * 256
     assert many.work == two.work
 
 
 def test_a_gpu_needs_less_for_the_same_picture() -> None:
     gpu = replace(HERE, device="gpu")
-    layout = read_layout(TINY)
+    checkpoint = Checkpoint.read(TINY)
     for references in ([], [(1024, 1024)]):
-        on_gpu = picture_bytes(layout, gpu, size=(1024, 1024), references=references)
-        assert on_gpu < picture_bytes(layout, HERE, size=(1024, 1024), references=references)
+        on_gpu = picture_bytes(checkpoint, gpu, size=(1024, 1024), references=references)
+        assert on_gpu < picture_bytes(checkpoint, HERE, size=(1024, 1024), references=references)
 
 
 @pytest.mark.parametrize("bits", [None, 4])
@@ -117,22 +118,23 @@ def test_a_folder_without_configuration_is_estimated_by_its_tensors(
     tmp_path: Path, bits: int | None, size: Size
 ) -> None:
     load_model("flux2-tiny", quantize=bits).save(tmp_path / "saved")
-    described = read_layout(tmp_path / "saved")
-    # As mflux writes it.
-    bare = replace(described, transformer={}, vae={})
+    described = model_bytes(Checkpoint.read(tmp_path / "saved"), None, HERE.width)
+    for part in ("transformer", "vae"):
+        (tmp_path / "saved" / part / "config.json").write_text("{}")
+    bare = Checkpoint.read(tmp_path / "saved")
     assert picture_bytes(bare, HERE, size=size, references=[]) == estimated(size, [])
-    assert model_bytes(bare, None, HERE.width) == model_bytes(described, None, HERE.width)
+    assert model_bytes(bare, None, HERE.width) == described
 
 
 @pytest.mark.parametrize("bits", [4, 8])
 def test_a_model_saved_quantized_takes_what_quantizing_it_would(tmp_path: Path, bits: int) -> None:
     load_model("flux2-tiny", quantize=bits).save(tmp_path / "saved")
-    saved = model_bytes(read_layout(tmp_path / "saved"), None, HERE.width)
-    assert saved == pytest.approx(model_bytes(read_layout(TINY), bits, HERE.width), rel=0.01)
+    saved = model_bytes(Checkpoint.read(tmp_path / "saved"), None, HERE.width)
+    assert saved == pytest.approx(model_bytes(Checkpoint.read(TINY), bits, HERE.width), rel=0.01)
 
 
 def test_a_folder_with_files_missing_is_refused_as_loading_refuses_it(checkpoint: Path) -> None:
     for shard in (checkpoint / "transformer").glob("*.safetensors"):
         shard.unlink()
     with pytest.raises(ModelIncomplete):
-        need(checkpoint, None, HERE, size=(64, 64), references=[], pictures=1)
+        estimate_memory(Checkpoint.read(checkpoint), None, HERE, size=(64, 64), references=[], pictures=1)

@@ -21,7 +21,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from mflux_api.checkpoints.checkpoint import read_layout
+from mflux_api.checkpoints.checkpoint import Checkpoint
 from mflux_api.checkpoints.memory_estimate import model_bytes
 from mflux_api.engine.model import Model, load_model
 from mflux_api.errors import (
@@ -52,7 +52,7 @@ QUARTER_TURN = 6
 
 
 def model_size(bits: int | None) -> int:
-    return model_bytes(read_layout(EMBEDDED / TINY), bits, width=4)
+    return model_bytes(Checkpoint.read(EMBEDDED / TINY), bits, width=4)
 
 
 def make_engine(

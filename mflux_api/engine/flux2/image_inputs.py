@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mflux_api.checkpoints.checkpoint import Layout
+from mflux_api.checkpoints.safetensors import Config
 from mflux_api.engine.flux2 import latents, vae
 from mflux_api.engine.flux2.sampler import Schedule, Sigmas, Tokens
 from mflux_api.engine.flux2.vae import Autoencoder
@@ -71,7 +71,7 @@ class Canvas:
         return vae.keep_unmasked(pixels, self.source, self.mask)
 
 
-def prepare(request: GenerateRequest, layout: Layout, autoencoder: Autoencoder) -> Canvas:
+def prepare(request: GenerateRequest, scheduler: Config, autoencoder: Autoencoder) -> Canvas:
     """Encode the request's pictures and choose its noise levels."""
     rows, columns = request.height // SIDE_STEP, request.width // SIDE_STEP
     source = clean = mask = None
@@ -92,7 +92,7 @@ def prepare(request: GenerateRequest, layout: Layout, autoencoder: Autoencoder) 
         rows=rows,
         columns=columns,
         positions=latents.grid_positions(rows, columns, time=0),
-        sigmas=_sigmas(request, Schedule.from_config(layout.scheduler), rows * columns),
+        sigmas=_sigmas(request, Schedule.from_config(scheduler), rows * columns),
         source=source,
         clean=latents.pack(clean) if clean is not None else None,
         mask=mask,

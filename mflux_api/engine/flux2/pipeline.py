@@ -58,14 +58,14 @@ class Pipeline:
     """A loaded model. Everything happens on the thread that made it: MLX's streams belong to threads."""
 
     def __init__(self, loader: Loader, *, low_ram: bool, embedding_cache: int) -> None:
-        self.layout = loader.layout
+        self.checkpoint = loader.checkpoint
         self.loader = loader
-        self.bits = loader.width
+        self.bits = loader.resulting_bits
         self.dtype = loader.precision.dtype
         self.low_ram = low_ram
-        chat = MistralChat if self.layout.guided else QwenChat
+        chat = MistralChat if self.checkpoint.guidance_embeds else QwenChat
         self.conditioning = Conditioning(
-            chat(self.layout.folder / "tokenizer", self.layout.text_length),
+            chat(self.checkpoint.tokenizer, self.checkpoint.text_length),
             loader.text_encoder,
             self.dtype,
             EmbeddingCache(embedding_cache),
@@ -78,12 +78,12 @@ class Pipeline:
         if not self.in_turn:
             self._adapters = self._load_transformer()
         self.autoencoder = Autoencoder(loader.vae(), self.dtype)
-        self.previews = PreviewMap.load(self.layout.folder / "vae")
+        self.previews = PreviewMap.load(self.checkpoint.vae.folder)
 
     @property
     def in_turn(self) -> bool:
         """Whether text encoder and transformer are never in memory together: dev's are 18 and 10 GB in 4 bits."""
-        return self.low_ram and self.layout.guided
+        return self.low_ram and self.checkpoint.guidance_embeds
 
     @property
     def adapters(self) -> Adapters:
@@ -138,10 +138,10 @@ class Pipeline:
         known = self._written.get((prompt, edit))
         if known is not None:
             return known
-        language = find_language(self.layout)
+        language = find_language(self.checkpoint)
         encoder = self.text_encoder
         writer = Writer(encoder, self.loader.rest(language), self.dtype)
-        folder = self.layout.folder / "text_encoder"
+        folder = self.checkpoint.text_encoder.folder
         try:
             written = yield from rewrite(writer, self.conditioning.chat, folder, prompt, edit=edit)
         except GeneratorExit as stop:
@@ -156,9 +156,9 @@ class Pipeline:
 
     def guidance(self, request: GenerateRequest) -> float:
         """The guidance that is really used: distilled models have it built in, dev takes any."""
-        if self.layout.guided:
+        if self.checkpoint.guidance_embeds:
             return float(request.guidance)
-        fixed = self.layout.distilled or self.layout.cached_references
+        fixed = self.checkpoint.distilled or self.checkpoint.cached_references
         return 1.0 if fixed or request.guidance <= 1 else float(request.guidance)
 
     def _prepare(self, request: GenerateRequest) -> Prepared:
@@ -168,7 +168,7 @@ class Pipeline:
             self._adapters.wear(request.loras)
         prompts, negative = self._encode(request)
         loras = self.adapters.wear(request.loras)
-        canvas = prepare(request, self.layout, self.autoencoder)
+        canvas = prepare(request, self.checkpoint.scheduler, self.autoencoder)
         return Prepared(request, loras, prompts, negative, canvas, seconds=time.perf_counter() - began)
 
     def _encode(self, request: GenerateRequest) -> tuple[list[mx.array], mx.array | None]:
@@ -187,7 +187,7 @@ class Pipeline:
 
     def _is_guided_away(self, request: GenerateRequest) -> bool:
         """Whether there is classifier-free guidance. With dev there is none, and a negative prompt means nothing."""
-        return not self.layout.guided and self.guidance(request) > 1
+        return not self.checkpoint.guidance_embeds and self.guidance(request) > 1
 
     def _denoiser(self, prepared: Prepared) -> Denoiser:
         return Denoiser(
@@ -196,8 +196,8 @@ class Pipeline:
             negative=prepared.negative,
             guidance=self.guidance(prepared.request),
             references=prepared.canvas.references,
-            cache_references=self.layout.cached_references,
-            guided=self.layout.guided,
+            cache_references=self.checkpoint.cached_references,
+            guided=self.checkpoint.guidance_embeds,
             dtype=self.dtype,
         )
 

@@ -51,7 +51,7 @@ def _write(pipeline: "Pipeline", folder: Path) -> None:
     # Last: where the networks take turns, this ends the transformer's.
     _save_component(pipeline.text_encoder, folder / "text_encoder", metadata)
     for name in DESCRIPTIONS:
-        _copy(pipeline.layout.folder / name, folder / name)
+        _copy(pipeline.checkpoint.folder / name, folder / name)
     # A file that came alone is described by its tensors only, and those are other ones from now on.
     for name, config in pipeline.loader.configs().items():
         path = folder / name / "config.json"

@@ -26,14 +26,14 @@ def test_what_is_larger_than_the_cache_is_not_kept() -> None:
 
 
 def test_a_prompt_is_padded_and_cut_to_the_models_length(tiny: Model) -> None:
-    length = tiny.pipeline.layout.text_length
+    length = tiny.pipeline.checkpoint.text_length
     for prompt in ("", "a red circle", "word " * 500):
         ids, mask = tiny.pipeline.conditioning.tokenize(prompt)
         assert ids.shape == mask.shape == (1, length)
 
 
 def test_an_embedding_stacks_the_states_the_checkpoint_names(tiny: Model) -> None:
-    layout = tiny.pipeline.layout
+    checkpoint = tiny.pipeline.checkpoint
     embedding = tiny.pipeline.conditioning.encode("a red circle")
-    hidden = layout.text_encoder["hidden_size"]
-    assert embedding.shape == (1, layout.text_length, len(layout.layers) * hidden)
+    hidden = checkpoint.text_encoder.config["hidden_size"]
+    assert embedding.shape == (1, checkpoint.text_length, len(checkpoint.layers) * hidden)

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mflux_api.checkpoints.checkpoint import read_layout
-from mflux_api.checkpoints.memory_estimate import COMPONENTS, Machine, model_bytes, need, turn_bytes
+from mflux_api.checkpoints.checkpoint import Checkpoint
+from mflux_api.checkpoints.components import COMPONENTS
+from mflux_api.checkpoints.memory_estimate import Machine, estimate_memory, model_bytes, turn_bytes
 from mflux_api.engine.cache import ModelCache, Plan
 from mflux_api.engine.engine import Engine
 from mflux_api.engine.flux2.loading import Loader
@@ -123,7 +124,7 @@ def test_quantized_pictures_stay_near_the_float32_ones(model: Model, bits: int, 
 @pytest.mark.parametrize("bits", [4, 8])
 @pytest.mark.parametrize("part", ["transformer", "text_encoder"])
 def test_quantizing_block_by_block_gives_the_bits_of_quantizing_the_whole(bits: int, part: str) -> None:
-    loaded = [getattr(Loader(PLAN.layout(), width, choose("auto")), part)() for width in (bits, None)]
+    loaded = [getattr(Loader(PLAN.checkpoint(), width, choose("auto")), part)() for width in (bits, None)]
     mx.eval(loaded[1].parameters())
     quantize(loaded[1], bits)
     found, whole = (parameters(module) for module in loaded)
@@ -149,7 +150,7 @@ def enlarge(folder: Path) -> int:
 @pytest.mark.parametrize("bits", [4, 8, None])
 def test_no_more_than_a_block_is_in_memory_beside_what_is_kept(folder: Path, bits: int | None, precision: str) -> None:
     block = enlarge(folder)
-    loader = Loader(read_layout(folder), bits, choose(precision))
+    loader = Loader(Checkpoint.read(folder), bits, choose(precision))
     gc.collect()
     mx.clear_cache()
     before = mx.get_active_memory()
@@ -201,7 +202,7 @@ def test_the_second_picture_of_a_prompt_loads_nothing(monkeypatch: pytest.Monkey
 def test_networks_that_take_turns_are_never_in_memory_together(folder: Path) -> None:
     enlarge(folder)
     machine = Machine(device=device_name(), width=WIDTH)
-    wanted = need(folder, None, machine, size=(64, 64), references=[], pictures=0)
+    wanted = estimate_memory(Checkpoint.read(folder), None, machine, size=(64, 64), references=[], pictures=0)
     in_turn = load_model(folder, low_ram=True).pipeline
     before = mx.get_active_memory()
     for _ in range(2):
@@ -212,20 +213,27 @@ def test_networks_that_take_turns_are_never_in_memory_together(folder: Path) -> 
 
 @pytest.mark.parametrize("short", [0, 1])
 def test_they_take_turns_when_the_budget_asks_for_it(short: int) -> None:
-    wanted = need(DEV, None, Machine(device=device_name(), width=WIDTH), size=(1024, 1024), references=[], pictures=0)
+    wanted = estimate_memory(
+        Checkpoint.read(DEV),
+        None,
+        Machine(device=device_name(), width=WIDTH),
+        size=(1024, 1024),
+        references=[],
+        pictures=0,
+    )
     together = wanted.transformer + wanted.text_encoder + wanted.vae + wanted.work
     cache = ModelCache(together - short)
     assert cache.fitted(PLAN).low_ram == bool(short)
     pipeline = cache.get(PLAN)
     assert isinstance(pipeline, Pipeline)
     assert pipeline.in_turn == bool(short)
-    assert cache.size == (turn_bytes if short else model_bytes)(PLAN.layout(), None, WIDTH)
+    assert cache.size == (turn_bytes if short else model_bytes)(PLAN.checkpoint(), None, WIDTH)
 
 
 def test_a_large_picture_makes_them_take_turns_and_they_go_on() -> None:
     machine = Machine(device=device_name(), width=WIDTH)
-    work = need(DEV, None, machine, size=(1024, 1024), references=[], pictures=0).work
-    cache = ModelCache(model_bytes(PLAN.layout(), None, WIDTH) + work)
+    work = estimate_memory(Checkpoint.read(DEV), None, machine, size=(1024, 1024), references=[], pictures=0).work
+    cache = ModelCache(model_bytes(PLAN.checkpoint(), None, WIDTH) + work)
     assert not cache.fitted(PLAN).low_ram
     assert cache.fitted(PLAN, (2048, 2048)).low_ram
     assert cache.fitted(PLAN, references=1).low_ram
@@ -243,7 +251,7 @@ def test_the_files_of_a_loaded_model_are_not_read_again_for_each_picture(folder:
 
 def test_the_engine_lets_them_take_turns_in_a_small_budget() -> None:
     located = locate(DEV, Path())
-    budget = model_bytes(PLAN.layout(), None, WIDTH)
+    budget = model_bytes(PLAN.checkpoint(), None, WIDTH)
     engine = Engine(
         Setup(budget=budget, precision="auto", embedding_cache=1 << 20, largest_image=1 << 20, background=False)
     )
@@ -255,7 +263,7 @@ def test_the_engine_lets_them_take_turns_in_a_small_budget() -> None:
 
 
 def test_a_budget_too_small_for_turns_is_refused_with_what_they_need() -> None:
-    least = turn_bytes(PLAN.layout(), None, WIDTH)
+    least = turn_bytes(PLAN.checkpoint(), None, WIDTH)
     with pytest.raises(OutOfMemory) as caught:
         ModelCache(least - 1).get(PLAN)
     assert caught.value.details["needed"] == least
@@ -268,5 +276,5 @@ def test_a_saved_model_paints_the_same(tmp_path: Path, bits: int | None, low_ram
     loaded.save(tmp_path / "saved")
     saved = load_model(tmp_path / "saved")
     assert saved.bits == bits
-    assert saved.pipeline.layout.guided
+    assert saved.pipeline.checkpoint.guidance_embeds
     np.testing.assert_array_equal(pixels(saved, guidance=4.0), pixels(loaded, guidance=4.0))

@@ -11,8 +11,9 @@ import mlx.core as mx
 import pytest
 from mlx import nn
 
-from mflux_api.checkpoints.checkpoint import read_layout
-from mflux_api.checkpoints.memory_estimate import COMPONENTS, Machine, Need, need, picture_bytes
+from mflux_api.checkpoints.checkpoint import Checkpoint
+from mflux_api.checkpoints.components import COMPONENTS
+from mflux_api.checkpoints.memory_estimate import Machine, Need, estimate_memory, picture_bytes
 from mflux_api.engine.flux2.loading import Loader
 from mflux_api.engine.flux2.networks import build_text_encoder, build_transformer, build_vae
 from mflux_api.engine.flux2.tensors import parameters
@@ -54,7 +55,7 @@ def write_hollow(path: Path, module: nn.Module) -> None:
 
 
 def wanted(folder: Path, bits: int | None, machine: Machine = MAC) -> Need:
-    return need(folder, bits, machine, size=(1024, 1024), references=[], pictures=1)
+    return estimate_memory(Checkpoint.read(folder), bits, machine, size=(1024, 1024), references=[], pictures=1)
 
 
 def settle() -> int:
@@ -68,7 +69,7 @@ def settle() -> int:
 @pytest.mark.parametrize("part", COMPONENTS)
 def test_each_network_takes_what_is_estimated(part: str, bits: int | None) -> None:
     estimate = getattr(wanted(DEV, bits, HERE), part)
-    network = getattr(Loader(read_layout(DEV), bits, choose("auto")), part)()
+    network = getattr(Loader(Checkpoint.read(DEV), bits, choose("auto")), part)()
     assert sum(value.nbytes for value in parameters(network).values()) == pytest.approx(estimate, rel=0.001)
 
 
@@ -79,7 +80,7 @@ def test_a_picture_takes_no_more_than_the_estimate(size: tuple[int, int]) -> Non
     mx.reset_peak_memory()
     model.generate("a red circle", width=size[0], height=size[1], steps=1, seeds=(1,))
     real = int(mx.get_peak_memory()) - before
-    assert real <= picture_bytes(read_layout(DEV), HERE, size=size, references=[]) <= 4 * real
+    assert real <= picture_bytes(Checkpoint.read(DEV), HERE, size=size, references=[]) <= 4 * real
 
 
 def test_the_published_sizes_are_those_of_the_published_weights(published: Path) -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mflux_api.checkpoints.memory_estimate import Machine, need
 from mflux_api.engine.model import Model, load_model
 from mflux_api.errors import MfluxError, ModelIncomplete
+from tests.engine.estimating import estimate_small
 from tests.engine.flux2.test_dev import DEV, pixels
 
 
@@ -39,8 +39,7 @@ def test_a_partial_folder_says_what_is_missing_and_where_it_is(
         shutil.rmtree(folder / part)
     if not indexed:
         (folder / "model_index.json").unlink()
-    machine = Machine(device="cpu", width=4)
-    for asking in (load_model, lambda path: need(path, 4, machine, size=(64, 64), references=[], pictures=1)):
+    for asking in (load_model, lambda path: estimate_small(path, 4)):
         with pytest.raises(ModelIncomplete) as caught:
             asking(folder)
         assert caught.value.details["missing"] == missing

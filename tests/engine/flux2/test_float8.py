@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from mflux_api.checkpoints.float8 import plain
-from mflux_api.checkpoints.memory_estimate import Machine, need
 from mflux_api.checkpoints.safetensors import read_shard
 from mflux_api.engine.model import load_model
 from mflux_api.errors import ModelCorrupt, ModelUnsupported
+from tests.engine.estimating import estimate_small
 from tests.engine.flux2.stored_files import (
     Scaling,
     by_block,
@@ -30,7 +30,6 @@ from tests.engine.flux2.stored_files import (
     written,
 )
 
-MACHINE = Machine(device="cpu", width=4)
 LAYER = "double_blocks.0.img_attn.qkv"
 Entries = dict[str, Any]
 
@@ -137,7 +136,7 @@ def test_a_scale_may_be_in_another_file_than_its_weight(folder: Path) -> None:
 @pytest.mark.parametrize("bits", [None, 4, 8])
 def test_it_is_estimated_as_what_it_becomes(folder: Path, bits: int | None) -> None:
     other = beside(folder, bfl(folder))
-    sizes = [need(each, bits, MACHINE, size=(64, 64), references=[], pictures=1) for each in (folder, other)]
+    sizes = [estimate_small(each, bits) for each in (folder, other)]
     assert sizes[0] == sizes[1]
 
 
@@ -192,7 +191,7 @@ def test_other_formats_of_few_bits_are_refused_by_name(
     entries = bfl(folder)
     damage(entries)
     other = beside(folder, entries)
-    for asking in (load_model, lambda path: need(path, 4, MACHINE, size=(64, 64), references=[], pictures=1)):
+    for asking in (load_model, lambda path: estimate_small(path, 4)):
         with pytest.raises(ModelUnsupported, match=f"{LAYER} is stored as .*{kind}.* Take the model in bf16") as caught:
             asking(other)
         assert caught.value.details["tensor"] == LAYER

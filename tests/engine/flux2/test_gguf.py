@@ -11,13 +11,12 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mflux_api.checkpoints.checkpoint import read_layout
-from mflux_api.checkpoints.components import read
+from mflux_api.checkpoints.checkpoint import Checkpoint
 from mflux_api.checkpoints.gguf import read_gguf
-from mflux_api.checkpoints.memory_estimate import Machine, need
 from mflux_api.engine.flux2.tensors import Wish, arrays, parameters
 from mflux_api.engine.model import Model, load_model
 from mflux_api.errors import ModelCorrupt, ModelIncomplete, ModelUnsupported
+from tests.engine.estimating import estimate_small
 from tests.engine.flux2.stored_files import (
     Arrays,
     Kind,
@@ -29,7 +28,6 @@ from tests.engine.flux2.stored_files import (
     write_gguf,
 )
 
-MACHINE = Machine(device="cpu", width=4)
 KINDS = [Kind.F32, Kind.F16, Kind.BF16, Kind.Q8_0, Kind.Q4_0, Kind.Q4_1, Kind.Q5_0, Kind.Q5_1]
 PACKED = {Kind.Q8_0: 8, Kind.Q4_0: 4, Kind.Q4_1: 4}
 FLOATS = Wish(mx.float32, None)
@@ -125,8 +123,8 @@ def test_it_is_quantized_to_the_bits_that_are_asked_for(folder: Path, kind: Kind
 @pytest.mark.parametrize(("kind", "bits"), [(Kind.Q8_0, 8), (Kind.Q4_0, 4)])
 def test_blocks_that_are_used_as_they_are_take_as_few_bytes_as_quantizing(folder: Path, kind: Kind, bits: int) -> None:
     other = transformer(folder, kind)
-    packed = need(other, None, MACHINE, size=(64, 64), references=[], pictures=1).transformer
-    whole = need(folder, None, MACHINE, size=(64, 64), references=[], pictures=1).transformer
+    packed = estimate_small(other).transformer
+    whole = estimate_small(folder).transformer
     assert whole * bits / 32 < packed < whole * (bits + 3) / 32
     held = sum(array.nbytes for array in parameters(load_model(other).pipeline.transformer).values())
     assert held == pytest.approx(packed, rel=0.02)
@@ -135,7 +133,7 @@ def test_blocks_that_are_used_as_they_are_take_as_few_bytes_as_quantizing(folder
 @pytest.mark.parametrize("bits", [None, 4])
 def test_blocks_that_are_unpacked_are_estimated_as_what_they_become(folder: Path, bits: int | None) -> None:
     other = transformer(folder, Kind.Q5_0)
-    sizes = [need(each, bits, MACHINE, size=(64, 64), references=[], pictures=1) for each in (folder, other)]
+    sizes = [estimate_small(each, bits) for each in (folder, other)]
     assert sizes[0] == sizes[1]
 
 
@@ -147,7 +145,7 @@ def test_it_may_lie_in_the_folder_or_beside_the_others(folder: Path, place: str,
     if not indexed:
         (other / "model_index.json").unlink()
         shutil.rmtree(other / "scheduler")
-        assert read_layout(other).distilled
+        assert Checkpoint.read(other).distilled
     assert_same(folder, other)
 
 
@@ -159,7 +157,7 @@ def test_a_file_that_is_named_is_the_one_that_paints(folder: Path) -> None:
         load_model(other)
     model = assert_same(folder, other / "one.gguf")
     assert model.spec.name == "one"
-    assert need(other / "one.gguf", None, MACHINE, size=(64, 64), references=[], pictures=1).transformer > 0
+    assert estimate_small(other / "one.gguf").transformer > 0
 
 
 @pytest.mark.slow
@@ -195,7 +193,7 @@ def test_saving_it_writes_a_folder_that_paints_the_same(folder: Path, tmp_path: 
 def test_a_text_encoder_in_llamas_names_reads_as_the_other(folder: Path, place: str, kind: Kind) -> None:
     other = text_encoder(folder, place, kind)
     assert_same(folder, other)
-    sizes = [need(each, 4, MACHINE, size=(64, 64), references=[], pictures=1).text_encoder for each in (folder, other)]
+    sizes = [estimate_small(each, 4).text_encoder for each in (folder, other)]
     assert sizes[0] == sizes[1]
 
 
@@ -223,7 +221,7 @@ def test_wider_blocks_are_unpacked(tmp_path: Path, kind: Kind) -> None:
 
 def test_headers_are_read_as_the_package_that_writes_them_reads_them(folder: Path) -> None:
     other = transformer(folder, Kind.Q8_0)
-    (shard,) = read(other, "transformer")
+    (shard,) = Checkpoint.read(other).transformer.shards
     reader = gguf.GGUFReader(other / "transformer.gguf")
     theirs = {
         each.name: (tuple(reversed(each.shape.tolist())), each.n_bytes, each.data_offset) for each in reader.tensors

@@ -9,7 +9,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mflux_api.checkpoints.checkpoint import read_layout
+from mflux_api.checkpoints.checkpoint import Checkpoint
 from mflux_api.checkpoints.language_model import decoder_config
 from mflux_api.engine.flux2.mistral import MistralEncoder
 from mflux_api.engine.model import Model, load_model
@@ -132,4 +132,4 @@ def test_more_states_than_layers_are_refused() -> None:
 
 
 def test_dev_stacks_the_states_of_layers_10_20_and_30() -> None:
-    assert read_layout(CHECKPOINTS / "dev").layers == (10, 20, 30)
+    assert Checkpoint.read(CHECKPOINTS / "dev").layers == (10, 20, 30)

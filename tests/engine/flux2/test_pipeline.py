@@ -253,7 +253,7 @@ def test_low_ram_lets_go_of_the_text_encoder_and_paints_the_same(tiny: Model) ->
 
 def test_only_the_layers_that_are_needed_are_loaded(tiny: Model) -> None:
     encoder = tiny.pipeline.conditioning.load()
-    assert len(encoder.layers) == max(tiny.pipeline.layout.layers)
+    assert len(encoder.layers) == max(tiny.pipeline.checkpoint.layers)
 
 
 # Previews

@@ -63,7 +63,7 @@ def dev() -> Model:
 def answered(model: Model, text: str, prompt: str = PROMPT, *, edit: bool = False) -> tuple[str, Said, list[Writing]]:
     """What becomes of a prompt that the text encoder answers so; what it was asked; what was said of the work."""
     said = Said(model, text)
-    work: Any = rewrite(said, model.pipeline.conditioning.chat, model.pipeline.layout.folder, prompt, edit=edit)  # type: ignore[arg-type]
+    work: Any = rewrite(said, model.pipeline.conditioning.chat, model.pipeline.checkpoint.folder, prompt, edit=edit)  # type: ignore[arg-type]
     heard = []
     while True:
         try:

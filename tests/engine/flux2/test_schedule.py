@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mflux_api.checkpoints.checkpoint import read_layout
+from mflux_api.checkpoints.checkpoint import Checkpoint
 from mflux_api.engine.flux2.sampler import Schedule, empirical_mu
 from mflux_api.errors import ModelUnsupported
 
@@ -63,4 +63,4 @@ def test_a_terminal_level_is_stretched_to() -> None:
 def test_a_schedule_flux2_does_not_use_is_refused(checkpoint: Path, option: str) -> None:
     (checkpoint / "scheduler" / "scheduler_config.json").write_text(json.dumps({option: True}))
     with pytest.raises(ModelUnsupported, match=f"The scheduler option {option} is not supported."):
-        read_layout(checkpoint)
+        Checkpoint.read(checkpoint)

@@ -8,7 +8,7 @@ import pytest
 from mlx import nn
 
 from mflux_api.checkpoints import inferred_config
-from mflux_api.checkpoints.safetensors import read_shards, saved_by_mflux, stored_bits
+from mflux_api.checkpoints.components import Component, read_single_file
 from mflux_api.engine.flux2 import quantization
 from mflux_api.engine.flux2.networks import TextEncoder, build_transformer, build_vae
 from mflux_api.engine.flux2.tensors import parameters
@@ -47,30 +47,31 @@ VAE: dict[str, Any] = {
 }
 
 
-def saved(module: nn.Module, folder: Path, bits: int | None) -> tuple[dict[str, Any], int | None]:
-    """The tensors and width of a module saved as mflux saves it."""
+def saved(name: str, module: nn.Module, folder: Path, bits: int | None) -> Component:
+    """A module saved as mflux saves it."""
     if bits is not None:
         quantization.quantize(module, bits)
     metadata = {"quantization_level": str(bits), "mflux_version": "0.24.0"}
     mx.save_safetensors(str(folder / "0.safetensors"), parameters(module), metadata)
-    shards = read_shards(folder)
-    assert saved_by_mflux(shards, folder)
-    return inferred_config.tensors_of(shards), stored_bits(folder, shards)
+    component = Component(name=name, folder=folder, file=None, indexed=False, read_header=read_single_file)
+    assert component.is_saved_by_mflux
+    assert component.stored_bits == bits
+    return component
 
 
 @pytest.mark.parametrize("bits", [None, 3, 4, 6, 8])
 def test_a_transformer_is_known_by_its_tensors(tmp_path: Path, bits: int | None) -> None:
-    assert inferred_config.transformer_config(*saved(build_transformer(TRANSFORMER), tmp_path, bits)) == TRANSFORMER
+    assert saved("transformer", build_transformer(TRANSFORMER), tmp_path, bits).config == TRANSFORMER
 
 
 @pytest.mark.parametrize("bits", [None, 4])
 def test_a_text_encoder_is_known_by_its_tensors(tmp_path: Path, bits: int | None) -> None:
     module = TextEncoder(TEXT_ENCODER, (1, 2))
-    assert inferred_config.text_encoder_config(*saved(module, tmp_path, bits)) == TEXT_ENCODER
+    assert saved("text_encoder", module, tmp_path, bits).config == TEXT_ENCODER
 
 
 def test_a_vae_is_known_by_its_tensors(tmp_path: Path) -> None:
-    assert inferred_config.vae_config(*saved(build_vae(VAE), tmp_path, None)) == VAE
+    assert saved("vae", build_vae(VAE), tmp_path, None).config == VAE
 
 
 def test_tensors_of_another_model_are_refused() -> None:

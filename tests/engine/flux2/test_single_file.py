@@ -9,15 +9,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mflux_api.checkpoints.checkpoint import read_layout
-from mflux_api.checkpoints.memory_estimate import Machine, need
+from mflux_api.checkpoints.checkpoint import Checkpoint
 from mflux_api.checkpoints.safetensors import Tensor
 from mflux_api.checkpoints.tensor_names import INNER, is_single_file, single_file_name, transformer_name, unfused
 from mflux_api.engine.flux2.lora import OUTER
 from mflux_api.engine.model import Model, load_model
+from tests.engine.estimating import estimate_small
 
 DEV = Path(__file__).parents[2] / "reference" / "checkpoints" / "dev"
-MACHINE = Machine(device="cpu", width=4)
 PARTS = {"attn.to_q": "img_attn.qkv", "attn.add_q_proj": "txt_attn.qkv"}
 SINGLE = {INNER[name]: name for name in ("linear1", "linear2", "norm.query_norm", "norm.key_norm")}
 DOUBLE = {INNER[name]: name for name in INNER if name.startswith(("img", "txt"))}
@@ -73,13 +72,13 @@ def test_it_paints_the_same(folder: Path, described: bool, bits: int | None) -> 
     if not described:
         (folder / "model_index.json").unlink()
         (folder / "transformer" / "config.json").unlink()
-        assert read_layout(folder).guided
+        assert Checkpoint.read(folder).guidance_embeds
     np.testing.assert_array_equal(pixels(load_model(folder, quantize=bits)), expected)
 
 
 @pytest.mark.parametrize("bits", [None, 4])
 def test_it_is_estimated_as_the_other(folder: Path, bits: int | None) -> None:
-    sizes = [need(each, bits, MACHINE, size=(64, 64), references=[], pictures=1) for each in (folder, DEV)]
+    sizes = [estimate_small(each, bits) for each in (folder, DEV)]
     assert sizes[0] == sizes[1]
 
 

@@ -9,31 +9,31 @@ from typing import Any
 import mlx.core as mx
 import pytest
 
-from mflux_api.checkpoints.checkpoint import read_layout
-from mflux_api.checkpoints.language_model import LONGEST_ANSWER, LONGEST_QUESTION, find_language
-from mflux_api.checkpoints.memory_estimate import Machine, need, writing_bytes
+from mflux_api.checkpoints.checkpoint import Checkpoint
+from mflux_api.checkpoints.language_model import LONGEST_ANSWER, LONGEST_QUESTION, decoder_config, find_language
+from mflux_api.checkpoints.memory_estimate import writing_bytes
 from mflux_api.engine.flux2.loading import Loader
 from mflux_api.engine.flux2.prompt_upsampling import Writer
 from mflux_api.engine.flux2.tensors import parameters
 from mflux_api.engine.model import load_model
 from mflux_api.engine.precision import choose
 from mflux_api.errors import ModelUnsupported
+from tests.engine.estimating import estimate_small
 from tests.engine.flux2.stored_files import Kind
 from tests.engine.flux2.test_gguf import text_encoder
 
 REFERENCE = Path(__file__).parents[2] / "reference"
 WRITINGS: list[dict[str, Any]] = json.loads((REFERENCE / "writings.json").read_text())
 CHECKPOINTS = ["klein", "odd", "dev", "dev-odd"]
-MACHINE = Machine(device="cpu", width=4)
 NOTHING: frozenset[int] = frozenset()
 
 
 def loader(name: str | Path, bits: int | None = None) -> Loader:
-    return Loader(read_layout(REFERENCE / "checkpoints" / name), bits, choose("float32"))
+    return Loader(Checkpoint.read(REFERENCE / "checkpoints" / name), bits, choose("float32"))
 
 
 def writer(loaded: Loader) -> Writer:
-    return Writer(loaded.text_encoder(), loaded.rest(find_language(loaded.layout)), mx.float32)
+    return Writer(loaded.text_encoder(), loaded.rest(find_language(loaded.checkpoint)), mx.float32)
 
 
 @pytest.fixture(scope="module")
@@ -91,11 +91,11 @@ def test_writing_ends_before_a_stop_and_at_the_limit(writers: dict[str, Writer],
 @pytest.mark.parametrize("bits", [None, 8])
 def test_what_is_loaded_for_it_is_estimated(name: str, bits: int | None) -> None:
     loaded = loader(name, bits)
-    language = find_language(loaded.layout)
+    language = find_language(loaded.checkpoint)
     held = sum(array.nbytes for array in parameters(loaded.rest(language)).values())
-    estimated = writing_bytes(loaded.layout, bits, 4) - 4 * language.memory
+    estimated = writing_bytes(loaded.checkpoint, bits, 4) - 4 * language.memory
     assert held == pytest.approx(estimated, rel=0.02)
-    head = loaded.layout.text_encoder.get("text_config", loaded.layout.text_encoder)
+    head = decoder_config(loaded.checkpoint.text_encoder.config)
     assert language.memory == (2 * head["num_hidden_layers"] * head["num_key_value_heads"] * head["head_dim"]) * (
         LONGEST_QUESTION + LONGEST_ANSWER
     )
@@ -103,10 +103,7 @@ def test_what_is_loaded_for_it_is_estimated(name: str, bits: int | None) -> None
 
 def test_upsampling_takes_its_room_beside_the_text_encoder_and_not_beside_the_painting() -> None:
     folder = REFERENCE / "checkpoints" / "klein"
-    plain, more = (
-        need(folder, None, MACHINE, size=(64, 64), references=[], pictures=1, upsample=upsample)
-        for upsample in (False, True)
-    )
+    plain, more = (estimate_small(folder, upsample=upsample) for upsample in (False, True))
     assert (plain.writing, more.writing > 0) == (0, True)
     weights = plain.transformer + plain.text_encoder + plain.vae
     assert more.peak(low_ram=False) == weights + max(more.writing, more.work)
@@ -155,14 +152,14 @@ def test_a_text_encoder_that_cannot_write_says_so(tmp_path: Path, name: str, dam
     folder = Path(shutil.copytree(REFERENCE / "checkpoints" / name, tmp_path / name))
     damage(folder)
     with pytest.raises(ModelUnsupported, match="prompt_upsampling is not available with this model: "):
-        need(folder, None, MACHINE, size=(64, 64), references=[], pictures=1, upsample=True)
-    assert need(folder, None, MACHINE, size=(64, 64), references=[], pictures=1).writing == 0
+        estimate_small(folder, upsample=True)
+    assert estimate_small(folder).writing == 0
 
 
 def test_a_folder_that_was_saved_cannot_write(tmp_path: Path) -> None:
     load_model(REFERENCE / "checkpoints" / "klein").save(tmp_path / "saved")
     with pytest.raises(ModelUnsupported, match="only what prompts are read with"):
-        find_language(read_layout(tmp_path / "saved"))
+        find_language(Checkpoint.read(tmp_path / "saved"))
 
 
 def test_the_embedded_models_text_encoder_is_no_language_model() -> None:
