@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from mflux_api.checkpoints.components import COMPONENTS, Component, read_single_file
+from mflux_api.checkpoints.components import COMPONENTS, Component, read_any_header
 from mflux_api.checkpoints.inferred_config import has_guidance_embeds, tensors_of, transformer_config
 from mflux_api.checkpoints.safetensors import Config, read_json_if_present
 from mflux_api.errors import ModelIncomplete, ModelNotFound, ModelUnsupported
@@ -161,7 +161,7 @@ def _split(path: Path) -> tuple[Path, Path | None]:
 
 def _components(folder: Path, file: Path | None, index: Config) -> tuple[Component, Component, Component]:
     # Each file beside the folders is looked at for the transformer and for the text encoder.
-    read_header = functools.cache(read_single_file)
+    read_header = functools.cache(read_any_header)
 
     def component(name: str, file: Path | None = None) -> Component:
         return Component(name=name, folder=folder / name, file=file, indexed=bool(index), read_header=read_header)

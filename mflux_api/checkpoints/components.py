@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from mflux_api.checkpoints.float8 import plain
+from mflux_api.checkpoints.float8 import normalise_float8
 from mflux_api.checkpoints.gguf import SUFFIX, read_gguf
 from mflux_api.checkpoints.inferred_config import (
     Shapes,
@@ -90,9 +90,11 @@ class Component:
     def shards(self) -> list[Shard]:
         """Its checked files. Raises ModelIncomplete when there is none, ModelCorrupt, ModelUnsupported."""
         if not self.single_files:
-            return plain(read_shards(self.folder, self.indexes))
+            return normalise_float8(read_shards(self.folder, self.indexes))
         shards = [self.read_header(path) for path in self.single_files]
-        return [_rename_text_encoder(shard) for shard in shards] if self.name == "text_encoder" else plain(shards)
+        if self.name == "text_encoder":
+            return [_normalise_text_encoder(shard) for shard in shards]
+        return normalise_float8(shards)
 
     @cached_property
     def indexes(self) -> list[Config]:
@@ -119,10 +121,9 @@ class Component:
         if self.indexed and not self.single_files:
             return read_json(path)
         written = read_json_if_present(path)
-        # A transformer that came alone is described by its tensors.
-        return (
-            _own_config(self.shards) if self.name == "text_encoder" and self.single_files and not written else written
-        )
+        if written or self.name != "text_encoder" or not self.single_files:
+            return written
+        return _own_config(self.shards)
 
     def check_config(self) -> None:
         """Read config.json now. Raises as `written_config`."""
@@ -134,7 +135,7 @@ class Component:
         return self.written_config or INFER[self.name](tensors_of(self.shards), self.stored_bits)
 
 
-def read_single_file(path: Path) -> Shard:
+def read_any_header(path: Path) -> Shard:
     """The checked header of a GGUF or safetensors file. Raises ModelCorrupt, ModelUnsupported."""
     return read_gguf(path) if path.suffix == SUFFIX else read_shard(path)
 
@@ -188,10 +189,10 @@ def _own_config(shards: Sequence[Shard]) -> Config:
     }
 
 
-def _rename_text_encoder(shard: Shard) -> Shard:
+def _normalise_text_encoder(shard: Shard) -> Shard:
     """A text encoder's file under transformers' names. Raises ModelUnsupported."""
     if shard.path.suffix != SUFFIX:
-        return plain([shard])[0]
+        return normalise_float8([shard])[0]
     kind = shard.metadata.get(ARCHITECTURE)
     if kind != QWEN3:
         # llama.cpp turns the queries and keys of others around, and sets theirs apart from transformers'.

@@ -28,7 +28,7 @@ EXPONENTS = {"U8", "F8_E8M0"}
 Tensors = Mapping[str, Tensor]
 
 
-def plain(shards: list[Shard]) -> list[Shard]:
+def normalise_float8(shards: list[Shard]) -> list[Shard]:
     """The same files as if their weights were ordinary: scales and marks put aside, ComfyUI's prefixes taken off.
 
     Raises ModelUnsupported for another format of few bits, ModelCorrupt for a weight whose scale is missing.

@@ -55,20 +55,20 @@ def decoder_config(config: Config) -> Config:
 
 
 @dataclass(frozen=True)
-class Language:
+class LanguageModel:
     """A whole language model. `layers`: how many it has, `read`: those that prompts are read with already.
 
-    `tied`: its head is its embedding; `rest`: the tensors needed beside those; `memory`: numbers it remembers at most.
+    `tied`: its head is its embedding; `tail`: the tensors needed beside those; `memory`: numbers it remembers at most.
     """
 
     layers: int
     read: int
     tied: bool
-    rest: dict[str, Tensor]
+    tail: dict[str, Tensor]
     memory: int
 
 
-def find_language(checkpoint: Checkpoint) -> Language:
+def find_language_model(checkpoint: Checkpoint) -> LanguageModel:
     """Raises ModelUnsupported where the files of the text encoder are not all of a language model."""
     if not checkpoint.language_model:
         raise _unavailable("its text encoder was trained to read prompts and cannot write.")
@@ -88,18 +88,19 @@ def find_language(checkpoint: Checkpoint) -> Language:
     heads = int(config.get("num_key_value_heads") or config["num_attention_heads"])
     head = int(config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"])
     memory = 2 * layers * heads * head * (LONGEST_QUESTION + LONGEST_ANSWER)
-    return Language(layers, read, tied, {name: each for name, each in tensors.items() if _is_rest(name, read)}, memory)
+    tail = {name: tensor for name, tensor in tensors.items() if _is_in_tail(name, read)}
+    return LanguageModel(layers=layers, read=read, tied=tied, tail=tail, memory=memory)
 
 
-def rest_name(name: str, read: int) -> str | None:
+def tail_name(name: str, read: int) -> str | None:
     """A tensor's name in the part of the language model that prompts are not read with; None: it is not in it."""
     known = decoder_name(name)
-    if known is None or not _is_rest(known, read):
+    if known is None or not _is_in_tail(known, read):
         return None
     return re.sub(r"^layers\.(\d+)\.", lambda match: f"layers.{int(match[1]) - read}.", known)
 
 
-def _is_rest(name: str, read: int) -> bool:
+def _is_in_tail(name: str, read: int) -> bool:
     layer = re.match(r"layers\.(\d+)\.", name)
     return int(layer[1]) >= read if layer else name.startswith(("norm.", "lm_head."))
 

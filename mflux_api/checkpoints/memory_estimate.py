@@ -10,7 +10,7 @@ from mflux_api.checkpoints.bit_packing import PACKED, PACKED_GROUP, group_size
 from mflux_api.checkpoints.checkpoint import Checkpoint
 from mflux_api.checkpoints.components import Component
 from mflux_api.checkpoints.detection import is_upscaler
-from mflux_api.checkpoints.language_model import find_language
+from mflux_api.checkpoints.language_model import find_language_model
 from mflux_api.checkpoints.safetensors import Tensor
 from mflux_api.checkpoints.tensor_names import text_encoder_name
 from mflux_api.errors import ModelUnsupported
@@ -33,11 +33,11 @@ class Machine:
     """What computes: its backend, and the bytes a number takes there."""
 
     device: str
-    width: int
+    bytes_per_value: int
 
 
 @dataclass(frozen=True, kw_only=True)
-class Need:
+class MemoryEstimate:
     """Bytes, part by part. `work`: what one picture takes beside the weights.
 
     `writing`: what upsampling a prompt takes beside the text encoder, before the picture is begun.
@@ -77,7 +77,7 @@ def estimate_memory(
     references: Sequence[tuple[int, int]],
     pictures: int,
     upsample: bool = False,
-) -> Need:
+) -> MemoryEstimate:
     """What painting takes: `size` and `references` are (width, height) in pixels; `upsample`: the prompt, too.
 
     Raises the errors of a bad folder, and ModelUnsupported for a model that cannot upsample.
@@ -85,25 +85,25 @@ def estimate_memory(
     work = picture_bytes(checkpoint, machine, size=size, references=references)
     # Finished pictures leave the engine one by one; each is whole, and encoded, for a moment.
     work += min(pictures, 2) * 4 * size[0] * size[1]
-    transformer, text_encoder, vae = _networks_bytes(checkpoint, bits, machine.width)
-    return Need(
+    transformer, text_encoder, vae = _networks_bytes(checkpoint, bits, machine.bytes_per_value)
+    return MemoryEstimate(
         transformer=transformer,
         text_encoder=text_encoder,
         vae=vae,
         work=work,
-        writing=writing_bytes(checkpoint, bits, machine.width) if upsample else 0,
+        writing=writing_bytes(checkpoint, bits, machine.bytes_per_value) if upsample else 0,
         in_turn=checkpoint.guidance_embeds,
     )
 
 
-def model_bytes(checkpoint: Checkpoint, bits: int | None, width: int) -> int:
-    """Bytes the model will hold once loaded; `width`: bytes of a number in what it computes with."""
-    return sum(_networks_bytes(checkpoint, bits, width))
+def model_bytes(checkpoint: Checkpoint, bits: int | None, bytes_per_value: int) -> int:
+    """Bytes the model will hold once loaded; `bytes_per_value`: bytes of a number in what it computes with."""
+    return sum(_networks_bytes(checkpoint, bits, bytes_per_value))
 
 
-def turn_bytes(checkpoint: Checkpoint, bits: int | None, width: int) -> int:
+def turn_bytes(checkpoint: Checkpoint, bits: int | None, bytes_per_value: int) -> int:
     """Bytes a model will hold at most when its text encoder and its transformer take turns."""
-    transformer, text_encoder, vae = _networks_bytes(checkpoint, bits, width)
+    transformer, text_encoder, vae = _networks_bytes(checkpoint, bits, bytes_per_value)
     return vae + max(transformer, text_encoder)
 
 
@@ -111,13 +111,14 @@ def check_upsampling(path: Path) -> None:
     """Raises ModelUnsupported for a model that cannot put a prompt into more words, and the errors of a bad folder."""
     if is_upscaler(path):
         raise ModelUnsupported("prompt_upsampling is not available with a model that has no words.")
-    find_language(Checkpoint.read(path))
+    find_language_model(Checkpoint.read(path))
 
 
-def writing_bytes(checkpoint: Checkpoint, bits: int | None, width: int) -> int:
+def writing_bytes(checkpoint: Checkpoint, bits: int | None, bytes_per_value: int) -> int:
     """Bytes that upsampling a prompt takes beside the text encoder. Raises ModelUnsupported where it cannot write."""
-    language = find_language(checkpoint)
-    return sum(_loaded(tensor, bits, width) for tensor in language.rest.values()) + language.memory * width
+    language = find_language_model(checkpoint)
+    weights = sum(_loaded_bytes(tensor, bits, bytes_per_value) for tensor in language.tail.values())
+    return weights + language.memory * bytes_per_value
 
 
 def picture_bytes(
@@ -130,33 +131,33 @@ def picture_bytes(
     channels = int(vae.get("block_out_channels", (128,))[0])
     seen = [min(width * height, LARGEST_REFERENCE) for width, height in references]
     tokens = checkpoint.text_length + (size[0] * size[1] + sum(seen)) // PATCH**2
-    step = tokens * hidden * STEP_VALUES * machine.width
+    step = tokens * hidden * STEP_VALUES * machine.bytes_per_value
     if machine.device == "cpu":
         # Only here attention writes its whole table.
-        step += tokens**2 * heads * machine.width
+        step += tokens**2 * heads * machine.bytes_per_value
     column = size[1] * DECODE_VALUES + min(size[1] + 2, STRIP_ROWS) * STRIP_VALUES
-    decode = size[0] * column * channels * machine.width
+    decode = size[0] * column * channels * machine.bytes_per_value
     values = ENCODE_VALUES.get(machine.device, ENCODE_VALUES_FUSED)
-    encode = max(seen, default=0) * channels * values * machine.width
+    encode = max(seen, default=0) * channels * values * machine.bytes_per_value
     return max(step, decode, encode)
 
 
-def _networks_bytes(checkpoint: Checkpoint, bits: int | None, width: int) -> tuple[int, int, int]:
+def _networks_bytes(checkpoint: Checkpoint, bits: int | None, bytes_per_value: int) -> tuple[int, int, int]:
     """Of the transformer, the text encoder and the VAE, which is never quantized."""
     last = max(checkpoint.layers)
     return (
-        _component_bytes(checkpoint.transformer, last, bits, width),
-        _component_bytes(checkpoint.text_encoder, last, bits, width),
-        _component_bytes(checkpoint.vae, last, None, width),
+        _component_bytes(checkpoint.transformer, last, bits, bytes_per_value),
+        _component_bytes(checkpoint.text_encoder, last, bits, bytes_per_value),
+        _component_bytes(checkpoint.vae, last, None, bytes_per_value),
     )
 
 
 @functools.lru_cache(maxsize=96)
-def _component_bytes(component: Component, layers: int, bits: int | None, width: int) -> int:
+def _component_bytes(component: Component, layers: int, bits: int | None, bytes_per_value: int) -> int:
     """Remembered: thousands of tensors, counted twice for every job."""
     quantized = bits if component.stored_bits is None else None
     tensors = (each for shard in component.shards for each in shard.tensors.items())
-    return sum(_loaded(tensor, quantized, width) for name, tensor in tensors if _is_used(name, layers))
+    return sum(_loaded_bytes(tensor, quantized, bytes_per_value) for name, tensor in tensors if _is_used(name, layers))
 
 
 def _is_used(name: str, layers: int) -> bool:
@@ -166,12 +167,12 @@ def _is_used(name: str, layers: int) -> bool:
     return kept is not None and not (layer and int(layer[1]) >= layers)
 
 
-def _loaded(tensor: Tensor, bits: int | None, width: int) -> int:
+def _loaded_bytes(tensor: Tensor, bits: int | None, bytes_per_value: int) -> int:
     if tensor.is_integer:
         return tensor.size
     if bits is None and tensor.dtype in PACKED and len(tensor.shape) == 2:
-        return tensor.count * PACKED[tensor.dtype] // 8 + 2 * width * tensor.count // PACKED_GROUP
+        return tensor.count * PACKED[tensor.dtype] // 8 + 2 * bytes_per_value * tensor.count // PACKED_GROUP
     group = group_size(tensor.shape)
     if bits is None or group is None:
-        return tensor.count * width
-    return tensor.count * bits // 8 + 2 * width * tensor.count // group
+        return tensor.count * bytes_per_value
+    return tensor.count * bits // 8 + 2 * bytes_per_value * tensor.count // group

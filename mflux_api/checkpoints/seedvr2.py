@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mflux_api.checkpoints.detection import UPSCALER_VAE, UPSCALERS
-from mflux_api.checkpoints.memory_estimate import Machine, Need
+from mflux_api.checkpoints.memory_estimate import Machine, MemoryEstimate
 from mflux_api.checkpoints.safetensors import Config, Shard, Tensor, read_shard
 from mflux_api.errors import ModelIncomplete, ModelUnsupported
 
@@ -142,14 +142,14 @@ GROUPS = (64, 32)
 FLOAT = 4
 
 
-def need(folder: Path, bits: int | None, machine: Machine, *, size: tuple[int, int], pictures: int) -> Need:
+def need(folder: Path, bits: int | None, machine: Machine, *, size: tuple[int, int], pictures: int) -> MemoryEstimate:
     """What enlarging to `size`, (width, height) in pixels, takes. Raises the errors of a bad folder."""
     layout = read_layout(folder)
     work = _work(layout, machine, size) + min(pictures, 2) * 4 * size[0] * size[1]
-    return Need(
-        transformer=_transformer_bytes(layout, bits, machine.width),
+    return MemoryEstimate(
+        transformer=_transformer_bytes(layout, bits, machine.bytes_per_value),
         text_encoder=0,
-        vae=_vae_bytes(layout.vae, machine.width),
+        vae=_vae_bytes(layout.vae, machine.bytes_per_value),
         work=work,
     )
 

@@ -25,25 +25,26 @@ USUAL_SIZE = (1024, 1024)
 class Plan:
     """Everything that makes one loaded model differ from another.
 
-    `distilled` and `cached_references`: what the registry knows, None to believe the folder; `insist`: even where the
-    folder says otherwise. `bits`: runtime quantization. `embedding_cache`: bytes of prompt embeddings to remember.
+    `distilled` and `cached_references`: what the registry knows, None to believe the folder; `override_folder`: even
+    where the folder says otherwise. `bits`: runtime quantization. `embedding_cache`: bytes of prompt embeddings to
+    remember.
     """
 
     folder: Path
     distilled: bool | None
     cached_references: bool | None
-    insist: bool
+    override_folder: bool
     bits: int | None
     precision: str
     low_ram: bool
     embedding_cache: int
 
     def machine(self) -> Machine:
-        return Machine(device=device_name(), width=choose(self.precision).dtype.size)
+        return Machine(device=device_name(), bytes_per_value=choose(self.precision).dtype.size)
 
     def checkpoint(self) -> Checkpoint:
         return Checkpoint.read(self.folder).with_overrides(
-            distilled=self.distilled, cached_references=self.cached_references, override_folder=self.insist
+            distilled=self.distilled, cached_references=self.cached_references, override_folder=self.override_folder
         )
 
 
@@ -78,7 +79,7 @@ class ModelCache:
             return in_turn
         work = picture_bytes(checkpoint, plan.machine(), size=size, references=[USUAL_SIZE] * references)
         if upsample:
-            work = max(work, writing_bytes(checkpoint, plan.bits, plan.machine().width))
+            work = max(work, writing_bytes(checkpoint, plan.bits, plan.machine().bytes_per_value))
         return in_turn if self._size_of(plan) + work > self.budget else plan
 
     def get(self, plan: Plan) -> Painter:

@@ -199,7 +199,7 @@ def plan(located: Located, quantize: int | None, precision: str, *, low_ram: boo
         folder=located.folder,
         distilled=spec.distilled,
         cached_references=spec.cached_references,
-        insist=spec.overrides,
+        override_folder=spec.overrides,
         bits=quantize if quantize is not None else spec.quantize,
         precision=precision,
         low_ram=low_ram,

@@ -11,7 +11,7 @@ from PIL import Image
 
 from mflux_api.checkpoints import seedvr2 as upscaler
 from mflux_api.checkpoints.checkpoint import Checkpoint
-from mflux_api.checkpoints.memory_estimate import Machine, Need, check_upsampling, estimate_memory
+from mflux_api.checkpoints.memory_estimate import Machine, MemoryEstimate, check_upsampling, estimate_memory
 from mflux_api.errors import MfluxError, OutOfMemory, without_folders
 from mflux_api.jobs.job import Job
 from mflux_api.models.registry import Located, known
@@ -20,7 +20,8 @@ from mflux_api.worker.engine_process import EngineProcess
 
 GIB = 1024**3
 # What computes, until the engine has started and said so.
-ASSUMED = Machine(device="metal", width=2) if sys.platform == "darwin" else Machine(device="cpu", width=4)
+MAC, OTHERS = Machine(device="metal", bytes_per_value=2), Machine(device="cpu", bytes_per_value=4)
+ASSUMED = MAC if sys.platform == "darwin" else OTHERS
 SMALLEST = (SMALLEST_SIDE, SMALLEST_SIDE)
 # For how long what was just admitted need not be looked at again.
 RECENT_SECONDS = 1.0
@@ -101,9 +102,11 @@ class Admission:
     @property
     def _machine(self) -> Machine:
         known_machine = self.engine.machine
-        return ASSUMED if known_machine is None else Machine(device=known_machine.device, width=known_machine.width)
+        if known_machine is None:
+            return ASSUMED
+        return Machine(device=known_machine.device, bytes_per_value=known_machine.width)
 
-    def _need(self, model: Located, request: GenerateRequest, references: Sequence[tuple[int, int]]) -> Need:
+    def _need(self, model: Located, request: GenerateRequest, references: Sequence[tuple[int, int]]) -> MemoryEstimate:
         size, count, bits = request.largest, len(request.seeds), model.spec.quantize
         with _private(model):
             if model.spec.upscaler:

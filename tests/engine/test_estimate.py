@@ -20,7 +20,7 @@ from mflux_api.errors import ModelIncomplete
 from mflux_api.models.registry import EMBEDDED
 
 TINY = EMBEDDED / "flux2-tiny"
-HERE = Machine(device=device_name(), width=choose("auto").dtype.size)
+HERE = Machine(device=device_name(), bytes_per_value=choose("auto").dtype.size)
 Size = tuple[int, int]
 
 
@@ -76,7 +76,7 @@ def test_a_reference_counts_as_the_megapixel_it_is_made() -> None:
 
 def test_the_parts_of_a_model_add_up_to_all_of_it() -> None:
     found = estimate_memory(Checkpoint.read(TINY), None, HERE, size=(64, 64), references=[], pictures=1)
-    assert found.weights == model_bytes(Checkpoint.read(TINY), None, HERE.width)
+    assert found.weights == model_bytes(Checkpoint.read(TINY), None, HERE.bytes_per_value)
 
 
 @pytest.mark.parametrize("bits", [3, 4, 6, 8])
@@ -118,19 +118,19 @@ def test_a_folder_without_configuration_is_estimated_by_its_tensors(
     tmp_path: Path, bits: int | None, size: Size
 ) -> None:
     load_model("flux2-tiny", quantize=bits).save(tmp_path / "saved")
-    described = model_bytes(Checkpoint.read(tmp_path / "saved"), None, HERE.width)
+    described = model_bytes(Checkpoint.read(tmp_path / "saved"), None, HERE.bytes_per_value)
     for part in ("transformer", "vae"):
         (tmp_path / "saved" / part / "config.json").write_text("{}")
     bare = Checkpoint.read(tmp_path / "saved")
     assert picture_bytes(bare, HERE, size=size, references=[]) == estimated(size, [])
-    assert model_bytes(bare, None, HERE.width) == described
+    assert model_bytes(bare, None, HERE.bytes_per_value) == described
 
 
 @pytest.mark.parametrize("bits", [4, 8])
 def test_a_model_saved_quantized_takes_what_quantizing_it_would(tmp_path: Path, bits: int) -> None:
     load_model("flux2-tiny", quantize=bits).save(tmp_path / "saved")
-    saved = model_bytes(Checkpoint.read(tmp_path / "saved"), None, HERE.width)
-    assert saved == pytest.approx(model_bytes(Checkpoint.read(TINY), bits, HERE.width), rel=0.01)
+    saved = model_bytes(Checkpoint.read(tmp_path / "saved"), None, HERE.bytes_per_value)
+    assert saved == pytest.approx(model_bytes(Checkpoint.read(TINY), bits, HERE.bytes_per_value), rel=0.01)
 
 
 def test_a_folder_with_files_missing_is_refused_as_loading_refuses_it(checkpoint: Path) -> None:

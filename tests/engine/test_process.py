@@ -52,7 +52,7 @@ QUARTER_TURN = 6
 
 
 def model_size(bits: int | None) -> int:
-    return model_bytes(Checkpoint.read(EMBEDDED / TINY), bits, width=4)
+    return model_bytes(Checkpoint.read(EMBEDDED / TINY), bits, bytes_per_value=4)
 
 
 def make_engine(

@@ -170,5 +170,5 @@ def test_a_picture_takes_no_more_memory_than_was_estimated(folder: Path, precisi
     picture(upscaler, 256, 256)
     used = mx.get_peak_memory() - before
     width = choose(precision).dtype.size
-    work = need(folder, None, Machine(device="cpu", width=width), size=(256, 256), pictures=1).work
+    work = need(folder, None, Machine(device="cpu", bytes_per_value=width), size=(256, 256), pictures=1).work
     assert work / 2 < used < work

@@ -12,16 +12,23 @@ from mflux_api.checkpoints import tensor_names
 from mflux_api.checkpoints.bit_packing import packed_bits
 from mflux_api.checkpoints.checkpoint import Checkpoint
 from mflux_api.checkpoints.components import Component
-from mflux_api.checkpoints.language_model import Language, rest_name
+from mflux_api.checkpoints.language_model import LanguageModel, tail_name
 from mflux_api.checkpoints.safetensors import Config
 from mflux_api.checkpoints.tensor_names import is_single_file
 from mflux_api.engine.flux2 import quantization
 from mflux_api.engine.flux2.mistral import MistralEncoder
-from mflux_api.engine.flux2.networks import Encoder, Rest, TextEncoder, build_text_encoder, build_transformer, build_vae
+from mflux_api.engine.flux2.networks import (
+    Encoder,
+    LanguageModelTail,
+    TextEncoder,
+    build_text_encoder,
+    build_transformer,
+    build_vae,
+)
 from mflux_api.engine.flux2.tensors import (
     Rename,
+    TargetFormat,
     Weights,
-    Wish,
     apply_weights,
     parameters,
     read_single_file,
@@ -89,20 +96,20 @@ class Loader:
         assert isinstance(module, (TextEncoder, MistralEncoder))
         return module
 
-    def rest(self, language: Language) -> Rest:
+    def language_model_tail(self, language: LanguageModel) -> LanguageModelTail:
         """What makes the text encoder a language model."""
 
         def rename(name: str) -> str | None:
-            return rest_name(name, language.read)
+            return tail_name(name, language.read)
 
         network = replace(
             TEXT_ENCODER,
             rename=rename,
             rename_saved=rename,
-            build=lambda config, _: Rest(config, language.read, tied=language.tied),
+            build=lambda config, _: LanguageModelTail(config, language.read, tied=language.tied),
         )
         module = self._load(network)
-        assert isinstance(module, Rest)
+        assert isinstance(module, LanguageModelTail)
         return module
 
     def vae(self) -> Flux2VAE:
@@ -136,12 +143,12 @@ class Loader:
             ) from error
 
     def _read(self, network: Network, component: Component, wanted: set[str]) -> Weights:
-        wish = Wish(self.precision.dtype, self.bits if network.quantized else None)
+        target = TargetFormat(self.precision.dtype, self.bits if network.quantized else None)
         if any(is_single_file(shard.tensors) for shard in component.shards):
-            return read_single_file(component.shards, wish)
+            return read_single_file(component.shards, target)
         saved = component.is_saved_by_mflux
         rename = network.rename_saved if saved else network.rename
-        return read_weights(component.shards, wish, rename, wanted, transpose=network.convolutions and not saved)
+        return read_weights(component.shards, target, rename, wanted, transpose=network.convolutions and not saved)
 
     def _load(self, network: Network) -> nn.Module:
         config, component = self._plan(network)

@@ -177,7 +177,7 @@ def build_text_encoder(config: Config, states: tuple[int, ...]) -> Encoder:
     return MistralEncoder(config, states) if is_mistral(config) else TextEncoder(config, states)
 
 
-class Rest(nn.Module):
+class LanguageModelTail(nn.Module):
     """What makes a text encoder a language model: the layers that prompts are not read with, the last norm, the head.
 
     Without a head the embedding is used both ways.

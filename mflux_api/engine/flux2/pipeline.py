@@ -11,7 +11,7 @@ import numpy as np
 from mflux.models.flux2.model.flux2_transformer.transformer import Flux2Transformer
 from numpy.typing import NDArray
 
-from mflux_api.checkpoints.language_model import find_language
+from mflux_api.checkpoints.language_model import find_language_model
 from mflux_api.engine.flux2 import latents, vae
 from mflux_api.engine.flux2.chat_templates import MistralChat, QwenChat
 from mflux_api.engine.flux2.image_inputs import Canvas, prepare
@@ -138,9 +138,9 @@ class Pipeline:
         known = self._written.get((prompt, edit))
         if known is not None:
             return known
-        language = find_language(self.checkpoint)
+        language = find_language_model(self.checkpoint)
         encoder = self.text_encoder
-        writer = Writer(encoder, self.loader.rest(language), self.dtype)
+        writer = Writer(encoder, self.loader.language_model_tail(language), self.dtype)
         folder = self.checkpoint.text_encoder.folder
         try:
             written = yield from rewrite(writer, self.conditioning.chat, folder, prompt, edit=edit)
@@ -197,7 +197,7 @@ class Pipeline:
             guidance=self.guidance(prepared.request),
             references=prepared.canvas.references,
             cache_references=self.checkpoint.cached_references,
-            guided=self.checkpoint.guidance_embeds,
+            guidance_embeds=self.checkpoint.guidance_embeds,
             dtype=self.dtype,
         )
 

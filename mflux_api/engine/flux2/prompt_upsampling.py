@@ -15,7 +15,7 @@ from mflux_api.checkpoints.language_model import LONGEST_ANSWER, LONGEST_QUESTIO
 from mflux_api.checkpoints.safetensors import read_json_if_present
 from mflux_api.engine.flux2.chat_templates import Chat
 from mflux_api.engine.flux2.mistral import MistralEncoder, Past
-from mflux_api.engine.flux2.networks import Encoder, Rest, TextEncoder, causal_mask
+from mflux_api.engine.flux2.networks import Encoder, LanguageModelTail, TextEncoder, causal_mask
 from mflux_api.engine.precision import computing_in
 from mflux_api.ipc.messages import Writing
 
@@ -79,11 +79,11 @@ def _settle(hidden: mx.array, count: int) -> None:
 
 
 class Writer:
-    """A whole language model: the encoder's layers and the `rest`, computing in `dtype`."""
+    """A whole language model: the encoder's layers and its `tail`, computing in `dtype`."""
 
-    def __init__(self, encoder: Encoder, rest: Rest, dtype: mx.Dtype) -> None:
+    def __init__(self, encoder: Encoder, tail: LanguageModelTail, dtype: mx.Dtype) -> None:
         self.encoder = encoder
-        self.rest = rest
+        self.tail = tail
         self.dtype = dtype
 
     def write(self, ids: Sequence[int], stops: Collection[int], limit: int) -> Iterator[int]:
@@ -98,7 +98,7 @@ class Writer:
 
     def decoder(self, length: int) -> Decoder:
         """One that remembers `length` tokens at most, and none yet."""
-        layers = [*self.encoder.layers, *self.rest.layers]
+        layers = [*self.encoder.layers, *self.tail.layers]
         if isinstance(self.encoder, MistralEncoder):
             return MistralDecoder(self.encoder, layers)
         return QwenDecoder(self.encoder, layers, length)
@@ -107,8 +107,8 @@ class Writer:
         """The likeliest token after these, which come after those that the decoder remembers."""
         with computing_in(self.dtype):
             hidden = decoder(self.encoder.embed_tokens(mx.array([ids])))
-            last = self.rest.norm(hidden[:, -1])
-            head = self.rest.lm_head if "lm_head" in self.rest else self.encoder.embed_tokens.as_linear
+            last = self.tail.norm(hidden[:, -1])
+            head = self.tail.lm_head if "lm_head" in self.tail else self.encoder.embed_tokens.as_linear
             return int(mx.argmax(head(last)[0]))
 
 

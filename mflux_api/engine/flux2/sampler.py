@@ -28,7 +28,7 @@ class Denoiser:
 
     `prompts`: the embedding of each step, the last one also for any further. `negative` is the embedding guided away
     from, None for a model or a guidance that does not. With `cache_references` the references are seen in the first
-    step only and their keys and values kept (9b-kv). `guided`: guidance is an input of the transformer (dev).
+    step only and their keys and values kept (9b-kv). `guidance_embeds`: guidance is an input of the transformer (dev).
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class Denoiser:
         guidance: float,
         references: Tokens | None,
         cache_references: bool,
-        guided: bool,
+        guidance_embeds: bool,
         dtype: mx.Dtype,
     ) -> None:
         self.transformer = transformer
@@ -48,7 +48,7 @@ class Denoiser:
         self.negatives = [] if negative is None else [negative]
         self.guidance = guidance
         self.references = references
-        self.guided = guided
+        self.guidance_embeds = guidance_embeds
         self.dtype = dtype
         cached = cache_references and references is not None
         self.caches = [self._new_cache() if cached else None for _ in range(1 + len(self.negatives))]
@@ -81,7 +81,7 @@ class Denoiser:
                 encoder_hidden_states=prompt,
                 # A level of at most 1: mflux multiplies by 1000 only what is not above 1.
                 timestep=mx.array(sigma, dtype=mx.float32),
-                guidance=embeddable(self.guidance) if self.guided else None,
+                guidance=embeddable(self.guidance) if self.guidance_embeds else None,
                 img_ids=seen.positions,
                 txt_ids=text_positions(prompt.shape[1]),
                 kv_cache=cache,

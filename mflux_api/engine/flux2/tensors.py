@@ -27,25 +27,26 @@ PACKED_HEADER = {"Q8_0": 2, "Q4_0": 2, "Q4_1": 4}
 
 
 @dataclass(frozen=True)
-class Wish:
+class TargetFormat:
     """What a network's weights are to become. `bits`: None to leave them at `dtype`, or packed as they are stored."""
 
     dtype: mx.Dtype
     bits: int | None
 
 
-def arrays(shards: Iterable[Shard], wish: Wish, keep: Keep) -> Iterator[tuple[str, mx.array]]:
+def read_tensors(shards: Iterable[Shard], target: TargetFormat, keep: Keep) -> Iterator[tuple[str, mx.array]]:
     """The tensors whose names are kept.
 
-    Of safetensors not evaluated, in the file's numbers or, for 8-bit floats, in float32. Of GGUF evaluated as wished,
-    one after the other, so that no more than one is in memory unpacked; a quantized one has `scales` and `biases` too.
+    Of safetensors not evaluated, in the file's numbers or, for 8-bit floats, in float32. Of GGUF evaluated in the
+    target format, one after the other, so that no more than one is in memory unpacked; a quantized one has `scales` and
+    `biases` too.
     Raises ModelUnsupported for blocks that cannot be unpacked.
     """
     found = list(shards)
     yield from _safetensors([shard for shard in found if shard.path.suffix != SUFFIX], keep)
     for shard in found:
         if shard.path.suffix == SUFFIX:
-            yield from _gguf(shard, wish, keep)
+            yield from _gguf(shard, target, keep)
 
 
 def _safetensors(shards: list[Shard], keep: Keep) -> Iterator[tuple[str, mx.array]]:
@@ -83,26 +84,26 @@ def _spread(scale: mx.array, shape: tuple[int, ...]) -> mx.array:
     return scale[: shape[0], : shape[1]]
 
 
-def _gguf(shard: Shard, wish: Wish, keep: Keep) -> Iterator[tuple[str, mx.array]]:
+def _gguf(shard: Shard, target: TargetFormat, keep: Keep) -> Iterator[tuple[str, mx.array]]:
     data = np.memmap(shard.path, mode="r")
     for name, tensor in shard.tensors.items():
         if keep(name):
             blocks = data[tensor.offset : tensor.offset + tensor.size]
-            for suffix, array in _wished(name, blocks, tensor, wish).items():
+            for suffix, array in _in_target_format(name, blocks, tensor, target).items():
                 mx.eval(array)
                 yield f"{name.removesuffix('.weight')}.{suffix}" if suffix else name, array
 
 
-def _wished(name: str, blocks: Blocks, tensor: Tensor, wish: Wish) -> dict[str, mx.array]:
+def _in_target_format(name: str, blocks: Blocks, tensor: Tensor, target: TargetFormat) -> dict[str, mx.array]:
     """By suffix: the weight alone under none, or three arrays that are a quantized one."""
     packed = len(tensor.shape) == 2 and tensor.dtype in PACKED
-    if packed and wish.bits is None:
-        return _triple(*_repacked(blocks, tensor), wish.dtype)
+    if packed and target.bits is None:
+        return _triple(*_repacked(blocks, tensor), target.dtype)
     whole = _unpacked(name, blocks, tensor)
     group = group_size(tensor.shape)
-    if wish.bits is None or group is None or not name.endswith(".weight"):
-        return {"": whole.astype(wish.dtype)}
-    return _triple(*mx.quantize(whole.astype(wish.dtype), group_size=group, bits=wish.bits), wish.dtype)
+    if target.bits is None or group is None or not name.endswith(".weight"):
+        return {"": whole.astype(target.dtype)}
+    return _triple(*mx.quantize(whole.astype(target.dtype), group_size=group, bits=target.bits), target.dtype)
 
 
 def _triple(weight: mx.array, scales: mx.array, biases: mx.array, dtype: mx.Dtype) -> dict[str, mx.array]:
@@ -162,8 +163,10 @@ Rename = Callable[[str], str | None]
 QUANTIZED_SUFFIXES = (".scales", ".biases")
 
 
-def read_weights(shards: Iterable[Shard], wish: Wish, rename: Rename, wanted: set[str], *, transpose: bool) -> Weights:
-    """The tensors whose new name is wanted, as `stored.arrays` has them. `transpose`: torch convolutions to MLX's
+def read_weights(
+    shards: Iterable[Shard], target: TargetFormat, rename: Rename, wanted: set[str], *, transpose: bool
+) -> Weights:
+    """The tensors whose new name is wanted, as `read_tensors` has them. `transpose`: torch convolutions to MLX's
     (O, H, W, I)."""
 
     def new_name(old: str) -> str:
@@ -171,15 +174,15 @@ def read_weights(shards: Iterable[Shard], wish: Wish, rename: Rename, wanted: se
         return new if new is not None and (new in wanted or _quantized_owner(new) in wanted) else ""
 
     weights: Weights = {}
-    for old, tensor in arrays(shards, wish, lambda old: bool(new_name(old))):
+    for old, tensor in read_tensors(shards, target, lambda old: bool(new_name(old))):
         weights[new_name(old)] = tensor.transpose(0, 2, 3, 1) if transpose and tensor.ndim == 4 else tensor
     return weights
 
 
-def read_single_file(shards: Iterable[Shard], wish: Wish) -> Weights:
+def read_single_file(shards: Iterable[Shard], target: TargetFormat) -> Weights:
     """As `read_weights`, from Black Forest Labs' names: attention taken apart, the last modulation's halves swapped."""
     found: Weights = {}
-    for old, tensor in arrays(shards, wish, lambda _: True):
+    for old, tensor in read_tensors(shards, target, lambda _: True):
         names = unfused(single_file_name(old) or old)
         whole = mx.roll(tensor, len(tensor) // 2, 0) if SWAPPED.fullmatch(names[0]) else tensor
         found.update(zip(names, mx.split(whole, len(names)), strict=True))

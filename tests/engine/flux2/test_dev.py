@@ -39,7 +39,7 @@ PLAN = Plan(
     folder=DEV,
     distilled=None,
     cached_references=None,
-    insist=False,
+    override_folder=False,
     bits=None,
     precision="auto",
     low_ram=False,
@@ -201,7 +201,7 @@ def test_the_second_picture_of_a_prompt_loads_nothing(monkeypatch: pytest.Monkey
 @pytest.mark.usefixtures("settled")
 def test_networks_that_take_turns_are_never_in_memory_together(folder: Path) -> None:
     enlarge(folder)
-    machine = Machine(device=device_name(), width=WIDTH)
+    machine = Machine(device=device_name(), bytes_per_value=WIDTH)
     wanted = estimate_memory(Checkpoint.read(folder), None, machine, size=(64, 64), references=[], pictures=0)
     in_turn = load_model(folder, low_ram=True).pipeline
     before = mx.get_active_memory()
@@ -216,7 +216,7 @@ def test_they_take_turns_when_the_budget_asks_for_it(short: int) -> None:
     wanted = estimate_memory(
         Checkpoint.read(DEV),
         None,
-        Machine(device=device_name(), width=WIDTH),
+        Machine(device=device_name(), bytes_per_value=WIDTH),
         size=(1024, 1024),
         references=[],
         pictures=0,
@@ -231,7 +231,7 @@ def test_they_take_turns_when_the_budget_asks_for_it(short: int) -> None:
 
 
 def test_a_large_picture_makes_them_take_turns_and_they_go_on() -> None:
-    machine = Machine(device=device_name(), width=WIDTH)
+    machine = Machine(device=device_name(), bytes_per_value=WIDTH)
     work = estimate_memory(Checkpoint.read(DEV), None, machine, size=(1024, 1024), references=[], pictures=0).work
     cache = ModelCache(model_bytes(PLAN.checkpoint(), None, WIDTH) + work)
     assert not cache.fitted(PLAN).low_ram

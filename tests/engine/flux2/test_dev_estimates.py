@@ -13,7 +13,7 @@ from mlx import nn
 
 from mflux_api.checkpoints.checkpoint import Checkpoint
 from mflux_api.checkpoints.components import COMPONENTS
-from mflux_api.checkpoints.memory_estimate import Machine, Need, estimate_memory, picture_bytes
+from mflux_api.checkpoints.memory_estimate import Machine, MemoryEstimate, estimate_memory, picture_bytes
 from mflux_api.engine.flux2.loading import Loader
 from mflux_api.engine.flux2.networks import build_text_encoder, build_transformer, build_vae
 from mflux_api.engine.flux2.tensors import parameters
@@ -23,8 +23,8 @@ from mflux_api.engine.precision import choose, device_name
 
 DEV = Path(__file__).parents[2] / "reference" / "checkpoints" / "dev"
 DOCUMENT = Path(__file__).parents[3] / "docs" / "performance.md"
-HERE = Machine(device=device_name(), width=choose("auto").dtype.size)
-MAC = Machine(device="metal", width=2)
+HERE = Machine(device=device_name(), bytes_per_value=choose("auto").dtype.size)
+MAC = Machine(device="metal", bytes_per_value=2)
 MACHINES = (32, 64, 96, 128)
 ROW = re.compile(r"^\| (4|8|16) bits \| (.*) \|$", re.MULTILINE)
 
@@ -54,7 +54,7 @@ def write_hollow(path: Path, module: nn.Module) -> None:
         file.truncate(8 + len(text) + end)
 
 
-def wanted(folder: Path, bits: int | None, machine: Machine = MAC) -> Need:
+def wanted(folder: Path, bits: int | None, machine: Machine = MAC) -> MemoryEstimate:
     return estimate_memory(Checkpoint.read(folder), bits, machine, size=(1024, 1024), references=[], pictures=1)
 
 
@@ -89,14 +89,14 @@ def test_the_published_sizes_are_those_of_the_published_weights(published: Path)
     assert found.text_encoder == pytest.approx(34.7e9, rel=0.002)
 
 
-def verdict(found: Need, memory: int) -> str:
+def verdict(found: MemoryEstimate, memory: int) -> str:
     budget = memory * GIB * BUDGET_SHARE
     if found.transformer + found.text_encoder + found.vae + found.work <= budget:
         return "together"
     return "in turn" if found.peak(low_ram=False) <= budget else "no"
 
 
-def cells(found: Need) -> list[str]:
+def cells(found: MemoryEstimate) -> list[str]:
     together = found.transformer + found.text_encoder + found.vae + found.work
     parts = (found.transformer, found.text_encoder, found.work, found.peak(low_ram=True), together)
     return [*(f"{part / GIB:.1f}" for part in parts), *(verdict(found, memory) for memory in MACHINES)]

@@ -9,7 +9,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mflux_api.checkpoints.float8 import plain
+from mflux_api.checkpoints.float8 import normalise_float8
 from mflux_api.checkpoints.safetensors import read_shard
 from mflux_api.engine.model import load_model
 from mflux_api.errors import ModelCorrupt, ModelUnsupported
@@ -218,7 +218,7 @@ def test_a_missing_scale_is_damage(folder: Path) -> None:
 def test_ordinary_files_are_left_as_they_are(folder: Path) -> None:
     (path,) = (folder / "transformer").glob("*.safetensors")
     shard = read_shard(path)
-    (same,) = plain([shard])
+    (same,) = normalise_float8([shard])
     assert {name: (tensor.shape, tensor.dtype) for name, tensor in same.tensors.items()} == {
         name: (tensor.shape, tensor.dtype) for name, tensor in shard.tensors.items()
     }

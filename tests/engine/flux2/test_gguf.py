@@ -13,7 +13,7 @@ import pytest
 
 from mflux_api.checkpoints.checkpoint import Checkpoint
 from mflux_api.checkpoints.gguf import read_gguf
-from mflux_api.engine.flux2.tensors import Wish, arrays, parameters
+from mflux_api.engine.flux2.tensors import TargetFormat, parameters, read_tensors
 from mflux_api.engine.model import Model, load_model
 from mflux_api.errors import ModelCorrupt, ModelIncomplete, ModelUnsupported
 from tests.engine.estimating import estimate_small
@@ -30,7 +30,7 @@ from tests.engine.flux2.stored_files import (
 
 KINDS = [Kind.F32, Kind.F16, Kind.BF16, Kind.Q8_0, Kind.Q4_0, Kind.Q4_1, Kind.Q5_0, Kind.Q5_1]
 PACKED = {Kind.Q8_0: 8, Kind.Q4_0: 4, Kind.Q4_1: 4}
-FLOATS = Wish(mx.float32, None)
+FLOATS = TargetFormat(mx.float32, None)
 LLAMA = {
     "embed_tokens": "token_embd",
     "norm": "output_norm",
@@ -215,7 +215,7 @@ def test_wider_blocks_are_unpacked(tmp_path: Path, kind: Kind) -> None:
     writer.close()
     shard = read_gguf(tmp_path / "x.gguf")
     assert shard.tensors["a.weight"].shape == (6, 512)
-    ((_, found),) = arrays([shard], FLOATS, lambda _: True)
+    ((_, found),) = read_tensors([shard], FLOATS, lambda _: True)
     np.testing.assert_array_equal(np.array(found), gguf.quants.dequantize(stored, kind))
 
 

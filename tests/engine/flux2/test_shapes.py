@@ -8,7 +8,7 @@ import pytest
 from mlx import nn
 
 from mflux_api.checkpoints import inferred_config
-from mflux_api.checkpoints.components import Component, read_single_file
+from mflux_api.checkpoints.components import Component, read_any_header
 from mflux_api.engine.flux2 import quantization
 from mflux_api.engine.flux2.networks import TextEncoder, build_transformer, build_vae
 from mflux_api.engine.flux2.tensors import parameters
@@ -53,7 +53,7 @@ def saved(name: str, module: nn.Module, folder: Path, bits: int | None) -> Compo
         quantization.quantize(module, bits)
     metadata = {"quantization_level": str(bits), "mflux_version": "0.24.0"}
     mx.save_safetensors(str(folder / "0.safetensors"), parameters(module), metadata)
-    component = Component(name=name, folder=folder, file=None, indexed=False, read_header=read_single_file)
+    component = Component(name=name, folder=folder, file=None, indexed=False, read_header=read_any_header)
     assert component.is_saved_by_mflux
     assert component.stored_bits == bits
     return component

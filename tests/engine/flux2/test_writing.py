@@ -10,7 +10,7 @@ import mlx.core as mx
 import pytest
 
 from mflux_api.checkpoints.checkpoint import Checkpoint
-from mflux_api.checkpoints.language_model import LONGEST_ANSWER, LONGEST_QUESTION, decoder_config, find_language
+from mflux_api.checkpoints.language_model import LONGEST_ANSWER, LONGEST_QUESTION, decoder_config, find_language_model
 from mflux_api.checkpoints.memory_estimate import writing_bytes
 from mflux_api.engine.flux2.loading import Loader
 from mflux_api.engine.flux2.prompt_upsampling import Writer
@@ -33,7 +33,7 @@ def loader(name: str | Path, bits: int | None = None) -> Loader:
 
 
 def writer(loaded: Loader) -> Writer:
-    return Writer(loaded.text_encoder(), loaded.rest(find_language(loaded.checkpoint)), mx.float32)
+    return Writer(loaded.text_encoder(), loaded.language_model_tail(find_language_model(loaded.checkpoint)), mx.float32)
 
 
 @pytest.fixture(scope="module")
@@ -91,8 +91,8 @@ def test_writing_ends_before_a_stop_and_at_the_limit(writers: dict[str, Writer],
 @pytest.mark.parametrize("bits", [None, 8])
 def test_what_is_loaded_for_it_is_estimated(name: str, bits: int | None) -> None:
     loaded = loader(name, bits)
-    language = find_language(loaded.checkpoint)
-    held = sum(array.nbytes for array in parameters(loaded.rest(language)).values())
+    language = find_language_model(loaded.checkpoint)
+    held = sum(array.nbytes for array in parameters(loaded.language_model_tail(language)).values())
     estimated = writing_bytes(loaded.checkpoint, bits, 4) - 4 * language.memory
     assert held == pytest.approx(estimated, rel=0.02)
     head = decoder_config(loaded.checkpoint.text_encoder.config)
@@ -159,7 +159,7 @@ def test_a_text_encoder_that_cannot_write_says_so(tmp_path: Path, name: str, dam
 def test_a_folder_that_was_saved_cannot_write(tmp_path: Path) -> None:
     load_model(REFERENCE / "checkpoints" / "klein").save(tmp_path / "saved")
     with pytest.raises(ModelUnsupported, match="only what prompts are read with"):
-        find_language(Checkpoint.read(tmp_path / "saved"))
+        find_language_model(Checkpoint.read(tmp_path / "saved"))
 
 
 def test_the_embedded_models_text_encoder_is_no_language_model() -> None:
