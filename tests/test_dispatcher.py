@@ -15,9 +15,10 @@ from PIL import Image
 from mflux_api.errors import StorageFailed
 from mflux_api.events import Event
 from mflux_api.ipc.messages import Load, Setup
-from mflux_api.jobs.job import Inputs, Job, State
-from mflux_api.jobs.picture_files import Images
-from mflux_api.jobs.sqlite_queue import JobQueue
+from mflux_api.jobs.job import Inputs, Job, PictureFile, State
+from mflux_api.jobs.picture_files import PictureFiles
+from mflux_api.jobs.queue import Painted
+from mflux_api.jobs.sqlite_queue import SQLiteQueue
 from mflux_api.metrics import Metrics
 from mflux_api.models.registry import EMBEDDED, Located, known
 from mflux_api.request import Cut
@@ -36,7 +37,7 @@ QUICK = replace(REQUEST, steps=1)
 
 @dataclass
 class Workshop:
-    queue: JobQueue
+    queue: SQLiteQueue
     engine: EngineProcess
     metrics: Metrics
     dispatcher: Dispatcher
@@ -44,7 +45,7 @@ class Workshop:
     killed: int | None = None
 
     async def put(self, **changes: object) -> Job:
-        return await self.queue.put(make_job(**{"request": QUICK, **changes}))
+        return await self.queue.submit(make_job(**{"request": QUICK, **changes}))
 
     async def painted(self, **changes: object) -> Job:
         """A new job, once it has ended."""
@@ -52,18 +53,18 @@ class Workshop:
 
     async def ended(self, job: Job) -> Job:
         """Once all has been said of it, too: its row is written a moment earlier."""
-        ended = await self.queue.ended(job)
+        ended = await self.queue.wait_ended(job)
         async with self.dispatcher.painting:
             return ended
 
     async def told(self, job: Job, wanted: Callable[[Event], bool]) -> Event:
         """The next event of a job that is wanted."""
-        with self.queue.events.listen(job.id) as box:
+        with self.queue.job_events.events.listen(job.id) as box:
             return await anext(event async for event in box if wanted(event))
 
     def cut(self, job: Job, how: Cut) -> None:
         """As the studio does it for whatever is being painted."""
-        self.queue.floor.active[job.id].shorten(how)
+        self.queue.end_early(job.id, how)
 
     async def kill(self, job: Job) -> None:
         """Kill the engine once it paints this job."""
@@ -145,7 +146,7 @@ async def test_a_job_is_completed_with_its_pictures_on_disk(tmp_path: Path) -> N
 @asynchronous
 async def test_who_listens_is_told_the_stages_the_steps_and_the_previews(tmp_path: Path) -> None:
     async with working(tmp_path) as workshop:
-        with workshop.queue.audience.watching(None), workshop.queue.events.listen(None) as box:
+        with workshop.queue.viewers.watching(None), workshop.queue.job_events.events.listen(None) as box:
             await workshop.put(request=replace(REQUEST, seeds=(7, 8)))
             told = []
             async for event in box:
@@ -358,7 +359,7 @@ async def test_a_cut_is_for_the_job_at_hand_and_not_for_the_next(tmp_path: Path)
         # Several, as from somebody who is impatient.
         for _ in range(5):
             workshop.cut(job, Cut.INTERRUPT)
-        with workshop.queue.events.listen(following.id) as box:
+        with workshop.queue.job_events.events.listen(following.id) as box:
             steps = set()
             async for event in box:
                 steps |= {event.data["step"]} if is_step(event) else set()
@@ -386,14 +387,14 @@ async def test_what_was_cut_short_is_no_measure_for_others(tmp_path: Path) -> No
 async def test_a_picture_that_finds_the_disk_full_is_painted_again_and_fails_when_it_stays_full(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keep, room = Images.keep, [False, True, False, False]
+    save, room = PictureFiles.save, [False, True, False, False]
 
-    def keep_if_room(images: Images, job: Job, index: int, data: bytes) -> str:
+    def save_if_room(files: PictureFiles, job: Job, painted: Painted) -> PictureFile:
         if not room.pop(0):
             raise StorageFailed("A picture cannot be written: is the disk full?")
-        return keep(images, job, index, data)
+        return save(files, job, painted)
 
-    monkeypatch.setattr(Images, "keep", keep_if_room)
+    monkeypatch.setattr(PictureFiles, "save", save_if_room)
     async with working(tmp_path) as workshop:
         job = await workshop.painted()
         assert (job.state, job.attempts, len(job.pictures)) == (State.COMPLETED, 2, 1)
@@ -409,15 +410,15 @@ async def test_a_picture_that_finds_the_disk_full_is_painted_again_and_fails_whe
 async def test_an_unforeseen_error_of_the_queue_does_not_end_the_worker(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    claim, calls = JobQueue.claim, []
+    claim, calls = SQLiteQueue.claim, []
 
-    async def broken_twice(queue: JobQueue) -> Job:
+    async def broken_twice(queue: SQLiteQueue) -> Job:
         calls.append(queue)
         if len(calls) <= 2:
             raise ValueError("nobody foresaw this")
         return await claim(queue)
 
-    monkeypatch.setattr(JobQueue, "claim", broken_twice)
+    monkeypatch.setattr(SQLiteQueue, "claim", broken_twice)
     async with working(tmp_path) as workshop:
         assert (await workshop.painted()).state is State.COMPLETED
         assert len(calls) >= 3

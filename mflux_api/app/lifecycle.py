@@ -5,8 +5,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from mflux_api.errors import MfluxError
+from mflux_api.jobs.queue import JobQueue, Retention
 from mflux_api.jobs.service import EngineView, Studio
-from mflux_api.jobs.sqlite_queue import JobQueue, Retention
 from mflux_api.jobs.webhooks import Webhooks
 from mflux_api.logs import event, failure, warning
 from mflux_api.metrics import Metrics
@@ -63,17 +63,17 @@ class Parts:
         if self.deadline is None:
             loop = asyncio.get_running_loop()
             self.deadline = loop.time() + self.settings.server.shutdown_seconds
-            loop.call_at(self.deadline, self.queue.endings.give_up)
+            loop.call_at(self.deadline, self.queue.stop_waits)
             self.queue.drain()
             self.studio.downloads.close()
-            event("server.stopping", running=len(self.queue.floor.active), waiting=len(self.queue.line))
+            event("server.stopping", running=len(self.queue.running_jobs()), waiting=self.queue.count_waiting())
 
     async def stop(self) -> None:
         self.drain()
         assert self.deadline is not None
         with suppress(TimeoutError):
             async with asyncio.timeout_at(self.deadline):
-                await self.queue.floor.empty()
+                await self.queue.wait_idle()
                 await self.dispatcher.painting.acquire()
         for task in self.tasks:
             task.cancel()

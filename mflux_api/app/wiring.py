@@ -8,11 +8,10 @@ from mflux_api.app.lifecycle import Parts
 from mflux_api.errors import InvalidSetting
 from mflux_api.events import Events
 from mflux_api.ipc.messages import Load, Setup, Unload
-from mflux_api.jobs.database.connection import Store
 from mflux_api.jobs.order import Defaults, Limits
-from mflux_api.jobs.picture_files import Images
+from mflux_api.jobs.queue import ClientQueue
 from mflux_api.jobs.service import Studio
-from mflux_api.jobs.sqlite_queue import JobQueue
+from mflux_api.jobs.sqlite_queue import SQLiteQueue
 from mflux_api.metrics import Metrics
 from mflux_api.models.download_queue import Downloads, Progress, Tell
 from mflux_api.models.inventory import EngineDoor, Models
@@ -34,7 +33,6 @@ from mflux_api.worker.engine_process import EngineProcess
 GIB = 1024**3
 MEBIBYTE = 1024**2
 EMBEDDINGS = 256 * MEBIBYTE
-DATABASE = "jobs.db"
 LINKS_KEY = "links.key"
 # Signatures of Amazon's kind are good for a week at most.
 LONGEST_LINK = 7 * 86_400
@@ -46,9 +44,10 @@ def make_parts(settings: Settings) -> Parts:
     events, metrics = Events(), Metrics()
     engine = EngineProcess(_setup(settings), settings.engine.silence_seconds)
     limits = settings.queue
-    queue = JobQueue(Store(output / DATABASE), Images(output), events, limit=limits.limit, tries=limits.tries)
+    queue = SQLiteQueue(output, events, limit=limits.limit, tries=limits.tries)
     admission = Admission(engine, models_dir, output.resolve())
-    studio = _studio(settings, queue, engine, metrics, admission)
+    downloads = Downloads(partial(_fetch, metrics, models_dir), events)
+    studio = _studio(settings, queue, downloads, engine, admission)
     dispatcher = Dispatcher(
         queue,
         engine,
@@ -59,7 +58,7 @@ def make_parts(settings: Settings) -> Parts:
         idle_seconds=settings.engine.idle_seconds,
         log_prompts=settings.logging.prompts,
     )
-    metrics.watch_queue(lambda: len(queue.line))
+    metrics.watch_queue(queue.count_waiting)
     return Parts(settings, queue, engine, studio, dispatcher, metrics)
 
 
@@ -75,7 +74,7 @@ def _setup(settings: Settings) -> Setup:
 
 
 def _studio(
-    settings: Settings, queue: JobQueue, engine: EngineProcess, metrics: Metrics, admission: Admission
+    settings: Settings, queue: ClientQueue, downloads: Downloads, engine: EngineProcess, admission: Admission
 ) -> Studio:
     models_dir, low_ram = settings.models.cache_dir, settings.engine.low_ram
     door = EngineDoor(
@@ -85,7 +84,6 @@ def _studio(
         weigh=admission.weigh,
     )
     models = Models(models_dir, settings.models.default, door)
-    downloads = Downloads(partial(_fetch, metrics, models_dir), queue.events)
     return Studio(
         queue,
         models,

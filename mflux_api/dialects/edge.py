@@ -78,7 +78,7 @@ class Edge:
         order = Order(
             prompt=form.prompt, model=self.model, width=width, height=height, steps=form.steps, owner=owner(request)
         )
-        job, pictures = await while_wanted(request, self.studio.painted(order))
+        job, pictures = await while_wanted(request, self.studio.submit_and_wait(order))
         return Response(pictures[0], media_type="image/png", headers=self._headers(job))
 
     def _headers(self, job: Job) -> dict[str, str]:

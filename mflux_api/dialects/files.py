@@ -23,7 +23,7 @@ def endpoints(studio: Studio, tools: Tools) -> list[Endpoint]:
         job = await studio.queue.get(request.path_params["job_id"])
         if index not in map(str, range(len(job.pictures))) or form not in FORMATS:
             raise PictureNotFound("There is no such picture.")
-        data = await asyncio.to_thread(studio.queue.images.read, job.pictures[int(index)].file)
+        data = await asyncio.to_thread(studio.queue.read_picture, job.pictures[int(index)].file)
         data = await asyncio.to_thread(converted, data, FORMATS[form])
         return bytes_reply(request, data, f"image/{form}")
 

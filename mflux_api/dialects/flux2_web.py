@@ -105,16 +105,16 @@ class Web:
         source = None
         if form.input_image:
             source = await self.tools.pictures.read(form.input_image, "input_image")
-        if self.studio.queue.floor.active or len(self.studio.queue.line):
+        if self.studio.queue.running_jobs() or self.studio.queue.count_waiting():
             raise Busy("Generation already in progress")
         began = time.monotonic()
-        job, _ = await while_wanted(request, self.studio.painted(_order(form, source, owner(request))))
+        job, _ = await while_wanted(request, self.studio.submit_and_wait(_order(form, source, owner(request))))
         names = await asyncio.to_thread(self.shelf.put, job, form)
         images = [_told(name, picture) for name, picture in zip(names, job.pictures, strict=True)]
         return JSONResponse({"success": True, "images": images, "generation_time": round(time.monotonic() - began, 2)})
 
     async def status(self, request: Request) -> Response:
-        active = next(iter(self.studio.queue.floor.active.values()), None)
+        active = next(iter(self.studio.queue.running_jobs()), None)
         if active is None:
             return JSONResponse({"generating": False, "prompt": None, "batch": 0, "current": 0})
         painted = active.job.request

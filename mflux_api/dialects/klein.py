@@ -111,7 +111,7 @@ class Klein:
     async def _paint(self, request: Request, order: Order) -> Response:
         began = time.monotonic()
         owned = Order(**{**vars(order), "owner": owner(request)})
-        job, _ = await while_wanted(request, self.studio.painted(owned))
+        job, _ = await while_wanted(request, self.studio.submit_and_wait(owned))
         picture = job.pictures[0]
         found = await addresses(self.studio, self.tools, job, self.tools.links.base(request), "png")
         reply = Painted(

@@ -141,7 +141,7 @@ class OpenAI:
         if form.stream:
             job = await self.studio.submit(order)
             return StreamingResponse(self._stream(form, job), media_type="text/event-stream")
-        job, pictures = await while_wanted(request, self.studio.painted(order))
+        job, pictures = await while_wanted(request, self.studio.submit_and_wait(order))
         if form.response_format == "url":
             found = await addresses(self.studio, self.tools, job, self.tools.links.base(request), form.output_format)
             data = [{"url": address} for address in found]
@@ -153,7 +153,7 @@ class OpenAI:
     async def _stream(self, form: Painting, job: Job) -> AsyncIterator[str]:
         """The previews asked for, as they come, and each finished picture."""
         sent = 0
-        async for event in self.studio.watch(job.id, None, previews=form.partial_images > 0):
+        async for event in self.studio.queue.watch(job.id, None, previews=form.partial_images > 0):
             if event.preview is not None and sent < form.partial_images:
                 encoded = base64.b64encode(event.preview).decode("ascii")
                 yield _event("partial_image", form, job, b64_json=encoded, partial_image_index=sent)
@@ -163,7 +163,7 @@ class OpenAI:
             problem = {"type": "error", "error": _problem(done.error.message, done.error.code)}
             yield f"event: error\ndata: {json.dumps(problem)}\n\n"
             return
-        for picture in await self.studio.read(done):
+        for picture in await self.studio.read_pictures(done):
             encoded = await asyncio.to_thread(_encoded, form, picture)
             yield _event("completed", form, done, b64_json=encoded, usage=USAGE)
 

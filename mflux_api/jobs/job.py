@@ -1,10 +1,11 @@
 """What a job is: its record, its states, and which may follow which."""
 
+import secrets
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from mflux_api.errors import JobConflict
+from mflux_api.errors import JobConflict, PictureNotFound
 from mflux_api.request import GenerateRequest, repaint_steps
 
 
@@ -29,6 +30,10 @@ ALLOWED: dict[State, frozenset[State]] = {
     State.FAILED: frozenset({State.QUEUED}),
     State.CANCELLED: frozenset({State.QUEUED}),
 }
+
+
+def new_job_id() -> str:
+    return secrets.token_hex(6)
 
 
 def check_transition(before: State, after: State) -> None:
@@ -61,6 +66,15 @@ class PictureFile:
     size: int
     prompt: str | None = None
     deleted: bool = False
+
+
+def find_picture(pictures: tuple[PictureFile, ...], name: str) -> tuple[int, PictureFile]:
+    """The picture that a client names by its index, and the index. Raises PictureNotFound."""
+    if name not in map(str, range(len(pictures))):
+        raise PictureNotFound(f"This job has {len(pictures)} pictures, counted from 0.", pictures=len(pictures))
+    if pictures[int(name)].deleted:
+        raise PictureNotFound("This picture was deleted.", pictures=len(pictures))
+    return int(name), pictures[int(name)]
 
 
 @dataclass(frozen=True)

@@ -9,53 +9,57 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from mflux_api.errors import PictureNotFound, StorageFailed
-from mflux_api.jobs.job import Inputs, Job
+from mflux_api.jobs.job import Inputs, Job, PictureFile
+from mflux_api.jobs.queue import InputPictures, Painted
 
 INPUTS = "inputs"
 JOB_ID = re.compile(r"[0-9a-f]{12}")
 NAME = re.compile(r"(?P<job>[0-9a-f]{12})-\d+\.png(\.partial)?")
 
 
-class Images:
+class PictureFiles:
     """The output folder. Calls block: run them on a thread."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def keep(self, job: Job, index: int, data: bytes) -> str:
-        """Write a finished picture; its name relative to the folder. Raises StorageFailed."""
-        return self._write(self.name(job, index), data)
+    def save(self, job: Job, painted: Painted) -> PictureFile:
+        """Write a finished picture. Raises StorageFailed."""
+        return PictureFile(
+            file=self._write(self.name(job, painted.index), painted.data),
+            text=painted.text,
+            seed=painted.seed,
+            width=painted.width,
+            height=painted.height,
+            guidance=painted.guidance,
+            timings=painted.timings,
+            size=len(painted.data),
+            prompt=painted.prompt,
+        )
 
     def name(self, job: Job, index: int) -> str:
         """Of the file of a job's picture, relative to the folder."""
         day = time.strftime("%Y-%m-%d", time.localtime(job.created))
         return f"{day}/{job.id}-{index}.png"
 
-    def keep_inputs(
-        self,
-        job_id: str,
-        source: bytes | None,
-        mask: bytes | None,
-        references: Iterable[bytes],
-        further_sources: Iterable[bytes] = (),
-    ) -> Inputs:
+    def save_inputs(self, job_id: str, pictures: InputPictures) -> Inputs:
         """Write what a job starts from, as it came. Raises StorageFailed."""
 
         size = 0
 
-        def keep(name: str, data: bytes) -> str:
+        def save(name: str, data: bytes) -> str:
             nonlocal size
             size += len(data)
             return self._write(f"{INPUTS}/{job_id}/{name}", data)
 
-        def keep_all(name: str, pictures: Iterable[bytes]) -> tuple[str, ...]:
-            return tuple(keep(f"{name}-{index}", data) for index, data in enumerate(pictures))
+        def save_all(name: str, found: Iterable[bytes]) -> tuple[str, ...]:
+            return tuple(save(f"{name}-{index}", data) for index, data in enumerate(found))
 
         return Inputs(
-            source=None if source is None else keep("source", source),
-            mask=None if mask is None else keep("mask", mask),
-            references=keep_all("reference", references),
-            further_sources=keep_all("source", further_sources),
+            source=None if pictures.source is None else save("source", pictures.source),
+            mask=None if pictures.mask is None else save("mask", pictures.mask),
+            references=save_all("reference", pictures.references),
+            further_sources=save_all("source", pictures.further_sources),
             size=size,
         )
 
@@ -78,6 +82,11 @@ class Images:
         # Not empty, or gone: the day has other pictures, or another job's were the last.
         with contextlib.suppress(OSError):
             path.parent.rmdir()
+
+    def discard(self, pictures: Iterable[PictureFile]) -> None:
+        """Delete pictures of a job that stays, and may have others soon."""
+        for picture in pictures:
+            (self.folder / picture.file).unlink(missing_ok=True)
 
     def delete_inputs(self, job_id: str) -> None:
         shutil.rmtree(self.folder / INPUTS / job_id, ignore_errors=True)

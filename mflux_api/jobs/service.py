@@ -1,26 +1,22 @@
-"""The one door for dialects: order pictures, wait for them, watch them come, change one's mind."""
+"""Application service used by every API: submit jobs, wait for them, cancel and retry them, and fetch models."""
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import nullcontext, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from mflux_api.errors import JobCancelled, JobConflict, MfluxError, ModelNotDownloaded, ShuttingDown, from_code
-from mflux_api.events import Event
 from mflux_api.jobs import order as orders
-from mflux_api.jobs.database import jobs as job_rows
-from mflux_api.jobs.database.jobs import NewJob
-from mflux_api.jobs.job import FINAL, Failure, Inputs, Job, State, shown
+from mflux_api.jobs.job import Failure, Inputs, Job, State, new_job_id
 from mflux_api.jobs.order import Defaults, Order
-from mflux_api.jobs.sqlite_queue import JobQueue, new_id
+from mflux_api.jobs.queue import ClientQueue, InputPictures, NewJob, RunningJob
 from mflux_api.models.download_queue import Download, Downloads
 from mflux_api.models.inventory import Models
 from mflux_api.models.loras import Adapters
 from mflux_api.models.registry import Located, ModelSpec
 from mflux_api.request import Cut, GenerateRequest
 
-END = {State.COMPLETED: "complete", State.FAILED: "failed", State.CANCELLED: "cancelled"}
 # Checks that the memory suffices, or raises OutOfMemory: (model, request, sizes of references, low_ram).
 Admit = Callable[[Located, GenerateRequest, Sequence[tuple[int, int]], bool], None]
 
@@ -43,11 +39,11 @@ class EngineView:
 
 
 class Studio:
-    """What every dialect shares. `models` and `queue` have doors of their own for listing and steering."""
+    """What every dialect shares. Jobs are listed and moved through `queue`, models through `models`."""
 
     def __init__(
         self,
-        queue: JobQueue,
+        queue: ClientQueue,
         models: Models,
         downloads: Downloads,
         *,
@@ -66,10 +62,10 @@ class Studio:
         self.auto_download = auto_download
         self.low_ram = low_ram
         self.started = time.time()
-        downloads.settled, downloads.told = self.model_settled, self._tell_waiting
+        downloads.settled, downloads.told = self.model_settled, self._report_download
 
     async def submit(self, order: Order, *, awaited: bool = False) -> Job:
-        """Accept an order: what it became is on disk when this returns, and soon where its client is `awaited`.
+        """Accept an order. Returns once the job is durable; with `awaited=True`, before the fsync.
 
         Raises InvalidRequest, ModelNotFound, ModelNotDownloaded, ModelUnsupported, LoraNotFound, LoraInvalid,
         OutOfMemory, QueueFull, ShuttingDown, StorageFailed, JobConflict.
@@ -80,9 +76,9 @@ class Studio:
         # A client that goes away now must not leave files without a job, or a job without its download.
         return await asyncio.shield(self._put(order, spec, request, held=held, low_ram=low_ram, awaited=awaited))
 
-    async def finished(self, job: Job) -> Job:
+    async def wait_finished(self, job: Job) -> Job:
         """The job once it has completed; raises the error of a failed one, JobCancelled, and ShuttingDown."""
-        ended = await self.queue.ended(job)
+        ended = await self.queue.wait_ended(job)
         if ended.error is not None:
             raise from_code(ended.error.code, ended.error.message, ended.error.details)
         if ended.state is State.CANCELLED:
@@ -91,57 +87,36 @@ class Studio:
             raise ShuttingDown("The server is stopping. The job stays in its queue.", job_id=job.id)
         return ended
 
-    async def painted(self, order: Order) -> tuple[Job, list[bytes]]:
-        """Accept an order, wait for it, and read its PNGs; whoever stops waiting cancels it. Raises what those do."""
+    async def submit_and_wait(self, order: Order) -> tuple[Job, list[bytes]]:
+        """Accept an order, wait for it, and read its PNGs. Cancelling this cancels the job. Raises what those do."""
         job = await self.submit(order, awaited=True)
         try:
-            done = await self.finished(job)
+            done = await self.wait_finished(job)
         except asyncio.CancelledError:
             with suppress(JobConflict):
                 await self.cancel(job.id)
             raise
-        return done, await self.read(done)
+        return done, await self.read_pictures(done)
+
+    def running_job(self, job_id: str) -> RunningJob | None:
+        """The job as it stands now, while it is being painted."""
+        return next((running for running in self.queue.running_jobs() if running.job.id == job_id), None)
 
     def progress(self, job: Job) -> float:
         """0 to 1."""
-        active = self.queue.floor.active.get(job.id)
-        if active is not None:
-            return active.fraction
+        running = self.running_job(job.id)
+        if running is not None:
+            return running.fraction
         return 1.0 if job.state is State.COMPLETED else 0.0
-
-    async def watch(self, job_id: str, last_id: str | None, *, previews: bool) -> AsyncIterator[Event]:
-        """A job's events until its last; after `last_id` where that is remembered, else from how it stands now.
-
-        `previews`: the listener looks at them; others get what there is anyway. Ends early when the listener is too
-        slow or the server stops. Raises JobNotFound.
-        """
-        looks = self.queue.audience.watching(job_id) if previews else nullcontext()
-        with looks, self.queue.events.listen(job_id) as box:
-            job = await self.queue.get(job_id)
-            missed = self.queue.events.since(last_id, job_id)
-            seen = set()
-            for event in missed if missed is not None else [self.standing(job)]:
-                seen.add(event.id)
-                yield event
-                if event.name in END.values():
-                    return
-            if job.is_final:
-                yield self.standing(job)
-                return
-            async for event in box:
-                if event.id not in seen:
-                    yield event
-                if event.name in END.values():
-                    return
 
     async def cancel(self, job_id: str) -> Job:
         """Raises JobNotFound, and JobConflict for a job that has completed or failed."""
         return await self.queue.cancel(job_id)
 
-    def cut(self, how: Cut) -> None:
-        """End the picture that is being painted, or all of its job, with what there is; nothing where nothing is."""
-        for active in self.queue.floor.active.values():
-            active.shorten(how)
+    def end_early(self, how: Cut) -> None:
+        """End the picture that is being painted, or all of its job, with what there is of it."""
+        for running in self.queue.running_jobs():
+            self.queue.end_early(running.job.id, how)
 
     async def retry(self, job_id: str) -> Job:
         """Raises JobNotFound, JobConflict unless it failed or was cancelled, and what a new order may raise."""
@@ -153,7 +128,7 @@ class Studio:
             self.downloads.start(spec)
         return job
 
-    async def read(self, job: Job) -> list[bytes]:
+    async def read_pictures(self, job: Job) -> list[bytes]:
         """As `pngs`, on a thread."""
         return await asyncio.to_thread(self.pngs, job)
 
@@ -162,24 +137,16 @@ class Studio:
 
         Raises PictureNotFound for a file that is gone all the same.
         """
-        return [self.queue.images.read(picture.file) for picture in job.present.values()]
+        return [self.queue.read_picture(picture.file) for picture in job.present.values()]
 
-    async def keep(self, name: str, value: str) -> None:
-        """Remember something across restarts. Raises StorageFailed."""
-        await self.queue.store.run(job_rows.keep, name, value)
-
-    async def kept(self, name: str) -> str | None:
-        """What was remembered under a name."""
-        return await self.queue.store.run(job_rows.kept, name)
-
-    async def keep_refusal(self, reason: str) -> str:
-        """A name for an order that was refused and never became a job, so that whoever asks for it learns why."""
-        name = new_id()
-        await self.keep(f"refused.{name}", reason)
+    async def save_refusal(self, reason: str) -> str:
+        """A name for an order that was refused and never became a job, under which the reason is found."""
+        name = new_job_id()
+        await self.queue.save_value(f"refused.{name}", reason)
         return name
 
-    async def refusal(self, name: str) -> str | None:
-        return await self.kept(f"refused.{name}")
+    async def load_refusal(self, name: str) -> str | None:
+        return await self.queue.load_value(f"refused.{name}")
 
     async def list_loras(self) -> list[tuple[str, int]]:
         """(name, bytes) of the adapters in their folder."""
@@ -187,7 +154,7 @@ class Studio:
 
     async def resume_downloads(self) -> None:
         """After a start: jobs that wait for a model go on waiting, or run if it has come meanwhile."""
-        for job in await self.queue.store.run(job_rows.held):
+        for job in await self.queue.held_jobs():
             try:
                 spec, located = await asyncio.to_thread(self._model, job.model)
             except MfluxError as error:
@@ -201,7 +168,7 @@ class Studio:
     async def model_settled(self, spec: ModelSpec, error: MfluxError | None) -> None:
         """A download has ended: the jobs that waited for it may run, or never can."""
         self.models.forget()
-        waiting = [job for job in await self.queue.store.run(job_rows.held) if await self._shares(job, spec)]
+        waiting = [job for job in await self.queue.held_jobs() if await self._shares(job, spec)]
         if error is None:
             await self.queue.release_held({job.model for job in waiting})
             return
@@ -235,9 +202,9 @@ class Studio:
     async def _put(
         self, order: Order, spec: ModelSpec, request: GenerateRequest, *, held: bool, low_ram: bool, awaited: bool
     ) -> Job:
-        job_id = new_id()
+        job_id = new_job_id()
         try:
-            job = await self.queue.put(
+            job = await self.queue.submit(
                 NewJob(
                     id=job_id,
                     priority=order.priority,
@@ -248,52 +215,38 @@ class Studio:
                     model=spec.name,
                     low_ram=low_ram,
                     request=request,
-                    inputs=await self._keep_inputs(job_id, order),
+                    inputs=await self._save_inputs(job_id, order),
                     created=time.time(),
                 ),
                 awaited=awaited,
             )
         except MfluxError:
-            await asyncio.to_thread(self.queue.images.delete_inputs, job_id)
+            await self.queue.delete_inputs(job_id)
             raise
         if job.id != job_id:
-            await asyncio.to_thread(self.queue.images.delete_inputs, job_id)
+            await self.queue.delete_inputs(job_id)
         elif held:
             self.downloads.start(spec)
         return job
 
-    async def _keep_inputs(self, job_id: str, order: Order) -> Inputs:
+    async def _save_inputs(self, job_id: str, order: Order) -> Inputs:
         if not order.uploads:
             return Inputs()
-        return await asyncio.to_thread(
-            self.queue.images.keep_inputs,
-            job_id,
-            None if order.source is None else order.source.data,
-            None if order.mask is None else order.mask.data,
-            [upload.data for upload in order.references],
-            [upload.data for upload in order.further_sources],
+        pictures = InputPictures(
+            source=None if order.source is None else order.source.data,
+            mask=None if order.mask is None else order.mask.data,
+            references=tuple(upload.data for upload in order.references),
+            further_sources=tuple(upload.data for upload in order.further_sources),
         )
+        return await self.queue.save_inputs(job_id, pictures)
 
-    def standing(self, job: Job) -> Event:
-        """How a job stands now, as the event that would have told it."""
-        if job.state in FINAL:
-            data = {"job_id": job.id, "status": str(shown(job.state))}
-            return Event(f"end-{job.id}-{job.attempts}", job.id, END[job.state], data)
-        latest = self.queue.events.latest(job.id)
-        if latest is not None:
-            return latest
-        position = self.queue.position(job.id)
-        now = {"job_id": job.id, "status": shown(job.state), "progress": 0.0, "position": position}
-        return Event(f"now-{job.id}", job.id, "progress", now)
+    def _report_download(self, download: Download) -> None:
+        asyncio.get_running_loop().create_task(self._report_to_held(download))
 
-    def _tell_waiting(self, download: Download) -> None:
-        asyncio.get_running_loop().create_task(self._tell_held(download))
-
-    async def _tell_held(self, download: Download) -> None:
-        for job in await self.queue.store.run(job_rows.held):
+    async def _report_to_held(self, download: Download) -> None:
+        for job in await self.queue.held_jobs():
             if await self._shares(job, download.spec):
-                data = {"job_id": job.id, "status": shown(job.state), "progress": 0.0, "stage": "downloading"}
-                self.queue.events.publish(job.id, "progress", {**data, "download": round(download.fraction, 4)})
+                self.queue.report_download(job, download.fraction)
 
 
 def _failure(error: MfluxError) -> Failure:

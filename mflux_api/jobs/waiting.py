@@ -8,23 +8,23 @@ from typing import NamedTuple, TypeAlias
 from mflux_api.jobs.job import Job
 
 
-class Idle:
-    """Who waits for work, in order."""
+class IdleWorkers:
+    """Workers that wait for a job, in order of arrival."""
 
     def __init__(self) -> None:
         self._news = False
         self._waiting: list[asyncio.Future[Job | None]] = []
 
     def __bool__(self) -> bool:
-        """Whether anybody waits."""
+        """Whether any worker waits."""
         return any(not place.done() for place in self._waiting)
 
-    def looks(self) -> None:
-        """A worker looks at the line: what happened until now is no news to it."""
+    def clear_news(self) -> None:
+        """Clear the wake-up flag before checking the queue."""
         self._news = False
 
     async def wait(self, seconds: float | None) -> Job | None:
-        """The job it is handed; None when it should look for itself, or has waited so long."""
+        """Wait for a job to be handed over; None when the worker should check the queue itself, or waited so long."""
         if self._news:
             return None
         place: asyncio.Future[Job | None] = asyncio.get_running_loop().create_future()
@@ -36,14 +36,14 @@ class Idle:
             self._waiting.remove(place)
 
     def wake(self) -> None:
-        """There may be something to do: everybody looks, who is on the way to wait included."""
+        """Have every worker check the queue, those included that are about to wait."""
         self._news = True
         for place in self._waiting:
             if not place.done():
                 place.set_result(None)
 
     def hand(self, job: Job) -> bool:
-        """Give a job to the first who waits; whether there was one."""
+        """Hand a job to the first waiting worker; whether there was one."""
         for place in self._waiting:
             if not place.done():
                 place.set_result(job)
@@ -51,8 +51,8 @@ class Idle:
         return False
 
 
-class Spot(NamedTuple):
-    """As much of a job as decides where it stands in the line."""
+class QueuePosition(NamedTuple):
+    """The fields of a job that decide its position in the queue."""
 
     id: str
     priority: int
@@ -63,10 +63,10 @@ class Spot(NamedTuple):
 Key: TypeAlias = tuple[int, float, int]
 
 
-class Line:
+class WaitingJobs:
     """Jobs by priority, the highest first, then by place: in the order of submission unless they were moved."""
 
-    def __init__(self, jobs: Iterable[Job | Spot] = ()) -> None:
+    def __init__(self, jobs: Iterable[Job | QueuePosition] = ()) -> None:
         self._keys = {job.id: _key(job) for job in jobs}
         self._order = sorted(self._keys.values())
 
@@ -76,21 +76,21 @@ class Line:
     def __contains__(self, job_id: str) -> bool:
         return job_id in self._keys
 
-    def add(self, job: Job | Spot) -> None:
+    def add(self, job: Job | QueuePosition) -> None:
         self._keys[job.id] = _key(job)
         insort(self._order, self._keys[job.id])
 
     def remove(self, job_id: str) -> None:
-        """Take a job out; nothing happens when it is not in line."""
+        """Take a job out; nothing happens when it does not wait."""
         key = self._keys.pop(job_id, None)
         if key is not None:
             del self._order[bisect_left(self._order, key)]
 
-    def move(self, spot: Spot) -> None:
-        """A job stands elsewhere from now on; nothing happens when it is not in line."""
-        if spot.id in self:
-            self.remove(spot.id)
-            self.add(spot)
+    def move(self, moved: QueuePosition) -> None:
+        """Change a job's position; nothing happens when it does not wait."""
+        if moved.id in self:
+            self.remove(moved.id)
+            self.add(moved)
 
     def position(self, job_id: str) -> int | None:
         """1 for the next one; None when it does not wait."""
@@ -98,5 +98,5 @@ class Line:
         return None if key is None else bisect_left(self._order, key) + 1
 
 
-def _key(job: Job | Spot) -> Key:
+def _key(job: Job | QueuePosition) -> Key:
     return -job.priority, job.place, job.number

@@ -1,4 +1,4 @@
-"""Who wants to be told of a job is told: signed, tried again for hours, and after a restart as well."""
+"""Deliver signed webhooks, with retries over hours and across restarts."""
 
 import asyncio
 import base64
@@ -11,10 +11,8 @@ from contextlib import suppress
 from typing import Any
 
 from mflux_api.errors import MfluxError
-from mflux_api.jobs.database import deliveries
-from mflux_api.jobs.database.deliveries import Delivery
 from mflux_api.jobs.job import Job
-from mflux_api.jobs.sqlite_queue import JobQueue
+from mflux_api.jobs.queue import Delivery, DeliveryQueue
 from mflux_api.logs import event
 from mflux_api.net.fetching import Fetcher
 
@@ -22,35 +20,33 @@ from mflux_api.net.fetching import Fetcher
 BACKOFF = (5.0, 30.0, 300.0, 1800.0, 7200.0)
 ANSWER_BYTES = 64 * 1024
 ATTEMPT_SECONDS = 15.0
-# What a dialect tells of a job at an event, for the server's address as its client saw it.
+# The payload of a job at an event, by its dialect, for the server's address as its client saw it.
 Shape = Callable[[Job, str, str], Awaitable[dict[str, Any]]]
 
 
 class Webhooks:
-    """`shapes`: by dialect. Only public addresses are told, as only such are fetched from."""
+    """`shapes`: by dialect. Only public addresses are sent to, as only such are fetched from."""
 
-    def __init__(self, queue: JobQueue, fetcher: Fetcher, shapes: Mapping[str, Shape]) -> None:
+    def __init__(self, queue: DeliveryQueue, fetcher: Fetcher, shapes: Mapping[str, Shape]) -> None:
         self.queue = queue
         self.fetcher = fetcher
         self.shapes = shapes
 
     async def work(self) -> None:
-        """Tell of jobs for ever, as they begin and end."""
+        """Deliver until the server stops, as jobs begin and end."""
         while not self.queue.closing:
-            self.queue.news.clear()
-            for delivery in await self.queue.store.run(deliveries.due, time.time()):
+            for delivery in await self.queue.due_deliveries():
                 await self._deliver(delivery)
             # Woken by the start or the end of such a job, and by the clock for an attempt that failed.
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self.queue.news.wait(), BACKOFF[0])
+            await self.queue.wait_for_deliveries(BACKOFF[0])
 
     async def _deliver(self, delivery: Delivery) -> None:
         status, error = await self._attempt(delivery)
         last = delivery.attempts + 1 >= len(BACKOFF)
         state = "delivered" if not error else "failed" if last else "waiting"
         wait = BACKOFF[min(delivery.attempts, len(BACKOFF) - 1)]
-        run, next_try = self.queue.store.run, time.time() + wait
-        await run(deliveries.settle, delivery.number, state=state, next_try=next_try, status=status, error=error)
+        next_try = time.time() + wait
+        await self.queue.record_attempt(delivery.number, state=state, next_try=next_try, status=status, error=error)
         facts = {"told": delivery.event, "state": state, "attempt": delivery.attempts + 1, "error": error}
         event("webhook", id=delivery.job.id, **facts)
 

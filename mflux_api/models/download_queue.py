@@ -3,11 +3,12 @@
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from mflux_api.errors import DownloadFailed, GenerationFailed, MfluxError
-from mflux_api.events import Event, Events
+from mflux_api.events import Box, Event, Events
 from mflux_api.logs import event, failure
 from mflux_api.models.registry import ModelSpec
 
@@ -66,6 +67,10 @@ class Downloads:
     def of(self, spec: ModelSpec) -> Download | None:
         """The download of this model's files, if they are on their way."""
         return self.active.get(spec.folder)
+
+    def listen(self, spec: ModelSpec) -> AbstractContextManager[Box]:
+        """A box that receives every event of the download of this model's files from now on."""
+        return self.events.listen(f"model:{spec.folder}")
 
     def start(self, spec: ModelSpec) -> Download:
         """Begin, unless it has begun already. Quantized variants share the files of their model."""

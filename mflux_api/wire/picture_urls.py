@@ -33,6 +33,6 @@ async def _stored(studio: Studio, bucket: Bucket, job: Job, index: int, form: Fo
     file = job.pictures[index].file
 
     async def make() -> bytes:
-        return await asyncio.to_thread(lambda: converted(studio.queue.images.read(file), form))
+        return await asyncio.to_thread(lambda: converted(studio.queue.read_picture(file), form))
 
     return await bucket.address(f"{file.removesuffix('.png')}.{form}", make, f"image/{form}")

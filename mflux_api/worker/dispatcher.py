@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mflux_api.errors import EngineDied, JobConflict, MfluxError, StorageFailed
+from mflux_api.errors import JobConflict, MfluxError
 from mflux_api.ipc.messages import Finished, Loading, Paint, Reply, Step, Thumbnail, Writing
 from mflux_api.jobs.job import Failure, Job
 from mflux_api.jobs.queue import Painted, Progress, WorkQueue
+from mflux_api.jobs.retry import is_worth_retrying
 from mflux_api.logs import event, failure
 from mflux_api.metrics import Metrics
 from mflux_api.models.registry import Located
@@ -109,12 +110,8 @@ class Dispatcher:
                 await self._carry_out(job)
         except JobConflict:
             self._lost(job)
-        except EngineDied as error:
-            await self._died(job, error)
-        except StorageFailed as error:
-            await self._failed(job, error, again=True)
         except MfluxError as error:
-            await self._failed(job, error, again=False)
+            await self._failed(job, error)
         else:
             self._log(job, "completed")
         for _ in range(max(0, self.engine.starts - max(starts, 1))):
@@ -153,7 +150,7 @@ class Dispatcher:
             case Thumbnail():
                 await self.queue.progress(job, where.progress(preview=reply.data))
             case Finished():
-                await self._take(job, where, Painted(index=where.image - 1, **vars(reply)))
+                await self._take(job, where, _painted(where.image - 1, reply))
                 where.image, where.step = where.image + 1, 0
                 self._tell_memory()
 
@@ -194,32 +191,28 @@ class Dispatcher:
             await self.queue.heartbeat(job)
 
     async def _watch(self, job: Job) -> None:
-        await self.queue.cancelled(job)
+        await self.queue.wait_cancelled(job)
         self.engine.stop_painting()
 
     async def _shorten(self, job: Job) -> None:
         while True:
-            cut = await self.queue.cut(job)
+            cut = await self.queue.next_early_stop(job)
             await self.engine.painting.wait()
             self.engine.cut(cut)
 
     async def _show(self, job: Job) -> None:
-        await self.queue.watched(job)
+        await self.queue.wait_for_viewer(job)
         await self.engine.painting.wait()
         self.engine.look()
 
-    async def _failed(self, job: Job, error: MfluxError, *, again: bool) -> None:
+    async def _failed(self, job: Job, error: MfluxError) -> None:
         reason = Failure(error.code, error.status, error.message, dict(error.details))
         try:
-            retried = await self.queue.fail(job, reason, again=again)
+            retried = await self.queue.fail(job, reason, again=is_worth_retrying(error))
         except JobConflict:
             self._lost(job)
         else:
             self._log(job, "retried" if retried else "failed", code=error.code, message=error.message)
-
-    async def _died(self, job: Job, error: EngineDied) -> None:
-        """The engine's end need not be the job's fault: it gets another try."""
-        await self._failed(job, error, again=True)
 
     def _lost(self, job: Job) -> None:
         """Cancelled, or given to another worker: nothing of it is ours any more."""
@@ -238,6 +231,20 @@ class Dispatcher:
     def _tell_memory(self) -> None:
         held = self.engine.memory
         self.metrics.engine_memory(held.active, held.cached, held.peak)
+
+
+def _painted(index: int, reply: Finished) -> Painted:
+    return Painted(
+        index=index,
+        data=reply.data,
+        text=reply.text,
+        seed=reply.seed,
+        width=reply.width,
+        height=reply.height,
+        guidance=reply.guidance,
+        timings=reply.timings,
+        prompt=reply.prompt,
+    )
 
 
 @asynccontextmanager

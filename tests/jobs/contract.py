@@ -68,8 +68,8 @@ VERBS: dict[str, Verb] = {
     "fail again": lambda queue, job: queue.fail(job, BROKEN, again=True),
     "release": lambda queue, job: queue.release(job),
     "finish with a picture": lambda queue, job: queue.finish(job, make_painted(1, b"late")),
-    "cut": lambda queue, job: queue.cut(job),
-    "watched": lambda queue, job: queue.watched(job),
+    "cut": lambda queue, job: queue.next_early_stop(job),
+    "watched": lambda queue, job: queue.wait_for_viewer(job),
 }
 every_verb = pytest.mark.parametrize("verb", VERBS.values(), ids=VERBS.keys())
 
@@ -269,7 +269,7 @@ class WorkQueueContract:
     async def test_a_worker_hears_that_its_job_was_cancelled(self, opening: Opening) -> None:
         async with opening() as shop:
             job = await claimed(shop)
-            cancelled = asyncio.create_task(shop.queue.cancelled(job))
+            cancelled = asyncio.create_task(shop.queue.wait_cancelled(job))
             assert await is_waiting(cancelled)
             await shop.cancel(job.id)
             await cancelled
@@ -279,7 +279,7 @@ class WorkQueueContract:
         async with opening() as shop:
             job = await claimed(shop)
             await shop.cancel(job.id)
-            await shop.queue.cancelled(job)
+            await shop.queue.wait_cancelled(job)
 
     @every_verb
     @asynchronous
@@ -299,11 +299,11 @@ class WorkQueueContract:
     async def test_a_worker_hears_that_somebody_looks(self, opening: Opening, which: str) -> None:
         async with opening() as shop:
             job = await claimed(shop)
-            watched = asyncio.create_task(shop.queue.watched(job))
+            watched = asyncio.create_task(shop.queue.wait_for_viewer(job))
             assert await is_waiting(watched)
             with shop.looking(job.id if which == "this job" else None):
                 await watched
-                await shop.queue.watched(job)
+                await shop.queue.wait_for_viewer(job)
 
     @asynchronous
     async def test_who_looks_at_another_job_or_has_gone_does_not_look(self, opening: Opening) -> None:
@@ -312,7 +312,7 @@ class WorkQueueContract:
             with shop.looking(first.id):
                 pass
             with shop.looking(second.id):
-                watched = asyncio.create_task(shop.queue.watched(first))
+                watched = asyncio.create_task(shop.queue.wait_for_viewer(first))
                 assert await is_waiting(watched)
                 watched.cancel()
 
@@ -323,7 +323,7 @@ class WorkQueueContract:
     async def test_a_worker_hears_that_its_picture_is_to_end(self, opening: Opening, how: Cut) -> None:
         async with opening() as shop:
             job = await claimed(shop)
-            cut = asyncio.create_task(shop.queue.cut(job))
+            cut = asyncio.create_task(shop.queue.next_early_stop(job))
             assert await is_waiting(cut)
             shop.cut(job.id, how)
             assert await cut is how
@@ -335,8 +335,8 @@ class WorkQueueContract:
             cuts = [Cut.SKIP, Cut.SKIP, Cut.INTERRUPT]
             for how in cuts:
                 shop.cut(job.id, how)
-            assert [await shop.queue.cut(job) for _ in cuts] == cuts
-            another = asyncio.create_task(shop.queue.cut(job))
+            assert [await shop.queue.next_early_stop(job) for _ in cuts] == cuts
+            another = asyncio.create_task(shop.queue.next_early_stop(job))
             assert await is_waiting(another)
             another.cancel()
 
@@ -344,11 +344,11 @@ class WorkQueueContract:
     async def test_a_question_that_is_given_up_takes_no_cut(self, opening: Opening) -> None:
         async with opening() as shop:
             job = await claimed(shop)
-            given_up = asyncio.create_task(shop.queue.cut(job))
+            given_up = asyncio.create_task(shop.queue.next_early_stop(job))
             assert await is_waiting(given_up)
             given_up.cancel()
             shop.cut(job.id, Cut.SKIP)
-            assert await shop.queue.cut(job) is Cut.SKIP
+            assert await shop.queue.next_early_stop(job) is Cut.SKIP
 
     @asynchronous
     async def test_a_job_cut_short_is_finished_with_the_pictures_it_has(self, opening: Opening) -> None:
@@ -366,7 +366,7 @@ class WorkQueueContract:
             job = await claimed(shop)
             shop.cut(job.id, Cut.INTERRUPT)
             await shop.queue.release(job)
-            cut = asyncio.create_task(shop.queue.cut(await shop.queue.claim()))
+            cut = asyncio.create_task(shop.queue.next_early_stop(await shop.queue.claim()))
             assert await is_waiting(cut)
             cut.cancel()
 
@@ -375,11 +375,11 @@ class WorkQueueContract:
         async with opening() as shop:
             first, second = await claimed(shop), await claimed(shop)
             shop.cut(first.id, Cut.INTERRUPT)
-            cut = asyncio.create_task(shop.queue.cut(second))
+            cut = asyncio.create_task(shop.queue.next_early_stop(second))
             assert await is_waiting(cut)
             cut.cancel()
             await shop.queue.finish(first)
-            cut = asyncio.create_task(shop.queue.cut(second))
+            cut = asyncio.create_task(shop.queue.next_early_stop(second))
             assert await is_waiting(cut)
             cut.cancel()
 
@@ -390,7 +390,7 @@ class WorkQueueContract:
         async with opening() as shop:
             first, second = await taken_over(shop)
             assert (second.id, second.attempts) == (first.id, 2)
-            await shop.queue.cancelled(first)
+            await shop.queue.wait_cancelled(first)
 
     @every_verb
     @asynchronous

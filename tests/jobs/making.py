@@ -1,4 +1,4 @@
-"""Jobs to put, pictures to keep, and a queue that is open for the length of a block."""
+"""Jobs to submit, pictures to keep, and a queue that is open for the length of a block."""
 
 import asyncio
 import functools
@@ -9,12 +9,9 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from mflux_api.events import Events
-from mflux_api.jobs.database.connection import Store
-from mflux_api.jobs.database.jobs import NewJob
-from mflux_api.jobs.job import Failure, Inputs, Job, State
-from mflux_api.jobs.picture_files import Images
-from mflux_api.jobs.queue import Painted, Progress
-from mflux_api.jobs.sqlite_queue import JobQueue, new_id
+from mflux_api.jobs.job import Failure, Inputs, Job, State, new_job_id
+from mflux_api.jobs.queue import JobQueue, NewJob, Painted, Progress
+from mflux_api.jobs.sqlite_queue import SQLiteQueue
 from mflux_api.request import GenerateRequest
 
 P = ParamSpec("P")
@@ -71,7 +68,7 @@ async def is_waiting(task: Awaitable[object]) -> bool:
 
 
 def make_job(**changes: Any) -> NewJob:
-    return NewJob(**{**ORDERED, "id": new_id(), "created": time.time(), **changes})
+    return NewJob(**{**ORDERED, "id": new_job_id(), "created": time.time(), **changes})
 
 
 def make_painted(index: int = 0, data: bytes = b"picture", *, diffusion: float = 2.0, total: float = 3.0) -> Painted:
@@ -87,12 +84,12 @@ def make_painted(index: int = 0, data: bytes = b"picture", *, diffusion: float =
     )
 
 
-def make_queue(folder: Path, *, limit: int = 100, tries: int = 2) -> JobQueue:
-    return JobQueue(Store(folder / "jobs.db"), Images(folder), Events(), limit=limit, tries=tries)
+def make_queue(folder: Path, *, limit: int = 100, tries: int = 2) -> SQLiteQueue:
+    return SQLiteQueue(folder, Events(), limit=limit, tries=tries)
 
 
 @asynccontextmanager
-async def opened(folder: Path, *, limit: int = 100, tries: int = 2) -> AsyncIterator[JobQueue]:
+async def opened(folder: Path, *, limit: int = 100, tries: int = 2) -> AsyncIterator[SQLiteQueue]:
     queue = make_queue(folder, limit=limit, tries=tries)
     await queue.open()
     try:
@@ -102,7 +99,7 @@ async def opened(folder: Path, *, limit: int = 100, tries: int = 2) -> AsyncIter
 
 
 @asynccontextmanager
-async def crashing(folder: Path, *, tries: int = 2) -> AsyncIterator[JobQueue]:
+async def crashing(folder: Path, *, tries: int = 2) -> AsyncIterator[SQLiteQueue]:
     """A queue that is left at the end as a killed server leaves it."""
     queue = make_queue(folder, tries=tries)
     await queue.open()
@@ -113,8 +110,8 @@ async def crashing(folder: Path, *, tries: int = 2) -> AsyncIterator[JobQueue]:
 
 
 async def completed(queue: JobQueue, *pictures: bytes, **changes: Any) -> Job:
-    """A new job, put, claimed, and finished with these pictures. Nothing else may wait."""
-    await queue.put(make_job(**changes))
+    """A new job, submitted, claimed, and finished with these pictures. Nothing else may wait."""
+    await queue.submit(make_job(**changes))
     job = await queue.claim()
     for index, data in enumerate(pictures):
         await queue.picture(job, make_painted(index, data))
@@ -123,7 +120,7 @@ async def completed(queue: JobQueue, *pictures: bytes, **changes: Any) -> Job:
 
 
 async def failed(queue: JobQueue) -> Job:
-    await queue.put(make_job())
+    await queue.submit(make_job())
     job = await queue.claim()
     await queue.fail(job, BROKEN, again=False)
     return await queue.get(job.id)

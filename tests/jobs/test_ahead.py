@@ -14,6 +14,7 @@ from mflux_api.errors import JobNotFound
 from mflux_api.jobs.database import jobs as job_rows
 from mflux_api.jobs.database import statistics
 from mflux_api.jobs.database.connection import Store, connect
+from mflux_api.jobs.queue import Totals
 from tests.jobs.making import asynchronous, make_job, make_painted, opened
 
 LEVEL = "PRAGMA synchronous="
@@ -69,7 +70,7 @@ async def test_the_disk_is_waited_for_where_the_client_is_told_of_its_job(
     async with opened(tmp_path) as jobs:
         claim = asyncio.create_task(jobs.claim() if worker == "idle" else asyncio.sleep(0))
         await asyncio.sleep(0)
-        await jobs.put(make_job(), awaited=awaited)
+        await jobs.submit(make_job(), awaited=awaited)
         assert disk.latest == level
         await claim
 
@@ -80,7 +81,7 @@ async def test_the_disk_is_waited_for_where_a_picture_could_not_be_painted_again
     tmp_path: Path, disk: Disk, tries: int, level: str
 ) -> None:
     async with opened(tmp_path, tries=tries) as jobs:
-        job, other = [await jobs.put(make_job()) for _ in range(2)]
+        job, other = [await jobs.submit(make_job()) for _ in range(2)]
         await jobs.finish(await jobs.claim(), make_painted())
         assert disk.latest == level
         assert (await jobs.get(job.id)).pictures
@@ -95,12 +96,12 @@ async def test_what_was_written_ahead_of_the_disk_is_there_soon_and_at_once_for_
     disk.sync_after(0.5)
     async with opened(tmp_path) as jobs:
         for _ in range(3):
-            await jobs.put(make_job(), awaited=True)
+            await jobs.submit(make_job(), awaited=True)
         log = (tmp_path / "jobs.db-wal").stat().st_ino
         assert await disk.next_sync() == log
         await asyncio.sleep(0.2)
         assert disk.synced.empty()
-        await jobs.put(make_job(), awaited=True)
+        await jobs.submit(make_job(), awaited=True)
         assert await disk.next_sync() == log
 
 
@@ -108,7 +109,7 @@ async def test_what_was_written_ahead_of_the_disk_is_there_soon_and_at_once_for_
 async def test_a_server_that_stops_needs_no_sync_of_its_own(tmp_path: Path, disk: Disk) -> None:
     disk.sync_after(60.0)
     async with opened(tmp_path) as jobs:
-        accepted = await jobs.put(make_job(), awaited=True)
+        accepted = await jobs.submit(make_job(), awaited=True)
     async with opened(tmp_path) as jobs:
         assert await jobs.get(accepted.id) == accepted
     assert disk.synced.empty()
@@ -122,7 +123,7 @@ async def test_a_disk_that_cannot_sync_is_told_in_the_log(
     disk.broken = True
     async with opened(tmp_path) as jobs:
         for _ in range(2):
-            await jobs.put(make_job(), awaited=True)
+            await jobs.submit(make_job(), awaited=True)
             await disk.next_sync()
     assert [record.message for record in caplog.records] == ["storage.unsynced"] * 2
 
@@ -130,13 +131,13 @@ async def test_a_disk_that_cannot_sync_is_told_in_the_log(
 @asynchronous
 async def test_a_transaction_that_fails_leaves_the_next_ones_as_they_were(tmp_path: Path, disk: Disk) -> None:
     def half(db: sqlite3.Connection) -> None:
-        statistics.add_totals(db, half=1.0)
+        statistics.add_totals(db, images=1)
         job_rows.find(db, "nothing")
 
     store = Store(tmp_path / "jobs.db")
     await store.open()
     with pytest.raises(JobNotFound):
         await store.run_ahead(half)
-    assert await store.run(statistics.totals) == {}
+    assert await store.run(statistics.totals) == Totals()
     assert disk.latest == "FULL"
     await store.close()

@@ -3,12 +3,12 @@ import asyncio
 import pytest
 
 from mflux_api.jobs import subscribers
-from mflux_api.jobs.subscribers import Audience
+from mflux_api.jobs.subscribers import PreviewViewers
 from tests.jobs.making import asynchronous, is_waiting
 
 
-async def nobody_watches(looks: Audience, job: str) -> bool:
-    later = asyncio.create_task(looks.watches(job))
+async def nobody_watches(looks: PreviewViewers, job: str) -> bool:
+    later = asyncio.create_task(looks.wait_for_viewer(job))
     try:
         return await is_waiting(later)
     finally:
@@ -17,36 +17,36 @@ async def nobody_watches(looks: Audience, job: str) -> bool:
 
 @asynchronous
 async def test_a_glance_counts_for_every_job_and_for_the_next_one() -> None:
-    looks = Audience()
-    first = asyncio.create_task(looks.watches("first"))
+    looks = PreviewViewers()
+    first = asyncio.create_task(looks.wait_for_viewer("first"))
     assert await is_waiting(first)
-    looks.glance()
+    looks.poll()
     await first
-    await looks.watches("second")
+    await looks.wait_for_viewer("second")
 
 
 @asynchronous
 async def test_a_glance_is_forgotten_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(subscribers, "GLANCE_SECONDS", 0.0)
-    looks = Audience()
-    looks.glance()
+    monkeypatch.setattr(subscribers, "POLL_SECONDS", 0.0)
+    looks = PreviewViewers()
+    looks.poll()
     assert await nobody_watches(looks, "job")
 
 
 @asynchronous
 async def test_of_two_watchers_one_may_go() -> None:
-    looks = Audience()
+    looks = PreviewViewers()
     with looks.watching("job"):
         with looks.watching("job"):
             pass
-        await looks.watches("job")
+        await looks.wait_for_viewer("job")
     assert await nobody_watches(looks, "job")
 
 
 @asynchronous
 async def test_everybody_who_waits_for_a_watcher_hears_of_one() -> None:
-    looks = Audience()
-    waiting = [asyncio.create_task(looks.watches(job)) for job in ("a", "a", "b")]
+    looks = PreviewViewers()
+    waiting = [asyncio.create_task(looks.wait_for_viewer(job)) for job in ("a", "a", "b")]
     assert await is_waiting(waiting[0])
     with looks.watching("a"):
         await asyncio.gather(*waiting[:2])

@@ -38,7 +38,7 @@ def due(db: sqlite3.Connection, now: float = 1.0) -> list[str]:
 
 
 def states(db: sqlite3.Connection) -> dict[str, str]:
-    return {each.event: each.state for each in deliveries.page(db, None, None, 50)[0]}
+    return {each.event: each.state for each in deliveries.page(db, None, None, 50).deliveries}
 
 
 def test_an_event_is_told_once_it_has_come_about(db: sqlite3.Connection) -> None:
@@ -70,17 +70,17 @@ def test_what_failed_is_due_again_when_its_time_has_come(db: sqlite3.Connection)
     assert (again.attempts, again.status, again.error) == (1, 503, "answered with status 503")
     deliveries.settle(db, tried.number, state="delivered", next_try=0.0, status=200, error="")
     assert due(db, 99.0) == []
-    assert deliveries.page(db, "delivered", None, 50)[1] == 1
+    assert deliveries.page(db, "delivered", None, 50).total == 1
 
 
 def test_a_page_is_the_newest_first_and_goes_with_its_jobs(db: sqlite3.Connection) -> None:
     ids = [order(db, "completed") for _ in range(3)]
-    first, total = deliveries.page(db, "waiting", None, 2)
-    assert ([each.job.id for each in first], total) == ([ids[2], ids[1]], 3)
-    following, _ = deliveries.page(db, "waiting", first[-1].number, 2)
-    assert [each.job.id for each in following] == [ids[0]]
+    first = deliveries.page(db, "waiting", None, 2)
+    assert ([each.job.id for each in first.deliveries], first.total) == ([ids[2], ids[1]], 3)
+    following = deliveries.page(db, "waiting", first.deliveries[-1].number, 2)
+    assert [each.job.id for each in following.deliveries] == [ids[0]]
     job_rows.delete(db, ids[:2])
-    assert deliveries.page(db, None, None, 2)[1] == 1
+    assert deliveries.page(db, None, None, 2).total == 1
 
 
 def test_an_earlier_servers_deliveries_are_told_of_the_end(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from mflux_api.jobs.eta import Pace, Paces
 from mflux_api.jobs.job import Inputs, Job
 from mflux_api.jobs.queue import Progress
-from mflux_api.jobs.running import Floor
+from mflux_api.jobs.running import RunningJobs
 from mflux_api.request import Cut, Hires, Tiles
 from tests.jobs.making import PROGRESS, REQUEST, asynchronous, make_job, make_painted, opened
 
@@ -21,13 +21,13 @@ PASSES: dict[str, dict[str, Any]] = {
 }
 
 
-async def claimed(folder: Path, known: dict[tuple[str, int, int], Pace], **changes: Any) -> tuple[Floor, Job]:
+async def claimed(folder: Path, known: dict[tuple[str, int, int], Pace], **changes: Any) -> tuple[RunningJobs, Job]:
     async with opened(folder) as queue:
-        await queue.put(make_job(**changes))
+        await queue.submit(make_job(**changes))
         job = await queue.claim()
-    floor = Floor(Paces(known))
-    floor.take(job)
-    return floor, job
+    running = RunningJobs(Paces(known))
+    running.add(job)
+    return running, job
 
 
 def at(step: int, steps: int) -> Progress:
@@ -39,39 +39,39 @@ def at(step: int, steps: int) -> Progress:
 
 @asynchronous
 async def test_what_is_left_follows_from_what_is_known(tmp_path: Path) -> None:
-    floor, job = await claimed(tmp_path, KNOWN)
-    active = floor.active[job.id]
-    assert floor.remaining(active) == 2 * 1.0 + 2.0
-    active.tell(at(1, 2))
-    assert floor.remaining(active) == pytest.approx(3.0, abs=0.5)
+    running, job = await claimed(tmp_path, KNOWN)
+    claim = running.claims[job.id]
+    assert running.snapshot(claim).seconds_left == 2 * 1.0 + 2.0
+    claim.update(at(1, 2))
+    assert running.snapshot(claim).seconds_left == pytest.approx(3.0, abs=0.5)
 
 
 @asynchronous
 async def test_a_repaint_takes_the_steps_that_it_runs(tmp_path: Path) -> None:
     request = replace(REQUEST, steps=10, strength=0.3)
-    floor, job = await claimed(tmp_path, KNOWN, request=request, inputs=Inputs(source="inputs/source"))
-    assert floor.remaining(floor.active[job.id]) == 3 * 1.0 + 2.0
+    running, job = await claimed(tmp_path, KNOWN, request=request, inputs=Inputs(source="inputs/source"))
+    assert running.snapshot(running.claims[job.id]).seconds_left == 3 * 1.0 + 2.0
 
 
 @pytest.mark.parametrize("kind", PASSES)
 @asynchronous
 async def test_of_several_passes_nothing_is_known_before_the_first_step(tmp_path: Path, kind: str) -> None:
-    floor, job = await claimed(tmp_path, KNOWN, request=replace(REQUEST, **PASSES[kind]))
-    active = floor.active[job.id]
-    assert floor.remaining(active) is None
-    active.tell(replace(at(0, 2), stage="loading"))
-    assert floor.remaining(active) is None
+    running, job = await claimed(tmp_path, KNOWN, request=replace(REQUEST, **PASSES[kind]))
+    claim = running.claims[job.id]
+    assert running.snapshot(claim).seconds_left is None
+    claim.update(replace(at(0, 2), stage="loading"))
+    assert running.snapshot(claim).seconds_left is None
 
 
 @pytest.mark.parametrize("kind", PASSES)
 @asynchronous
 async def test_several_passes_go_on_as_they_went(tmp_path: Path, kind: str) -> None:
-    floor, job = await claimed(tmp_path, {}, request=replace(REQUEST, **PASSES[kind]))
-    active = floor.active[job.id]
+    running, job = await claimed(tmp_path, {}, request=replace(REQUEST, **PASSES[kind]))
+    claim = running.claims[job.id]
     # A quarter is done after ten seconds.
-    active.job = replace(job, started=time.time() - 10)
-    active.tell(at(1, 3))
-    assert floor.remaining(active) == pytest.approx(30, abs=1)
+    claim.job = replace(job, started=time.time() - 10)
+    claim.update(at(1, 3))
+    assert running.snapshot(claim).seconds_left == pytest.approx(30, abs=1)
 
 
 # What is learned
@@ -81,14 +81,14 @@ async def test_several_passes_go_on_as_they_went(tmp_path: Path, kind: str) -> N
 @asynchronous
 async def test_unusual_jobs_are_no_measure_for_others(tmp_path: Path, kind: str) -> None:
     async with opened(tmp_path) as queue:
-        await queue.put(make_job(request=replace(REQUEST, **PASSES.get(kind, {}))))
+        await queue.submit(make_job(request=replace(REQUEST, **PASSES.get(kind, {}))))
         job = await queue.claim()
         if kind not in PASSES:
-            queue.floor.active[job.id].shorten(Cut(kind))
+            queue.end_early(job.id, Cut(kind))
         await queue.picture(job, make_painted())
         await queue.finish(job)
         assert queue.paces.find("flux2-tiny", 64, 64) is None
-        await queue.put(make_job())
+        await queue.submit(make_job())
         job = await queue.claim()
         await queue.picture(job, make_painted())
         await queue.finish(job)

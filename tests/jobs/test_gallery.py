@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from mflux_api.errors import JobConflict, JobNotFound, PictureNotFound
 from mflux_api.jobs.database import jobs as job_rows
-from mflux_api.jobs.database.pictures import Page, Search, pick
-from mflux_api.jobs.job import Job, PictureFile, State
-from mflux_api.jobs.sqlite_queue import JobQueue, Retention
+from mflux_api.jobs.job import Job, PictureFile, State, find_picture
+from mflux_api.jobs.queue import PicturePage, PictureSearch, Retention
+from mflux_api.jobs.sqlite_queue import SQLiteQueue
 from tests.jobs.making import (
     BROKEN,
     REQUEST,
@@ -31,22 +31,22 @@ from tests.jobs.making import (
 LETTERS = st.text(st.characters(codec="utf-8"), max_size=8)
 
 
-async def about(queue: JobQueue, prompt: str, *pictures: bytes, **changes: Any) -> Job:
+async def about(queue: SQLiteQueue, prompt: str, *pictures: bytes, **changes: Any) -> Job:
     return await completed(queue, *(pictures or (b"picture",)), request=replace(REQUEST, prompt=prompt), **changes)
 
 
-async def found(queue: JobQueue, words: str, model: str | None = None) -> list[str]:
-    page = await queue.pictures(Search(words=frozenset(words.split()), model=model), None, 100)
+async def found(queue: SQLiteQueue, words: str, model: str | None = None) -> list[str]:
+    page = await queue.search_pictures(PictureSearch(words=frozenset(words.split()), model=model), None, 100)
     assert page.total == sum(len(job.present) for job in page.jobs)
     return [job.id for job in page.jobs]
 
 
-def ids(page: Page) -> list[str]:
+def ids(page: PicturePage) -> list[str]:
     return [job.id for job in page.jobs]
 
 
 @asynccontextmanager
-async def with_three(tmp_path: Path) -> AsyncIterator[tuple[JobQueue, Job]]:
+async def with_three(tmp_path: Path) -> AsyncIterator[tuple[SQLiteQueue, Job]]:
     """A completed job of three pictures."""
     async with opened(tmp_path) as queue:
         yield queue, await completed(queue, b"zero", b"one", b"two")
@@ -60,22 +60,22 @@ async def test_pages_count_pictures_and_never_cut_a_job_in_two(tmp_path: Path) -
     async with opened(tmp_path) as queue:
         jobs = [await completed(queue, *[b"picture"] * count) for count in (1, 3, 2)]
         newest = [job.id for job in reversed(jobs)]
-        first = await queue.pictures(Search(), None, 3)
+        first = await queue.search_pictures(PictureSearch(), None, 3)
         assert (ids(first), first.total) == (newest[:2], 6)
-        second = await queue.pictures(Search(), first.following, 3)
+        second = await queue.search_pictures(PictureSearch(), first.following, 3)
         assert (ids(second), second.following, second.total) == (newest[2:], None, 6)
-        assert ids(await queue.pictures(Search(), None, 2)) == newest[:1]
+        assert ids(await queue.search_pictures(PictureSearch(), None, 2)) == newest[:1]
 
 
 @asynchronous
 async def test_a_page_that_holds_the_last_picture_says_that_no_other_follows(tmp_path: Path) -> None:
     async with opened(tmp_path) as queue:
-        assert await queue.pictures(Search(), None, 1) == Page([], None, 0)
+        assert await queue.search_pictures(PictureSearch(), None, 1) == PicturePage([], None, 0)
         jobs = [await completed(queue, b"picture") for _ in range(2)]
-        assert (await queue.pictures(Search(), None, 2)).following is None
-        first = await queue.pictures(Search(), None, 1)
+        assert (await queue.search_pictures(PictureSearch(), None, 2)).following is None
+        first = await queue.search_pictures(PictureSearch(), None, 1)
         assert first.following == jobs[1].number
-        assert (await queue.pictures(Search(), first.following, 1)).following is None
+        assert (await queue.search_pictures(PictureSearch(), first.following, 1)).following is None
 
 
 @pytest.mark.slow
@@ -89,7 +89,7 @@ def test_all_pages_together_hold_every_picture_once_and_in_order(counts: list[in
                 seen: list[str] = []
                 following: int | None = None
                 while True:
-                    page = await queue.pictures(Search(), following, limit)
+                    page = await queue.search_pictures(PictureSearch(), following, limit)
                     seen += ids(page)
                     assert page.total == sum(counts)
                     assert sum(len(job.present) for job in page.jobs[:-1]) < limit
@@ -109,19 +109,19 @@ async def test_pictures_kept_of_a_failed_or_cancelled_job_are_listed_and_jobs_wi
         await failed(queue)
         kept = []
         for end in ("fail", "cancel"):
-            await queue.put(make_job(request=replace(REQUEST, seeds=(1, 2))))
+            await queue.submit(make_job(request=replace(REQUEST, seeds=(1, 2))))
             job = await queue.claim()
             await queue.picture(job, make_painted())
             await (queue.fail(job, BROKEN, again=False) if end == "fail" else queue.cancel(job.id))
             kept.append(job.id)
-        await queue.put(make_job())
+        await queue.submit(make_job())
         assert await found(queue, "") == kept[::-1]
 
 
 @asynchronous
 async def test_a_job_painted_again_is_listed_again_when_it_is_done(tmp_path: Path) -> None:
     async with opened(tmp_path) as queue:
-        await queue.put(make_job())
+        await queue.submit(make_job())
         job = await queue.claim()
         await queue.picture(job, make_painted())
         await queue.cancel(job.id)
@@ -138,7 +138,7 @@ async def test_pruned_pictures_are_not_listed(tmp_path: Path) -> None:
     async with opened(tmp_path) as queue:
         await completed(queue, b"picture")
         await queue.prune(Retention(days=0, bytes=1))
-        assert await queue.pictures(Search(), None, 10) == Page([], None, 0)
+        assert await queue.search_pictures(PictureSearch(), None, 10) == PicturePage([], None, 0)
 
 
 # Searches
@@ -168,9 +168,9 @@ async def test_a_search_counts_and_pages_only_what_it_finds(tmp_path: Path) -> N
     async with opened(tmp_path) as queue:
         foxes = [await about(queue, f"fox {index}") for index in range(3)]
         await about(queue, "a wolf")
-        first = await queue.pictures(Search(words=frozenset({"fox"})), None, 2)
+        first = await queue.search_pictures(PictureSearch(words=frozenset({"fox"})), None, 2)
         assert (ids(first), first.total) == ([foxes[2].id, foxes[1].id], 3)
-        second = await queue.pictures(Search(words=frozenset({"fox"})), first.following, 2)
+        second = await queue.search_pictures(PictureSearch(words=frozenset({"fox"})), first.following, 2)
         assert (ids(second), second.following, second.total) == ([foxes[0].id], None, 3)
 
 
@@ -201,10 +201,10 @@ async def test_a_deleted_picture_is_gone_and_the_others_keep_their_index(tmp_pat
         await queue.delete_picture(job.id, "1")
         left = await queue.get(job.id)
         assert list(left.present) == [0, 2]
-        assert {queue.images.read(picture.file) for picture in left.present.values()} == {b"zero", b"two"}
+        assert {queue.read_picture(picture.file) for picture in left.present.values()} == {b"zero", b"two"}
         assert files(tmp_path) == {job.pictures[0].file, job.pictures[2].file}
-        assert pick(left.pictures, "2") == (2, job.pictures[2])
-        assert (await queue.pictures(Search(), None, 10)).total == 2
+        assert find_picture(left.pictures, "2") == (2, job.pictures[2])
+        assert (await queue.search_pictures(PictureSearch(), None, 10)).total == 2
     async with opened(tmp_path) as queue:
         assert await queue.get(job.id) == left
 
@@ -226,7 +226,7 @@ async def test_a_job_whose_pictures_are_all_deleted_is_not_listed_and_stays(tmp_
     async with with_three(tmp_path) as (queue, job):
         for index in range(3):
             await queue.delete_picture(job.id, str(index))
-        assert await queue.pictures(Search(), None, 10) == Page([], None, 0)
+        assert await queue.search_pictures(PictureSearch(), None, 10) == PicturePage([], None, 0)
         left = await queue.get(job.id)
         assert (left.state, left.present, files(tmp_path)) == (State.COMPLETED, {}, set())
 
@@ -234,13 +234,13 @@ async def test_a_job_whose_pictures_are_all_deleted_is_not_listed_and_stays(tmp_
 @asynchronous
 async def test_pictures_of_a_job_that_is_being_painted_cannot_be_deleted(tmp_path: Path) -> None:
     async with opened(tmp_path) as queue:
-        await queue.put(make_job())
+        await queue.submit(make_job())
         job = await queue.claim()
         await queue.picture(job, make_painted())
         with pytest.raises(JobConflict):
             await queue.delete_picture(job.id, "0")
         await queue.finish(job)
-        assert queue.images.read((await queue.get(job.id)).pictures[0].file) == b"picture"
+        assert queue.read_picture((await queue.get(job.id)).pictures[0].file) == b"picture"
 
 
 @asynchronous
@@ -267,7 +267,7 @@ async def test_a_deleted_picture_takes_no_bytes_of_those_that_may_be_kept(tmp_pa
 def test_no_name_but_the_index_itself_picks_a_picture(name: str) -> None:
     picture = PictureFile(file="f", text="", seed=1, width=64, height=64, guidance=1.0, timings={}, size=1)
     if name == "0":
-        assert pick((picture,), name) == (0, picture)
+        assert find_picture((picture,), name) == (0, picture)
     else:
         with pytest.raises(PictureNotFound):
-            pick((picture,), name)
+            find_picture((picture,), name)

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from mflux_api.jobs.database import statistics
 from mflux_api.jobs.database.connection import connect
 from mflux_api.jobs.database.migrations import MIGRATIONS
-from mflux_api.jobs.database.statistics import BUCKETS, HOUR, Point, points
-from mflux_api.jobs.sqlite_queue import Retention
+from mflux_api.jobs.database.statistics import BUCKETS, HOUR, points
+from mflux_api.jobs.queue import BucketLength, HistoryBucket, Retention
 from tests.jobs.making import asynchronous, completed, failed, opened
 
 # 01:30 on a Thursday, UTC.
@@ -37,7 +37,7 @@ def db() -> Iterator[Connection]:
 
 
 def test_hours_without_anything_are_there_and_empty(db: Connection) -> None:
-    assert points(db, "hour", 3, NOW) == [Point(start=TOP - 2 * HOUR), Point(start=TOP - HOUR), Point(start=TOP)]
+    assert points(db, "hour", 3, NOW) == [HistoryBucket(start=TOP - hours * HOUR) for hours in (2, 1, 0)]
     assert points(db, "hour", 1, NOW)[0].pace is None
 
 
@@ -62,7 +62,7 @@ def test_days_are_those_of_utc(db: Connection) -> None:
 
 @given(ENDS, st.sampled_from(sorted(BUCKETS)), st.integers(1, 168))
 def test_points_hold_all_that_ended_since_the_first_began(
-    ends: list[tuple[float, int, int, float]], bucket: str, count: int
+    ends: list[tuple[float, int, int, float]], bucket: BucketLength, count: int
 ) -> None:
     with closing(migrated(":memory:")) as db:
         for ago, pictures, failures, seconds in ends:

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from mflux_api.jobs.job import Job, State
-from mflux_api.jobs.sqlite_queue import JobQueue
-from mflux_api.jobs.waiting import Idle
+from mflux_api.jobs.sqlite_queue import SQLiteQueue
+from mflux_api.jobs.waiting import IdleWorkers
 from tests.jobs.making import REQUEST, asynchronous, is_waiting, make_job, opened
 
 
-async def waiting_worker(queue: JobQueue) -> asyncio.Task[Job]:
+async def waiting_worker(queue: SQLiteQueue) -> asyncio.Task[Job]:
     worker = asyncio.create_task(queue.claim())
     assert await is_waiting(worker)
     return worker
@@ -26,8 +26,8 @@ def states(jobs: list[Job]) -> list[tuple[State, int]]:
 async def test_it_has_begun_when_it_was_accepted(tmp_path: Path) -> None:
     async with opened(tmp_path) as queue:
         worker = await waiting_worker(queue)
-        with queue.events.listen(None) as box:
-            accepted = await queue.put(make_job())
+        with queue.job_events.events.listen(None) as box:
+            accepted = await queue.submit(make_job())
             assert states([accepted, await queue.get(accepted.id)]) == [(State.QUEUED, 0), (State.GENERATING, 1)]
             assert (await worker).id == accepted.id
             assert [(await anext(box)).name for _ in range(2)] == ["queued", "started"]
@@ -37,9 +37,9 @@ async def test_it_has_begun_when_it_was_accepted(tmp_path: Path) -> None:
 async def test_of_two_at_once_a_single_worker_begins_one(tmp_path: Path) -> None:
     async with opened(tmp_path) as queue:
         worker = await waiting_worker(queue)
-        await asyncio.gather(queue.put(make_job()), queue.put(make_job()))
+        await asyncio.gather(queue.submit(make_job()), queue.submit(make_job()))
         first = await worker
-        jobs, _ = await queue.page(None, None, 10)
+        jobs = (await queue.list_jobs(None, None, 10)).jobs
         assert sorted(states(jobs)) == [(State.GENERATING, 1), (State.QUEUED, 0)]
         await queue.finish(first)
         assert (await queue.claim()).id != first.id
@@ -49,7 +49,7 @@ async def test_of_two_at_once_a_single_worker_begins_one(tmp_path: Path) -> None
 async def test_it_goes_back_where_the_worker_has_gone_meanwhile(tmp_path: Path) -> None:
     async with opened(tmp_path) as queue:
         worker = await waiting_worker(queue)
-        putting = asyncio.create_task(queue.put(make_job()))
+        putting = asyncio.create_task(queue.submit(make_job()))
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         # It is on its way to the disk.
@@ -67,7 +67,7 @@ async def test_it_waits_while_nothing_may_begin(tmp_path: Path, obstacle: str) -
         worker = await waiting_worker(queue)
         if obstacle == "paused":
             queue.pause()
-        job = await queue.put(make_job(held=obstacle == "held"))
+        job = await queue.submit(make_job(held=obstacle == "held"))
         assert await is_waiting(worker)
         assert queue.position(job.id) == 1
         queue.resume()
@@ -80,36 +80,44 @@ async def test_the_first_of_the_line_begins_and_not_the_newest(tmp_path: Path) -
     """Jobs whose model has just come wait when another arrives before the worker has looked."""
     async with opened(tmp_path) as queue:
         worker = await waiting_worker(queue)
-        earlier = await queue.put(make_job(held=True))
+        earlier = await queue.submit(make_job(held=True))
         await queue.store.run(lambda db: db.execute("UPDATE jobs SET held = 0"))
-        later = await queue.put(make_job())
+        later = await queue.submit(make_job())
         assert (await worker).id == earlier.id
         assert queue.position(later.id) == 1
 
 
 @asynchronous
 async def test_news_between_looking_and_waiting_is_not_missed() -> None:
-    idle = Idle()
-    idle.looks()
+    idle = IdleWorkers()
+    idle.clear_news()
     idle.wake()
     assert await idle.wait(None) is None
 
 
 @asynchronous
 async def test_who_has_waited_long_enough_looks_again() -> None:
-    idle = Idle()
+    idle = IdleWorkers()
     assert await idle.wait(0.01) is None
     assert not idle
 
 
 @pytest.mark.parametrize("webhook", [True, False])
 @asynchronous
-async def test_there_is_news_of_a_job_that_somebody_wants_to_be_told_of(tmp_path: Path, webhook: bool) -> None:
+async def test_deliveries_are_looked_for_when_a_job_with_a_webhook_begins_and_ends(
+    tmp_path: Path, webhook: bool
+) -> None:
     note = {"webhook": "https://example.com/told"} if webhook else {}
     async with opened(tmp_path) as queue:
-        await queue.put(make_job(request=replace(REQUEST, note=note)))
+        waiting = asyncio.create_task(queue.wait_for_deliveries(60))
+        await queue.submit(make_job(request=replace(REQUEST, note=note)))
         job = await queue.claim()
-        assert queue.news.is_set() is webhook
-        queue.news.clear()
+        assert await is_waiting(waiting) is not webhook
+        assert len(await queue.due_deliveries()) == 0
+        waiting.cancel()
+        waiting = asyncio.create_task(queue.wait_for_deliveries(60))
+        assert await is_waiting(waiting)
         await queue.finish(job)
-        assert queue.news.is_set() is webhook
+        assert await is_waiting(waiting) is not webhook
+        assert len(await queue.due_deliveries()) == webhook
+        waiting.cancel()

@@ -8,8 +8,9 @@ import pytest
 
 from mflux_api.errors import PictureNotFound, StorageFailed
 from mflux_api.jobs.job import Inputs, Job, PictureFile
-from mflux_api.jobs.picture_files import Images
-from tests.jobs.making import JOB, files
+from mflux_api.jobs.picture_files import PictureFiles
+from mflux_api.jobs.queue import InputPictures
+from tests.jobs.making import JOB, files, make_painted
 
 DAY = time.strftime("%Y-%m-%d", time.localtime(JOB.created))
 OTHER = replace(JOB, id="ba9876543210")
@@ -25,42 +26,46 @@ def with_pictures(job: Job, *names: str) -> Job:
     )
 
 
+def save(images: PictureFiles, job: Job, index: int, data: bytes) -> str:
+    return images.save(job, make_painted(index, data)).file
+
+
 def no_space(*_: object) -> NoReturn:
     raise OSError(28, "No space left on device")
 
 
 def test_a_picture_is_kept_in_the_folder_of_its_day(tmp_path: Path) -> None:
-    images = Images(tmp_path)
-    file = images.keep(JOB, 0, b"picture")
+    images = PictureFiles(tmp_path)
+    file = save(images, JOB, 0, b"picture")
     assert file == f"{DAY}/0123456789ab-0.png"
     assert images.read(file) == b"picture"
     assert files(tmp_path) == {file}
 
 
 def test_a_picture_painted_again_replaces_the_first(tmp_path: Path) -> None:
-    images = Images(tmp_path)
-    assert images.keep(JOB, 0, b"first") == images.keep(JOB, 0, b"second")
-    assert images.read(images.keep(JOB, 0, b"third")) == b"third"
+    images = PictureFiles(tmp_path)
+    assert save(images, JOB, 0, b"first") == save(images, JOB, 0, b"second")
+    assert images.read(save(images, JOB, 0, b"third")) == b"third"
     assert len(files(tmp_path)) == 1
 
 
 @pytest.mark.parametrize("failing", ["fsync", "replace"])
 def test_a_write_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str) -> None:
-    images = Images(tmp_path)
+    images = PictureFiles(tmp_path)
     monkeypatch.setattr(os if failing == "fsync" else Path, failing, no_space)
     with pytest.raises(StorageFailed, match="is the disk full"):
-        images.keep(JOB, 0, b"picture")
+        save(images, JOB, 0, b"picture")
     assert files(tmp_path) == set()
     monkeypatch.undo()
-    assert images.read(images.keep(JOB, 0, b"picture")) == b"picture"
+    assert images.read(save(images, JOB, 0, b"picture")) == b"picture"
 
 
 def test_a_write_that_fails_leaves_the_earlier_picture_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    images = Images(tmp_path)
-    file = images.keep(JOB, 0, b"earlier")
+    images = PictureFiles(tmp_path)
+    file = save(images, JOB, 0, b"earlier")
     monkeypatch.setattr(os, "fsync", no_space)
     with pytest.raises(StorageFailed):
-        images.keep(JOB, 0, b"later")
+        save(images, JOB, 0, b"later")
     assert images.read(file) == b"earlier"
     assert files(tmp_path) == {file}
 
@@ -68,7 +73,7 @@ def test_a_write_that_fails_leaves_the_earlier_picture_whole(tmp_path: Path, mon
 def test_a_folder_that_cannot_be_made_is_told_as_a_broken_disk(tmp_path: Path) -> None:
     (tmp_path / DAY).write_bytes(b"in the way")
     with pytest.raises(StorageFailed):
-        Images(tmp_path).keep(JOB, 0, b"picture")
+        save(PictureFiles(tmp_path), JOB, 0, b"picture")
 
 
 def test_file_and_folder_are_written_through_before_the_picture_counts(
@@ -82,35 +87,35 @@ def test_file_and_folder_are_written_through_before_the_picture_counts(
         fsync(handle)
 
     monkeypatch.setattr(os, "fsync", recorded)
-    Images(tmp_path).keep(JOB, 0, b"picture")
+    save(PictureFiles(tmp_path), JOB, 0, b"picture")
     assert len(synced) == 2
 
 
 def test_a_picture_that_somebody_deleted_is_not_found(tmp_path: Path) -> None:
-    images = Images(tmp_path)
-    file = images.keep(JOB, 0, b"picture")
+    images = PictureFiles(tmp_path)
+    file = save(images, JOB, 0, b"picture")
     (tmp_path / file).unlink()
     with pytest.raises(PictureNotFound):
         images.read(file)
 
 
 def test_inputs_are_kept_as_they_came(tmp_path: Path) -> None:
-    images = Images(tmp_path)
-    inputs = images.keep_inputs(JOB.id, b"source", b"mask", [b"one", b"two"])
+    images = PictureFiles(tmp_path)
+    inputs = images.save_inputs(JOB.id, InputPictures(source=b"source", mask=b"mask", references=(b"one", b"two")))
     assert [images.read(file) for file in inputs.files] == [b"source", b"mask", b"one", b"two"]
     assert inputs.size == len(b"sourcemaskonetwo")
-    assert images.keep_inputs(JOB.id, None, None, []) == Inputs()
+    assert images.save_inputs(JOB.id, InputPictures()) == Inputs()
     images.delete_inputs(JOB.id)
     images.delete_inputs(JOB.id)
     assert files(tmp_path) == set()
 
 
 def test_a_job_is_deleted_with_its_inputs_and_the_empty_folder_of_its_day(tmp_path: Path) -> None:
-    images = Images(tmp_path)
-    job = with_pictures(JOB, *(images.keep(JOB, index, b"picture") for index in range(2)))
-    kept = images.keep(OTHER, 0, b"other")
-    images.keep_inputs(JOB.id, b"source", None, [])
-    theirs = images.keep_inputs(OTHER.id, b"source", None, [])
+    images = PictureFiles(tmp_path)
+    job = with_pictures(JOB, *(save(images, JOB, index, b"picture") for index in range(2)))
+    kept = save(images, OTHER, 0, b"other")
+    images.save_inputs(JOB.id, InputPictures(source=b"source"))
+    theirs = images.save_inputs(OTHER.id, InputPictures(source=b"source"))
     images.delete(job)
     assert files(tmp_path) == {kept, *theirs.files}
     images.delete(with_pictures(OTHER, kept))
@@ -118,14 +123,14 @@ def test_a_job_is_deleted_with_its_inputs_and_the_empty_folder_of_its_day(tmp_pa
 
 
 def test_a_job_whose_files_are_gone_can_be_deleted(tmp_path: Path) -> None:
-    Images(tmp_path).delete(with_pictures(JOB, f"{DAY}/0123456789ab-0.png"))
+    PictureFiles(tmp_path).delete(with_pictures(JOB, f"{DAY}/0123456789ab-0.png"))
     assert files(tmp_path) == set()
 
 
 def test_strays_are_files_of_these_jobs_that_their_records_do_not_name(tmp_path: Path) -> None:
-    images = Images(tmp_path)
-    named, stray = images.keep(JOB, 0, b"named"), images.keep(JOB, 1, b"stray")
-    images.keep(OTHER, 0, b"somebody else's")
+    images = PictureFiles(tmp_path)
+    named, stray = save(images, JOB, 0, b"named"), save(images, JOB, 1, b"stray")
+    save(images, OTHER, 0, b"somebody else's")
     day = (tmp_path / named).parent
     for name in ("holiday.png", "0123456789ab-x.png", "0123456789abc-0.png", "0123456789ab-0.png.bak"):
         (day / name).write_bytes(b"a person's own")
@@ -136,9 +141,9 @@ def test_strays_are_files_of_these_jobs_that_their_records_do_not_name(tmp_path:
 
 
 def test_inputs_of_an_order_that_was_never_accepted_are_deleted_and_nothing_else_is(tmp_path: Path) -> None:
-    images = Images(tmp_path)
-    images.keep_inputs("0123456789ab", b"kept", None, ())
-    images.keep_inputs("ba9876543210", b"stray", None, ())
+    images = PictureFiles(tmp_path)
+    images.save_inputs("0123456789ab", InputPictures(source=b"kept"))
+    images.save_inputs("ba9876543210", InputPictures(source=b"stray"))
     (tmp_path / "inputs" / "mine").mkdir()
     images.delete_stray_inputs({"0123456789ab"})
     assert sorted(path.name for path in (tmp_path / "inputs").iterdir()) == ["0123456789ab", "mine"]

@@ -9,23 +9,23 @@ from hypothesis import strategies as st
 
 from mflux_api.errors import JobConflict, JobNotFound
 from mflux_api.jobs.job import Job
-from mflux_api.jobs.sqlite_queue import JobQueue
+from mflux_api.jobs.sqlite_queue import SQLiteQueue
 from tests.jobs.making import BROKEN, asynchronous, crashing, failed, make_job, make_queue, opened
 
 VERBS = ["submit", "submit", "move", "move", "cancel", "claim", "release", "fail", "retry", "restart"]
 STEPS = st.lists(st.tuples(st.sampled_from(VERBS), st.integers(-2, 2), st.integers(0, 99), st.integers(1, 12)))
 
 
-async def in_order(queue: JobQueue) -> list[str]:
+async def in_order(queue: SQLiteQueue) -> list[str]:
     """The jobs that wait, by the database; the line in memory has to agree."""
-    jobs = await queue.waiting(1000)
+    jobs = await queue.waiting_jobs(1000)
     assert [queue.position(job.id) for job in jobs] == list(range(1, len(jobs) + 1))
-    assert len(queue.line) == len(jobs)
+    assert queue.count_waiting() == len(jobs)
     return [job.id for job in jobs]
 
 
-async def put(queue: JobQueue, *priorities: int) -> list[str]:
-    return [(await queue.put(make_job(priority=priority))).id for priority in priorities]
+async def put(queue: SQLiteQueue, *priorities: int) -> list[str]:
+    return [(await queue.submit(make_job(priority=priority))).id for priority in priorities]
 
 
 class Model:
@@ -109,25 +109,25 @@ def test_whatever_is_done_the_line_is_what_the_database_says(steps: list[tuple[s
     take_steps()
 
 
-async def begin(folder: str) -> JobQueue:
+async def begin(folder: str) -> SQLiteQueue:
     queue = make_queue(Path(folder))
     await queue.open()
     return queue
 
 
-async def act(queue: JobQueue, verb: str, priority: int, which: int, position: int) -> None:
-    jobs, _ = await queue.page(None, None, 1000)
+async def act(queue: SQLiteQueue, verb: str, priority: int, which: int, position: int) -> None:
+    jobs = (await queue.list_jobs(None, None, 1000)).jobs
     if verb == "submit":
-        await queue.put(make_job(priority=priority, held=which % 5 == 0))
+        await queue.submit(make_job(priority=priority, held=which % 5 == 0))
     elif verb == "claim":
-        if any(not job.held for job in await queue.waiting(1000)):
+        if any(not job.held for job in await queue.waiting_jobs(1000)):
             await queue.claim()
     elif jobs:
         await meddle(queue, verb, jobs[which % len(jobs)], position)
 
 
-async def meddle(queue: JobQueue, verb: str, job: Job, position: int) -> None:
-    active = queue.floor.active.get(job.id)
+async def meddle(queue: SQLiteQueue, verb: str, job: Job, position: int) -> None:
+    active = queue.running.find(job.id)
     try:
         if verb == "move":
             await queue.move(job.id, position)
@@ -186,7 +186,7 @@ async def test_a_job_submitted_after_a_move_stands_behind_its_like(tmp_path: Pat
 async def test_a_move_is_told_and_kept_over_a_crash(tmp_path: Path) -> None:
     async with crashing(tmp_path) as queue:
         ids = await put(queue, 0, 0, 0)
-        with queue.events.listen(None) as box:
+        with queue.job_events.events.listen(None) as box:
             await queue.move(ids[2], 1)
             event = await anext(box)
         assert (event.job, event.name, event.data) == (ids[2], "moved", {"job_id": ids[2], "position": 1})
@@ -198,7 +198,7 @@ async def test_a_move_is_told_and_kept_over_a_crash(tmp_path: Path) -> None:
 async def test_a_held_job_can_be_moved_and_is_still_passed_over(tmp_path: Path) -> None:
     async with opened(tmp_path) as queue:
         first, second = await put(queue, 0, 0)
-        held = await queue.put(make_job(held=True, model="away"))
+        held = await queue.submit(make_job(held=True, model="away"))
         await queue.move(held.id, 1)
         assert await in_order(queue) == [held.id, first, second]
         assert (await queue.claim()).id == first

@@ -50,7 +50,7 @@ async def test_it_follows_what_is_measured_and_is_not_thrown_by_one_slow_run(tmp
 @asynchronous
 async def test_finished_jobs_teach_it_and_it_remembers(tmp_path: Path) -> None:
     async with opened(tmp_path) as queue:
-        await queue.put(make_job(request=replace(REQUEST, seeds=(1, 2))))
+        await queue.submit(make_job(request=replace(REQUEST, seeds=(1, 2))))
         job = await queue.claim()
         await queue.picture(job, make_painted(0, diffusion=2.0, total=3.0))
         await queue.picture(job, make_painted(1, diffusion=4.0, total=7.0))

@@ -5,19 +5,19 @@ from pathlib import Path
 import pytest
 
 from mflux_api.jobs.job import Job
-from mflux_api.jobs.sqlite_queue import JobQueue
+from mflux_api.jobs.sqlite_queue import SQLiteQueue
 from mflux_api.request import Cut
 from tests.jobs.contract import Opening, WorkQueueContract, Workshop
 from tests.jobs.making import make_job, opened
 
 
 class SqliteWorkshop:
-    def __init__(self, queue: JobQueue) -> None:
+    def __init__(self, queue: SQLiteQueue) -> None:
         self.queue = queue
-        self.tries = queue.tries
+        self.tries = queue.retry_policy.tries
 
     async def submit(self, *, priority: int = 0) -> str:
-        return (await self.queue.put(make_job(priority=priority))).id
+        return (await self.queue.submit(make_job(priority=priority))).id
 
     async def cancel(self, job_id: str) -> None:
         await self.queue.cancel(job_id)
@@ -26,26 +26,26 @@ class SqliteWorkshop:
         await self.queue.move(job_id, position)
 
     def cut(self, job_id: str, how: Cut) -> None:
-        self.queue.floor.active[job_id].shorten(how)
+        self.queue.end_early(job_id, how)
 
     def looking(self, job_id: str | None) -> AbstractContextManager[None]:
-        return self.queue.audience.watching(job_id)
+        return self.queue.viewers.watching(job_id)
 
     async def find(self, job_id: str) -> Job:
         return await self.queue.get(job_id)
 
     def lease(self, seconds: float) -> None:
-        self.queue.floor.lease = seconds
+        self.queue.running.lease = seconds
 
     def written(self) -> object:
-        facts = {path: path.stat() for path in self.queue.images.folder.rglob("*")}
+        facts = {path: path.stat() for path in self.queue.pictures.folder.rglob("*")}
         return {path: (fact.st_size, fact.st_mtime_ns) for path, fact in facts.items()}
 
     def picture(self, file: str) -> bytes:
-        return self.queue.images.read(file)
+        return self.queue.read_picture(file)
 
     def pictures(self, job_id: str) -> list[bytes]:
-        return [path.read_bytes() for path in sorted(self.queue.images.folder.glob(f"*/{job_id}*"))]
+        return [path.read_bytes() for path in sorted(self.queue.pictures.folder.glob(f"*/{job_id}*"))]
 
 
 class TestSqliteQueue(WorkQueueContract):

@@ -18,8 +18,8 @@ from mflux_api.jobs.database import jobs as job_rows
 from mflux_api.jobs.database import pictures, statistics
 from mflux_api.jobs.database.connection import Store, connect
 from mflux_api.jobs.database.migrations import MIGRATIONS
-from mflux_api.jobs.database.pictures import Search
 from mflux_api.jobs.job import Inputs
+from mflux_api.jobs.queue import PictureSearch, Totals
 from tests.jobs.making import REQUEST, asynchronous, make_job
 
 PROJECT = Path(__file__).parents[2]
@@ -40,7 +40,7 @@ async def main():
     queue = make_queue(Path(sys.argv[1]), limit=10**9)
     await queue.open()
     while True:
-        print((await queue.put(make_job(), awaited=sys.argv[2] == "awaited")).id, flush=True)
+        print((await queue.submit(make_job(), awaited=sys.argv[2] == "awaited")).id, flush=True)
 
 asyncio.run(main())
 """
@@ -69,7 +69,7 @@ def add(db: sqlite3.Connection, name: str) -> None:
 
 
 async def totals(store: Store) -> set[str]:
-    return set(await store.run(statistics.totals))
+    return await store.run(lambda db: {row["name"] for row in db.execute("SELECT name FROM totals")})
 
 
 # Opening
@@ -154,9 +154,9 @@ async def test_a_database_of_an_earlier_server_is_brought_up_to_date_and_keeps_i
         assert (job.id, job.priority, job.owner, job.created) == ("earlier", 3, "alice", 12.5)
         assert job.request == replace(REQUEST, seeds=(7, 8))
         assert job.inputs == Inputs(source="inputs/earlier-source", references=("inputs/earlier-reference",))
-        assert await store.run(statistics.totals) == {"images": 7}
-        await store.run(job_rows.keep, "options", "new")
-        assert await store.run(job_rows.kept, "options") == "new"
+        assert await store.run(statistics.totals) == Totals(images=7)
+        await store.run(job_rows.save_value, "options", "new")
+        assert await store.run(job_rows.load_value, "options") == "new"
     async with opened(tmp_path) as store:
         assert (await store.run(job_rows.find, "earlier")).request == job.request
 
@@ -168,7 +168,7 @@ async def test_pictures_of_an_earlier_server_are_listed_and_found_by_their_promp
         prompt = EARLIER_REQUEST.replace("a red fox", "Ein ÄLTERER Fuchs")
         db.execute("UPDATE jobs SET state = 'completed', request = ?, pictures = ?", (prompt, EARLIER_PICTURES))
     async with opened(tmp_path) as store:
-        for search in (Search(), Search(words=frozenset({"älterer"}), model="flux2-tiny")):
+        for search in (PictureSearch(), PictureSearch(words=frozenset({"älterer"}), model="flux2-tiny")):
             page = await store.run(pictures.page, search, None, 10)
             assert ([job.id for job in page.jobs], page.total) == (["earlier"], 1)
             assert page.jobs[0].present[0].seed == 7
@@ -194,13 +194,13 @@ async def test_a_database_is_brought_up_to_date_whole_or_not_at_all(
 @asynchronous
 async def test_what_is_kept_under_a_name_is_there_until_something_else_is(tmp_path: Path) -> None:
     async with opened(tmp_path) as store:
-        assert await store.run(job_rows.kept, "options") is None
+        assert await store.run(job_rows.load_value, "options") is None
         for value in ("first", "second", "日本語 🌅"):
-            await store.run(job_rows.keep, "options", value)
-        await store.run(job_rows.keep, "styles", "")
+            await store.run(job_rows.save_value, "options", value)
+        await store.run(job_rows.save_value, "styles", "")
     async with opened(tmp_path) as store:
-        assert await store.run(job_rows.kept, "options") == "日本語 🌅"
-        assert await store.run(job_rows.kept, "styles") == ""
+        assert await store.run(job_rows.load_value, "options") == "日本語 🌅"
+        assert await store.run(job_rows.load_value, "styles") == ""
 
 
 @pytest.mark.parametrize("content", [b"this is no database" * 100, b"SQLite format 3\0" + b"\xff" * 4096])

@@ -27,7 +27,7 @@ from mflux_api.events import BOX, Event
 from mflux_api.jobs.job import Job, State
 from mflux_api.jobs.order import Defaults, Order
 from mflux_api.jobs.service import Studio
-from mflux_api.jobs.sqlite_queue import JobQueue
+from mflux_api.jobs.sqlite_queue import SQLiteQueue
 from mflux_api.models.download_queue import Downloads
 from mflux_api.models.download_queue import Progress as Bytes
 from mflux_api.models.inventory import EngineDoor, Models
@@ -66,7 +66,7 @@ class Hub:
 
 @dataclass
 class House:
-    queue: JobQueue
+    queue: SQLiteQueue
     studio: Studio
     hub: Hub
 
@@ -84,13 +84,13 @@ def no_loaded() -> Iterable[str]:
     return ()
 
 
-def make_studio(queue: JobQueue, hub: Hub, *, auto_download: bool = True) -> Studio:
+def make_studio(queue: SQLiteQueue, hub: Hub, *, auto_download: bool = True) -> Studio:
     door = EngineDoor(load=_no_engine, unload=_no_engine, loaded=no_loaded, weigh=lambda _: None)
     models = Models(hub.models_dir, "flux2-tiny", door)
     return Studio(
         queue,
         models,
-        Downloads(hub.fetch, queue.events),
+        Downloads(hub.fetch, queue.job_events.events),
         defaults=Defaults(),
         loras=Adapters(folder=hub.models_dir / "loras", anywhere=False),
         admit=lambda *_: None,
@@ -111,8 +111,8 @@ async def house(tmp_path: Path, *, limit: int = 100, auto_download: bool = True)
             hub.gate.set()
 
 
-async def watched(studio: Studio, job_id: str, last_id: str | None = None) -> list[Event]:
-    return [event async for event in studio.watch(job_id, last_id, previews=False)]
+async def watched(queue: SQLiteQueue, job_id: str, last_id: str | None = None) -> list[Event]:
+    return [event async for event in queue.watch(job_id, last_id, previews=False)]
 
 
 def names(events: list[Event]) -> list[str]:
@@ -129,9 +129,9 @@ async def until(events: AsyncIterator[Event], name: str) -> Event:
 @asynchronous
 async def test_a_job_is_watched_from_where_it_stands_to_its_end(tmp_path: Path) -> None:
     async with house(tmp_path) as it:
-        await it.queue.put(make_job())
-        job = await it.queue.put(make_job(priority=-1))
-        watching = asyncio.create_task(watched(it.studio, job.id))
+        await it.queue.submit(make_job())
+        job = await it.queue.submit(make_job(priority=-1))
+        watching = asyncio.create_task(watched(it.queue, job.id))
         assert await is_waiting(watching)
         await it.queue.claim()
         mine = await it.queue.claim()
@@ -147,11 +147,11 @@ async def test_a_job_is_watched_from_where_it_stands_to_its_end(tmp_path: Path) 
 @asynchronous
 async def test_whoever_comes_while_it_is_painted_begins_with_the_latest_progress(tmp_path: Path) -> None:
     async with house(tmp_path) as it:
-        await it.queue.put(make_job())
+        await it.queue.submit(make_job())
         job = await it.queue.claim()
         await it.queue.progress(job, PROGRESS)
-        latest = it.queue.events.latest(job.id)
-        events = it.studio.watch(job.id, None, previews=False)
+        latest = it.queue.job_events.events.latest(job.id)
+        events = it.queue.watch(job.id, None, previews=False)
         assert await anext(events) is latest
         await it.queue.cancel(job.id)
         assert names([event async for event in events]) == ["cancelled"]
@@ -161,12 +161,12 @@ async def test_whoever_comes_while_it_is_painted_begins_with_the_latest_progress
 @pytest.mark.parametrize("last_id", [None, "unknown-7"])
 @asynchronous
 async def test_whoever_comes_late_gets_the_end_at_once(
-    tmp_path: Path, end: Callable[[JobQueue], Awaitable[Job]], name: str, last_id: str | None
+    tmp_path: Path, end: Callable[[SQLiteQueue], Awaitable[Job]], name: str, last_id: str | None
 ) -> None:
     async with house(tmp_path) as it:
         job = await end(it.queue)
         for _ in range(2):
-            assert names(await watched(it.studio, job.id, last_id)) == [name]
+            assert names(await watched(it.queue, job.id, last_id)) == [name]
 
 
 @asynchronous
@@ -174,32 +174,32 @@ async def test_the_end_is_told_after_a_restart(tmp_path: Path) -> None:
     async with house(tmp_path) as it:
         job = await completed(it.queue)
     async with house(tmp_path) as it:
-        assert names(await watched(it.studio, job.id)) == ["complete"]
+        assert names(await watched(it.queue, job.id)) == ["complete"]
 
 
 @asynchronous
 async def test_a_broken_stream_goes_on_after_the_last_event_that_was_heard(tmp_path: Path) -> None:
     async with house(tmp_path) as it:
-        await it.queue.put(make_job())
+        await it.queue.submit(make_job())
         job = await it.queue.claim()
         await it.queue.progress(job, PROGRESS)
-        latest = it.queue.events.latest(job.id)
+        latest = it.queue.job_events.events.latest(job.id)
         assert latest is not None
         await it.queue.progress(job, PROGRESS)
-        resumed = it.studio.watch(job.id, latest.id, previews=False)
+        resumed = it.queue.watch(job.id, latest.id, previews=False)
         following = await anext(resumed)
         await it.queue.finish(job)
         assert names([following, *[event async for event in resumed]]) == ["progress", "complete"]
-        assert names(await watched(it.studio, job.id, latest.id)) == ["progress", "complete"]
-        assert names(await watched(it.studio, job.id, following.id)) == ["complete"]
+        assert names(await watched(it.queue, job.id, latest.id)) == ["progress", "complete"]
+        assert names(await watched(it.queue, job.id, following.id)) == ["complete"]
 
 
 @asynchronous
 async def test_no_event_is_told_twice_or_lost_when_it_happens_while_somebody_comes(tmp_path: Path) -> None:
     async with house(tmp_path) as it:
-        await it.queue.put(make_job())
+        await it.queue.submit(make_job())
         job = await it.queue.claim()
-        watching = [asyncio.create_task(watched(it.studio, job.id)) for _ in range(20)]
+        watching = [asyncio.create_task(watched(it.queue, job.id)) for _ in range(20)]
         for _ in range(20):
             await it.queue.progress(job, PROGRESS)
             await asyncio.sleep(0)
@@ -214,13 +214,13 @@ async def test_no_event_is_told_twice_or_lost_when_it_happens_while_somebody_com
 @asynchronous
 async def test_a_listener_that_is_too_slow_is_dropped_and_the_others_hear_the_end(tmp_path: Path) -> None:
     async with house(tmp_path) as it:
-        await it.queue.put(make_job())
+        await it.queue.submit(make_job())
         job = await it.queue.claim()
-        slow = it.studio.watch(job.id, None, previews=False)
+        slow = it.queue.watch(job.id, None, previews=False)
         await anext(slow)
         for _ in range(BOX + 1):
             await it.queue.progress(job, PROGRESS)
-        others = [asyncio.create_task(watched(it.studio, job.id)) for _ in range(5)]
+        others = [asyncio.create_task(watched(it.queue, job.id)) for _ in range(5)]
         assert await is_waiting(others[0])
         await it.queue.finish(job)
         assert "complete" not in names([event async for event in slow])
@@ -230,8 +230,8 @@ async def test_a_listener_that_is_too_slow_is_dropped_and_the_others_hear_the_en
 @asynchronous
 async def test_streams_end_when_the_server_stops(tmp_path: Path) -> None:
     async with house(tmp_path) as it:
-        job = await it.queue.put(make_job())
-        watching = asyncio.create_task(watched(it.studio, job.id))
+        job = await it.queue.submit(make_job())
+        watching = asyncio.create_task(watched(it.queue, job.id))
         assert await is_waiting(watching)
         it.queue.drain()
         assert names(await watching) == ["progress", "closing"]
@@ -240,11 +240,11 @@ async def test_streams_end_when_the_server_stops(tmp_path: Path) -> None:
 @asynchronous
 async def test_a_job_that_waits_again_stands_as_queued(tmp_path: Path) -> None:
     async with house(tmp_path) as it:
-        await it.queue.put(make_job())
+        await it.queue.submit(make_job())
         job = await it.queue.claim()
         await it.queue.progress(job, PROGRESS)
         await it.queue.fail(job, BROKEN, again=True)
-        first = await anext(it.studio.watch(job.id, None, previews=False))
+        first = await anext(it.queue.watch(job.id, None, previews=False))
         assert first.data == {"job_id": job.id, "status": "queued", "progress": 0.0, "position": 1}
 
 
@@ -252,10 +252,10 @@ async def test_a_job_that_waits_again_stands_as_queued(tmp_path: Path) -> None:
 async def test_an_unknown_job_cannot_be_watched_and_nobody_is_left_listening(tmp_path: Path) -> None:
     async with house(tmp_path) as it:
         with pytest.raises(JobNotFound):
-            await watched(it.studio, "nothing")
+            await watched(it.queue, "nothing")
         job = await completed(it.queue)
-        await watched(it.studio, job.id)
-        assert not it.queue.events._boxes
+        await watched(it.queue, job.id)
+        assert not it.queue.job_events.events._boxes
 
 
 # Waiting for the end
@@ -265,23 +265,23 @@ async def test_an_unknown_job_cannot_be_watched_and_nobody_is_left_listening(tmp
 async def test_a_completed_job_is_returned(tmp_path: Path) -> None:
     async with house(tmp_path) as it:
         job = await completed(it.queue, b"one", b"two")
-        assert await it.studio.finished(job) == job
-        assert await it.studio.read(job) == [b"one", b"two"]
+        assert await it.studio.wait_finished(job) == job
+        assert await it.studio.read_pictures(job) == [b"one", b"two"]
 
 
 @asynchronous
 async def test_the_error_of_a_failed_job_is_raised_again(tmp_path: Path) -> None:
     async with house(tmp_path) as it:
         with pytest.raises(GenerationFailed) as caught:
-            await it.studio.finished(await failed(it.queue))
+            await it.studio.wait_finished(await failed(it.queue))
         assert (caught.value.message, caught.value.details) == (BROKEN.message, BROKEN.details)
 
 
 @asynchronous
 async def test_a_cancelled_job_is_said_to_be_cancelled(tmp_path: Path) -> None:
     async with house(tmp_path) as it:
-        job = await it.queue.put(make_job())
-        waiting = asyncio.create_task(it.studio.finished(job))
+        job = await it.queue.submit(make_job())
+        waiting = asyncio.create_task(it.studio.wait_finished(job))
         assert await is_waiting(waiting)
         await it.studio.cancel(job.id)
         with pytest.raises(JobCancelled):
@@ -291,14 +291,14 @@ async def test_a_cancelled_job_is_said_to_be_cancelled(tmp_path: Path) -> None:
 @asynchronous
 async def test_who_waits_for_a_job_is_told_that_the_server_stops(tmp_path: Path) -> None:
     async with house(tmp_path) as it:
-        job = await it.queue.put(make_job())
-        waiting = asyncio.create_task(it.studio.finished(job))
+        job = await it.queue.submit(make_job())
+        waiting = asyncio.create_task(it.studio.wait_finished(job))
         assert await is_waiting(waiting)
         it.queue.drain()
         with pytest.raises(ShuttingDown):
             await waiting
         with pytest.raises(ShuttingDown):
-            await it.studio.finished(job)
+            await it.studio.wait_finished(job)
 
 
 # Orders
@@ -312,7 +312,7 @@ async def test_an_order_is_a_job_with_its_pictures_on_disk(tmp_path: Path) -> No
         job = await it.studio.submit(order)
         assert (job.model, job.held, job.request.seeds) == ("flux2-tiny", False, (5, 6))
         assert (job.request.width, job.request.height) == (128, 64)
-        assert [it.queue.images.read(file) for file in job.inputs.files] == [b"source", b"reference"]
+        assert [it.queue.read_picture(file) for file in job.inputs.files] == [b"source", b"reference"]
         assert await it.queue.claim() == await it.queue.get(job.id)
 
 
@@ -339,7 +339,7 @@ async def test_what_does_not_fit_in_memory_is_refused_before_it_is_queued(tmp_pa
         it.studio.admit = refuse
         with pytest.raises(OutOfMemory):
             await it.studio.submit(FOX)
-        assert len(it.queue.line) == 0
+        assert it.queue.count_waiting() == 0
 
 
 @pytest.mark.parametrize("door", ["told", "awaited", "painted"])
@@ -351,7 +351,7 @@ async def test_a_client_that_waits_for_its_picture_does_not_wait_for_the_disk_fi
         ahead = AsyncMock(wraps=it.queue.store.run_ahead)
         monkeypatch.setattr(it.queue.store, "run_ahead", ahead)
         if door == "painted":
-            painting = asyncio.create_task(it.studio.painted(FOX))
+            painting = asyncio.create_task(it.studio.submit_and_wait(FOX))
             assert await is_waiting(painting)
             painting.cancel()
             await asyncio.wait([painting])
@@ -367,7 +367,7 @@ async def test_a_client_that_waits_for_its_picture_does_not_wait_for_the_disk_fi
 async def test_a_job_waits_for_its_model_and_then_runs(tmp_path: Path) -> None:
     async with house(tmp_path) as it:
         job = await it.studio.submit(AWAY_FOX)
-        events = it.studio.watch(job.id, None, previews=False)
+        events = it.queue.watch(job.id, None, previews=False)
         told = await anext(event async for event in events if "download" in event.data)
         assert (told.data["stage"], told.data["download"], told.data["status"]) == ("downloading", 0.25, "queued")
         assert job.held
@@ -375,7 +375,7 @@ async def test_a_job_waits_for_its_model_and_then_runs(tmp_path: Path) -> None:
         assert await is_waiting(claim)
         it.hub.gate.set()
         assert (await claim).id == job.id
-        await events.aclose()  # type: ignore[attr-defined]
+        await events.aclose()
 
 
 @asynchronous
@@ -389,7 +389,7 @@ async def test_jobs_whose_model_cannot_come_fail_with_the_reason(tmp_path: Path)
         it.hub.gate.set()
         for job in jobs:
             with pytest.raises(ModelGated) as caught:
-                await it.studio.finished(job)
+                await it.studio.wait_finished(job)
             assert (caught.value.message, caught.value.details) == (GATED.message, GATED.details)
         assert (await it.queue.get(gone.id)).state is State.CANCELLED
         assert (await it.queue.claim()).id == other.id
@@ -439,7 +439,7 @@ async def test_a_download_that_was_going_on_at_a_stop_goes_on_at_the_start(tmp_p
 @asynchronous
 async def test_a_model_that_came_while_the_server_was_off_lets_its_jobs_run(tmp_path: Path) -> None:
     async with house(tmp_path) as it:
-        jobs = [await it.queue.put(make_job(model=AWAY, held=True)) for _ in range(2)]
+        jobs = [await it.queue.submit(make_job(model=AWAY, held=True)) for _ in range(2)]
         (it.hub.models_dir / AWAY).mkdir(parents=True)
     async with house(tmp_path) as it:
         await it.studio.resume_downloads()
@@ -451,8 +451,8 @@ async def test_a_model_that_came_while_the_server_was_off_lets_its_jobs_run(tmp_
 @asynchronous
 async def test_a_job_whose_model_can_no_longer_come_fails_at_the_start(tmp_path: Path, model: str) -> None:
     async with house(tmp_path, auto_download=False) as it:
-        lost = await it.queue.put(make_job(model=model, held=True))
-        other = await it.queue.put(make_job(held=True))
+        lost = await it.queue.submit(make_job(model=model, held=True))
+        other = await it.queue.submit(make_job(held=True))
         await it.studio.resume_downloads()
         found = await it.queue.get(lost.id)
         assert found.state is State.FAILED
@@ -464,7 +464,7 @@ async def test_a_job_whose_model_can_no_longer_come_fails_at_the_start(tmp_path:
 @asynchronous
 async def test_a_sender_that_goes_away_leaves_a_job_with_its_download(tmp_path: Path) -> None:
     async with house(tmp_path) as it:
-        with it.queue.events.listen(None) as box:
+        with it.queue.job_events.events.listen(None) as box:
             sender = asyncio.create_task(it.studio.submit(AWAY_FOX))
             queued = await until(box, "queued")
             sender.cancel()
@@ -481,7 +481,7 @@ async def test_a_retry_brings_the_model_again(tmp_path: Path) -> None:
         it.hub.gate.set()
         job = await it.studio.submit(AWAY_FOX)
         with pytest.raises(DownloadFailed):
-            await it.studio.finished(job)
+            await it.studio.wait_finished(job)
         it.hub.error = None
         assert (await it.studio.retry(job.id)).held
         assert (await it.queue.claim()).id == job.id

@@ -108,7 +108,7 @@ class Bfl:
 
     async def _moderated(self, request: Request, asked: str) -> Response:
         """A task of its own, so that it is found refused by whoever asks for its result."""
-        name = await self.studio.keep_refusal(MODERATED)
+        name = await self.studio.save_refusal(MODERATED)
         return JSONResponse(self._submitted(request, name, MODERATED, asked).model_dump())
 
     def _submitted(self, request: Request, name: str, status: str, model: str) -> Submitted:
@@ -120,7 +120,7 @@ class Bfl:
         name = request.query_params.get("id", "")
         if not name:
             raise InvalidRequest("id is missing.", field="id")
-        refusal = await self.studio.refusal(name)
+        refusal = await self.studio.load_refusal(name)
         if refusal is not None:
             return JSONResponse({"id": name, "status": refusal, "result": None})
         try:

@@ -59,10 +59,10 @@ class Jobs:
 
     async def index(self, request: Request) -> Response:
         asked = query(request, wire.JobsQuery)
-        jobs, total = await self.studio.queue.page(asked.status, asked.before, asked.limit)
-        following = jobs[-1].number if len(jobs) == asked.limit else None
-        rows = [wire.summary(job, self.studio.progress(job)) for job in jobs]
-        return reply(wire.JobList(jobs=rows, next=following, total=total))
+        page = await self.studio.queue.list_jobs(asked.status, asked.before, asked.limit)
+        following = page.jobs[-1].number if len(page.jobs) == asked.limit else None
+        rows = [wire.summary(job, self.studio.progress(job)) for job in page.jobs]
+        return reply(wire.JobList(jobs=rows, next=following, total=page.total))
 
     async def show(self, request: Request) -> Response:
         asked = query(request, wire.JobQuery)
@@ -70,7 +70,7 @@ class Jobs:
 
     async def detail(self, job_id: str, *, images: bool) -> wire.JobDetail:
         job = await self.studio.queue.get(job_id)
-        pictures = await self.studio.read(job) if images else None
+        pictures = await self.studio.read_pictures(job) if images else None
         position = self.studio.queue.position(job.id)
         # Base64 of four large pictures would hold up everybody else.
         return await asyncio.to_thread(

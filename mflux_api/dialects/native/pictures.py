@@ -10,8 +10,8 @@ from starlette.responses import Response
 from mflux_api.dialects.native.jobs import JOB, reply
 from mflux_api.dialects.native.wire import Wire, picture_url, stamp
 from mflux_api.errors import InvalidRequest, JobConflict, JobNotFound, PictureNotFound, StorageFailed
-from mflux_api.jobs.database.pictures import Search, pick
-from mflux_api.jobs.job import Job
+from mflux_api.jobs.job import Job, find_picture
+from mflux_api.jobs.queue import PictureSearch
 from mflux_api.jobs.service import Studio
 from mflux_api.pixels.formats import converted, media_type, scaled
 from mflux_api.web.body import query
@@ -92,8 +92,8 @@ class Pictures:
 
     async def index(self, request: Request) -> Response:
         asked = query(request, PicturesQuery)
-        search = Search(words=frozenset(asked.search.split()), model=asked.model)
-        page = await self.studio.queue.pictures(search, asked.before, asked.limit)
+        search = PictureSearch(words=frozenset(asked.search.split()), model=asked.model)
+        page = await self.studio.queue.search_pictures(search, asked.before, asked.limit)
         rows = [row for job in page.jobs for row in picture_rows(job)]
         return reply(PictureList(pictures=rows, next=page.following, total=page.total))
 
@@ -101,13 +101,13 @@ class Pictures:
         asked = query(request, PictureQuery)
         job = await self.studio.queue.get(request.path_params["job_id"])
         # A running job shows what it has finished so far.
-        active = self.studio.queue.floor.active.get(job.id)
-        _, picture = pick(active.pictures if active else job.pictures, request.path_params["n"])
+        running = self.studio.running_job(job.id)
+        _, picture = find_picture(running.pictures if running else job.pictures, request.path_params["n"])
         data = await asyncio.to_thread(self._encoded, picture.file, asked)
         return Response(data, media_type=f"image/{asked.format}", headers={"Cache-Control": IMMUTABLE})
 
     def _encoded(self, file: str, asked: PictureQuery) -> bytes:
-        data = self.studio.queue.images.read(file)
+        data = self.studio.queue.read_picture(file)
         if asked.side is None:
             return converted(data, asked.format, asked.quality)
         return scaled(data, asked.format, asked.quality, asked.side)
@@ -120,7 +120,7 @@ class Pictures:
         job, name = await self.studio.queue.get(request.path_params["job_id"]), request.path_params["name"]
         if name not in job.inputs.named:
             raise PictureNotFound("This job started from no such picture.", inputs=list(job.inputs.named))
-        data = await asyncio.to_thread(self.studio.queue.images.read, job.inputs.named[name])
+        data = await asyncio.to_thread(self.studio.queue.read_picture, job.inputs.named[name])
         kind = media_type(data)
         if kind is None:
             raise PictureNotFound("What this job started from is no picture.")

@@ -10,7 +10,7 @@ from mflux_api.dialects.native.jobs import reply
 from mflux_api.dialects.native.wire import Wire, shortened, stamp
 from mflux_api.errors import InvalidRequest
 from mflux_api.jobs.job import Job
-from mflux_api.jobs.running import Active
+from mflux_api.jobs.queue import RunningJob
 from mflux_api.jobs.service import Studio
 from mflux_api.web.body import query
 from mflux_api.web.openapi import Endpoint
@@ -79,15 +79,15 @@ class Queue:
     async def show(self, request: Request) -> Response:
         asked = query(request, QueueQuery)
         queue = self.studio.queue
-        active = next(iter(queue.floor.active.values()), None)
-        ahead = queue.floor.remaining(active) if active else 0.0
+        running = next(iter(queue.running_jobs()), None)
+        ahead = running.seconds_left if running else 0.0
         queued = []
-        for position, job in enumerate(await queue.waiting(asked.limit), start=1):
-            takes = queue.paces.seconds(job.model, job.request)
+        for position, job in enumerate(await queue.waiting_jobs(asked.limit), start=1):
+            takes = queue.expected_seconds(job)
             ahead = None if ahead is None or takes is None else ahead + takes
             queued.append(QueuedJob(position=position, **facts(job, ahead)))
-        shown = None if active is None else self._active(active)
-        return reply(QueueStatus(active=shown, queued=queued, length=len(queue.line), paused=queue.paused))
+        active = None if running is None else _active(running)
+        return reply(QueueStatus(active=active, queued=queued, length=queue.count_waiting(), paused=queue.paused))
 
     async def pause(self, request: Request) -> Response:
         self.studio.queue.pause()
@@ -96,10 +96,6 @@ class Queue:
     async def resume(self, request: Request) -> Response:
         self.studio.queue.resume()
         return reply(Paused(paused=False))
-
-    def _active(self, active: Active) -> ActiveJob:
-        eta = self.studio.queue.floor.remaining(active)
-        return ActiveJob(progress=active.fraction, **facts(active.job, eta))
 
     def endpoints(self) -> list[Endpoint]:
         return [
@@ -116,3 +112,7 @@ class Queue:
             Endpoint("POST", "/api/v1/queue/pause", self.pause, "Start no more jobs", TAG, Paused),
             Endpoint("POST", "/api/v1/queue/resume", self.resume, "Go on", TAG, Paused),
         ]
+
+
+def _active(running: RunningJob) -> ActiveJob:
+    return ActiveJob(progress=running.fraction, **facts(running.job, running.seconds_left))

@@ -4,7 +4,7 @@ import asyncio
 import base64
 from collections import OrderedDict
 from collections.abc import AsyncGenerator
-from contextlib import nullcontext
+from contextlib import aclosing
 from typing import Any
 
 from starlette.requests import Request
@@ -15,7 +15,8 @@ from mflux_api.dialects.native.jobs import Jobs
 from mflux_api.errors import InvalidRequest, JobConflict, JobNotFound, ModelNotFound
 from mflux_api.events import Event
 from mflux_api.jobs.job import Job
-from mflux_api.jobs.service import END, Studio
+from mflux_api.jobs.queue import END_EVENTS
+from mflux_api.jobs.service import Studio
 from mflux_api.models.inventory import Entry
 from mflux_api.web.body import query
 from mflux_api.web.context import Tools
@@ -23,7 +24,7 @@ from mflux_api.web.openapi import Endpoint
 from mflux_api.web.sse import Message
 
 TAG = "streams"
-ENDINGS = frozenset(END.values())
+ENDINGS = frozenset(END_EVENTS.values())
 DOWNLOAD_ENDINGS = frozenset({"downloaded", "download_failed"})
 NO_CONTENT = 204
 # Final events carry the pictures: made once for all who listen to the same job.
@@ -43,7 +44,7 @@ class Streams:
         asked = query(request, wire.StreamQuery)
         job_id, last_id = request.path_params["job_id"], _last_id(request)
         job = await self.studio.queue.get(job_id)
-        if job.is_final and last_id == self.studio.standing(job).id:
+        if job.is_final and last_id == self.studio.queue.current_event(job).id:
             # It has seen the end. Only this status keeps a browser from connecting again.
             return Response(status_code=NO_CONTENT)
         return self.tools.streamer.respond(self._messages(job_id, last_id, preview=asked.preview))
@@ -62,26 +63,22 @@ class Streams:
         return self.tools.streamer.respond(self._download(entry))
 
     async def _messages(self, job_id: str, last_id: str | None, *, preview: bool) -> AsyncGenerator[Message, None]:
-        async for event in self.studio.watch(job_id, last_id, previews=preview):
+        async for event in self.studio.queue.watch(job_id, last_id, previews=preview):
             if event.name in ENDINGS:
                 # The id of an ending is the same for whoever comes later.
                 job = await self.studio.queue.get(job_id)
-                yield Message(self.studio.standing(job).id, event.name, await self._final(job))
+                yield Message(self.studio.queue.current_event(job).id, event.name, await self._final(job))
             elif event.preview is None or preview:
                 yield _message(event)
 
     async def _all(self, last_id: str | None, *, preview: bool) -> AsyncGenerator[Message, None]:
-        queue = self.studio.queue
-        with queue.audience.watching(None) if preview else nullcontext(), queue.events.listen(None) as box:
-            for event in queue.events.since(last_id, None) or []:
-                if event.preview is None or preview:
-                    yield _message(event)
-            async for event in box:
+        async with aclosing(self.studio.queue.watch_all(last_id, previews=preview)) as events:
+            async for event in events:
                 if event.preview is None or preview:
                     yield _message(event)
 
     async def _download(self, entry: Entry) -> AsyncGenerator[Message, None]:
-        with self.studio.queue.events.listen(f"model:{entry.spec.folder}") as box:
+        with self.studio.downloads.listen(entry.spec) as box:
             now = self._download_now(entry)
             if now is not None:
                 yield _message(now)

@@ -12,8 +12,7 @@ from starlette.responses import Response
 from mflux_api.dialects.native.jobs import reply
 from mflux_api.dialects.native.wire import Wire, stamp
 from mflux_api.errors import InvalidRequest
-from mflux_api.jobs.database import statistics
-from mflux_api.jobs.database.statistics import Point
+from mflux_api.jobs.queue import HistoryBucket
 from mflux_api.jobs.service import EngineView, Studio
 from mflux_api.version import __version__
 from mflux_api.web.body import query
@@ -94,7 +93,7 @@ class Token(Wire):
     expires_in: float
 
 
-def point(found: Point) -> HistoryPoint:
+def point(found: HistoryBucket) -> HistoryPoint:
     return HistoryPoint(
         start=stamp(found.start) or "",
         pictures=found.pictures,
@@ -123,8 +122,8 @@ class SystemEndpoints:
                 status="stopping" if queue.closing else "healthy",
                 version=__version__,
                 models_available=self.studio.models.here,
-                active_jobs=len(queue.floor.active),
-                queue_length=len(queue.line),
+                active_jobs=len(queue.running_jobs()),
+                queue_length=queue.count_waiting(),
             )
         )
 
@@ -152,22 +151,22 @@ class SystemEndpoints:
         )
 
     async def stats(self, request: Request) -> Response:
-        totals = await self.studio.queue.store.run(statistics.totals)
-        count = int(totals.get("generations", 0))
+        totals = await self.studio.queue.totals()
+        count = totals.generations
         return reply(
             Stats(
                 total_generations=count,
-                total_images=int(totals.get("images", 0)),
-                total_failures=int(totals.get("failures", 0)),
-                average_time_seconds=round(totals.get("seconds", 0.0) / count, 3) if count else 0.0,
+                total_images=totals.images,
+                total_failures=totals.failures,
+                average_time_seconds=round(totals.seconds / count, 3) if count else 0.0,
                 uptime_hours=round((time.time() - self.studio.started) / HOUR, 4),
             )
         )
 
     async def history(self, request: Request) -> Response:
         asked = query(request, HistoryQuery)
-        points = await self.studio.queue.store.run(statistics.points, asked.bucket, asked.count, time.time())
-        return reply(History(bucket=asked.bucket, points=[point(found) for found in points]))
+        buckets = await self.studio.queue.history(asked.bucket, asked.count)
+        return reply(History(bucket=asked.bucket, points=[point(found) for found in buckets]))
 
     async def token(self, request: Request) -> Response:
         keys = self.tools.keys

@@ -9,8 +9,7 @@ from starlette.responses import Response
 
 from mflux_api.dialects.native.wire import Wire, stamp
 from mflux_api.errors import InvalidRequest
-from mflux_api.jobs.database import deliveries
-from mflux_api.jobs.database.deliveries import Delivery
+from mflux_api.jobs.queue import Delivery
 from mflux_api.jobs.service import Studio
 from mflux_api.web.body import query
 from mflux_api.web.openapi import Endpoint
@@ -53,9 +52,9 @@ class DeliveriesQuery(Wire):
 def endpoints(studio: Studio) -> list[Endpoint]:
     async def index(request: Request) -> Response:
         asked = query(request, DeliveriesQuery)
-        found, total = await studio.queue.store.run(deliveries.page, asked.state, asked.before, asked.limit)
-        following = found[-1].number if len(found) == asked.limit else None
-        content = DeliveryList(deliveries=[_row(each) for each in found], next=following, total=total)
+        page = await studio.queue.list_deliveries(asked.state, asked.before, asked.limit)
+        following = page.deliveries[-1].number if len(page.deliveries) == asked.limit else None
+        content = DeliveryList(deliveries=[_row(each) for each in page.deliveries], next=following, total=page.total)
         return Response(content.model_dump_json(), media_type="application/json")
 
     path, summary = "/api/v1/webhooks/deliveries", "What webhooks were told, newest first"

@@ -92,7 +92,7 @@ class Replicate:
         seconds = prefer.partition("=")[2]
         wait = min(LONGEST_WAIT, int(seconds)) if seconds.isdecimal() else LONGEST_WAIT
         try:
-            return await asyncio.wait_for(self.studio.queue.ended(job), wait)
+            return await asyncio.wait_for(self.studio.queue.wait_ended(job), wait)
         except TimeoutError:
             return await self.studio.queue.get(job.id)
 
@@ -120,7 +120,7 @@ class Replicate:
 
     async def _messages(self, job: Job, base: str) -> AsyncGenerator[Message, None]:
         """The address of each picture, then the end; its clients need a number on every event."""
-        ended = await self.studio.queue.ended(job)
+        ended = await self.studio.queue.wait_ended(job)
         if not ended.is_final:
             return
         began, found, wrong = int(job.created), None, ended.error.message if ended.error else ""
@@ -136,9 +136,9 @@ class Replicate:
         yield Message(f"{began}:done", "done", {"reason": reason} if reason else {})
 
     async def last(self, request: Request) -> Response:
-        jobs, _ = await self.studio.queue.page(None, None, PAGE)
+        page = await self.studio.queue.list_jobs(None, None, PAGE)
         base = self.tools.links.base(request)
-        results = await asyncio.gather(*(self.predictions.shown(job, base) for job in jobs))
+        results = await asyncio.gather(*(self.predictions.shown(job, base) for job in page.jobs))
         return JSONResponse({"next": None, "previous": None, "results": results})
 
     def endpoints(self) -> list[Endpoint]:

@@ -112,7 +112,7 @@ class Extras:
         crop = None if (width, height) == size else size
         order = Order(prompt="", model=name, source=upload, width=width, height=height, crop=crop, strength=1.0)
         wanted = replace(order, owner=owner(request), seed=0, steps=1)
-        _, (data,) = await while_wanted(request, self.studio.painted(wanted))
+        _, (data,) = await while_wanted(request, self.studio.submit_and_wait(wanted))
         return await asyncio.to_thread(lambda: Image.open(io.BytesIO(data)).convert("RGB"))
 
     def endpoints(self) -> list[Endpoint]:

@@ -69,7 +69,7 @@ class Generate:
             await self._keep(form)
         try:
             job = await self._submit(request, form)
-            done = await while_connected(request, self.studio.finished(job), lambda: self._abandon(job))
+            done = await while_connected(request, self.studio.wait_finished(job), lambda: self._abandon(job))
         except OutOfMemory as error:
             if not form.is_classic:
                 raise

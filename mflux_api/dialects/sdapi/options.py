@@ -133,7 +133,7 @@ class Options:
         if wanted.get(CHECKPOINT):
             changed[CHECKPOINT] = await self._load(str(wanted[CHECKPOINT]))
         if any(kept.get(name) != value for name, value in changed.items()):
-            await self.studio.keep(KEPT, json.dumps({**kept, **changed}))
+            await self.studio.queue.save_value(KEPT, json.dumps({**kept, **changed}))
             self._changed = {**kept, **changed}
 
     async def _load(self, name: str) -> str:
@@ -148,7 +148,7 @@ class Options:
 
     async def _kept(self) -> dict[str, Any]:
         if self._changed is None:
-            text = await self.studio.kept(KEPT)
+            text = await self.studio.queue.load_value(KEPT)
             self._changed = {} if text is None else json.loads(text)
         return self._changed
 

@@ -14,7 +14,7 @@ from mflux_api.dialects.sdapi.errors import JSON, TAG
 from mflux_api.dialects.sdapi.schema import Loose
 from mflux_api.dialects.sdapi.task_ids import Tasks
 from mflux_api.jobs.job import Job, State
-from mflux_api.jobs.running import Active
+from mflux_api.jobs.queue import RunningJob
 from mflux_api.jobs.service import Studio
 from mflux_api.request import Cut
 from mflux_api.web.context import Tools
@@ -59,7 +59,7 @@ class Progress:
         return JSONResponse(
             {
                 "progress": _progress(active),
-                "eta_relative": self._eta(active),
+                "eta_relative": _eta(active),
                 "state": state(active),
                 "current_image": preview,
                 "textinfo": None,
@@ -68,24 +68,24 @@ class Progress:
 
     async def interrupt(self, request: Request) -> Response:
         """Whoever waits for the job gets the pictures it has finished, and the one at hand as it is."""
-        self.studio.cut(Cut.INTERRUPT)
+        self.studio.end_early(Cut.INTERRUPT)
         return JSONResponse({})
 
     async def skip(self, request: Request) -> Response:
-        self.studio.cut(Cut.SKIP)
+        self.studio.end_early(Cut.SKIP)
         return JSONResponse(None)
 
     async def ping(self, request: Request) -> Response:
         return JSONResponse({})
 
     async def pending(self, request: Request) -> Response:
-        names = [self.tasks.name(job.id) for job in await self.studio.queue.waiting(PENDING)]
+        names = [self.tasks.name(job.id) for job in await self.studio.queue.waiting_jobs(PENDING)]
         return JSONResponse({"size": len(names), "tasks": names})
 
     async def task(self, request: Request) -> Response:
         asked = await read(self.tools.body, request, TaskQuery)
         job = await self._find(asked.id_task)
-        active = None if job is None else self.studio.queue.floor.active.get(job.id)
+        active = None if job is None else self.studio.running_job(job.id)
         if active is None:
             return JSONResponse(_inactive(job, arriving=asked.id_task in self.tasks.arriving))
         preview = await self._preview(active) if asked.live_preview else None
@@ -95,7 +95,7 @@ class Progress:
                 "queued": False,
                 "completed": False,
                 "progress": _progress(active),
-                "eta": self._eta(active),
+                "eta": _eta(active),
                 # Here with its prefix: the page sets it as the address of an image.
                 "live_preview": None if preview is None else f"data:image/png;base64,{preview}",
                 "id_live_preview": -1 if preview is None else _steps_done(active),
@@ -107,17 +107,14 @@ class Progress:
         known = self.tasks.jobs.get(name)
         return None if known is None else await self.studio.queue.get(known)
 
-    def _active(self) -> Active | None:
-        return next(iter(self.studio.queue.floor.active.values()), None)
+    def _active(self) -> RunningJob | None:
+        return next(iter(self.studio.queue.running_jobs()), None)
 
-    def _eta(self, active: Active) -> float:
-        return round(self.studio.queue.floor.remaining(active) or 0.0, 2)
-
-    async def _preview(self, active: Active) -> str | None:
+    async def _preview(self, active: RunningJob) -> str | None:
         first = await self.first_preview()
         if first is None:
             return None
-        self.studio.queue.audience.glance()
+        self.studio.queue.request_previews()
         shown = active.preview if active.progress and active.progress.step >= first else None
         return None if shown is None else base64.b64encode(shown).decode("ascii")
 
@@ -134,11 +131,15 @@ class Progress:
         ]
 
 
-def _progress(active: Active) -> float:
+def _progress(active: RunningJob) -> float:
     return round(min(1.0, FIRST_PROGRESS + active.fraction), 4)
 
 
-def _steps_done(active: Active) -> int:
+def _eta(active: RunningJob) -> float:
+    return round(active.seconds_left or 0.0, 2)
+
+
+def _steps_done(active: RunningJob) -> int:
     progress = active.progress
     return 0 if progress is None else (progress.image - 1) * progress.steps + progress.step
 
@@ -158,7 +159,7 @@ def _inactive(job: Job | None, *, arriving: bool) -> dict[str, Any]:
     }
 
 
-def state(active: Active | None) -> dict[str, Any]:
+def state(active: RunningJob | None) -> dict[str, Any]:
     """Every key of SD-WebUI's; an empty `job` means idle."""
     progress = active.progress if active else None
     job = active.job if active else None

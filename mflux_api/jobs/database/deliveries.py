@@ -1,33 +1,15 @@
 """What is to be told to webhooks: one row for each event of a job. Statements for `Store.run`."""
 
 import sqlite3
-from dataclasses import dataclass
 
 from mflux_api.jobs.database.jobs import find
-from mflux_api.jobs.job import Job
+from mflux_api.jobs.queue import Delivery, DeliveryPage
 
 BATCH = 20
 FINAL = "jobs.state IN ('completed', 'failed', 'cancelled')"
 # Events, and what has to be true of a job before it is told of them.
 HAPPENED = f"""(CASE deliveries.event
     WHEN 'start' THEN jobs.started IS NOT NULL WHEN 'output' THEN jobs.state = 'completed' ELSE {FINAL} END)"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Delivery:
-    """`event`: start, output or completed. `state`: waiting, delivered, failed (given up) or dropped (it never came).
-
-    `due`: when it is tried next. `status`: of the last answer, None where there was none. `error`: why that one failed.
-    """
-
-    number: int
-    job: Job
-    event: str
-    state: str
-    attempts: int
-    due: float
-    status: int | None
-    error: str | None
 
 
 def due(db: sqlite3.Connection, now: float) -> list[Delivery]:
@@ -52,15 +34,24 @@ def settle(db: sqlite3.Connection, number: int, *, state: str, next_try: float, 
     )
 
 
-def page(db: sqlite3.Connection, state: str | None, before: int | None, limit: int) -> tuple[list[Delivery], int]:
+def page(db: sqlite3.Connection, state: str | None, before: int | None, limit: int) -> DeliveryPage:
     """The newest first, of one state or of all, those numbered below `before`; and how many there are."""
     chosen, given = ("state = ?", (state,)) if state else ("1", ())
     ceiling = before if before is not None else 2**62
     query = f"SELECT * FROM deliveries WHERE {chosen} AND number < ? ORDER BY number DESC LIMIT ?"
     rows = db.execute(query, (*given, ceiling, limit)).fetchall()
     total: int = db.execute(f"SELECT count(*) FROM deliveries WHERE {chosen}", given).fetchone()[0]
-    return [_delivery(db, row) for row in rows], total
+    return DeliveryPage([_delivery(db, row) for row in rows], total)
 
 
 def _delivery(db: sqlite3.Connection, row: sqlite3.Row) -> Delivery:
-    return Delivery(**{**dict(row), "job": find(db, row["job"])})
+    return Delivery(
+        number=row["number"],
+        job=find(db, row["job"]),
+        event=row["event"],
+        state=row["state"],
+        attempts=row["attempts"],
+        due=row["due"],
+        status=row["status"],
+        error=row["error"],
+    )

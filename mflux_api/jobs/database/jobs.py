@@ -3,14 +3,13 @@
 import sqlite3
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
 from mflux_api.errors import JobConflict, JobNotFound
 from mflux_api.jobs.database import statistics
 from mflux_api.jobs.database.serialization import pack_error, pack_inputs, pack_pictures, pack_request, to_job
 from mflux_api.jobs.eta import Pace
-from mflux_api.jobs.job import FINAL, Failure, Inputs, Job, PictureFile, State, check_transition, shown
-from mflux_api.request import GenerateRequest
+from mflux_api.jobs.job import FINAL, Failure, Job, PictureFile, State, check_transition, shown
+from mflux_api.jobs.queue import JobPage, NewJob
 
 WAITING = "state IN ('queued', 'interrupted')"
 # Named, because SQLite by itself sorts the whole line to find its first.
@@ -19,34 +18,25 @@ IN_ORDER = "ORDER BY priority DESC, place, number"
 PICTURES = "pictures = ?, present = ?, size = ? + coalesce(json_extract(inputs, '$.size'), 0)"
 
 
-@dataclass(frozen=True, kw_only=True)
-class NewJob:
-    """What a job is before it has a place in the line."""
-
-    id: str
-    priority: int
-    held: bool
-    owner: str
-    key: str | None
-    digest: str | None
-    model: str
-    low_ram: bool
-    request: GenerateRequest
-    inputs: Inputs
-    created: float
-
-
 def insert(db: sqlite3.Connection, new: NewJob) -> Job:
     columns = {
-        **vars(new),
+        "id": new.id,
         "state": State.QUEUED,
+        "priority": new.priority,
+        "held": new.held,
+        "owner": new.owner,
+        "key": new.key,
+        "digest": new.digest,
+        "model": new.model,
+        "low_ram": new.low_ram,
         "request": pack_request(new.request),
         "inputs": pack_inputs(new.inputs),
+        "created": new.created,
         "folded": new.request.prompt.casefold(),
     }
     if new.request.note.get("webhook"):
-        told = [(new.id, event) for event in new.request.note.get("events", "completed").split(",")]
-        db.executemany("INSERT INTO deliveries (job, event, state, due) VALUES (?, ?, 'waiting', 0)", told)
+        events = [(new.id, event) for event in new.request.note.get("events", "completed").split(",")]
+        db.executemany("INSERT INTO deliveries (job, event, state, due) VALUES (?, ?, 'waiting', 0)", events)
     names, marks = ", ".join(columns), ", ".join(f":{name}" for name in columns)
     db.execute(f"INSERT INTO jobs ({names}) VALUES ({marks})", columns)
     return to_job(db.execute("UPDATE jobs SET place = number WHERE id = ? RETURNING *", (new.id,)).fetchone())
@@ -145,26 +135,21 @@ def in_state(db: sqlite3.Connection, state: State) -> list[Job]:
     return [to_job(row) for row in db.execute("SELECT * FROM jobs WHERE state = ? ORDER BY number", (state,))]
 
 
-def page(db: sqlite3.Connection, states: tuple[State, ...], before: int | None, limit: int) -> list[Job]:
+def page(db: sqlite3.Connection, states: tuple[State, ...], before: int | None, limit: int) -> JobPage:
     """Newest first, those numbered below `before` only; all states when `states` is empty."""
     chosen = f"state IN ({', '.join('?' * len(states))})" if states else "1"
     ceiling = before if before is not None else 2**62
     query = f"SELECT * FROM jobs WHERE {chosen} AND number < ? ORDER BY number DESC LIMIT ?"
-    return [to_job(row) for row in db.execute(query, (*states, ceiling, limit))]
+    jobs = [to_job(row) for row in db.execute(query, (*states, ceiling, limit))]
+    total: int = db.execute(f"SELECT count(*) FROM jobs WHERE {chosen}", states).fetchone()[0]
+    return JobPage(jobs, total)
 
 
-def count(db: sqlite3.Connection, states: tuple[State, ...]) -> int:
-    chosen = f"state IN ({', '.join('?' * len(states))})" if states else "1"
-    found: int = db.execute(f"SELECT count(*) FROM jobs WHERE {chosen}", states).fetchone()[0]
-    return found
-
-
-def keep(db: sqlite3.Connection, name: str, value: str) -> None:
-    """What a dialect has to remember across restarts."""
+def save_value(db: sqlite3.Connection, name: str, value: str) -> None:
     db.execute("INSERT INTO kept VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value", (name, value))
 
 
-def kept(db: sqlite3.Connection, name: str) -> str | None:
+def load_value(db: sqlite3.Connection, name: str) -> str | None:
     row = db.execute("SELECT value FROM kept WHERE name = ?", (name,)).fetchone()
     return None if row is None else str(row["value"])
 

@@ -11,13 +11,13 @@ from typing import TypeAlias
 from mflux_api.errors import JobConflict
 from mflux_api.jobs.database import jobs as job_rows
 from mflux_api.jobs.job import WAITING, Job, shown
-from mflux_api.jobs.waiting import Spot
+from mflux_api.jobs.waiting import QueuePosition
 
-SPOT = "id, priority, place, number"
-Neighbours: TypeAlias = tuple[Spot | None, Spot | None]
+POSITION = "id, priority, place, number"
+Neighbours: TypeAlias = tuple[QueuePosition | None, QueuePosition | None]
 
 
-def move(db: sqlite3.Connection, job_id: str, position: int) -> list[Spot]:
+def move(db: sqlite3.Connection, job_id: str, position: int) -> list[QueuePosition]:
     """Put a waiting job at a position of the line, 1 being the next; beyond the end is the last.
 
     Its priority becomes the one nearest to its own that the position allows. Returns whoever stands elsewhere now, the
@@ -26,23 +26,23 @@ def move(db: sqlite3.Connection, job_id: str, position: int) -> list[Spot]:
     job = job_rows.find(db, job_id)
     if job.state not in WAITING:
         raise JobConflict("Only waiting jobs have a place in the line.", status=shown(job.state))
-    neighbours, spread = _neighbours(db, job, position), list[Spot]()
+    neighbours, spread = _neighbours(db, job, position), list[QueuePosition]()
     priority = _allowed(job.priority, neighbours)
     place = _place(db, priority, neighbours)
     if place is None:
         spread = _spread(db, priority)
         place = _place(db, priority, _neighbours(db, job, position))
     db.execute("UPDATE jobs SET priority = ?, place = ? WHERE id = ?", (priority, place, job_id))
-    moved = db.execute(f"SELECT {SPOT} FROM jobs WHERE id = ?", (job_id,)).fetchone()
-    return [*spread, Spot(*moved)]
+    moved = db.execute(f"SELECT {POSITION} FROM jobs WHERE id = ?", (job_id,)).fetchone()
+    return [*spread, QueuePosition(*moved)]
 
 
 def _neighbours(db: sqlite3.Connection, job: Job, position: int) -> Neighbours:
     """Who will stand before the job, and who after it."""
     (others,) = db.execute(f"SELECT count(*) FROM {job_rows.LINE} AND id != ?", (job.id,)).fetchone()
     ahead = min(position - 1, others)
-    query = f"SELECT {SPOT} FROM {job_rows.LINE} AND id != ? {job_rows.IN_ORDER} LIMIT ? OFFSET ?"
-    found = [Spot(*row) for row in db.execute(query, (job.id, 2 if ahead else 1, max(0, ahead - 1)))]
+    query = f"SELECT {POSITION} FROM {job_rows.LINE} AND id != ? {job_rows.IN_ORDER} LIMIT ? OFFSET ?"
+    found = [QueuePosition(*row) for row in db.execute(query, (job.id, 2 if ahead else 1, max(0, ahead - 1)))]
     before = found.pop(0) if ahead else None
     return before, found[0] if found else None
 
@@ -62,14 +62,14 @@ def _place(db: sqlite3.Connection, priority: int, neighbours: Neighbours) -> flo
     return middle if low < middle < high else None
 
 
-def _spread(db: sqlite3.Connection, priority: int) -> list[Spot]:
+def _spread(db: sqlite3.Connection, priority: int) -> list[QueuePosition]:
     """Give the jobs of a priority whole numbers again, in the order they have; the running one may come back to it."""
     unfinished = f"({job_rows.WAITING} OR state = 'generating') AND priority = ?"
-    found = db.execute(f"SELECT {SPOT} FROM jobs WHERE {unfinished} {job_rows.IN_ORDER}", (priority,))
-    spots = [Spot(*row) for row in found]
-    first = _next_number(db) - len(spots)
-    spread = [spot._replace(place=float(first + index)) for index, spot in enumerate(spots)]
-    db.executemany("UPDATE jobs SET place = ? WHERE id = ?", [(spot.place, spot.id) for spot in spread])
+    found = db.execute(f"SELECT {POSITION} FROM jobs WHERE {unfinished} {job_rows.IN_ORDER}", (priority,))
+    positions = [QueuePosition(*row) for row in found]
+    first = _next_number(db) - len(positions)
+    spread = [each._replace(place=float(first + index)) for index, each in enumerate(positions)]
+    db.executemany("UPDATE jobs SET place = ? WHERE id = ?", [(each.place, each.id) for each in spread])
     return spread
 
 

@@ -11,26 +11,45 @@ from pydantic import TypeAdapter
 from mflux_api.jobs.job import Failure, Inputs, Job, PictureFile, State
 from mflux_api.request import Craft, GenerateRequest, LoraUse
 
-PICTURE_FIELDS = ("references", "source", "further_sources", "mask", "latents")
 CRAFT = TypeAdapter(Craft)
 
 
 def pack_request(request: GenerateRequest) -> str:
     """A request without pictures as JSON. Those are kept as files."""
-    craft = request.craft()
-    plain = {name: value for name, value in vars(request).items() if name not in {*PICTURE_FIELDS, *craft}}
-    changed = CRAFT.dump_python(Craft(**craft), exclude_defaults=True)
-    return json.dumps({**plain, "craft": changed, "loras": [asdict(use) for use in request.loras]})
+    return json.dumps(
+        {
+            "prompt": request.prompt,
+            "negative_prompt": request.negative_prompt,
+            "width": request.width,
+            "height": request.height,
+            "steps": request.steps,
+            "guidance": request.guidance,
+            "seeds": request.seeds,
+            "strength": request.strength,
+            "loras": [asdict(use) for use in request.loras],
+            "craft": CRAFT.dump_python(Craft(**request.craft()), exclude_defaults=True),
+        }
+    )
 
 
 # A row is read several times while its job is being carried out.
 @functools.lru_cache(maxsize=64)
 def unpack_request(text: str) -> GenerateRequest:
-    plain: dict[str, Any] = json.loads(text)
-    loras = tuple(LoraUse(**use) for use in plain.pop("loras"))
+    row: dict[str, Any] = json.loads(text)
     # Rows of an earlier version have none.
-    craft = CRAFT.validate_python(plain.pop("craft", {}))
-    return GenerateRequest(**{**plain, **vars(craft), "seeds": tuple(plain["seeds"]), "loras": loras})
+    craft = CRAFT.validate_python(row.get("craft", {}))
+    return GenerateRequest(
+        prompt=row["prompt"],
+        negative_prompt=row["negative_prompt"],
+        width=row["width"],
+        height=row["height"],
+        steps=row["steps"],
+        guidance=row["guidance"],
+        seeds=tuple(row["seeds"]),
+        strength=row["strength"],
+        loras=tuple(LoraUse(path=use["path"], scale=use["scale"]) for use in row["loras"]),
+        **craft.craft(),
+    )
 
 
 def pack_pictures(pictures: tuple[PictureFile, ...]) -> str:
@@ -46,24 +65,56 @@ def pack_inputs(inputs: Inputs) -> str:
 
 
 def to_job(row: sqlite3.Row) -> Job:
-    kept: dict[str, Any] = dict(row)
     return Job(
-        **{name: kept[name] for name in PLAIN},
-        state=State(kept["state"]),
-        held=bool(kept["held"]),
-        low_ram=bool(kept["low_ram"]),
-        request=unpack_request(kept["request"]),
-        inputs=Inputs(**{name: _frozen(value) for name, value in json.loads(kept["inputs"]).items()}),
-        pictures=tuple(PictureFile(**picture) for picture in json.loads(kept["pictures"])),
-        error=Failure(**json.loads(kept["error"])) if kept["error"] else None,
+        id=row["id"],
+        number=row["number"],
+        state=State(row["state"]),
+        priority=row["priority"],
+        place=row["place"],
+        held=bool(row["held"]),
+        attempts=row["attempts"],
+        owner=row["owner"],
+        key=row["key"],
+        digest=row["digest"],
+        model=row["model"],
+        low_ram=bool(row["low_ram"]),
+        request=unpack_request(row["request"]),
+        inputs=_inputs(json.loads(row["inputs"])),
+        pictures=tuple(_picture(picture) for picture in json.loads(row["pictures"])),
+        error=_failure(json.loads(row["error"])) if row["error"] else None,
+        created=row["created"],
+        started=row["started"],
+        finished=row["finished"],
     )
 
 
-def _frozen(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+# Rows of earlier versions lack what has a default here.
 
 
-PLAIN = (
-    *("id", "number", "priority", "place", "attempts", "owner", "key", "digest", "model"),
-    *("created", "started", "finished"),
-)
+def _inputs(saved: dict[str, Any]) -> Inputs:
+    return Inputs(
+        source=saved["source"],
+        mask=saved["mask"],
+        references=tuple(saved["references"]),
+        further_sources=tuple(saved.get("further_sources", ())),
+        size=saved.get("size", 0),
+    )
+
+
+def _picture(saved: dict[str, Any]) -> PictureFile:
+    return PictureFile(
+        file=saved["file"],
+        text=saved["text"],
+        seed=saved["seed"],
+        width=saved["width"],
+        height=saved["height"],
+        guidance=saved["guidance"],
+        timings=saved["timings"],
+        size=saved["size"],
+        prompt=saved.get("prompt"),
+        deleted=saved.get("deleted", False),
+    )
+
+
+def _failure(saved: dict[str, Any]) -> Failure:
+    return Failure(saved["code"], saved["status"], saved["message"], saved["details"])

@@ -1,27 +1,12 @@
 """Sums that outlive the jobs they count: totals, history by the hour, and what pictures take, for `Store.run`."""
 
 import sqlite3
-from dataclasses import dataclass
 
 from mflux_api.jobs.eta import Pace
+from mflux_api.jobs.queue import BucketLength, HistoryBucket, Totals
 
 HOUR = 3600
-BUCKETS = {"hour": 1, "day": 24}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Point:
-    """One bucket of time from `start`, seconds since 1970. `seconds`: what its completed jobs took together."""
-
-    start: float
-    pictures: int = 0
-    failures: int = 0
-    seconds: float = 0.0
-
-    @property
-    def pace(self) -> float | None:
-        """Seconds a picture."""
-        return self.seconds / self.pictures if self.pictures else None
+BUCKETS: dict[BucketLength, int] = {"hour": 1, "day": 24}
 
 
 def add(
@@ -36,7 +21,7 @@ def add(
     )
 
 
-def points(db: sqlite3.Connection, bucket: str, count: int, now: float) -> list[Point]:
+def points(db: sqlite3.Connection, bucket: BucketLength, count: int, now: float) -> list[HistoryBucket]:
     """The last buckets, oldest first; the one that is not over yet is the last. Days are UTC's."""
     hours = BUCKETS[bucket]
     first = int(now // (HOUR * hours)) - count + 1
@@ -50,10 +35,10 @@ def points(db: sqlite3.Connection, bucket: str, count: int, now: float) -> list[
     return [_point(number * hours * HOUR, found.get(number)) for number in numbers]
 
 
-def _point(start: float, row: sqlite3.Row | None) -> Point:
+def _point(start: float, row: sqlite3.Row | None) -> HistoryBucket:
     if row is None:
-        return Point(start=start)
-    return Point(start=start, pictures=row[1], failures=row[2], seconds=row[3])
+        return HistoryBucket(start=start)
+    return HistoryBucket(start=start, pictures=row[1], failures=row[2], seconds=row[3])
 
 
 # A new measurement counts for a third: it follows a machine that gets hot, and is not thrown by one slow run.
@@ -84,5 +69,11 @@ def add_totals(db: sqlite3.Connection, **amounts: float) -> None:
     )
 
 
-def totals(db: sqlite3.Connection) -> dict[str, float]:
-    return {row["name"]: row["value"] for row in db.execute("SELECT * FROM totals")}
+def totals(db: sqlite3.Connection) -> Totals:
+    sums = {row["name"]: row["value"] for row in db.execute("SELECT * FROM totals")}
+    return Totals(
+        generations=int(sums.get("generations", 0)),
+        images=int(sums.get("images", 0)),
+        failures=int(sums.get("failures", 0)),
+        seconds=sums.get("seconds", 0.0),
+    )

@@ -1,0 +1,115 @@
+"""Events of jobs: what each says, and how one job or all of them are watched."""
+
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import nullcontext
+
+from mflux_api.events import Event, Events
+from mflux_api.jobs.job import Job, State, shown
+from mflux_api.jobs.queue import END_EVENTS, RunningJob
+from mflux_api.jobs.subscribers import PreviewViewers
+
+LAST_EVENTS = frozenset(END_EVENTS.values())
+
+
+class JobEvents:
+    """Publishes events of jobs, and lets clients watch them. Their order is that of the calls."""
+
+    def __init__(self, events: Events, viewers: PreviewViewers) -> None:
+        self.events = events
+        self.viewers = viewers
+
+    # Publish
+
+    def queued(self, job: Job, position: int | None) -> None:
+        self.events.forget(job.id)
+        data = {"job_id": job.id, "status": shown(job.state), "position": position}
+        self.events.publish(job.id, "queued", data)
+
+    def moved(self, job_id: str, position: int | None) -> None:
+        self.events.publish(job_id, "moved", {"job_id": job_id, "position": position})
+
+    def started(self, job: Job) -> None:
+        self.events.publish(job.id, "started", {"job_id": job.id, "status": job.state})
+
+    def progress(self, running: RunningJob) -> None:
+        progress, left = running.progress, running.seconds_left
+        assert progress is not None
+        data = {
+            "job_id": running.job.id,
+            "status": shown(State.GENERATING),
+            "progress": running.fraction,
+            "stage": progress.stage,
+            "step": progress.step,
+            "steps": progress.steps,
+            "image": progress.image,
+            "of": progress.of,
+            "eta": None if left is None else round(left, 2),
+        }
+        self.events.publish(running.job.id, "progress", data, progress.preview)
+
+    def download(self, job: Job, fraction: float) -> None:
+        """How much of a waiting job's model has been downloaded."""
+        data = {"job_id": job.id, "status": shown(job.state), "progress": 0.0, "stage": "downloading"}
+        self.events.publish(job.id, "progress", {**data, "download": round(fraction, 4)})
+
+    def ended(self, job: Job) -> None:
+        self.events.forget(job.id)
+        self.events.publish(job.id, END_EVENTS[job.state], {"job_id": job.id, "status": shown(job.state)})
+
+    def paused(self, paused: bool) -> None:
+        self.events.publish("", "paused", {"paused": paused})
+
+    def close(self) -> None:
+        """Tell every listener that the server stops."""
+        self.events.close()
+
+    # Watch
+
+    def current(self, job: Job, position: int | None) -> Event:
+        """How a job stands now, as the event that would have said so."""
+        if job.is_final:
+            data = {"job_id": job.id, "status": str(shown(job.state))}
+            return Event(f"end-{job.id}-{job.attempts}", job.id, END_EVENTS[job.state], data)
+        latest = self.events.latest(job.id)
+        if latest is not None:
+            return latest
+        now = {"job_id": job.id, "status": shown(job.state), "progress": 0.0, "position": position}
+        return Event(f"now-{job.id}", job.id, "progress", now)
+
+    async def watch(
+        self,
+        job_id: str,
+        last_id: str | None,
+        *,
+        previews: bool,
+        find: Callable[[str], Awaitable[Job]],
+        position: Callable[[str], int | None],
+    ) -> AsyncGenerator[Event, None]:
+        """Events of one job, as `ClientQueue.watch` promises them."""
+        viewer = self.viewers.watching(job_id) if previews else nullcontext()
+        with viewer, self.events.listen(job_id) as box:
+            job = await find(job_id)
+            missed = self.events.since(last_id, job_id)
+            seen = set()
+            for event in missed if missed is not None else [self.current(job, position(job_id))]:
+                seen.add(event.id)
+                yield event
+                if event.name in LAST_EVENTS:
+                    return
+            if job.is_final:
+                yield self.current(job, position(job_id))
+                return
+            async for event in box:
+                if event.id not in seen:
+                    yield event
+                if event.name in LAST_EVENTS:
+                    return
+
+    async def watch_all(self, last_id: str | None, *, previews: bool) -> AsyncGenerator[Event, None]:
+        """Events of every job and download."""
+        viewer = self.viewers.watching(None) if previews else nullcontext()
+        with viewer, self.events.listen(None) as box:
+            for event in self.events.since(last_id, None) or []:
+                yield event
+            async for event in box:
+                yield event
