@@ -1,8 +1,8 @@
 """The contracts of the job queue, and the plain types they use.
 
 The worker knows the queue as `WorkQueue`, the service and the APIs as `ClientQueue`, the webhook sender as
-`DeliveryQueue`, the application as `JobQueue`. An implementation has to pass tests/jobs/contract.py and
-tests/jobs/client_contract.py.
+`DeliveryQueue`, the application as `JobQueue`. An implementation has to pass the suites in
+tests/jobs/*_contract.py.
 """
 
 from collections.abc import AsyncGenerator, Iterable

@@ -1,5 +1,6 @@
 from collections.abc import AsyncIterator
 from contextlib import AbstractContextManager, asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -7,8 +8,12 @@ import pytest
 from mflux_api.jobs.job import Job
 from mflux_api.jobs.sqlite_queue import SQLiteQueue
 from mflux_api.request import Cut
+from tests.jobs import client_contract
+from tests.jobs.client_contract import ClientQueueContract
 from tests.jobs.contract import Opening, WorkQueueContract, Workshop
 from tests.jobs.making import make_job, opened
+from tests.jobs.picture_contract import PictureContract
+from tests.jobs.watch_contract import WatchContract
 
 
 class SqliteWorkshop:
@@ -48,7 +53,7 @@ class SqliteWorkshop:
         return [path.read_bytes() for path in sorted(self.queue.pictures.folder.glob(f"*/{job_id}*"))]
 
 
-class TestSqliteQueue(WorkQueueContract):
+class TestSQLiteWorkQueue(WorkQueueContract):
     @pytest.fixture
     def opening(self, tmp_path: Path) -> Opening:
         @asynccontextmanager
@@ -57,3 +62,21 @@ class TestSqliteQueue(WorkQueueContract):
                 yield SqliteWorkshop(queue)
 
         return open_shop
+
+
+class OpensSQLite:
+    @pytest.fixture
+    def opening(self, tmp_path: Path) -> client_contract.Opening:
+        return partial(opened, tmp_path)
+
+
+class TestSQLiteClientQueue(OpensSQLite, ClientQueueContract):
+    pass
+
+
+class TestSQLiteWatch(OpensSQLite, WatchContract):
+    pass
+
+
+class TestSQLitePictures(OpensSQLite, PictureContract):
+    pass

@@ -1,8 +1,8 @@
-"""Watching, waiting and downloads. What becomes of an order is told by the dialects' own tests."""
+"""Waiting, orders and downloads. What becomes of an order is told by the dialects' own tests."""
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,8 +23,8 @@ from mflux_api.errors import (
     OutOfMemory,
     ShuttingDown,
 )
-from mflux_api.events import BOX, Event
-from mflux_api.jobs.job import Job, State
+from mflux_api.events import Event
+from mflux_api.jobs.job import State
 from mflux_api.jobs.order import Defaults, Order
 from mflux_api.jobs.service import Studio
 from mflux_api.jobs.sqlite_queue import SQLiteQueue
@@ -34,7 +34,7 @@ from mflux_api.models.inventory import EngineDoor, Models
 from mflux_api.models.loras import Adapters
 from mflux_api.models.registry import Located, ModelSpec
 from mflux_api.request import Upload
-from tests.jobs.making import BROKEN, PROGRESS, asynchronous, completed, failed, files, is_waiting, make_job, opened
+from tests.jobs.making import BROKEN, asynchronous, completed, failed, files, is_waiting, make_job, opened
 
 AWAY = "flux2-klein-4b"
 FOX = Order(prompt="a fox", model="flux2-tiny", width=64, height=64)
@@ -123,133 +123,8 @@ async def until(events: AsyncIterator[Event], name: str) -> Event:
     return await anext(event async for event in events if event.name == name)
 
 
-# Watching
-
-
 @asynchronous
-async def test_a_job_is_watched_from_where_it_stands_to_its_end(tmp_path: Path) -> None:
-    async with house(tmp_path) as it:
-        await it.queue.submit(make_job())
-        job = await it.queue.submit(make_job(priority=-1))
-        watching = asyncio.create_task(watched(it.queue, job.id))
-        assert await is_waiting(watching)
-        await it.queue.claim()
-        mine = await it.queue.claim()
-        await it.queue.progress(mine, PROGRESS)
-        await it.queue.finish(mine)
-        events = await watching
-    assert names(events) == ["progress", "started", "progress", "complete"]
-    assert events[0].data == {"job_id": job.id, "status": "queued", "progress": 0.0, "position": 2}
-    assert (events[2].data["status"], events[2].data["progress"]) == ("generating", pytest.approx(1 / 3, abs=1e-4))
-    assert events[3].data == {"job_id": job.id, "status": "completed"}
-
-
-@asynchronous
-async def test_whoever_comes_while_it_is_painted_begins_with_the_latest_progress(tmp_path: Path) -> None:
-    async with house(tmp_path) as it:
-        await it.queue.submit(make_job())
-        job = await it.queue.claim()
-        await it.queue.progress(job, PROGRESS)
-        latest = it.queue.job_events.events.latest(job.id)
-        events = it.queue.watch(job.id, None, previews=False)
-        assert await anext(events) is latest
-        await it.queue.cancel(job.id)
-        assert names([event async for event in events]) == ["cancelled"]
-
-
-@pytest.mark.parametrize(("end", "name"), [(completed, "complete"), (failed, "failed")])
-@pytest.mark.parametrize("last_id", [None, "unknown-7"])
-@asynchronous
-async def test_whoever_comes_late_gets_the_end_at_once(
-    tmp_path: Path, end: Callable[[SQLiteQueue], Awaitable[Job]], name: str, last_id: str | None
-) -> None:
-    async with house(tmp_path) as it:
-        job = await end(it.queue)
-        for _ in range(2):
-            assert names(await watched(it.queue, job.id, last_id)) == [name]
-
-
-@asynchronous
-async def test_the_end_is_told_after_a_restart(tmp_path: Path) -> None:
-    async with house(tmp_path) as it:
-        job = await completed(it.queue)
-    async with house(tmp_path) as it:
-        assert names(await watched(it.queue, job.id)) == ["complete"]
-
-
-@asynchronous
-async def test_a_broken_stream_goes_on_after_the_last_event_that_was_heard(tmp_path: Path) -> None:
-    async with house(tmp_path) as it:
-        await it.queue.submit(make_job())
-        job = await it.queue.claim()
-        await it.queue.progress(job, PROGRESS)
-        latest = it.queue.job_events.events.latest(job.id)
-        assert latest is not None
-        await it.queue.progress(job, PROGRESS)
-        resumed = it.queue.watch(job.id, latest.id, previews=False)
-        following = await anext(resumed)
-        await it.queue.finish(job)
-        assert names([following, *[event async for event in resumed]]) == ["progress", "complete"]
-        assert names(await watched(it.queue, job.id, latest.id)) == ["progress", "complete"]
-        assert names(await watched(it.queue, job.id, following.id)) == ["complete"]
-
-
-@asynchronous
-async def test_no_event_is_told_twice_or_lost_when_it_happens_while_somebody_comes(tmp_path: Path) -> None:
-    async with house(tmp_path) as it:
-        await it.queue.submit(make_job())
-        job = await it.queue.claim()
-        watching = [asyncio.create_task(watched(it.queue, job.id)) for _ in range(20)]
-        for _ in range(20):
-            await it.queue.progress(job, PROGRESS)
-            await asyncio.sleep(0)
-        await it.queue.finish(job)
-        for events in await asyncio.gather(*watching):
-            ids = [event.id for event in events]
-            assert len(ids) == len(set(ids))
-            assert names(events).count("complete") == 1
-            assert events[-1].name == "complete"
-
-
-@asynchronous
-async def test_a_listener_that_is_too_slow_is_dropped_and_the_others_hear_the_end(tmp_path: Path) -> None:
-    async with house(tmp_path) as it:
-        await it.queue.submit(make_job())
-        job = await it.queue.claim()
-        slow = it.queue.watch(job.id, None, previews=False)
-        await anext(slow)
-        for _ in range(BOX + 1):
-            await it.queue.progress(job, PROGRESS)
-        others = [asyncio.create_task(watched(it.queue, job.id)) for _ in range(5)]
-        assert await is_waiting(others[0])
-        await it.queue.finish(job)
-        assert "complete" not in names([event async for event in slow])
-        assert [names(await other)[-1] for other in others] == ["complete"] * 5
-
-
-@asynchronous
-async def test_streams_end_when_the_server_stops(tmp_path: Path) -> None:
-    async with house(tmp_path) as it:
-        job = await it.queue.submit(make_job())
-        watching = asyncio.create_task(watched(it.queue, job.id))
-        assert await is_waiting(watching)
-        it.queue.drain()
-        assert names(await watching) == ["progress", "closing"]
-
-
-@asynchronous
-async def test_a_job_that_waits_again_stands_as_queued(tmp_path: Path) -> None:
-    async with house(tmp_path) as it:
-        await it.queue.submit(make_job())
-        job = await it.queue.claim()
-        await it.queue.progress(job, PROGRESS)
-        await it.queue.fail(job, BROKEN, again=True)
-        first = await anext(it.queue.watch(job.id, None, previews=False))
-        assert first.data == {"job_id": job.id, "status": "queued", "progress": 0.0, "position": 1}
-
-
-@asynchronous
-async def test_an_unknown_job_cannot_be_watched_and_nobody_is_left_listening(tmp_path: Path) -> None:
+async def test_nobody_is_left_listening_to_a_job_that_is_unknown_or_over(tmp_path: Path) -> None:
     async with house(tmp_path) as it:
         with pytest.raises(JobNotFound):
             await watched(it.queue, "nothing")
