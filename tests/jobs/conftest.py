@@ -1,3 +1,5 @@
 import pytest
 
-pytest.register_assert_rewrite("tests.jobs.contract")
+pytest.register_assert_rewrite(
+    *(f"tests.jobs.{name}_contract" for name in ("client", "picture", "watch", "worker")),
+)

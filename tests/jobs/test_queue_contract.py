@@ -10,10 +10,10 @@ from mflux_api.jobs.sqlite_queue import SQLiteQueue
 from mflux_api.request import Cut
 from tests.jobs import client_contract
 from tests.jobs.client_contract import ClientQueueContract
-from tests.jobs.contract import Opening, WorkQueueContract, Workshop
 from tests.jobs.making import make_job, opened
 from tests.jobs.picture_contract import PictureContract
 from tests.jobs.watch_contract import WatchContract
+from tests.jobs.worker_contract import Opening, WorkQueueContract, Workshop
 
 
 class SqliteWorkshop:
