@@ -20,7 +20,7 @@ from mflux_api.jobs.picture_files import PictureFiles
 from mflux_api.jobs.queue import Painted
 from mflux_api.jobs.sqlite_queue import SQLiteQueue
 from mflux_api.metrics import Metrics
-from mflux_api.models.registry import EMBEDDED, Located, known
+from mflux_api.models.registry import EMBEDDED, ResolvedModel, known
 from mflux_api.request import Cut
 from mflux_api.worker import dispatcher
 from mflux_api.worker.dispatcher import Dispatcher
@@ -456,6 +456,6 @@ async def test_an_idle_engine_is_ended_and_the_next_job_starts_it(tmp_path: Path
 @asynchronous
 async def test_a_model_being_loaded_is_no_idleness(tmp_path: Path) -> None:
     async with working(tmp_path, idle_seconds=0.05) as workshop:
-        model: Located = known("flux2-tiny", EMBEDDED)
+        model: ResolvedModel = known("flux2-tiny", EMBEDDED)
         await workshop.engine.run(Load(model, low_ram=False))
         assert workshop.engine.starts == 1

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from mflux_api.errors import MfluxError
 from mflux_api.jobs.queue import JobQueue, Retention
-from mflux_api.jobs.service import EngineView, Studio
+from mflux_api.jobs.service import EngineView, JobService
 from mflux_api.jobs.webhooks import Webhooks
 from mflux_api.logs import event, failure, warning
 from mflux_api.metrics import Metrics
@@ -26,7 +26,7 @@ class Parts:
     settings: Settings
     queue: JobQueue
     engine: EngineProcess
-    studio: Studio
+    studio: JobService
     dispatcher: Dispatcher
     metrics: Metrics
     # Made once the dialects are, which say what it tells.

@@ -10,12 +10,12 @@ from mflux_api.events import Events
 from mflux_api.ipc.messages import Load, Setup, Unload
 from mflux_api.jobs.order import Defaults, Limits
 from mflux_api.jobs.queue import ClientQueue
-from mflux_api.jobs.service import Studio
+from mflux_api.jobs.service import JobService
 from mflux_api.jobs.sqlite_queue import SQLiteQueue
 from mflux_api.metrics import Metrics
 from mflux_api.models.download_queue import Downloads, Progress, Tell
-from mflux_api.models.inventory import EngineDoor, Models
-from mflux_api.models.loras import Adapters
+from mflux_api.models.inventory import ModelInventory, ModelLoader
+from mflux_api.models.loras import LoraFolder
 from mflux_api.models.registry import ModelSpec
 from mflux_api.net.fetching import Fetcher
 from mflux_api.net.s3 import Bucket, Place
@@ -75,21 +75,21 @@ def _setup(settings: Settings) -> Setup:
 
 def _studio(
     settings: Settings, queue: ClientQueue, downloads: Downloads, engine: EngineProcess, admission: Admission
-) -> Studio:
+) -> JobService:
     models_dir, low_ram = settings.models.cache_dir, settings.engine.low_ram
-    door = EngineDoor(
+    door = ModelLoader(
         load=lambda model: engine.run(Load(model, low_ram)),
         unload=lambda model: engine.run(Unload(model.spec.name)),
         loaded=lambda: engine.memory.loaded,
         weigh=admission.weigh,
     )
-    models = Models(models_dir, settings.models.default, door)
-    return Studio(
+    models = ModelInventory(models_dir, settings.models.default, door)
+    return JobService(
         queue,
         models,
         downloads,
         defaults=_defaults(settings),
-        loras=Adapters(folder=settings.models.loras, anywhere=settings.security.lora_paths),
+        loras=LoraFolder(folder=settings.models.loras, anywhere=settings.security.lora_paths),
         admit=admission.admit,
         auto_download=settings.models.auto_download,
         low_ram=low_ram,

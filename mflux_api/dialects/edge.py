@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 from mflux_api.errors import InvalidRequest, MfluxError, NoSuchRoute, RateLimited
 from mflux_api.jobs.job import Job
 from mflux_api.jobs.order import Order
-from mflux_api.jobs.service import Studio
+from mflux_api.jobs.service import JobService
 from mflux_api.web.context import Tools, owner
 from mflux_api.web.disconnect import while_wanted
 from mflux_api.web.openapi import Endpoint
@@ -60,7 +60,7 @@ class Painting(BaseModel):
 class Edge:
     """`model`: the one that paints here; None for the server's default."""
 
-    def __init__(self, studio: Studio, tools: Tools, model: str | None, prices: Prices) -> None:
+    def __init__(self, studio: JobService, tools: Tools, model: str | None, prices: Prices) -> None:
         self.studio = studio
         self.tools = tools
         self.model = model
@@ -97,7 +97,7 @@ class Edge:
         ]
 
 
-def endpoints(studio: Studio, tools: Tools, model: str | None, prices: Prices) -> list[Endpoint]:
+def endpoints(studio: JobService, tools: Tools, model: str | None, prices: Prices) -> list[Endpoint]:
     return Edge(studio, tools, model, prices).endpoints()
 
 

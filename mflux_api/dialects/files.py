@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from mflux_api.errors import JobNotFound, LinkExpired, PictureNotFound
-from mflux_api.jobs.service import Studio
+from mflux_api.jobs.service import JobService
 from mflux_api.pixels.formats import Format, converted
 from mflux_api.web.byte_ranges import bytes_reply
 from mflux_api.web.context import Tools
@@ -16,7 +16,7 @@ from mflux_api.web.signed_urls import PREFIX
 FORMATS: dict[str, Format] = {"png": "png", "jpeg": "jpeg", "webp": "webp"}
 
 
-def endpoints(studio: Studio, tools: Tools) -> list[Endpoint]:
+def endpoints(studio: JobService, tools: Tools) -> list[Endpoint]:
     async def picture(request: Request) -> Response:
         tools.links.check(request.url.path, request.query_params)
         index, _, form = request.path_params["name"].partition(".")

@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 from mflux_api.errors import Busy, InvalidRequest, MfluxError, PictureNotFound
 from mflux_api.jobs.job import Job, PictureFile
 from mflux_api.jobs.order import Order
-from mflux_api.jobs.service import Studio
+from mflux_api.jobs.service import JobService
 from mflux_api.pixels import naming
 from mflux_api.request import Upload
 from mflux_api.web.byte_ranges import bytes_reply
@@ -93,7 +93,7 @@ class Shelf:
 class Web:
     """Handlers. While a job runs or waits, no other is taken."""
 
-    def __init__(self, studio: Studio, tools: Tools, output: Path) -> None:
+    def __init__(self, studio: JobService, tools: Tools, output: Path) -> None:
         self.studio = studio
         self.tools = tools
         self.shelf = Shelf(output)
@@ -169,7 +169,7 @@ def _told(name: str, picture: PictureFile) -> dict[str, Any]:
     }
 
 
-def endpoints(studio: Studio, tools: Tools, output: Path) -> list[Endpoint]:
+def endpoints(studio: JobService, tools: Tools, output: Path) -> list[Endpoint]:
     return Web(studio, tools, output).endpoints()
 
 

@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse, Response
 
 from mflux_api.errors import InvalidImage, InvalidRequest, MfluxError
 from mflux_api.jobs.order import Order
-from mflux_api.jobs.service import Studio
+from mflux_api.jobs.service import JobService
 from mflux_api.request import SIDE_STEP, stepped
 from mflux_api.web.context import Tools, owner
 from mflux_api.web.disconnect import while_wanted
@@ -75,7 +75,7 @@ class Health(BaseModel):
 class Klein:
     """`model`: the one that paints here."""
 
-    def __init__(self, studio: Studio, tools: Tools, model: str | None) -> None:
+    def __init__(self, studio: JobService, tools: Tools, model: str | None) -> None:
         self.studio = studio
         self.tools = tools
         self.model = model
@@ -134,7 +134,7 @@ class Klein:
         ]
 
 
-def endpoints(studio: Studio, tools: Tools, model: str | None) -> list[Endpoint]:
+def endpoints(studio: JobService, tools: Tools, model: str | None) -> list[Endpoint]:
     return Klein(studio, tools, model).endpoints()
 
 

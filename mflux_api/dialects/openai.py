@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from mflux_api.errors import InvalidImage, InvalidRequest, MfluxError, ModelNotFound, UnsupportedMedia
 from mflux_api.jobs.job import Job
 from mflux_api.jobs.order import Order
-from mflux_api.jobs.service import Studio
+from mflux_api.jobs.service import JobService
 from mflux_api.models.registry import cloud
 from mflux_api.pixels.formats import Format, converted
 from mflux_api.pixels.masks import from_transparency
@@ -64,7 +64,7 @@ class Painting(BaseModel):
 class OpenAI:
     """Handlers of pictures and of the list of models."""
 
-    def __init__(self, studio: Studio, tools: Tools) -> None:
+    def __init__(self, studio: JobService, tools: Tools) -> None:
         self.studio = studio
         self.tools = tools
 
@@ -254,7 +254,7 @@ def _problem(message: str, code: str, field: object = None) -> dict[str, Any]:
     return {"message": message, "type": "invalid_request_error", "param": field, "code": code.lower()}
 
 
-def endpoints(studio: Studio, tools: Tools) -> list[Endpoint]:
+def endpoints(studio: JobService, tools: Tools) -> list[Endpoint]:
     return OpenAI(studio, tools).endpoints()
 
 

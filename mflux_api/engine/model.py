@@ -17,7 +17,7 @@ from mflux_api.engine.passes import paint
 from mflux_api.errors import InvalidRequest, ModelNotFound, ModelUnsupported
 from mflux_api.ipc.messages import Event, Picture
 from mflux_api.models.loras import LoraChoice, resolve
-from mflux_api.models.registry import Located, ModelSpec, locate
+from mflux_api.models.registry import ModelSpec, ResolvedModel, locate
 from mflux_api.request import SIDE_STEP, SMALLEST_SIDE, GenerateRequest, LoraUse
 
 MODELS_DIR = Path("models")
@@ -192,7 +192,7 @@ def _named_nothing(gguf_quant: str | None, models_dir: Path) -> str | Path:
     return found
 
 
-def plan(located: Located, quantize: int | None, precision: str, *, low_ram: bool, embedding_cache: int) -> Plan:
+def plan(located: ResolvedModel, quantize: int | None, precision: str, *, low_ram: bool, embedding_cache: int) -> Plan:
     """How to load a located model."""
     spec = located.spec
     return Plan(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 from PIL import Image
 
-from mflux_api.models.registry import Located
+from mflux_api.models.registry import ResolvedModel
 from mflux_api.request import Cut, GenerateRequest
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class Setup:
 class Paint:
     """`request` has no pictures: the engine reads them from files."""
 
-    model: Located
+    model: ResolvedModel
     low_ram: bool
     request: GenerateRequest
     source: Path | None = None
@@ -111,7 +111,7 @@ class Paint:
 
 @dataclass(frozen=True)
 class Load:
-    model: Located
+    model: ResolvedModel
     low_ram: bool
 
     @property

@@ -12,13 +12,13 @@ from mflux_api.jobs.job import Failure, Inputs, Job, State, new_job_id
 from mflux_api.jobs.order import Defaults, Order
 from mflux_api.jobs.queue import ClientQueue, InputPictures, NewJob, RunningJob
 from mflux_api.models.download_queue import Download, Downloads
-from mflux_api.models.inventory import Models
-from mflux_api.models.loras import Adapters
-from mflux_api.models.registry import Located, ModelSpec
+from mflux_api.models.inventory import ModelInventory
+from mflux_api.models.loras import LoraFolder
+from mflux_api.models.registry import ModelSpec, ResolvedModel
 from mflux_api.request import Cut, GenerateRequest
 
 # Checks that the memory suffices, or raises OutOfMemory: (model, request, sizes of references, low_ram).
-Admit = Callable[[Located, GenerateRequest, Sequence[tuple[int, int]], bool], None]
+Admit = Callable[[ResolvedModel, GenerateRequest, Sequence[tuple[int, int]], bool], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,17 +38,17 @@ class EngineView:
     loaded: tuple[str, ...]
 
 
-class Studio:
+class JobService:
     """What every dialect shares. Jobs are listed and moved through `queue`, models through `models`."""
 
     def __init__(
         self,
         queue: ClientQueue,
-        models: Models,
+        models: ModelInventory,
         downloads: Downloads,
         *,
         defaults: Defaults,
-        loras: Adapters,
+        loras: LoraFolder,
         admit: Admit,
         auto_download: bool,
         low_ram: bool,
@@ -189,7 +189,7 @@ class Studio:
             self.admit(located, request, sizes, low_ram)
         return spec, request, located is None
 
-    def _model(self, name: str | None) -> tuple[ModelSpec, Located | None]:
+    def _model(self, name: str | None) -> tuple[ModelSpec, ResolvedModel | None]:
         """The model, and where it is, or None where it has to be downloaded first. It blocks."""
         try:
             located = self.models.locate(name)

@@ -9,7 +9,7 @@ from pathlib import Path
 from mflux_api.checkpoints import detection
 from mflux_api.errors import ModelNotDownloaded, ModelUnsupported
 from mflux_api.models import registry as catalogue
-from mflux_api.models.registry import Located, ModelSpec
+from mflux_api.models.registry import ModelSpec, ResolvedModel
 
 GIGABYTE = 1000**3
 REFRESH_SECONDS = 10.0
@@ -39,22 +39,22 @@ class Entry:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EngineDoor:
+class ModelLoader:
     """What the engine can do about a model. `loaded`: names in memory now.
 
     `weigh`: bytes it will hold once loaded, None for a folder that cannot be read; it blocks.
     """
 
-    load: Callable[[Located], Awaitable[None]]
-    unload: Callable[[Located], Awaitable[None]]
+    load: Callable[[ResolvedModel], Awaitable[None]]
+    unload: Callable[[ResolvedModel], Awaitable[None]]
     loaded: Callable[[], Iterable[str]]
-    weigh: Callable[[Located], int | None]
+    weigh: Callable[[ResolvedModel], int | None]
 
 
-class Models:
+class ModelInventory:
     """The registry and the folders under `models_dir`. The list is made on a thread and remembered for a moment."""
 
-    def __init__(self, models_dir: Path, default: str, engine: EngineDoor) -> None:
+    def __init__(self, models_dir: Path, default: str, engine: ModelLoader) -> None:
         self.models_dir = models_dir
         known = catalogue.registry().get(default.lower())
         self.default = default if known is None else known.name
@@ -94,7 +94,7 @@ class Models:
         """As `find`; it blocks."""
         return self._find(self._meant(name))[0]
 
-    def locate(self, name: str | None) -> Located:
+    def locate(self, name: str | None) -> ResolvedModel:
         """A model that can paint now; it blocks. Raises ModelNotFound, ModelNotDownloaded, ModelUnsupported."""
         return catalogue.known(self._meant(name), self.models_dir)
 
@@ -108,7 +108,7 @@ class Models:
 
     async def weights(self, entries: Iterable[Entry]) -> dict[str, int | None]:
         """Bytes that each of these will hold in memory, by name; only of those that are here and can paint."""
-        here = [Located(each.spec, each.folder) for each in entries if each.folder and not each.spec.unavailable]
+        here = [ResolvedModel(each.spec, each.folder) for each in entries if each.folder and not each.spec.unavailable]
         return await asyncio.to_thread(lambda: {model.spec.name: self.engine.weigh(model) for model in here})
 
     async def load(self, name: str) -> None:
@@ -123,10 +123,10 @@ class Models:
     def _meant(self, name: str | None) -> str:
         return self.default if name is None else name
 
-    async def _known(self, name: str) -> tuple[ModelSpec, Located | None]:
+    async def _known(self, name: str) -> tuple[ModelSpec, ResolvedModel | None]:
         return await asyncio.to_thread(self._find, name)
 
-    def _find(self, name: str) -> tuple[ModelSpec, Located | None]:
+    def _find(self, name: str) -> tuple[ModelSpec, ResolvedModel | None]:
         try:
             located = catalogue.known(name, self.models_dir)
         except (ModelNotDownloaded, ModelUnsupported):
@@ -137,7 +137,7 @@ class Models:
         found = [*catalogue.registry().values(), *catalogue.folders(self.models_dir)]
         return [self._entry(*self._find(spec.name)) for spec in found]
 
-    def _entry(self, spec: ModelSpec, located: Located | None) -> Entry:
+    def _entry(self, spec: ModelSpec, located: ResolvedModel | None) -> Entry:
         if located is None:
             return Entry(spec, None, None, None)
         size, fingerprint = self._measure(located.folder)

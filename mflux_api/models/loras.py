@@ -58,7 +58,7 @@ def named(choice: tuple[str, float], folder: Path) -> LoraUse:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Adapters:
+class LoraFolder:
     """Where a server's adapters come from; with `anywhere` also from any path a client names."""
 
     folder: Path

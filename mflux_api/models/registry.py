@@ -57,7 +57,7 @@ class ModelSpec:
 
 
 @dataclass(frozen=True)
-class Located:
+class ResolvedModel:
     """A model and the folder its files are in, or the file of its transformer where that was named."""
 
     spec: ModelSpec
@@ -111,7 +111,7 @@ def _not_found(name: str) -> ModelNotFound:
     return ModelNotFound(message, model=shown, suggestions=near, available_models=names)
 
 
-def locate(model: str | Path, models_dir: Path) -> Located:
+def locate(model: str | Path, models_dir: Path) -> ResolvedModel:
     """The folder of a model given by name or by path, or the file of its transformer. A name in the registry wins over
     a folder of that name.
 
@@ -122,15 +122,15 @@ def locate(model: str | Path, models_dir: Path) -> Located:
         return _located(registry()[model.lower()], models_dir)
     path = Path(model).expanduser()
     if path.is_dir():
-        return Located(ModelSpec(name=path.resolve().name, upscaler=is_upscaler(path)), path)
+        return ResolvedModel(ModelSpec(name=path.resolve().name, upscaler=is_upscaler(path)), path)
     if path.suffix in SINGLE_FILES and path.is_file():
-        return Located(ModelSpec(name=path.stem), path)
+        return ResolvedModel(ModelSpec(name=path.stem), path)
     if isinstance(model, Path) or path.parent != Path():
         raise ModelNotFound(f"There is no model folder at {path}.", path=str(path))
     return _located(find(str(model)), models_dir)
 
 
-def known(name: str, models_dir: Path) -> Located:
+def known(name: str, models_dir: Path) -> ResolvedModel:
     """A model named by a client: of the registry or a folder in `models_dir`, never a path. Raises as `locate`."""
     if name.lower() in registry():
         try:
@@ -141,7 +141,7 @@ def known(name: str, models_dir: Path) -> Located:
                 f"{name.lower()} is not on this machine: it must be downloaded first.", **error.details
             ) from None
     if len(name) <= LONGEST_NAME and _is_model_folder(name, models_dir):
-        return Located(_folder_spec(models_dir / name), models_dir / name)
+        return ResolvedModel(_folder_spec(models_dir / name), models_dir / name)
     raise _not_found(name)
 
 
@@ -182,10 +182,10 @@ def is_here(spec: ModelSpec, models_dir: Path) -> bool:
     return True
 
 
-def _located(spec: ModelSpec, models_dir: Path) -> Located:
+def _located(spec: ModelSpec, models_dir: Path) -> ResolvedModel:
     if spec.unavailable:
         raise ModelUnsupported(spec.unavailable, model=spec.name)
-    return Located(spec, _folder(spec, models_dir))
+    return ResolvedModel(spec, _folder(spec, models_dir))
 
 
 def _folder(spec: ModelSpec, models_dir: Path) -> Path:

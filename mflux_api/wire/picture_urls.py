@@ -4,13 +4,13 @@ import asyncio
 
 from mflux_api.errors import PictureNotFound
 from mflux_api.jobs.job import Job
-from mflux_api.jobs.service import Studio
+from mflux_api.jobs.service import JobService
 from mflux_api.net.s3 import Bucket, BucketFailed
 from mflux_api.pixels.formats import Format, converted
 from mflux_api.web.context import Tools
 
 
-async def addresses(studio: Studio, tools: Tools, job: Job, base: str, form: Format) -> list[str]:
+async def addresses(studio: JobService, tools: Tools, job: Job, base: str, form: Format) -> list[str]:
     """Where each picture that a completed job still has can be had for a while; `base`: where this server is.
 
     Raises BucketFailed when the storage does not take one, PictureNotFound when all are deleted, or one by hand before
@@ -29,7 +29,7 @@ async def addresses(studio: Studio, tools: Tools, job: Job, base: str, form: For
         raise BucketFailed(message, job_id=job.id) from error
 
 
-async def _stored(studio: Studio, bucket: Bucket, job: Job, index: int, form: Format) -> str:
+async def _stored(studio: JobService, bucket: Bucket, job: Job, index: int, form: Format) -> str:
     file = job.pictures[index].file
 
     async def make() -> bytes:

@@ -14,7 +14,7 @@ from mflux_api.checkpoints.checkpoint import Checkpoint
 from mflux_api.checkpoints.memory_estimate import Machine, MemoryEstimate, check_upsampling, estimate_memory
 from mflux_api.errors import MfluxError, OutOfMemory, without_folders
 from mflux_api.jobs.job import Job
-from mflux_api.models.registry import Located, known
+from mflux_api.models.registry import ResolvedModel, known
 from mflux_api.request import SMALLEST_SIDE, GenerateRequest
 from mflux_api.worker.engine_process import EngineProcess
 
@@ -31,7 +31,7 @@ RECENT_SECONDS = 1.0
 class Admitted:
     """An order that was let in, and when (monotonic seconds)."""
 
-    model: Located
+    model: ResolvedModel
     request: GenerateRequest
     low_ram: bool
     at: float
@@ -47,7 +47,7 @@ class Admission:
         self._latest: Admitted | None = None
 
     def admit(
-        self, model: Located, request: GenerateRequest, references: Sequence[tuple[int, int]], low_ram: bool
+        self, model: ResolvedModel, request: GenerateRequest, references: Sequence[tuple[int, int]], low_ram: bool
     ) -> None:
         """Raises OutOfMemory when the machine cannot hold it, ModelUnsupported for a prompt the model cannot upsample.
 
@@ -69,7 +69,7 @@ class Admission:
             )
         self._latest = Admitted(model, request, low_ram, time.monotonic())
 
-    def locate(self, job: Job) -> Located:
+    def locate(self, job: Job) -> ResolvedModel:
         """The model of a job that may be painted now. It blocks.
 
         Orders come unmeasured while the engine starts or their model is not here, a restart may change the budget, and
@@ -80,7 +80,7 @@ class Admission:
         self.admit(model, job.request, sizes, job.low_ram)
         return model
 
-    def recall(self, job: Job) -> Located | None:
+    def recall(self, job: Job) -> ResolvedModel | None:
         """As `locate`, from memory, for a job without pictures that was admitted a moment ago; None for any other."""
         latest = self._latest
         if latest is None or time.monotonic() - latest.at > RECENT_SECONDS:
@@ -88,7 +88,7 @@ class Admission:
         admitted = (latest.model.spec.name, latest.request, latest.low_ram)
         return latest.model if admitted == (job.model, job.request, job.low_ram) and not job.inputs.files else None
 
-    def weigh(self, model: Located) -> int | None:
+    def weigh(self, model: ResolvedModel) -> int | None:
         """Bytes a model will hold once loaded; None for a folder that cannot be read."""
         bits, machine = model.spec.quantize, self._machine
         try:
@@ -106,7 +106,9 @@ class Admission:
             return ASSUMED
         return Machine(device=known_machine.device, bytes_per_value=known_machine.width)
 
-    def _need(self, model: Located, request: GenerateRequest, references: Sequence[tuple[int, int]]) -> MemoryEstimate:
+    def _need(
+        self, model: ResolvedModel, request: GenerateRequest, references: Sequence[tuple[int, int]]
+    ) -> MemoryEstimate:
         size, count, bits = request.largest, len(request.seeds), model.spec.quantize
         with _private(model):
             if model.spec.upscaler:
@@ -123,7 +125,7 @@ class Admission:
 
 
 @contextmanager
-def _private(model: Located) -> Iterator[None]:
+def _private(model: ResolvedModel) -> Iterator[None]:
     """Where the model lies is nobody's business but the server's."""
     try:
         yield

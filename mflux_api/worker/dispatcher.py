@@ -15,7 +15,7 @@ from mflux_api.jobs.queue import Painted, Progress, WorkQueue
 from mflux_api.jobs.retry import is_worth_retrying
 from mflux_api.logs import event, failure
 from mflux_api.metrics import Metrics
-from mflux_api.models.registry import Located
+from mflux_api.models.registry import ResolvedModel
 from mflux_api.worker.engine_process import EngineProcess
 
 HEARTBEAT_SECONDS = 15.0
@@ -58,11 +58,11 @@ class Dispatcher:
         engine: EngineProcess,
         metrics: Metrics,
         *,
-        locate: Callable[[Job], Located],
+        locate: Callable[[Job], ResolvedModel],
         inputs: Path,
         idle_seconds: float,
         log_prompts: bool,
-        recall: Callable[[Job], Located | None] = lambda job: None,
+        recall: Callable[[Job], ResolvedModel | None] = lambda job: None,
     ) -> None:
         self.queue = queue
         self.engine = engine

@@ -8,7 +8,7 @@ import pytest
 from mflux_api.errors import ModelNotFound, OutOfMemory
 from mflux_api.ipc.messages import Ready, Setup
 from mflux_api.jobs.job import Inputs
-from mflux_api.models.registry import EMBEDDED, Located, locate
+from mflux_api.models.registry import EMBEDDED, ResolvedModel, locate
 from mflux_api.worker import admission
 from mflux_api.worker.admission import Admission
 from mflux_api.worker.engine_process import EngineProcess
@@ -73,7 +73,7 @@ def test_what_was_not_measured_or_let_in_is_looked_at(desk: Admission, become: C
 
 
 def test_a_job_is_measured_where_its_model_lies(desk: Admission) -> None:
-    assert desk.locate(JOB) == Located(TINY.spec, TINY.folder)
+    assert desk.locate(JOB) == ResolvedModel(TINY.spec, TINY.folder)
     small(desk)
     with pytest.raises(OutOfMemory):
         desk.locate(JOB)

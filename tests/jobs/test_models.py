@@ -8,18 +8,18 @@ from unittest.mock import Mock
 
 import pytest
 
-from mflux_api.models.inventory import EngineDoor, Models
-from mflux_api.models.registry import EMBEDDED, Located
+from mflux_api.models.inventory import ModelInventory, ModelLoader
+from mflux_api.models.registry import EMBEDDED, ResolvedModel
 from tests.jobs.making import asynchronous
 
 
-async def _no_engine(model: Located) -> None:
+async def _no_engine(model: ResolvedModel) -> None:
     """Nobody paints here."""
 
 
-def painted_nowhere(models_dir: Path, weigh: Callable[[Located], int | None] = lambda _: None) -> Models:
-    door = EngineDoor(load=_no_engine, unload=_no_engine, loaded=lambda: (), weigh=weigh)
-    return Models(models_dir, "flux2-tiny", door)
+def painted_nowhere(models_dir: Path, weigh: Callable[[ResolvedModel], int | None] = lambda _: None) -> ModelInventory:
+    door = ModelLoader(load=_no_engine, unload=_no_engine, loaded=lambda: (), weigh=weigh)
+    return ModelInventory(models_dir, "flux2-tiny", door)
 
 
 @asynchronous
@@ -28,7 +28,7 @@ async def test_only_models_that_are_here_and_can_paint_are_weighed_and_not_on_th
 ) -> None:
     weighed: list[tuple[str, int]] = []
 
-    def weigh(model: Located) -> int | None:
+    def weigh(model: ResolvedModel) -> int | None:
         weighed.append((model.spec.name, threading.get_ident()))
         return None if model.spec.name == "flux2-tiny-base" else 1000
 

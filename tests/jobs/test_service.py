@@ -26,13 +26,13 @@ from mflux_api.errors import (
 from mflux_api.events import Event
 from mflux_api.jobs.job import State
 from mflux_api.jobs.order import Defaults, Order
-from mflux_api.jobs.service import Studio
+from mflux_api.jobs.service import JobService
 from mflux_api.jobs.sqlite_queue import SQLiteQueue
 from mflux_api.models.download_queue import Downloads
 from mflux_api.models.download_queue import Progress as Bytes
-from mflux_api.models.inventory import EngineDoor, Models
-from mflux_api.models.loras import Adapters
-from mflux_api.models.registry import Located, ModelSpec
+from mflux_api.models.inventory import ModelInventory, ModelLoader
+from mflux_api.models.loras import LoraFolder
+from mflux_api.models.registry import ModelSpec, ResolvedModel
 from mflux_api.request import Upload
 from tests.jobs.making import BROKEN, asynchronous, completed, failed, files, is_waiting, make_job, opened
 
@@ -67,7 +67,7 @@ class Hub:
 @dataclass
 class House:
     queue: SQLiteQueue
-    studio: Studio
+    studio: JobService
     hub: Hub
 
 
@@ -76,7 +76,7 @@ def _empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
 
 
-async def _no_engine(model: Located) -> None:
+async def _no_engine(model: ResolvedModel) -> None:
     """Nobody paints here."""
 
 
@@ -84,15 +84,15 @@ def no_loaded() -> Iterable[str]:
     return ()
 
 
-def make_studio(queue: SQLiteQueue, hub: Hub, *, auto_download: bool = True) -> Studio:
-    door = EngineDoor(load=_no_engine, unload=_no_engine, loaded=no_loaded, weigh=lambda _: None)
-    models = Models(hub.models_dir, "flux2-tiny", door)
-    return Studio(
+def make_studio(queue: SQLiteQueue, hub: Hub, *, auto_download: bool = True) -> JobService:
+    door = ModelLoader(load=_no_engine, unload=_no_engine, loaded=no_loaded, weigh=lambda _: None)
+    models = ModelInventory(hub.models_dir, "flux2-tiny", door)
+    return JobService(
         queue,
         models,
         Downloads(hub.fetch, queue.job_events.events),
         defaults=Defaults(),
-        loras=Adapters(folder=hub.models_dir / "loras", anywhere=False),
+        loras=LoraFolder(folder=hub.models_dir / "loras", anywhere=False),
         admit=lambda *_: None,
         auto_download=auto_download,
         low_ram=False,

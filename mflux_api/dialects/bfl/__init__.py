@@ -11,7 +11,7 @@ from mflux_api.dialects.bfl.moderation import Moderation
 from mflux_api.errors import InvalidRequest, JobNotFound, MfluxError
 from mflux_api.jobs.job import Job, State
 from mflux_api.jobs.order import Order
-from mflux_api.jobs.service import Studio
+from mflux_api.jobs.service import JobService
 from mflux_api.models.registry import cloud
 from mflux_api.net.fetching import check_address
 from mflux_api.request import Upload, stepped
@@ -66,7 +66,7 @@ class Submitted(BaseModel):
 class Bfl:
     """Handlers of tasks. `moderation` refuses prompts by its list of words."""
 
-    def __init__(self, studio: Studio, tools: Tools, moderation: Moderation) -> None:
+    def __init__(self, studio: JobService, tools: Tools, moderation: Moderation) -> None:
         self.studio = studio
         self.tools = tools
         self.moderation = moderation
@@ -180,7 +180,7 @@ def local(name: str) -> str | None:
     return table.get(name.lower(), name)
 
 
-def teller(studio: Studio, tools: Tools) -> Callable[[Job, str, str], Awaitable[dict[str, Any]]]:
+def teller(studio: JobService, tools: Tools) -> Callable[[Job, str, str], Awaitable[dict[str, Any]]]:
     """What a webhook is told of a job, at its end."""
     tasks = Bfl(studio, tools, Moderation({}))
 
@@ -190,7 +190,7 @@ def teller(studio: Studio, tools: Tools) -> Callable[[Job, str, str], Awaitable[
     return told
 
 
-def endpoints(studio: Studio, tools: Tools, moderation: Moderation) -> list[Endpoint]:
+def endpoints(studio: JobService, tools: Tools, moderation: Moderation) -> list[Endpoint]:
     return Bfl(studio, tools, moderation).endpoints()
 
 

@@ -9,12 +9,12 @@ from mflux_api.dialects.native.pictures import Pictures
 from mflux_api.dialects.native.queue import Queue
 from mflux_api.dialects.native.streams import Streams
 from mflux_api.dialects.native.system import SystemEndpoints
-from mflux_api.jobs.service import EngineView, Studio
+from mflux_api.jobs.service import EngineView, JobService
 from mflux_api.web.context import Tools
 from mflux_api.web.openapi import Endpoint
 
 
-def endpoints(studio: Studio, tools: Tools, engine: Callable[[], EngineView]) -> list[Endpoint]:
+def endpoints(studio: JobService, tools: Tools, engine: Callable[[], EngineView]) -> list[Endpoint]:
     jobs = Jobs(studio, tools)
     parts = (
         *(jobs, Pictures(studio), Streams(studio, tools, jobs)),

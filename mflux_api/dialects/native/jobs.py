@@ -21,7 +21,7 @@ from mflux_api.errors import (
 )
 from mflux_api.jobs.job import Job, State
 from mflux_api.jobs.order import Order
-from mflux_api.jobs.service import Studio
+from mflux_api.jobs.service import JobService
 from mflux_api.web.body import query
 from mflux_api.web.context import Tools, owner
 from mflux_api.web.openapi import Endpoint
@@ -47,7 +47,7 @@ class OrderForm(PictureForm):
 class Jobs:
     """Handlers of jobs."""
 
-    def __init__(self, studio: Studio, tools: Tools) -> None:
+    def __init__(self, studio: JobService, tools: Tools) -> None:
         self.studio = studio
         self.tools = tools
 

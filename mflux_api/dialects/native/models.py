@@ -18,7 +18,7 @@ from mflux_api.errors import (
     OutOfMemory,
 )
 from mflux_api.jobs.order import usual_size
-from mflux_api.jobs.service import Studio
+from mflux_api.jobs.service import JobService
 from mflux_api.models.inventory import Entry
 from mflux_api.web.openapi import Endpoint
 
@@ -98,7 +98,7 @@ LOADING = (ModelNotDownloaded, ModelUnsupported, ModelIncomplete, ModelCorrupt, 
 class Models:
     """Handlers of models."""
 
-    def __init__(self, studio: Studio) -> None:
+    def __init__(self, studio: JobService) -> None:
         self.studio = studio
         self.models = studio.models
 

@@ -12,7 +12,7 @@ from mflux_api.dialects.native.wire import Wire, picture_url, stamp
 from mflux_api.errors import InvalidRequest, JobConflict, JobNotFound, PictureNotFound, StorageFailed
 from mflux_api.jobs.job import Job, find_picture
 from mflux_api.jobs.queue import PictureSearch
-from mflux_api.jobs.service import Studio
+from mflux_api.jobs.service import JobService
 from mflux_api.pixels.formats import converted, media_type, scaled
 from mflux_api.web.body import query
 from mflux_api.web.openapi import Endpoint
@@ -87,7 +87,7 @@ AS_SENT = {"Cache-Control": IMMUTABLE, "Content-Security-Policy": "default-src '
 class Pictures:
     """Handlers of pictures."""
 
-    def __init__(self, studio: Studio) -> None:
+    def __init__(self, studio: JobService) -> None:
         self.studio = studio
 
     async def index(self, request: Request) -> Response:

@@ -11,7 +11,7 @@ from mflux_api.dialects.native.wire import Wire, shortened, stamp
 from mflux_api.errors import InvalidRequest
 from mflux_api.jobs.job import Job
 from mflux_api.jobs.queue import RunningJob
-from mflux_api.jobs.service import Studio
+from mflux_api.jobs.service import JobService
 from mflux_api.web.body import query
 from mflux_api.web.openapi import Endpoint
 
@@ -73,7 +73,7 @@ TAG = "queue"
 class Queue:
     """Handlers of the queue."""
 
-    def __init__(self, studio: Studio) -> None:
+    def __init__(self, studio: JobService) -> None:
         self.studio = studio
 
     async def show(self, request: Request) -> Response:

@@ -16,7 +16,7 @@ from mflux_api.errors import InvalidRequest, JobConflict, JobNotFound, ModelNotF
 from mflux_api.events import Event
 from mflux_api.jobs.job import Job
 from mflux_api.jobs.queue import END_EVENTS
-from mflux_api.jobs.service import Studio
+from mflux_api.jobs.service import JobService
 from mflux_api.models.inventory import Entry
 from mflux_api.web.body import query
 from mflux_api.web.context import Tools
@@ -34,7 +34,7 @@ REMEMBERED = 4
 class Streams:
     """Handlers of event streams."""
 
-    def __init__(self, studio: Studio, tools: Tools, jobs: Jobs) -> None:
+    def __init__(self, studio: JobService, tools: Tools, jobs: Jobs) -> None:
         self.studio = studio
         self.tools = tools
         self.jobs = jobs

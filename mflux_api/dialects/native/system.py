@@ -13,7 +13,7 @@ from mflux_api.dialects.native.jobs import reply
 from mflux_api.dialects.native.wire import Wire, stamp
 from mflux_api.errors import InvalidRequest
 from mflux_api.jobs.queue import HistoryBucket
-from mflux_api.jobs.service import EngineView, Studio
+from mflux_api.jobs.service import EngineView, JobService
 from mflux_api.version import __version__
 from mflux_api.web.body import query
 from mflux_api.web.context import Tools, owner
@@ -110,7 +110,7 @@ HOUR = 3600
 class SystemEndpoints:
     """Handlers about the server itself. `engine` tells how the engine process is."""
 
-    def __init__(self, studio: Studio, tools: Tools, engine: Callable[[], EngineView]) -> None:
+    def __init__(self, studio: JobService, tools: Tools, engine: Callable[[], EngineView]) -> None:
         self.studio = studio
         self.tools = tools
         self.engine = engine

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from mflux_api.dialects.native.wire import Wire, stamp
 from mflux_api.errors import InvalidRequest
 from mflux_api.jobs.queue import Delivery
-from mflux_api.jobs.service import Studio
+from mflux_api.jobs.service import JobService
 from mflux_api.web.body import query
 from mflux_api.web.openapi import Endpoint
 
@@ -49,7 +49,7 @@ class DeliveriesQuery(Wire):
     before: int | None = Field(None, ge=0, lt=2**63, description="`next` of the page before")
 
 
-def endpoints(studio: Studio) -> list[Endpoint]:
+def endpoints(studio: JobService) -> list[Endpoint]:
     async def index(request: Request) -> Response:
         asked = query(request, DeliveriesQuery)
         page = await studio.queue.list_deliveries(asked.state, asked.before, asked.limit)

@@ -12,7 +12,7 @@ from mflux_api.dialects.replicate.predictions import PREFIX, Predictions, teller
 from mflux_api.errors import InvalidRequest, JobConflict, MfluxError
 from mflux_api.jobs.job import Job, State
 from mflux_api.jobs.order import Order
-from mflux_api.jobs.service import Studio
+from mflux_api.jobs.service import JobService
 from mflux_api.models.registry import cloud
 from mflux_api.request import Upload
 from mflux_api.web.body import validated
@@ -32,7 +32,7 @@ PAGE = 100
 class Replicate:
     """Handlers of predictions."""
 
-    def __init__(self, studio: Studio, tools: Tools) -> None:
+    def __init__(self, studio: JobService, tools: Tools) -> None:
         self.studio = studio
         self.tools = tools
         self.predictions = Predictions(studio, tools)
@@ -154,7 +154,7 @@ class Replicate:
         ]
 
 
-def endpoints(studio: Studio, tools: Tools) -> list[Endpoint]:
+def endpoints(studio: JobService, tools: Tools) -> list[Endpoint]:
     return Replicate(studio, tools).endpoints()
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from mflux_api.errors import PictureNotFound
 from mflux_api.jobs.job import Job, State
-from mflux_api.jobs.service import Studio
+from mflux_api.jobs.service import JobService
 from mflux_api.web.context import Tools
 from mflux_api.wire.picture_urls import addresses
 
@@ -25,7 +25,7 @@ STATUS = {
 class Predictions:
     """Jobs as predictions; `base` is the address of this server as the client knows it."""
 
-    def __init__(self, studio: Studio, tools: Tools) -> None:
+    def __init__(self, studio: JobService, tools: Tools) -> None:
         self.studio = studio
         self.tools = tools
 
@@ -86,6 +86,6 @@ def _iso(moment: float | None) -> str | None:
     return None if moment is None else datetime.fromtimestamp(moment, UTC).isoformat().replace("+00:00", "Z")
 
 
-def teller(studio: Studio, tools: Tools) -> Callable[[Job, str, str], Awaitable[dict[str, Any]]]:
+def teller(studio: JobService, tools: Tools) -> Callable[[Job, str, str], Awaitable[dict[str, Any]]]:
     """What a webhook is told of a job at an event."""
     return Predictions(studio, tools).told

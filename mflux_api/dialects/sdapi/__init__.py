@@ -13,7 +13,7 @@ from mflux_api.dialects.sdapi.lists import Catalogue
 from mflux_api.dialects.sdapi.options import Options
 from mflux_api.dialects.sdapi.progress import Progress
 from mflux_api.dialects.sdapi.task_ids import Tasks
-from mflux_api.jobs.service import EngineView, Studio
+from mflux_api.jobs.service import EngineView, JobService
 from mflux_api.web.context import Tools
 from mflux_api.web.openapi import Endpoint
 
@@ -24,7 +24,7 @@ PREFIXES = ("/sdapi/", "/internal/", "/controlnet/")
 
 
 def endpoints(
-    studio: Studio,
+    studio: JobService,
     tools: Tools,
     engine: Callable[[], EngineView],
     *,

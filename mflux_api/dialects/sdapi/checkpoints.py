@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from mflux_api.jobs.service import Studio
+from mflux_api.jobs.service import JobService
 from mflux_api.models.inventory import Entry
 
 SHORT_HASH = 10
@@ -12,7 +12,7 @@ SUFFIX = ".safetensors"
 class Checkpoints:
     """The models that can paint now, and the default one, which is downloaded when it is first used."""
 
-    def __init__(self, studio: Studio) -> None:
+    def __init__(self, studio: JobService) -> None:
         self.studio = studio
 
     async def offered(self) -> list[Entry]:

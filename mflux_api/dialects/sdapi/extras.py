@@ -18,7 +18,7 @@ from mflux_api.dialects.sdapi.errors import TAG, ClassicFault, is_address
 from mflux_api.dialects.sdapi.schema import BatchExtra, PngInfo, SingleExtra
 from mflux_api.errors import InvalidImage, InvalidRequest, ModelNotFound
 from mflux_api.jobs.order import Order
-from mflux_api.jobs.service import Studio
+from mflux_api.jobs.service import JobService
 from mflux_api.models.inventory import Entry
 from mflux_api.pixels import infotext
 from mflux_api.pixels.enlarging import FILTERS, NONE, enlarged
@@ -56,7 +56,7 @@ class PngReply(BaseModel):
 class Extras:
     """Handlers that work on finished pictures. A model that enlarges waits in the queue like any other."""
 
-    def __init__(self, studio: Studio, tools: Tools) -> None:
+    def __init__(self, studio: JobService, tools: Tools) -> None:
         self.studio = studio
         self.tools = tools
 

@@ -24,7 +24,7 @@ from mflux_api.errors import (
     OutOfMemory,
 )
 from mflux_api.jobs.job import Job
-from mflux_api.jobs.service import Studio
+from mflux_api.jobs.service import JobService
 from mflux_api.web.context import Tools, owner
 from mflux_api.web.disconnect import while_connected
 from mflux_api.web.openapi import Endpoint
@@ -40,7 +40,7 @@ class Generate:
 
     def __init__(
         self,
-        studio: Studio,
+        studio: JobService,
         tools: Tools,
         checkpoints: Checkpoints,
         options: Options,

@@ -15,7 +15,7 @@ from mflux_api.dialects.sdapi.errors import JSON, TAG
 from mflux_api.dialects.sdapi.options import Options
 from mflux_api.dialects.sdapi.schema import UPSCALE_SCRIPT
 from mflux_api.errors import ModelNotDownloaded, ModelNotFound, ModelUnsupported, OutOfMemory
-from mflux_api.jobs.service import EngineView, Studio
+from mflux_api.jobs.service import EngineView, JobService
 from mflux_api.pixels.enlarging import FILTERS, LATENT, NONE
 from mflux_api.web.openapi import Endpoint, Handler
 
@@ -62,7 +62,7 @@ class Catalogue:
 
     def __init__(
         self,
-        studio: Studio,
+        studio: JobService,
         checkpoints: Checkpoints,
         options: Options,
         *,

@@ -12,7 +12,7 @@ from mflux_api.dialects.sdapi.body import WrongKind, json_object
 from mflux_api.dialects.sdapi.checkpoints import Checkpoints
 from mflux_api.dialects.sdapi.errors import JSON, TAG, ClassicFault
 from mflux_api.errors import ModelNotFound, StorageFailed
-from mflux_api.jobs.service import Studio
+from mflux_api.jobs.service import JobService
 from mflux_api.web.context import Tools
 from mflux_api.web.openapi import Endpoint
 
@@ -92,7 +92,7 @@ DEFAULTS: Mapping[str, Any] = {
 class Options:
     """Read from the database once, then kept in memory and written with each change."""
 
-    def __init__(self, studio: Studio, tools: Tools, checkpoints: Checkpoints) -> None:
+    def __init__(self, studio: JobService, tools: Tools, checkpoints: Checkpoints) -> None:
         self.studio = studio
         self.tools = tools
         self.checkpoints = checkpoints

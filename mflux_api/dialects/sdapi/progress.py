@@ -15,7 +15,7 @@ from mflux_api.dialects.sdapi.schema import Loose
 from mflux_api.dialects.sdapi.task_ids import Tasks
 from mflux_api.jobs.job import Job, State
 from mflux_api.jobs.queue import RunningJob
-from mflux_api.jobs.service import Studio
+from mflux_api.jobs.service import JobService
 from mflux_api.request import Cut
 from mflux_api.web.context import Tools
 from mflux_api.web.openapi import Endpoint
@@ -41,7 +41,7 @@ class Progress:
     """Handlers about the running job. `first_preview`: from which step on the options want them, None for never."""
 
     def __init__(
-        self, studio: Studio, tools: Tools, tasks: Tasks, first_preview: Callable[[], Awaitable[int | None]]
+        self, studio: JobService, tools: Tools, tasks: Tasks, first_preview: Callable[[], Awaitable[int | None]]
     ) -> None:
         self.studio = studio
         self.tools = tools
