@@ -63,7 +63,7 @@ class Workshop:
             return await anext(event async for event in box if wanted(event))
 
     def cut(self, job: Job, how: Cut) -> None:
-        """As the studio does it for whatever is being painted."""
+        """As the service does it for whatever is being painted."""
         self.queue.end_early(job.id, how)
 
     async def kill(self, job: Job) -> None:

@@ -34,7 +34,7 @@ def build(settings: Settings) -> Starlette:
     """The application. Its parts are at `app.state.parts`; they start and stop with its lifespan."""
     parts = make_parts(settings)
     tools = make_tools(settings)
-    told = {"bfl": bfl.teller(parts.studio, tools), "replicate": replicate.teller(parts.studio, tools)}
+    told = {"bfl": bfl.teller(parts.service, tools), "replicate": replicate.teller(parts.service, tools)}
     parts.webhooks = Webhooks(parts.queue, tools.fetcher, told)
     parts.bucket = tools.bucket
     faults = Faults(_shapes(), plain_shape)
@@ -59,9 +59,9 @@ def build(settings: Settings) -> Starlette:
 
 def _routes(parts: Parts, tools: Tools) -> list[BaseRoute]:
     listed: list[Endpoint] = [
-        *native.endpoints(parts.studio, tools, lambda: view(parts)),
+        *native.endpoints(parts.service, tools, lambda: view(parts)),
         *sdapi.endpoints(
-            parts.studio,
+            parts.service,
             tools,
             lambda: view(parts),
             styles_file=parts.settings.generation.styles_file,
@@ -96,7 +96,7 @@ def _root_routes(name: str | None) -> frozenset[tuple[str, str]]:
 
 def _foreign(parts: Parts, tools: Tools) -> list[Endpoint]:
     """The dialects that are switched on."""
-    studio, chosen = parts.studio, parts.settings.dialects
+    service, chosen = parts.service, parts.settings.dialects
     prices = edge.Prices(
         tile=chosen.million_tiles_usd / 1e6,
         step=chosen.million_steps_usd / 1e6,
@@ -105,14 +105,14 @@ def _foreign(parts: Parts, tools: Tools) -> list[Endpoint]:
         watts=chosen.watts,
     )
     made: dict[str, Callable[[], list[Endpoint]]] = {
-        "klein": lambda: klein.endpoints(studio, tools, chosen.klein_model),
-        "flux2-web": lambda: flux2_web.endpoints(studio, tools, parts.settings.generation.output_dir),
-        "edge": lambda: edge.endpoints(studio, tools, chosen.edge_model, prices),
-        "bfl": lambda: bfl.endpoints(studio, tools, Moderation.load()),
-        "replicate": lambda: replicate.endpoints(studio, tools),
-        "openai": lambda: openai.endpoints(studio, tools),
+        "klein": lambda: klein.endpoints(service, tools, chosen.klein_model),
+        "flux2-web": lambda: flux2_web.endpoints(service, tools, parts.settings.generation.output_dir),
+        "edge": lambda: edge.endpoints(service, tools, chosen.edge_model, prices),
+        "bfl": lambda: bfl.endpoints(service, tools, Moderation.load()),
+        "replicate": lambda: replicate.endpoints(service, tools),
+        "openai": lambda: openai.endpoints(service, tools),
     }
-    return [*files.endpoints(studio, tools), *(each for name in chosen.enabled for each in made[name]())]
+    return [*files.endpoints(service, tools), *(each for name in chosen.enabled for each in made[name]())]
 
 
 def _shapes() -> list[tuple[str, Shape]]:

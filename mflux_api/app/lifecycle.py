@@ -26,7 +26,7 @@ class Parts:
     settings: Settings
     queue: JobQueue
     engine: EngineProcess
-    studio: JobService
+    service: JobService
     dispatcher: Dispatcher
     metrics: Metrics
     # Made once the dialects are, which say what it tells.
@@ -40,8 +40,8 @@ class Parts:
         """Raises BucketRefused, and what opening the job database raises."""
         await self._check_bucket()
         await self.queue.open()
-        await self.studio.models.listed()
-        await self.studio.resume_downloads()
+        await self.service.models.listed()
+        await self.service.resume_downloads()
         self.tasks = [asyncio.create_task(self.dispatcher.work()), asyncio.create_task(self._prune())]
         self.tasks.append(asyncio.create_task(self._warm()))
         if self.webhooks is not None:
@@ -65,7 +65,7 @@ class Parts:
             self.deadline = loop.time() + self.settings.server.shutdown_seconds
             loop.call_at(self.deadline, self.queue.stop_waits)
             self.queue.drain()
-            self.studio.downloads.close()
+            self.service.downloads.close()
             event("server.stopping", running=len(self.queue.running_jobs()), waiting=self.queue.count_waiting())
 
     async def stop(self) -> None:
@@ -99,7 +99,7 @@ class Parts:
         try:
             await self.engine.start()
             if self.settings.engine.preload:
-                await self.studio.models.load(self.settings.models.default)
+                await self.service.models.load(self.settings.models.default)
         except MfluxError as error:
             failure("engine.start", error)
 

@@ -47,7 +47,7 @@ def make_parts(settings: Settings) -> Parts:
     queue = SQLiteQueue(output, events, limit=limits.limit, tries=limits.tries)
     admission = Admission(engine, models_dir, output.resolve())
     downloads = Downloads(partial(_fetch, metrics, models_dir), events)
-    studio = _studio(settings, queue, downloads, engine, admission)
+    service = _make_service(settings, queue, downloads, engine, admission)
     dispatcher = Dispatcher(
         queue,
         engine,
@@ -59,7 +59,7 @@ def make_parts(settings: Settings) -> Parts:
         log_prompts=settings.logging.prompts,
     )
     metrics.watch_queue(queue.count_waiting)
-    return Parts(settings, queue, engine, studio, dispatcher, metrics)
+    return Parts(settings, queue, engine, service, dispatcher, metrics)
 
 
 def _setup(settings: Settings) -> Setup:
@@ -73,7 +73,7 @@ def _setup(settings: Settings) -> Setup:
     )
 
 
-def _studio(
+def _make_service(
     settings: Settings, queue: ClientQueue, downloads: Downloads, engine: EngineProcess, admission: Admission
 ) -> JobService:
     models_dir, low_ram = settings.models.cache_dir, settings.engine.low_ram

@@ -60,8 +60,8 @@ class Painting(BaseModel):
 class Edge:
     """`model`: the one that paints here; None for the server's default."""
 
-    def __init__(self, studio: JobService, tools: Tools, model: str | None, prices: Prices) -> None:
-        self.studio = studio
+    def __init__(self, service: JobService, tools: Tools, model: str | None, prices: Prices) -> None:
+        self.service = service
         self.tools = tools
         self.model = model
         self.prices = prices
@@ -78,7 +78,7 @@ class Edge:
         order = Order(
             prompt=form.prompt, model=self.model, width=width, height=height, steps=form.steps, owner=owner(request)
         )
-        job, pictures = await while_wanted(request, self.studio.submit_and_wait(order))
+        job, pictures = await while_wanted(request, self.service.submit_and_wait(order))
         return Response(pictures[0], media_type="image/png", headers=self._headers(job))
 
     def _headers(self, job: Job) -> dict[str, str]:
@@ -97,8 +97,8 @@ class Edge:
         ]
 
 
-def endpoints(studio: JobService, tools: Tools, model: str | None, prices: Prices) -> list[Endpoint]:
-    return Edge(studio, tools, model, prices).endpoints()
+def endpoints(service: JobService, tools: Tools, model: str | None, prices: Prices) -> list[Endpoint]:
+    return Edge(service, tools, model, prices).endpoints()
 
 
 def shape(error: MfluxError, request_id: str) -> JSONResponse:

@@ -16,14 +16,14 @@ from mflux_api.web.signed_urls import PREFIX
 FORMATS: dict[str, Format] = {"png": "png", "jpeg": "jpeg", "webp": "webp"}
 
 
-def endpoints(studio: JobService, tools: Tools) -> list[Endpoint]:
+def endpoints(service: JobService, tools: Tools) -> list[Endpoint]:
     async def picture(request: Request) -> Response:
         tools.links.check(request.url.path, request.query_params)
         index, _, form = request.path_params["name"].partition(".")
-        job = await studio.queue.get(request.path_params["job_id"])
+        job = await service.queue.get(request.path_params["job_id"])
         if index not in map(str, range(len(job.pictures))) or form not in FORMATS:
             raise PictureNotFound("There is no such picture.")
-        data = await asyncio.to_thread(studio.queue.read_picture, job.pictures[int(index)].file)
+        data = await asyncio.to_thread(service.queue.read_picture, job.pictures[int(index)].file)
         data = await asyncio.to_thread(converted, data, FORMATS[form])
         return bytes_reply(request, data, f"image/{form}")
 

@@ -93,8 +93,8 @@ class Shelf:
 class Web:
     """Handlers. While a job runs or waits, no other is taken."""
 
-    def __init__(self, studio: JobService, tools: Tools, output: Path) -> None:
-        self.studio = studio
+    def __init__(self, service: JobService, tools: Tools, output: Path) -> None:
+        self.service = service
         self.tools = tools
         self.shelf = Shelf(output)
 
@@ -105,16 +105,16 @@ class Web:
         source = None
         if form.input_image:
             source = await self.tools.pictures.read(form.input_image, "input_image")
-        if self.studio.queue.running_jobs() or self.studio.queue.count_waiting():
+        if self.service.queue.running_jobs() or self.service.queue.count_waiting():
             raise Busy("Generation already in progress")
         began = time.monotonic()
-        job, _ = await while_wanted(request, self.studio.submit_and_wait(_order(form, source, owner(request))))
+        job, _ = await while_wanted(request, self.service.submit_and_wait(_order(form, source, owner(request))))
         names = await asyncio.to_thread(self.shelf.put, job, form)
         images = [_told(name, picture) for name, picture in zip(names, job.pictures, strict=True)]
         return JSONResponse({"success": True, "images": images, "generation_time": round(time.monotonic() - began, 2)})
 
     async def status(self, request: Request) -> Response:
-        active = next(iter(self.studio.queue.running_jobs()), None)
+        active = next(iter(self.service.queue.running_jobs()), None)
         if active is None:
             return JSONResponse({"generating": False, "prompt": None, "batch": 0, "current": 0})
         painted = active.job.request
@@ -124,7 +124,7 @@ class Web:
         )
 
     async def model_info(self, request: Request) -> Response:
-        spec = await self.studio.models.find(None)
+        spec = await self.service.models.find(None)
         bits = spec.quantize or spec.stored_bits
         model = f"{spec.name} ({bits}-bit)" if bits else spec.name
         encoder = "local encoder"
@@ -169,8 +169,8 @@ def _told(name: str, picture: PictureFile) -> dict[str, Any]:
     }
 
 
-def endpoints(studio: JobService, tools: Tools, output: Path) -> list[Endpoint]:
-    return Web(studio, tools, output).endpoints()
+def endpoints(service: JobService, tools: Tools, output: Path) -> list[Endpoint]:
+    return Web(service, tools, output).endpoints()
 
 
 def shape(error: MfluxError, request_id: str) -> JSONResponse:

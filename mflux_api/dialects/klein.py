@@ -75,8 +75,8 @@ class Health(BaseModel):
 class Klein:
     """`model`: the one that paints here."""
 
-    def __init__(self, studio: JobService, tools: Tools, model: str | None) -> None:
-        self.studio = studio
+    def __init__(self, service: JobService, tools: Tools, model: str | None) -> None:
+        self.service = service
         self.tools = tools
         self.model = model
 
@@ -111,9 +111,9 @@ class Klein:
     async def _paint(self, request: Request, order: Order) -> Response:
         began = time.monotonic()
         owned = Order(**{**vars(order), "owner": owner(request)})
-        job, _ = await while_wanted(request, self.studio.submit_and_wait(owned))
+        job, _ = await while_wanted(request, self.service.submit_and_wait(owned))
         picture = job.pictures[0]
-        found = await addresses(self.studio, self.tools, job, self.tools.links.base(request), "png")
+        found = await addresses(self.service, self.tools, job, self.tools.links.base(request), "png")
         reply = Painted(
             image_url=found[0],
             seed=picture.seed,
@@ -134,8 +134,8 @@ class Klein:
         ]
 
 
-def endpoints(studio: JobService, tools: Tools, model: str | None) -> list[Endpoint]:
-    return Klein(studio, tools, model).endpoints()
+def endpoints(service: JobService, tools: Tools, model: str | None) -> list[Endpoint]:
+    return Klein(service, tools, model).endpoints()
 
 
 def shape(error: MfluxError, request_id: str) -> JSONResponse:

@@ -64,8 +64,8 @@ class Painting(BaseModel):
 class OpenAI:
     """Handlers of pictures and of the list of models."""
 
-    def __init__(self, studio: JobService, tools: Tools) -> None:
-        self.studio = studio
+    def __init__(self, service: JobService, tools: Tools) -> None:
+        self.service = service
         self.tools = tools
 
     async def generations(self, request: Request) -> Response:
@@ -87,11 +87,13 @@ class OpenAI:
         return await self._paint(request, form, self._order(request, form, pictures=pictures, vary=True))
 
     async def models(self, request: Request) -> Response:
-        entries = [entry for entry in await self.studio.models.listed() if entry.is_here and not entry.spec.unavailable]
+        entries = [
+            entry for entry in await self.service.models.listed() if entry.is_here and not entry.spec.unavailable
+        ]
         return JSONResponse({"object": "list", "data": [_model(entry.spec.name) for entry in entries]})
 
     async def model(self, request: Request) -> Response:
-        return JSONResponse(_model((await self.studio.models.find(request.path_params["model"])).name))
+        return JSONResponse(_model((await self.service.models.find(request.path_params["model"])).name))
 
     async def _multipart(self, request: Request) -> tuple[dict[str, Any], list[Upload], Upload | None]:
         """Fields, pictures and the mask of a form, within the limits of a body. Raises InvalidRequest, InvalidImage."""
@@ -139,11 +141,11 @@ class OpenAI:
 
     async def _paint(self, request: Request, form: Painting, order: Order) -> Response:
         if form.stream:
-            job = await self.studio.submit(order)
+            job = await self.service.submit(order)
             return StreamingResponse(self._stream(form, job), media_type="text/event-stream")
-        job, pictures = await while_wanted(request, self.studio.submit_and_wait(order))
+        job, pictures = await while_wanted(request, self.service.submit_and_wait(order))
         if form.response_format == "url":
-            found = await addresses(self.studio, self.tools, job, self.tools.links.base(request), form.output_format)
+            found = await addresses(self.service, self.tools, job, self.tools.links.base(request), form.output_format)
             data = [{"url": address} for address in found]
         else:
             data = await asyncio.to_thread(lambda: [{"b64_json": _encoded(form, picture)} for picture in pictures])
@@ -153,17 +155,17 @@ class OpenAI:
     async def _stream(self, form: Painting, job: Job) -> AsyncIterator[str]:
         """The previews asked for, as they come, and each finished picture."""
         sent = 0
-        async for event in self.studio.queue.watch(job.id, None, previews=form.partial_images > 0):
+        async for event in self.service.queue.watch(job.id, None, previews=form.partial_images > 0):
             if event.preview is not None and sent < form.partial_images:
                 encoded = base64.b64encode(event.preview).decode("ascii")
                 yield _event("partial_image", form, job, b64_json=encoded, partial_image_index=sent)
                 sent += 1
-        done = await self.studio.queue.get(job.id)
+        done = await self.service.queue.get(job.id)
         if done.error is not None:
             problem = {"type": "error", "error": _problem(done.error.message, done.error.code)}
             yield f"event: error\ndata: {json.dumps(problem)}\n\n"
             return
-        for picture in await self.studio.read_pictures(done):
+        for picture in await self.service.read_pictures(done):
             encoded = await asyncio.to_thread(_encoded, form, picture)
             yield _event("completed", form, done, b64_json=encoded, usage=USAGE)
 
@@ -254,8 +256,8 @@ def _problem(message: str, code: str, field: object = None) -> dict[str, Any]:
     return {"message": message, "type": "invalid_request_error", "param": field, "code": code.lower()}
 
 
-def endpoints(studio: JobService, tools: Tools) -> list[Endpoint]:
-    return OpenAI(studio, tools).endpoints()
+def endpoints(service: JobService, tools: Tools) -> list[Endpoint]:
+    return OpenAI(service, tools).endpoints()
 
 
 def shape(error: MfluxError, request_id: str) -> JSONResponse:

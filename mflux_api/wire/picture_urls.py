@@ -10,7 +10,7 @@ from mflux_api.pixels.formats import Format, converted
 from mflux_api.web.context import Tools
 
 
-async def addresses(studio: JobService, tools: Tools, job: Job, base: str, form: Format) -> list[str]:
+async def addresses(service: JobService, tools: Tools, job: Job, base: str, form: Format) -> list[str]:
     """Where each picture that a completed job still has can be had for a while; `base`: where this server is.
 
     Raises BucketFailed when the storage does not take one, PictureNotFound when all are deleted, or one by hand before
@@ -22,17 +22,17 @@ async def addresses(studio: JobService, tools: Tools, job: Job, base: str, form:
     if tools.bucket is None:
         return [tools.links.at(base, job.id, index, form) for index in indexes]
     try:
-        return await asyncio.gather(*(_stored(studio, tools.bucket, job, index, form) for index in indexes))
+        return await asyncio.gather(*(_stored(service, tools.bucket, job, index, form) for index in indexes))
     except BucketFailed as error:
         # What the store said is in the log, and no client's business.
         message = f"Job {job.id} is painted and kept, but the storage did not take its pictures. Ask again later."
         raise BucketFailed(message, job_id=job.id) from error
 
 
-async def _stored(studio: JobService, bucket: Bucket, job: Job, index: int, form: Format) -> str:
+async def _stored(service: JobService, bucket: Bucket, job: Job, index: int, form: Format) -> str:
     file = job.pictures[index].file
 
     async def make() -> bytes:
-        return await asyncio.to_thread(lambda: converted(studio.queue.read_picture(file), form))
+        return await asyncio.to_thread(lambda: converted(service.queue.read_picture(file), form))
 
     return await bucket.address(f"{file.removesuffix('.png')}.{form}", make, f"image/{form}")

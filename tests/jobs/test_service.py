@@ -67,7 +67,7 @@ class Hub:
 @dataclass
 class House:
     queue: SQLiteQueue
-    studio: JobService
+    service: JobService
     hub: Hub
 
 
@@ -84,7 +84,7 @@ def no_loaded() -> Iterable[str]:
     return ()
 
 
-def make_studio(queue: SQLiteQueue, hub: Hub, *, auto_download: bool = True) -> JobService:
+def make_service(queue: SQLiteQueue, hub: Hub, *, auto_download: bool = True) -> JobService:
     door = ModelLoader(load=_no_engine, unload=_no_engine, loaded=no_loaded, weigh=lambda _: None)
     models = ModelInventory(hub.models_dir, "flux2-tiny", door)
     return JobService(
@@ -103,11 +103,11 @@ def make_studio(queue: SQLiteQueue, hub: Hub, *, auto_download: bool = True) -> 
 async def house(tmp_path: Path, *, limit: int = 100, auto_download: bool = True) -> AsyncIterator[House]:
     hub = Hub(tmp_path / "models")
     async with opened(tmp_path / "output", limit=limit) as queue:
-        studio = make_studio(queue, hub, auto_download=auto_download)
+        service = make_service(queue, hub, auto_download=auto_download)
         try:
-            yield House(queue, studio, hub)
+            yield House(queue, service, hub)
         finally:
-            studio.downloads.close()
+            service.downloads.close()
             hub.gate.set()
 
 
@@ -140,15 +140,15 @@ async def test_nobody_is_left_listening_to_a_job_that_is_unknown_or_over(tmp_pat
 async def test_a_completed_job_is_returned(tmp_path: Path) -> None:
     async with house(tmp_path) as it:
         job = await completed(it.queue, b"one", b"two")
-        assert await it.studio.wait_finished(job) == job
-        assert await it.studio.read_pictures(job) == [b"one", b"two"]
+        assert await it.service.wait_finished(job) == job
+        assert await it.service.read_pictures(job) == [b"one", b"two"]
 
 
 @asynchronous
 async def test_the_error_of_a_failed_job_is_raised_again(tmp_path: Path) -> None:
     async with house(tmp_path) as it:
         with pytest.raises(GenerationFailed) as caught:
-            await it.studio.wait_finished(await failed(it.queue))
+            await it.service.wait_finished(await failed(it.queue))
         assert (caught.value.message, caught.value.details) == (BROKEN.message, BROKEN.details)
 
 
@@ -156,9 +156,9 @@ async def test_the_error_of_a_failed_job_is_raised_again(tmp_path: Path) -> None
 async def test_a_cancelled_job_is_said_to_be_cancelled(tmp_path: Path) -> None:
     async with house(tmp_path) as it:
         job = await it.queue.submit(make_job())
-        waiting = asyncio.create_task(it.studio.wait_finished(job))
+        waiting = asyncio.create_task(it.service.wait_finished(job))
         assert await is_waiting(waiting)
-        await it.studio.cancel(job.id)
+        await it.service.cancel(job.id)
         with pytest.raises(JobCancelled):
             await waiting
 
@@ -167,13 +167,13 @@ async def test_a_cancelled_job_is_said_to_be_cancelled(tmp_path: Path) -> None:
 async def test_who_waits_for_a_job_is_told_that_the_server_stops(tmp_path: Path) -> None:
     async with house(tmp_path) as it:
         job = await it.queue.submit(make_job())
-        waiting = asyncio.create_task(it.studio.wait_finished(job))
+        waiting = asyncio.create_task(it.service.wait_finished(job))
         assert await is_waiting(waiting)
         it.queue.drain()
         with pytest.raises(ShuttingDown):
             await waiting
         with pytest.raises(ShuttingDown):
-            await it.studio.wait_finished(job)
+            await it.service.wait_finished(job)
 
 
 # Orders
@@ -184,7 +184,7 @@ async def test_an_order_is_a_job_with_its_pictures_on_disk(tmp_path: Path) -> No
     async with house(tmp_path) as it:
         source, reference = Upload(b"source", 128, 64), Upload(b"reference", 64, 64)
         order = Order(prompt="a fox", source=source, references=(reference,), seed=5, count=2)
-        job = await it.studio.submit(order)
+        job = await it.service.submit(order)
         assert (job.model, job.held, job.request.seeds) == ("flux2-tiny", False, (5, 6))
         assert (job.request.width, job.request.height) == (128, 64)
         assert [it.queue.read_picture(file) for file in job.inputs.files] == [b"source", b"reference"]
@@ -195,13 +195,13 @@ async def test_an_order_is_a_job_with_its_pictures_on_disk(tmp_path: Path) -> No
 async def test_a_refused_order_leaves_no_pictures(tmp_path: Path) -> None:
     async with house(tmp_path, limit=1) as it:
         order = Order(prompt="a fox", source=Upload(b"source", 64, 64), key="k", digest="d")
-        first = await it.studio.submit(order)
+        first = await it.service.submit(order)
         kept = files(tmp_path / "output")
-        assert (await it.studio.submit(order)).id == first.id
+        assert (await it.service.submit(order)).id == first.id
         with pytest.raises(MfluxError, match="wait already"):
-            await it.studio.submit(Order(prompt="a fox", source=Upload(b"source", 64, 64)))
+            await it.service.submit(Order(prompt="a fox", source=Upload(b"source", 64, 64)))
         with pytest.raises(JobConflict):
-            await it.studio.submit(Order(prompt="a fox", source=Upload(b"source", 64, 64), key="k", digest="e"))
+            await it.service.submit(Order(prompt="a fox", source=Upload(b"source", 64, 64), key="k", digest="e"))
         assert files(tmp_path / "output") == kept
 
 
@@ -211,9 +211,9 @@ async def test_what_does_not_fit_in_memory_is_refused_before_it_is_queued(tmp_pa
         raise OutOfMemory("Too large.")
 
     async with house(tmp_path) as it:
-        it.studio.admit = refuse
+        it.service.admit = refuse
         with pytest.raises(OutOfMemory):
-            await it.studio.submit(FOX)
+            await it.service.submit(FOX)
         assert it.queue.count_waiting() == 0
 
 
@@ -226,12 +226,12 @@ async def test_a_client_that_waits_for_its_picture_does_not_wait_for_the_disk_fi
         ahead = AsyncMock(wraps=it.queue.store.run_ahead)
         monkeypatch.setattr(it.queue.store, "run_ahead", ahead)
         if door == "painted":
-            painting = asyncio.create_task(it.studio.submit_and_wait(FOX))
+            painting = asyncio.create_task(it.service.submit_and_wait(FOX))
             assert await is_waiting(painting)
             painting.cancel()
             await asyncio.wait([painting])
         else:
-            await it.studio.submit(FOX, awaited=door == "awaited")
+            await it.service.submit(FOX, awaited=door == "awaited")
         assert ahead.await_count == (door != "told")
 
 
@@ -241,7 +241,7 @@ async def test_a_client_that_waits_for_its_picture_does_not_wait_for_the_disk_fi
 @asynchronous
 async def test_a_job_waits_for_its_model_and_then_runs(tmp_path: Path) -> None:
     async with house(tmp_path) as it:
-        job = await it.studio.submit(AWAY_FOX)
+        job = await it.service.submit(AWAY_FOX)
         events = it.queue.watch(job.id, None, previews=False)
         told = await anext(event async for event in events if "download" in event.data)
         assert (told.data["stage"], told.data["download"], told.data["status"]) == ("downloading", 0.25, "queued")
@@ -257,14 +257,14 @@ async def test_a_job_waits_for_its_model_and_then_runs(tmp_path: Path) -> None:
 async def test_jobs_whose_model_cannot_come_fail_with_the_reason(tmp_path: Path) -> None:
     async with house(tmp_path) as it:
         it.hub.error = GATED
-        jobs = [await it.studio.submit(AWAY_FOX) for _ in range(2)]
-        other = await it.studio.submit(FOX)
-        gone = await it.studio.submit(AWAY_FOX)
+        jobs = [await it.service.submit(AWAY_FOX) for _ in range(2)]
+        other = await it.service.submit(FOX)
+        gone = await it.service.submit(AWAY_FOX)
         await it.queue.cancel(gone.id)
         it.hub.gate.set()
         for job in jobs:
             with pytest.raises(ModelGated) as caught:
-                await it.studio.wait_finished(job)
+                await it.service.wait_finished(job)
             assert (caught.value.message, caught.value.details) == (GATED.message, GATED.details)
         assert (await it.queue.get(gone.id)).state is State.CANCELLED
         assert (await it.queue.claim()).id == other.id
@@ -274,7 +274,7 @@ async def test_jobs_whose_model_cannot_come_fail_with_the_reason(tmp_path: Path)
 async def test_variants_that_share_their_files_wait_for_one_download(tmp_path: Path) -> None:
     async with house(tmp_path) as it:
         orders = [AWAY_FOX, Order(prompt="a fox", model=f"{AWAY}-4-bit", width=64, height=64)]
-        jobs = [await it.studio.submit(order) for order in orders]
+        jobs = [await it.service.submit(order) for order in orders]
         it.hub.gate.set()
         assert {(await it.queue.claim()).id for _ in jobs} == {job.id for job in jobs}
         assert it.hub.asked == [AWAY]
@@ -283,10 +283,10 @@ async def test_variants_that_share_their_files_wait_for_one_download(tmp_path: P
 @asynchronous
 async def test_another_download_changes_nothing_for_a_waiting_job(tmp_path: Path) -> None:
     async with house(tmp_path) as it:
-        job = await it.studio.submit(AWAY_FOX)
-        other = await it.studio.models.find("flux2-klein-9b")
-        await it.studio.model_settled(other, GATED)
-        await it.studio.model_settled(other, None)
+        job = await it.service.submit(AWAY_FOX)
+        other = await it.service.models.find("flux2-klein-9b")
+        await it.service.model_settled(other, GATED)
+        await it.service.model_settled(other, None)
         found = await it.queue.get(job.id)
         assert (found.state, found.held) == (State.QUEUED, True)
 
@@ -295,17 +295,17 @@ async def test_another_download_changes_nothing_for_a_waiting_job(tmp_path: Path
 async def test_without_downloads_a_model_that_is_away_is_refused(tmp_path: Path) -> None:
     async with house(tmp_path, auto_download=False) as it:
         with pytest.raises(ModelNotDownloaded):
-            await it.studio.submit(AWAY_FOX)
+            await it.service.submit(AWAY_FOX)
         assert it.hub.asked == []
 
 
 @asynchronous
 async def test_a_download_that_was_going_on_at_a_stop_goes_on_at_the_start(tmp_path: Path) -> None:
     async with house(tmp_path) as it:
-        job = await it.studio.submit(AWAY_FOX)
+        job = await it.service.submit(AWAY_FOX)
     async with house(tmp_path) as it:
         claim = asyncio.create_task(it.queue.claim())
-        await it.studio.resume_downloads()
+        await it.service.resume_downloads()
         assert await is_waiting(claim)
         it.hub.gate.set()
         assert (await claim).id == job.id
@@ -317,7 +317,7 @@ async def test_a_model_that_came_while_the_server_was_off_lets_its_jobs_run(tmp_
         jobs = [await it.queue.submit(make_job(model=AWAY, held=True)) for _ in range(2)]
         (it.hub.models_dir / AWAY).mkdir(parents=True)
     async with house(tmp_path) as it:
-        await it.studio.resume_downloads()
+        await it.service.resume_downloads()
         assert [(await it.queue.claim()).id for _ in jobs] == [job.id for job in jobs]
         assert it.hub.asked == []
 
@@ -328,7 +328,7 @@ async def test_a_job_whose_model_can_no_longer_come_fails_at_the_start(tmp_path:
     async with house(tmp_path, auto_download=False) as it:
         lost = await it.queue.submit(make_job(model=model, held=True))
         other = await it.queue.submit(make_job(held=True))
-        await it.studio.resume_downloads()
+        await it.service.resume_downloads()
         found = await it.queue.get(lost.id)
         assert found.state is State.FAILED
         assert found.error is not None
@@ -340,7 +340,7 @@ async def test_a_job_whose_model_can_no_longer_come_fails_at_the_start(tmp_path:
 async def test_a_sender_that_goes_away_leaves_a_job_with_its_download(tmp_path: Path) -> None:
     async with house(tmp_path) as it:
         with it.queue.job_events.events.listen(None) as box:
-            sender = asyncio.create_task(it.studio.submit(AWAY_FOX))
+            sender = asyncio.create_task(it.service.submit(AWAY_FOX))
             queued = await until(box, "queued")
             sender.cancel()
             with pytest.raises(asyncio.CancelledError):
@@ -354,10 +354,10 @@ async def test_a_retry_brings_the_model_again(tmp_path: Path) -> None:
     async with house(tmp_path) as it:
         it.hub.error = DownloadFailed("The connection broke.")
         it.hub.gate.set()
-        job = await it.studio.submit(AWAY_FOX)
+        job = await it.service.submit(AWAY_FOX)
         with pytest.raises(DownloadFailed):
-            await it.studio.wait_finished(job)
+            await it.service.wait_finished(job)
         it.hub.error = None
-        assert (await it.studio.retry(job.id)).held
+        assert (await it.service.retry(job.id)).held
         assert (await it.queue.claim()).id == job.id
         assert it.hub.asked == [AWAY, AWAY]

@@ -66,8 +66,8 @@ class Submitted(BaseModel):
 class Bfl:
     """Handlers of tasks. `moderation` refuses prompts by its list of words."""
 
-    def __init__(self, studio: JobService, tools: Tools, moderation: Moderation) -> None:
-        self.studio = studio
+    def __init__(self, service: JobService, tools: Tools, moderation: Moderation) -> None:
+        self.service = service
         self.tools = tools
         self.moderation = moderation
 
@@ -78,7 +78,7 @@ class Bfl:
         if self.moderation.refuses(form.prompt, form.safety_tolerance):
             return await self._moderated(request, asked)
         references = [await self._picture(text, name) for name, text in form.pictures]
-        job = await self.studio.submit(self._order(request, form, model, tuple(references)))
+        job = await self.service.submit(self._order(request, form, model, tuple(references)))
         return JSONResponse(self._submitted(request, job.id, "Pending", job.model).model_dump())
 
     def _order(self, request: Request, form: Painting, model: str | None, references: tuple[Upload, ...]) -> Order:
@@ -108,7 +108,7 @@ class Bfl:
 
     async def _moderated(self, request: Request, asked: str) -> Response:
         """A task of its own, so that it is found refused by whoever asks for its result."""
-        name = await self.studio.save_refusal(MODERATED)
+        name = await self.service.save_refusal(MODERATED)
         return JSONResponse(self._submitted(request, name, MODERATED, asked).model_dump())
 
     def _submitted(self, request: Request, name: str, status: str, model: str) -> Submitted:
@@ -120,11 +120,11 @@ class Bfl:
         name = request.query_params.get("id", "")
         if not name:
             raise InvalidRequest("id is missing.", field="id")
-        refusal = await self.studio.load_refusal(name)
+        refusal = await self.service.load_refusal(name)
         if refusal is not None:
             return JSONResponse({"id": name, "status": refusal, "result": None})
         try:
-            job = await self.studio.queue.get(name)
+            job = await self.service.queue.get(name)
         except JobNotFound:
             return JSONResponse({"id": name, "status": NOT_FOUND, "result": None}, JobNotFound.status)
         return JSONResponse(await self.answer(job, self.tools.links.base(request)))
@@ -137,12 +137,12 @@ class Bfl:
         elif job.is_final:
             found |= {"result": None, "error": job.error.message if job.error else "The task was cancelled."}
         else:
-            found |= {"result": None, "progress": self.studio.progress(job)}
+            found |= {"result": None, "progress": self.service.progress(job)}
         return found
 
     async def _result(self, job: Job, base: str) -> dict[str, Any]:
         form: Any = job.request.note.get("format", "png")
-        found = await addresses(self.studio, self.tools, job, base, form)
+        found = await addresses(self.service, self.tools, job, base, form)
         return {
             "seed": job.pictures[0].seed,
             "prompt": job.upsampled or job.request.prompt,
@@ -180,9 +180,9 @@ def local(name: str) -> str | None:
     return table.get(name.lower(), name)
 
 
-def teller(studio: JobService, tools: Tools) -> Callable[[Job, str, str], Awaitable[dict[str, Any]]]:
+def teller(service: JobService, tools: Tools) -> Callable[[Job, str, str], Awaitable[dict[str, Any]]]:
     """What a webhook is told of a job, at its end."""
-    tasks = Bfl(studio, tools, Moderation({}))
+    tasks = Bfl(service, tools, Moderation({}))
 
     async def told(job: Job, base: str, event: str) -> dict[str, Any]:
         return await tasks.answer(job, base)
@@ -190,8 +190,8 @@ def teller(studio: JobService, tools: Tools) -> Callable[[Job, str, str], Awaita
     return told
 
 
-def endpoints(studio: JobService, tools: Tools, moderation: Moderation) -> list[Endpoint]:
-    return Bfl(studio, tools, moderation).endpoints()
+def endpoints(service: JobService, tools: Tools, moderation: Moderation) -> list[Endpoint]:
+    return Bfl(service, tools, moderation).endpoints()
 
 
 def shape(error: MfluxError, request_id: str) -> JSONResponse:

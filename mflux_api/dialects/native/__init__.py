@@ -14,10 +14,10 @@ from mflux_api.web.context import Tools
 from mflux_api.web.openapi import Endpoint
 
 
-def endpoints(studio: JobService, tools: Tools, engine: Callable[[], EngineView]) -> list[Endpoint]:
-    jobs = Jobs(studio, tools)
+def endpoints(service: JobService, tools: Tools, engine: Callable[[], EngineView]) -> list[Endpoint]:
+    jobs = Jobs(service, tools)
     parts = (
-        *(jobs, Pictures(studio), Streams(studio, tools, jobs)),
-        *(Queue(studio), Models(studio), SystemEndpoints(studio, tools, engine)),
+        *(jobs, Pictures(service), Streams(service, tools, jobs)),
+        *(Queue(service), Models(service), SystemEndpoints(service, tools, engine)),
     )
-    return [*(endpoint for part in parts for endpoint in part.endpoints()), *webhooks.endpoints(studio)]
+    return [*(endpoint for part in parts for endpoint in part.endpoints()), *webhooks.endpoints(service)]

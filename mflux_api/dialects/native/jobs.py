@@ -47,21 +47,21 @@ class OrderForm(PictureForm):
 class Jobs:
     """Handlers of jobs."""
 
-    def __init__(self, studio: JobService, tools: Tools) -> None:
-        self.studio = studio
+    def __init__(self, service: JobService, tools: Tools) -> None:
+        self.service = service
         self.tools = tools
 
     async def generate(self, request: Request) -> Response:
         form = await self.tools.body.json(request, OrderForm)
         key = request.headers.get("idempotency-key")
-        job = await self.studio.submit(await form.order(self.tools.pictures, owner(request), key))
+        job = await self.service.submit(await form.order(self.tools.pictures, owner(request), key))
         return self._submitted(job)
 
     async def index(self, request: Request) -> Response:
         asked = query(request, wire.JobsQuery)
-        page = await self.studio.queue.list_jobs(asked.status, asked.before, asked.limit)
+        page = await self.service.queue.list_jobs(asked.status, asked.before, asked.limit)
         following = page.jobs[-1].number if len(page.jobs) == asked.limit else None
-        rows = [wire.summary(job, self.studio.progress(job)) for job in page.jobs]
+        rows = [wire.summary(job, self.service.progress(job)) for job in page.jobs]
         return reply(wire.JobList(jobs=rows, next=following, total=page.total))
 
     async def show(self, request: Request) -> Response:
@@ -69,27 +69,27 @@ class Jobs:
         return reply(await self.detail(request.path_params["job_id"], images=asked.images))
 
     async def detail(self, job_id: str, *, images: bool) -> wire.JobDetail:
-        job = await self.studio.queue.get(job_id)
-        pictures = await self.studio.read_pictures(job) if images else None
-        position = self.studio.queue.position(job.id)
+        job = await self.service.queue.get(job_id)
+        pictures = await self.service.read_pictures(job) if images else None
+        position = self.service.queue.position(job.id)
         # Base64 of four large pictures would hold up everybody else.
         return await asyncio.to_thread(
-            wire.detail, job, progress=self.studio.progress(job), position=position, pictures=pictures
+            wire.detail, job, progress=self.service.progress(job), position=position, pictures=pictures
         )
 
     async def cancel(self, request: Request) -> Response:
-        await self.studio.cancel(request.path_params["job_id"])
+        await self.service.cancel(request.path_params["job_id"])
         return reply(wire.Cancelled(status="cancelled"))
 
     async def retry(self, request: Request) -> Response:
-        return self._submitted(await self.studio.retry(request.path_params["job_id"]))
+        return self._submitted(await self.service.retry(request.path_params["job_id"]))
 
     async def move(self, request: Request) -> Response:
         asked = await self.tools.body.json(request, wire.Move)
-        return self._submitted(await self.studio.queue.move(request.path_params["job_id"], asked.position))
+        return self._submitted(await self.service.queue.move(request.path_params["job_id"], asked.position))
 
     def _submitted(self, job: Job) -> Response:
-        position = self.studio.queue.position(job.id)
+        position = self.service.queue.position(job.id)
         status: Any = State.QUEUED if job.state is State.INTERRUPTED else job.state
         return reply(wire.Submitted(job_id=job.id, status=status, position=position or 0))
 

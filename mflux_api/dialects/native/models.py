@@ -98,9 +98,9 @@ LOADING = (ModelNotDownloaded, ModelUnsupported, ModelIncomplete, ModelCorrupt, 
 class Models:
     """Handlers of models."""
 
-    def __init__(self, studio: JobService) -> None:
-        self.studio = studio
-        self.models = studio.models
+    def __init__(self, service: JobService) -> None:
+        self.service = service
+        self.models = service.models
 
     async def index(self, request: Request) -> Response:
         entries = await self.models.listed()
@@ -115,12 +115,12 @@ class Models:
         if spec.unavailable or spec.repository is None:
             raise ModelUnsupported(spec.unavailable or f"{spec.name} has no repository to come from.", model=spec.name)
         if not (await self.models.entry(spec.name)).is_here:
-            self.studio.downloads.start(spec)
+            self.service.downloads.start(spec)
         return reply(await self._status(spec.name))
 
     async def stop_download(self, request: Request) -> Response:
         spec = await self.models.find(request.path_params["model_id"])
-        if not self.studio.downloads.cancel(spec):
+        if not self.service.downloads.cancel(spec):
             raise JobConflict(f"{spec.name} is not being downloaded.", model=spec.name)
         return reply(await self._status(spec.name))
 
@@ -133,12 +133,12 @@ class Models:
         return reply(await self._status(request.path_params["model_id"]))
 
     async def loras(self, request: Request) -> Response:
-        found = await self.studio.list_loras()
+        found = await self.service.list_loras()
         return reply(LoraList(loras=[LoraRow(name=name, size_mb=round(size / MEGABYTE, 2)) for name, size in found]))
 
     async def _status(self, name: str) -> ModelStatus:
         entry = await self.models.entry(name)
-        coming = self.studio.downloads.of(entry.spec)
+        coming = self.service.downloads.of(entry.spec)
         return ModelStatus(
             model=entry.spec.name,
             status=_state(entry, coming=coming is not None),
@@ -151,7 +151,7 @@ class Models:
 
     def _row(self, entry: Entry, weight: int | None) -> ModelRow:
         spec = entry.spec
-        width, height = usual_size(spec, self.studio.defaults)
+        width, height = usual_size(spec, self.service.defaults)
         return ModelRow(
             title=spec.name,
             model_name=spec.repository or spec.name,

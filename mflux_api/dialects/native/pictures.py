@@ -87,40 +87,40 @@ AS_SENT = {"Cache-Control": IMMUTABLE, "Content-Security-Policy": "default-src '
 class Pictures:
     """Handlers of pictures."""
 
-    def __init__(self, studio: JobService) -> None:
-        self.studio = studio
+    def __init__(self, service: JobService) -> None:
+        self.service = service
 
     async def index(self, request: Request) -> Response:
         asked = query(request, PicturesQuery)
         search = PictureSearch(words=frozenset(asked.search.split()), model=asked.model)
-        page = await self.studio.queue.search_pictures(search, asked.before, asked.limit)
+        page = await self.service.queue.search_pictures(search, asked.before, asked.limit)
         rows = [row for job in page.jobs for row in picture_rows(job)]
         return reply(PictureList(pictures=rows, next=page.following, total=page.total))
 
     async def show(self, request: Request) -> Response:
         asked = query(request, PictureQuery)
-        job = await self.studio.queue.get(request.path_params["job_id"])
+        job = await self.service.queue.get(request.path_params["job_id"])
         # A running job shows what it has finished so far.
-        running = self.studio.running_job(job.id)
+        running = self.service.running_job(job.id)
         _, picture = find_picture(running.pictures if running else job.pictures, request.path_params["n"])
         data = await asyncio.to_thread(self._encoded, picture.file, asked)
         return Response(data, media_type=f"image/{asked.format}", headers={"Cache-Control": IMMUTABLE})
 
     def _encoded(self, file: str, asked: PictureQuery) -> bytes:
-        data = self.studio.queue.read_picture(file)
+        data = self.service.queue.read_picture(file)
         if asked.side is None:
             return converted(data, asked.format, asked.quality)
         return scaled(data, asked.format, asked.quality, asked.side)
 
     async def delete(self, request: Request) -> Response:
-        await self.studio.queue.delete_picture(request.path_params["job_id"], request.path_params["n"])
+        await self.service.queue.delete_picture(request.path_params["job_id"], request.path_params["n"])
         return reply(Deleted(status="deleted"))
 
     async def input(self, request: Request) -> Response:
-        job, name = await self.studio.queue.get(request.path_params["job_id"]), request.path_params["name"]
+        job, name = await self.service.queue.get(request.path_params["job_id"]), request.path_params["name"]
         if name not in job.inputs.named:
             raise PictureNotFound("This job started from no such picture.", inputs=list(job.inputs.named))
-        data = await asyncio.to_thread(self.studio.queue.read_picture, job.inputs.named[name])
+        data = await asyncio.to_thread(self.service.queue.read_picture, job.inputs.named[name])
         kind = media_type(data)
         if kind is None:
             raise PictureNotFound("What this job started from is no picture.")

@@ -73,12 +73,12 @@ TAG = "queue"
 class Queue:
     """Handlers of the queue."""
 
-    def __init__(self, studio: JobService) -> None:
-        self.studio = studio
+    def __init__(self, service: JobService) -> None:
+        self.service = service
 
     async def show(self, request: Request) -> Response:
         asked = query(request, QueueQuery)
-        queue = self.studio.queue
+        queue = self.service.queue
         running = next(iter(queue.running_jobs()), None)
         ahead = running.seconds_left if running else 0.0
         queued = []
@@ -90,11 +90,11 @@ class Queue:
         return reply(QueueStatus(active=active, queued=queued, length=queue.count_waiting(), paused=queue.paused))
 
     async def pause(self, request: Request) -> Response:
-        self.studio.queue.pause()
+        self.service.queue.pause()
         return reply(Paused(paused=True))
 
     async def resume(self, request: Request) -> Response:
-        self.studio.queue.resume()
+        self.service.queue.resume()
         return reply(Paused(paused=False))
 
     def endpoints(self) -> list[Endpoint]:

@@ -34,8 +34,8 @@ REMEMBERED = 4
 class Streams:
     """Handlers of event streams."""
 
-    def __init__(self, studio: JobService, tools: Tools, jobs: Jobs) -> None:
-        self.studio = studio
+    def __init__(self, service: JobService, tools: Tools, jobs: Jobs) -> None:
+        self.service = service
         self.tools = tools
         self.jobs = jobs
         self._finals: OrderedDict[str, asyncio.Task[str]] = OrderedDict()
@@ -43,8 +43,8 @@ class Streams:
     async def job(self, request: Request) -> Response:
         asked = query(request, wire.StreamQuery)
         job_id, last_id = request.path_params["job_id"], _last_id(request)
-        job = await self.studio.queue.get(job_id)
-        if job.is_final and last_id == self.studio.queue.current_event(job).id:
+        job = await self.service.queue.get(job_id)
+        if job.is_final and last_id == self.service.queue.current_event(job).id:
             # It has seen the end. Only this status keeps a browser from connecting again.
             return Response(status_code=NO_CONTENT)
         return self.tools.streamer.respond(self._messages(job_id, last_id, preview=asked.preview))
@@ -54,7 +54,7 @@ class Streams:
         return self.tools.streamer.respond(self._all(_last_id(request), preview=asked.preview))
 
     async def download(self, request: Request) -> Response:
-        entry = await self.studio.models.entry(request.path_params["model_id"])
+        entry = await self.service.models.entry(request.path_params["model_id"])
         now = self._download_now(entry)
         if now is None:
             raise JobConflict(f"{entry.spec.name} is not being downloaded.", model=entry.spec.name)
@@ -63,22 +63,22 @@ class Streams:
         return self.tools.streamer.respond(self._download(entry))
 
     async def _messages(self, job_id: str, last_id: str | None, *, preview: bool) -> AsyncGenerator[Message, None]:
-        async for event in self.studio.queue.watch(job_id, last_id, previews=preview):
+        async for event in self.service.queue.watch(job_id, last_id, previews=preview):
             if event.name in ENDINGS:
                 # The id of an ending is the same for whoever comes later.
-                job = await self.studio.queue.get(job_id)
-                yield Message(self.studio.queue.current_event(job).id, event.name, await self._final(job))
+                job = await self.service.queue.get(job_id)
+                yield Message(self.service.queue.current_event(job).id, event.name, await self._final(job))
             elif event.preview is None or preview:
                 yield _message(event)
 
     async def _all(self, last_id: str | None, *, preview: bool) -> AsyncGenerator[Message, None]:
-        async with aclosing(self.studio.queue.watch_all(last_id, previews=preview)) as events:
+        async with aclosing(self.service.queue.watch_all(last_id, previews=preview)) as events:
             async for event in events:
                 if event.preview is None or preview:
                     yield _message(event)
 
     async def _download(self, entry: Entry) -> AsyncGenerator[Message, None]:
-        with self.studio.downloads.listen(entry.spec) as box:
+        with self.service.downloads.listen(entry.spec) as box:
             now = self._download_now(entry)
             if now is not None:
                 yield _message(now)
@@ -92,7 +92,7 @@ class Streams:
     def _download_now(self, entry: Entry) -> Event | None:
         """How a download stands, or how it ended; None where there was none."""
         spec = entry.spec
-        latest = self.studio.downloads.latest.get(spec.folder)
+        latest = self.service.downloads.latest.get(spec.folder)
         if latest is None and entry.is_here:
             done = {"model": spec.name, "progress": 1.0, "done_bytes": entry.size, "total_bytes": entry.size}
             return Event(f"here-{spec.folder}", f"model:{spec.folder}", "downloaded", done)

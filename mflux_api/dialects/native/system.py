@@ -110,18 +110,18 @@ HOUR = 3600
 class SystemEndpoints:
     """Handlers about the server itself. `engine` tells how the engine process is."""
 
-    def __init__(self, studio: JobService, tools: Tools, engine: Callable[[], EngineView]) -> None:
-        self.studio = studio
+    def __init__(self, service: JobService, tools: Tools, engine: Callable[[], EngineView]) -> None:
+        self.service = service
         self.tools = tools
         self.engine = engine
 
     async def health(self, request: Request) -> Response:
-        queue = self.studio.queue
+        queue = self.service.queue
         return reply(
             Health(
                 status="stopping" if queue.closing else "healthy",
                 version=__version__,
-                models_available=self.studio.models.here,
+                models_available=self.service.models.here,
                 active_jobs=len(queue.running_jobs()),
                 queue_length=queue.count_waiting(),
             )
@@ -151,7 +151,7 @@ class SystemEndpoints:
         )
 
     async def stats(self, request: Request) -> Response:
-        totals = await self.studio.queue.totals()
+        totals = await self.service.queue.totals()
         count = totals.generations
         return reply(
             Stats(
@@ -159,13 +159,13 @@ class SystemEndpoints:
                 total_images=totals.images,
                 total_failures=totals.failures,
                 average_time_seconds=round(totals.seconds / count, 3) if count else 0.0,
-                uptime_hours=round((time.time() - self.studio.started) / HOUR, 4),
+                uptime_hours=round((time.time() - self.service.started) / HOUR, 4),
             )
         )
 
     async def history(self, request: Request) -> Response:
         asked = query(request, HistoryQuery)
-        buckets = await self.studio.queue.history(asked.bucket, asked.count)
+        buckets = await self.service.queue.history(asked.bucket, asked.count)
         return reply(History(bucket=asked.bucket, points=[point(found) for found in buckets]))
 
     async def token(self, request: Request) -> Response:

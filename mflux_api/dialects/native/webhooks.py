@@ -49,10 +49,10 @@ class DeliveriesQuery(Wire):
     before: int | None = Field(None, ge=0, lt=2**63, description="`next` of the page before")
 
 
-def endpoints(studio: JobService) -> list[Endpoint]:
+def endpoints(service: JobService) -> list[Endpoint]:
     async def index(request: Request) -> Response:
         asked = query(request, DeliveriesQuery)
-        page = await studio.queue.list_deliveries(asked.state, asked.before, asked.limit)
+        page = await service.queue.list_deliveries(asked.state, asked.before, asked.limit)
         following = page.deliveries[-1].number if len(page.deliveries) == asked.limit else None
         content = DeliveryList(deliveries=[_row(each) for each in page.deliveries], next=following, total=page.total)
         return Response(content.model_dump_json(), media_type="application/json")

@@ -32,10 +32,10 @@ PAGE = 100
 class Replicate:
     """Handlers of predictions."""
 
-    def __init__(self, studio: JobService, tools: Tools) -> None:
-        self.studio = studio
+    def __init__(self, service: JobService, tools: Tools) -> None:
+        self.service = service
         self.tools = tools
-        self.predictions = Predictions(studio, tools)
+        self.predictions = Predictions(service, tools)
 
     async def create(self, request: Request) -> Response:
         body = await self.tools.body.json(request, Ordered)
@@ -46,7 +46,7 @@ class Replicate:
         if form.output_format not in FORMATS:
             raise InvalidRequest("output_format must be webp, jpg or png.", field="output_format")
         order = await self._order(request, form, body, name)
-        job = await self.studio.submit(order)
+        job = await self.service.submit(order)
         job = await self._waited(request, job)
         return await self._told(request, job, 200 if job.is_final else 201)
 
@@ -92,27 +92,27 @@ class Replicate:
         seconds = prefer.partition("=")[2]
         wait = min(LONGEST_WAIT, int(seconds)) if seconds.isdecimal() else LONGEST_WAIT
         try:
-            return await asyncio.wait_for(self.studio.queue.wait_ended(job), wait)
+            return await asyncio.wait_for(self.service.queue.wait_ended(job), wait)
         except TimeoutError:
-            return await self.studio.queue.get(job.id)
+            return await self.service.queue.get(job.id)
 
     async def show(self, request: Request) -> Response:
-        return await self._told(request, await self.studio.queue.get(request.path_params["id"]))
+        return await self._told(request, await self.service.queue.get(request.path_params["id"]))
 
     async def cancel(self, request: Request) -> Response:
         job_id = request.path_params["id"]
         try:
-            job = await self.studio.cancel(job_id)
+            job = await self.service.cancel(job_id)
         except JobConflict:
             # It has ended: nothing is left to cancel, and there that is no error.
-            job = await self.studio.queue.get(job_id)
+            job = await self.service.queue.get(job_id)
         return await self._told(request, job)
 
     async def _told(self, request: Request, job: Job, status: int = 200) -> Response:
         return JSONResponse(await self.predictions.shown(job, self.tools.links.base(request)), status)
 
     async def stream(self, request: Request) -> Response:
-        job = await self.studio.queue.get(request.path_params["id"])
+        job = await self.service.queue.get(request.path_params["id"])
         if request.headers.get("last-event-id") == f"{int(job.created)}:done":
             # It has seen the end. Only this status keeps a browser from connecting again.
             return Response(status_code=204)
@@ -120,7 +120,7 @@ class Replicate:
 
     async def _messages(self, job: Job, base: str) -> AsyncGenerator[Message, None]:
         """The address of each picture, then the end; its clients need a number on every event."""
-        ended = await self.studio.queue.wait_ended(job)
+        ended = await self.service.queue.wait_ended(job)
         if not ended.is_final:
             return
         began, found, wrong = int(job.created), None, ended.error.message if ended.error else ""
@@ -136,7 +136,7 @@ class Replicate:
         yield Message(f"{began}:done", "done", {"reason": reason} if reason else {})
 
     async def last(self, request: Request) -> Response:
-        page = await self.studio.queue.list_jobs(None, None, PAGE)
+        page = await self.service.queue.list_jobs(None, None, PAGE)
         base = self.tools.links.base(request)
         results = await asyncio.gather(*(self.predictions.shown(job, base) for job in page.jobs))
         return JSONResponse({"next": None, "previous": None, "results": results})
@@ -154,8 +154,8 @@ class Replicate:
         ]
 
 
-def endpoints(studio: JobService, tools: Tools) -> list[Endpoint]:
-    return Replicate(studio, tools).endpoints()
+def endpoints(service: JobService, tools: Tools) -> list[Endpoint]:
+    return Replicate(service, tools).endpoints()
 
 
 def shape(error: MfluxError, request_id: str) -> JSONResponse:

@@ -25,8 +25,8 @@ STATUS = {
 class Predictions:
     """Jobs as predictions; `base` is the address of this server as the client knows it."""
 
-    def __init__(self, studio: JobService, tools: Tools) -> None:
-        self.studio = studio
+    def __init__(self, service: JobService, tools: Tools) -> None:
+        self.service = service
         self.tools = tools
 
     async def shown(self, job: Job, base: str) -> dict[str, Any]:
@@ -65,7 +65,7 @@ class Predictions:
             return None, False
         form: Any = job.request.note.get("format", "png")
         try:
-            return await addresses(self.studio, self.tools, job, base, form), False
+            return await addresses(self.service, self.tools, job, base, form), False
         except PictureNotFound:
             return None, True
 
@@ -86,6 +86,6 @@ def _iso(moment: float | None) -> str | None:
     return None if moment is None else datetime.fromtimestamp(moment, UTC).isoformat().replace("+00:00", "Z")
 
 
-def teller(studio: JobService, tools: Tools) -> Callable[[Job, str, str], Awaitable[dict[str, Any]]]:
+def teller(service: JobService, tools: Tools) -> Callable[[Job, str, str], Awaitable[dict[str, Any]]]:
     """What a webhook is told of a job at an event."""
-    return Predictions(studio, tools).told
+    return Predictions(service, tools).told

@@ -24,7 +24,7 @@ PREFIXES = ("/sdapi/", "/internal/", "/controlnet/")
 
 
 def endpoints(
-    studio: JobService,
+    service: JobService,
     tools: Tools,
     engine: Callable[[], EngineView],
     *,
@@ -32,10 +32,10 @@ def endpoints(
     flags: Mapping[str, Any],
 ) -> list[Endpoint]:
     """`flags`: what cmd-flags tells of how the server was started; nothing secret."""
-    checkpoints, tasks = Checkpoints(studio), Tasks()
-    options, extras = Options(studio, tools, checkpoints), Extras(studio, tools)
+    checkpoints, tasks = Checkpoints(service), Tasks()
+    options, extras = Options(service, tools, checkpoints), Extras(service, tools)
     catalogue = Catalogue(
-        studio,
+        service,
         checkpoints,
         options,
         engine=engine,
@@ -44,8 +44,8 @@ def endpoints(
         flags=flags,
     )
     parts = (
-        Generate(studio, tools, checkpoints, options, tasks, styles_file=styles_file),
-        Progress(studio, tools, tasks, options.first_preview),
+        Generate(service, tools, checkpoints, options, tasks, styles_file=styles_file),
+        Progress(service, tools, tasks, options.first_preview),
         options,
         catalogue,
         extras,

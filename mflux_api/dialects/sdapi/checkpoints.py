@@ -12,11 +12,11 @@ SUFFIX = ".safetensors"
 class Checkpoints:
     """The models that can paint now, and the default one, which is downloaded when it is first used."""
 
-    def __init__(self, studio: JobService) -> None:
-        self.studio = studio
+    def __init__(self, service: JobService) -> None:
+        self.service = service
 
     async def offered(self) -> list[Entry]:
-        return self._painters(await self.studio.models.listed())
+        return self._painters(await self.service.models.listed())
 
     async def rows(self) -> list[dict[str, Any]]:
         return [row(entry) for entry in await self.offered()]
@@ -24,15 +24,15 @@ class Checkpoints:
     async def find(self, name: str) -> str | None:
         """The model meant by a title, a file name with or without its suffix, a short or long hash; any case."""
         wanted = name.strip().lower().removesuffix(SUFFIX)
-        still = self._painters(await self.studio.models.still_here())
+        still = self._painters(await self.service.models.still_here())
         return _named(wanted, still) or _named(wanted, await self.offered())
 
     async def short_hash(self, name: str) -> str:
-        found = [entry for entry in await self.studio.models.listed() if entry.spec.name == name]
+        found = [entry for entry in await self.service.models.listed() if entry.spec.name == name]
         return _short(found[0]) or "" if found else ""
 
     def _painters(self, entries: list[Entry]) -> list[Entry]:
-        default = self.studio.models.default.lower()
+        default = self.service.models.default.lower()
         painters = [entry for entry in entries if not entry.spec.unavailable and not entry.spec.upscaler]
         return [entry for entry in painters if entry.is_here or entry.spec.name.lower() == default]
 

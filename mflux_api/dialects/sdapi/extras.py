@@ -56,13 +56,13 @@ class PngReply(BaseModel):
 class Extras:
     """Handlers that work on finished pictures. A model that enlarges waits in the queue like any other."""
 
-    def __init__(self, studio: JobService, tools: Tools) -> None:
-        self.studio = studio
+    def __init__(self, service: JobService, tools: Tools) -> None:
+        self.service = service
         self.tools = tools
 
     async def upscalers(self) -> list[str]:
         """What works here: SD-WebUI's three, and each upscaler model on this machine."""
-        models = [entry.spec.name for entry in await self.studio.models.listed() if _is_upscaler(entry)]
+        models = [entry.spec.name for entry in await self.service.models.listed() if _is_upscaler(entry)]
         return [NONE, *FILTERS, *(PUBLISHED.get(name, name) for name in models)]
 
     async def single(self, request: Request) -> Response:
@@ -112,7 +112,7 @@ class Extras:
         crop = None if (width, height) == size else size
         order = Order(prompt="", model=name, source=upload, width=width, height=height, crop=crop, strength=1.0)
         wanted = replace(order, owner=owner(request), seed=0, steps=1)
-        _, (data,) = await while_wanted(request, self.studio.submit_and_wait(wanted))
+        _, (data,) = await while_wanted(request, self.service.submit_and_wait(wanted))
         return await asyncio.to_thread(lambda: Image.open(io.BytesIO(data)).convert("RGB"))
 
     def endpoints(self) -> list[Endpoint]:

@@ -40,7 +40,7 @@ class Generate:
 
     def __init__(
         self,
-        studio: JobService,
+        service: JobService,
         tools: Tools,
         checkpoints: Checkpoints,
         options: Options,
@@ -48,7 +48,7 @@ class Generate:
         *,
         styles_file: Path | None,
     ) -> None:
-        self.studio = studio
+        self.service = service
         self.styles_file = styles_file
         self.tools = tools
         self.checkpoints = checkpoints
@@ -69,7 +69,7 @@ class Generate:
             await self._keep(form)
         try:
             job = await self._submit(request, form)
-            done = await while_connected(request, self.studio.wait_finished(job), lambda: self._abandon(job))
+            done = await while_connected(request, self.service.wait_finished(job), lambda: self._abandon(job))
         except OutOfMemory as error:
             if not form.is_classic:
                 raise
@@ -83,14 +83,14 @@ class Generate:
         return Response(body, media_type="application/json")
 
     def _reply(self, form: Painting, job: Job) -> str:
-        return replies.painted(replies.Done(form, job, self.studio.pngs(job))).model_dump_json()
+        return replies.painted(replies.Done(form, job, self.service.pngs(job))).model_dump_json()
 
     async def _submit(self, request: Request, form: Painting) -> Job:
         here = await self._here(form)
         order = await orders.order(form, self.tools.pictures, owner(request), here)
         named = None if order.model in {None, here.model} else await self.checkpoints.find(order.model)
         with self.tasks.named(form.force_task_id):
-            job = await self.studio.submit(replace(order, model=named or order.model), awaited=True)
+            job = await self.service.submit(replace(order, model=named or order.model), awaited=True)
         self.tasks.began(form.force_task_id, job.id)
         return job
 
@@ -99,9 +99,9 @@ class Generate:
         tagged = bool(form.styles) or "<" in form.prompt
         return orders.Here(
             styles=await asyncio.to_thread(styles.load, self.styles_file) if form.styles else (),
-            loras=[name for name, _ in await self.studio.list_loras()] if tagged else (),
+            loras=[name for name, _ in await self.service.list_loras()] if tagged else (),
             model=await self._model(form),
-            steps=self.studio.defaults.steps,
+            steps=self.service.defaults.steps,
         )
 
     async def _model(self, form: Painting) -> str:
@@ -119,7 +119,7 @@ class Generate:
     async def _abandon(self, job: Job) -> None:
         """Nobody waits for it any more. It may just have been finished."""
         with suppress(JobConflict):
-            await self.studio.cancel(job.id)
+            await self.service.cancel(job.id)
 
     def endpoints(self) -> list[Endpoint]:
         return [

@@ -24,7 +24,7 @@ class Page:
     async def config(self, request: Request) -> Response:
         """Gradio's description of the page, as far as anybody looks: choices by `elem_id`."""
         upscalers = await self.upscalers()
-        loras = [name for name, _ in await self.checkpoints.studio.list_loras()]
+        loras = [name for name, _ in await self.checkpoints.service.list_loras()]
         choices = {
             "setting_sd_model_checkpoint": [row["title"] for row in await self.checkpoints.rows()],
             "setting_sd_lora": [NONE, *loras],

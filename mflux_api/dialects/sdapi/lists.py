@@ -62,7 +62,7 @@ class Catalogue:
 
     def __init__(
         self,
-        studio: JobService,
+        service: JobService,
         checkpoints: Checkpoints,
         options: Options,
         *,
@@ -71,7 +71,7 @@ class Catalogue:
         styles_file: Path | None,
         flags: Mapping[str, Any],
     ) -> None:
-        self.studio = studio
+        self.service = service
         self.checkpoints = checkpoints
         self.options = options
         self.engine = engine
@@ -89,7 +89,7 @@ class Catalogue:
         return JSONResponse([_adapter(name) for name in await self._adapters()])
 
     async def _adapters(self) -> list[str]:
-        return [name for name, _ in await self.studio.list_loras()]
+        return [name for name, _ in await self.service.list_loras()]
 
     async def prompt_styles(self, request: Request) -> Response:
         return JSONResponse([vars(style) for style in await asyncio.to_thread(styles.load, self.styles_file)])
@@ -109,17 +109,17 @@ class Catalogue:
         return JSONResponse(self.flags)
 
     async def refresh(self, request: Request) -> Response:
-        self.studio.models.forget()
+        self.service.models.forget()
         return JSONResponse(None)
 
     async def unload(self, request: Request) -> Response:
         """Let go of every model; the next picture loads its own again."""
         for name in self.engine().loaded:
-            await self.studio.models.unload(name)
+            await self.service.models.unload(name)
         return JSONResponse({})
 
     async def reload(self, request: Request) -> Response:
-        await self.studio.models.load(await self.options.model())
+        await self.service.models.load(await self.options.model())
         return JSONResponse({})
 
     def endpoints(self) -> list[Endpoint]:

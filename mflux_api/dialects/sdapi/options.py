@@ -92,8 +92,8 @@ DEFAULTS: Mapping[str, Any] = {
 class Options:
     """Read from the database once, then kept in memory and written with each change."""
 
-    def __init__(self, studio: JobService, tools: Tools, checkpoints: Checkpoints) -> None:
-        self.studio = studio
+    def __init__(self, service: JobService, tools: Tools, checkpoints: Checkpoints) -> None:
+        self.service = service
         self.tools = tools
         self.checkpoints = checkpoints
         self._changed: dict[str, Any] | None = None
@@ -110,7 +110,7 @@ class Options:
         """The checkpoint chosen here, the server's default model as long as none was or it has gone."""
         chosen = (await self._kept()).get(CHECKPOINT)
         found = None if chosen is None else await self.checkpoints.find(chosen)
-        return found or self.studio.models.default
+        return found or self.service.models.default
 
     async def show(self, request: Request) -> Response:
         name = await self.model()
@@ -133,7 +133,7 @@ class Options:
         if wanted.get(CHECKPOINT):
             changed[CHECKPOINT] = await self._load(str(wanted[CHECKPOINT]))
         if any(kept.get(name) != value for name, value in changed.items()):
-            await self.studio.queue.save_value(KEPT, json.dumps({**kept, **changed}))
+            await self.service.queue.save_value(KEPT, json.dumps({**kept, **changed}))
             self._changed = {**kept, **changed}
 
     async def _load(self, name: str) -> str:
@@ -143,12 +143,12 @@ class Options:
         # A model that is not here yet is downloaded with the first picture.
         here = {entry.spec.name for entry in await self.checkpoints.offered() if entry.is_here}
         if found != await self.model() and found in here:
-            await self.studio.models.load(found)
+            await self.service.models.load(found)
         return found
 
     async def _kept(self) -> dict[str, Any]:
         if self._changed is None:
-            text = await self.studio.queue.load_value(KEPT)
+            text = await self.service.queue.load_value(KEPT)
             self._changed = {} if text is None else json.loads(text)
         return self._changed
 

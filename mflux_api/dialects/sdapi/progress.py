@@ -41,9 +41,9 @@ class Progress:
     """Handlers about the running job. `first_preview`: from which step on the options want them, None for never."""
 
     def __init__(
-        self, studio: JobService, tools: Tools, tasks: Tasks, first_preview: Callable[[], Awaitable[int | None]]
+        self, service: JobService, tools: Tools, tasks: Tasks, first_preview: Callable[[], Awaitable[int | None]]
     ) -> None:
-        self.studio = studio
+        self.service = service
         self.tools = tools
         self.tasks = tasks
         self.first_preview = first_preview
@@ -68,24 +68,24 @@ class Progress:
 
     async def interrupt(self, request: Request) -> Response:
         """Whoever waits for the job gets the pictures it has finished, and the one at hand as it is."""
-        self.studio.end_early(Cut.INTERRUPT)
+        self.service.end_early(Cut.INTERRUPT)
         return JSONResponse({})
 
     async def skip(self, request: Request) -> Response:
-        self.studio.end_early(Cut.SKIP)
+        self.service.end_early(Cut.SKIP)
         return JSONResponse(None)
 
     async def ping(self, request: Request) -> Response:
         return JSONResponse({})
 
     async def pending(self, request: Request) -> Response:
-        names = [self.tasks.name(job.id) for job in await self.studio.queue.waiting_jobs(PENDING)]
+        names = [self.tasks.name(job.id) for job in await self.service.queue.waiting_jobs(PENDING)]
         return JSONResponse({"size": len(names), "tasks": names})
 
     async def task(self, request: Request) -> Response:
         asked = await read(self.tools.body, request, TaskQuery)
         job = await self._find(asked.id_task)
-        active = None if job is None else self.studio.running_job(job.id)
+        active = None if job is None else self.service.running_job(job.id)
         if active is None:
             return JSONResponse(_inactive(job, arriving=asked.id_task in self.tasks.arriving))
         preview = await self._preview(active) if asked.live_preview else None
@@ -105,16 +105,16 @@ class Progress:
 
     async def _find(self, name: str) -> Job | None:
         known = self.tasks.jobs.get(name)
-        return None if known is None else await self.studio.queue.get(known)
+        return None if known is None else await self.service.queue.get(known)
 
     def _active(self) -> RunningJob | None:
-        return next(iter(self.studio.queue.running_jobs()), None)
+        return next(iter(self.service.queue.running_jobs()), None)
 
     async def _preview(self, active: RunningJob) -> str | None:
         first = await self.first_preview()
         if first is None:
             return None
-        self.studio.queue.request_previews()
+        self.service.queue.request_previews()
         shown = active.preview if active.progress and active.progress.step >= first else None
         return None if shown is None else base64.b64encode(shown).decode("ascii")
 
