@@ -1,6 +1,7 @@
 """/klein: the Klein REST API (`X-API-Key`, pictures at addresses that expire)."""
 
 import time
+from dataclasses import replace
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -110,7 +111,7 @@ class Klein:
 
     async def _paint(self, request: Request, order: Order) -> Response:
         began = time.monotonic()
-        owned = Order(**{**vars(order), "owner": owner(request)})
+        owned = replace(order, owner=owner(request))
         job, _ = await while_wanted(request, self.service.submit_and_wait(owned))
         picture = job.pictures[0]
         found = await addresses(self.service, self.tools, job, self.tools.links.base(request), "png")

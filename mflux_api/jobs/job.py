@@ -39,11 +39,13 @@ def new_job_id() -> str:
 def check_transition(before: State, after: State) -> None:
     """Raises JobConflict for a change of state that no table row allows."""
     if after not in ALLOWED[before]:
-        raise JobConflict(f"A {shown(before)} job cannot become {shown(after)}.", status=shown(before))
+        raise JobConflict(
+            f"A {public_status(before)} job cannot become {public_status(after)}.", status=public_status(before)
+        )
 
 
-def shown(state: State) -> str:
-    """The documented name: what waits again is queued to whoever asks."""
+def public_status(state: State) -> str:
+    """The documented name of a state: a job that waits again is shown as queued."""
     return State.QUEUED if state is State.INTERRUPTED else state
 
 
@@ -114,7 +116,7 @@ class Inputs:
 class Job:
     """A row of the database. Times are seconds since 1970.
 
-    `number` orders jobs by submission, `place` those of one `priority` in the line. `attempts` counts starts; a worker
+    `number` orders jobs by submission, `place` those of one `priority` in the queue. `attempts` counts starts; a worker
     proves with it that a job is still its own.
     `held`: it waits for its model to be downloaded. `request` has no pictures: those are files, named by `inputs`.
     """

@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import nullcontext
 
 from mflux_api.events import Event, Events
-from mflux_api.jobs.job import Job, State, shown
+from mflux_api.jobs.job import Job, State, public_status
 from mflux_api.jobs.queue import END_EVENTS, RunningJob
 from mflux_api.jobs.subscribers import PreviewViewers
 
@@ -20,23 +20,23 @@ class JobEvents:
 
     # Publish
 
-    def queued(self, job: Job, position: int | None) -> None:
+    def publish_queued(self, job: Job, position: int | None) -> None:
         self.events.forget(job.id)
-        data = {"job_id": job.id, "status": shown(job.state), "position": position}
+        data = {"job_id": job.id, "status": public_status(job.state), "position": position}
         self.events.publish(job.id, "queued", data)
 
-    def moved(self, job_id: str, position: int | None) -> None:
+    def publish_moved(self, job_id: str, position: int | None) -> None:
         self.events.publish(job_id, "moved", {"job_id": job_id, "position": position})
 
-    def started(self, job: Job) -> None:
+    def publish_started(self, job: Job) -> None:
         self.events.publish(job.id, "started", {"job_id": job.id, "status": job.state})
 
-    def progress(self, running: RunningJob) -> None:
+    def publish_progress(self, running: RunningJob) -> None:
         progress, left = running.progress, running.seconds_left
         assert progress is not None
         data = {
             "job_id": running.job.id,
-            "status": shown(State.GENERATING),
+            "status": public_status(State.GENERATING),
             "progress": running.fraction,
             "stage": progress.stage,
             "step": progress.step,
@@ -47,16 +47,16 @@ class JobEvents:
         }
         self.events.publish(running.job.id, "progress", data, progress.preview)
 
-    def download(self, job: Job, fraction: float) -> None:
+    def publish_download(self, job: Job, fraction: float) -> None:
         """How much of a waiting job's model has been downloaded."""
-        data = {"job_id": job.id, "status": shown(job.state), "progress": 0.0, "stage": "downloading"}
+        data = {"job_id": job.id, "status": public_status(job.state), "progress": 0.0, "stage": "downloading"}
         self.events.publish(job.id, "progress", {**data, "download": round(fraction, 4)})
 
-    def ended(self, job: Job) -> None:
+    def publish_end(self, job: Job) -> None:
         self.events.forget(job.id)
-        self.events.publish(job.id, END_EVENTS[job.state], {"job_id": job.id, "status": shown(job.state)})
+        self.events.publish(job.id, END_EVENTS[job.state], {"job_id": job.id, "status": public_status(job.state)})
 
-    def paused(self, paused: bool) -> None:
+    def publish_paused(self, paused: bool) -> None:
         self.events.publish("", "paused", {"paused": paused})
 
     def close(self) -> None:
@@ -65,15 +65,15 @@ class JobEvents:
 
     # Watch
 
-    def current(self, job: Job, position: int | None) -> Event:
+    def current_event(self, job: Job, position: int | None) -> Event:
         """How a job stands now, as the event that would have said so."""
         if job.is_final:
-            data = {"job_id": job.id, "status": str(shown(job.state))}
+            data = {"job_id": job.id, "status": str(public_status(job.state))}
             return Event(f"end-{job.id}-{job.attempts}", job.id, END_EVENTS[job.state], data)
         latest = self.events.latest(job.id)
         if latest is not None:
             return latest
-        now = {"job_id": job.id, "status": shown(job.state), "progress": 0.0, "position": position}
+        now = {"job_id": job.id, "status": public_status(job.state), "progress": 0.0, "position": position}
         return Event(f"now-{job.id}", job.id, "progress", now)
 
     async def watch(
@@ -91,13 +91,13 @@ class JobEvents:
             job = await find(job_id)
             missed = self.events.since(last_id, job_id)
             seen = set()
-            for event in missed if missed is not None else [self.current(job, position(job_id))]:
+            for event in missed if missed is not None else [self.current_event(job, position(job_id))]:
                 seen.add(event.id)
                 yield event
                 if event.name in LAST_EVENTS:
                     return
             if job.is_final:
-                yield self.current(job, position(job_id))
+                yield self.current_event(job, position(job_id))
                 return
             async for event in box:
                 if event.id not in seen:

@@ -117,7 +117,17 @@ def complete(order: Order, spec: ModelSpec, defaults: Defaults, loras: tuple[Lor
         seeds=_seeds(order),
         strength=float(order.strength),
         loras=loras,
-        **{**order.craft(), "hires": _hires(order, order.crop or (width, height), steps, defaults.limits)},
+        variation=order.variation,
+        retouch=order.retouch,
+        hires=_hires(order, order.crop or (width, height), steps, defaults.limits),
+        tiles=order.tiles,
+        crop=order.crop,
+        stretch=order.stretch,
+        schedule=order.schedule,
+        emphasis=order.emphasis,
+        said=order.said,
+        upsample=order.upsample,
+        note=order.note,
     )
 
 

@@ -66,7 +66,7 @@ class RunningJobs:
     def find(self, job_id: str) -> Claim | None:
         return self.claims.get(job_id)
 
-    def owned(self, job: Job) -> Claim:
+    def find_owned(self, job: Job) -> Claim:
         """Raises JobConflict when the job is no longer the one this worker claimed."""
         claim = self.claims.get(job.id)
         if claim is None or not claim.is_of(job):
@@ -74,7 +74,7 @@ class RunningJobs:
         return claim
 
     def renew(self, job: Job) -> Claim:
-        claim = self.owned(job)
+        claim = self.find_owned(job)
         claim.deadline = time.monotonic() + self.lease
         return claim
 

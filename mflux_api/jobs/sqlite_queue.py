@@ -15,7 +15,7 @@ from mflux_api.jobs.database import jobs as job_rows
 from mflux_api.jobs.database import pictures as picture_rows
 from mflux_api.jobs.database.connection import Store
 from mflux_api.jobs.eta import Paces
-from mflux_api.jobs.job import Failure, Inputs, Job, PictureFile, State, shown
+from mflux_api.jobs.job import Failure, Inputs, Job, PictureFile, State, public_status
 from mflux_api.jobs.job_events import JobEvents
 from mflux_api.jobs.picture_files import PictureFiles
 from mflux_api.jobs.queue import (
@@ -87,7 +87,7 @@ class SQLiteQueue:
         interrupted = await self.store.run(job_rows.in_state, State.GENERATING)
         for job in interrupted:
             await self._end_try(job, server_stopped(job), (), again=True)
-        waiting = await self.store.run(job_rows.waiting, 2**62)
+        waiting = await self.store.run(job_rows.waiting_jobs, 2**62)
         for stray in await asyncio.to_thread(lambda: list(self.pictures.strays([*interrupted, *waiting]))):
             stray.unlink(missing_ok=True)
         await asyncio.to_thread(self.pictures.delete_stray_inputs, await self.store.run(job_rows.ids))
@@ -144,10 +144,10 @@ class SQLiteQueue:
     async def progress(self, job: Job, progress: Progress) -> None:
         claim = self.running.renew(job)
         claim.update(progress)
-        self.job_events.progress(self.running.snapshot(claim))
+        self.job_events.publish_progress(self.running.snapshot(claim))
 
     async def picture(self, job: Job, painted: Painted) -> None:
-        claim = self.running.owned(job)
+        claim = self.running.find_owned(job)
         picture = await asyncio.to_thread(self.pictures.save, job, painted)
         # The job may have been cancelled meanwhile; then the file is not wanted.
         if self.running.find(job.id) is not claim:
@@ -157,7 +157,7 @@ class SQLiteQueue:
 
     @uninterrupted
     async def finish(self, job: Job, last: Painted | None = None) -> None:
-        claim = self.running.owned(job)
+        claim = self.running.find_owned(job)
         usual = job.request.is_one_pass and claim.cut is None
         saved = claim.pictures
 
@@ -179,18 +179,18 @@ class SQLiteQueue:
 
     @uninterrupted
     async def fail(self, job: Job, failure: Failure, *, again: bool) -> bool:
-        return await self._end_try(job, failure, self.running.owned(job).pictures, again=again)
+        return await self._end_try(job, failure, self.running.find_owned(job).pictures, again=again)
 
     @uninterrupted
     async def release(self, job: Job) -> None:
-        claim = self.running.owned(job)
+        claim = self.running.find_owned(job)
         await self._requeue(await self.store.run(job_rows.release, job.id), claim.pictures)
 
     async def next_early_stop(self, job: Job) -> Cut:
-        return await self.running.owned(job).cuts.get()
+        return await self.running.find_owned(job).cuts.get()
 
     async def wait_for_viewer(self, job: Job) -> None:
-        self.running.owned(job)
+        self.running.find_owned(job)
         await self.viewers.wait_for_viewer(job.id)
 
     async def wait_cancelled(self, job: Job) -> None:
@@ -253,7 +253,7 @@ class SQLiteQueue:
     async def move(self, job_id: str, position: int) -> Job:
         for moved in await self.store.run(reorder.move, job_id, position):
             self.waiting.move(moved)
-        self.job_events.moved(job_id, self.waiting.position(job_id))
+        self.job_events.publish_moved(job_id, self.waiting.position(job_id))
         return await self.get(job_id)
 
     async def release_held(self, models: Iterable[str]) -> None:
@@ -275,11 +275,11 @@ class SQLiteQueue:
 
     def pause(self) -> None:
         self.paused = True
-        self.job_events.paused(True)
+        self.job_events.publish_paused(True)
 
     def resume(self) -> None:
         self.paused = False
-        self.job_events.paused(False)
+        self.job_events.publish_paused(False)
         self.idle_workers.wake()
 
     # Look at jobs, wait for them, watch them
@@ -288,14 +288,14 @@ class SQLiteQueue:
         return await self.store.run(job_rows.find, job_id)
 
     async def list_jobs(self, status: str | None, before: int | None, limit: int) -> JobPage:
-        states = tuple(state for state in State if shown(state) == status)
+        states = tuple(state for state in State if public_status(state) == status)
         return await self.store.run(job_rows.page, states, before, limit)
 
     async def waiting_jobs(self, limit: int) -> list[Job]:
-        return await self.store.run(job_rows.waiting, limit)
+        return await self.store.run(job_rows.waiting_jobs, limit)
 
     async def held_jobs(self) -> list[Job]:
-        return await self.store.run(job_rows.held)
+        return await self.store.run(job_rows.held_jobs)
 
     def running_jobs(self) -> list[RunningJob]:
         return [self.running.snapshot(claim) for claim in self.running.claims.values()]
@@ -322,10 +322,10 @@ class SQLiteQueue:
         return self.job_events.watch_all(last_id, previews=previews)
 
     def current_event(self, job: Job) -> Event:
-        return self.job_events.current(job, self.position(job.id))
+        return self.job_events.current_event(job, self.position(job.id))
 
     def report_download(self, job: Job, fraction: float) -> None:
-        self.job_events.download(job, fraction)
+        self.job_events.publish_download(job, fraction)
 
     def request_previews(self) -> None:
         self.viewers.poll()
@@ -394,7 +394,7 @@ class SQLiteQueue:
 
     async def _accepted_before(self, new: NewJob) -> Job:
         """Idempotent resubmits are answered even when the queue is full."""
-        job = None if new.key is None else await self.store.run(job_rows.accepted, new)
+        job = None if new.key is None else await self.store.run(job_rows.find_accepted, new)
         if job is None:
             raise self._full()
         return job
@@ -402,7 +402,7 @@ class SQLiteQueue:
     def _begin(self, job: Job) -> None:
         self.waiting.remove(job.id)
         self.running.add(job)
-        self.job_events.started(job)
+        self.job_events.publish_started(job)
         self._wake_deliveries(job)
 
     def _enqueue(self, job: Job) -> None:
@@ -411,7 +411,7 @@ class SQLiteQueue:
 
     def _add_waiting(self, job: Job) -> None:
         self.waiting.add(job)
-        self.job_events.queued(job, self.waiting.position(job.id))
+        self.job_events.publish_queued(job, self.waiting.position(job.id))
 
     async def _end_try(self, job: Job, failure: Failure, pictures: tuple[PictureFile, ...], *, again: bool) -> bool:
         """Requeue a job that broke, or fail it when all tries are used up. Whether it will be tried again."""
@@ -429,7 +429,7 @@ class SQLiteQueue:
 
     def _end(self, job: Job) -> None:
         self._leave(job)
-        self.job_events.ended(job)
+        self.job_events.publish_end(job)
         self.end_waiters.wake(job)
         self._wake_deliveries(job)
 

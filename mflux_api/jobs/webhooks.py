@@ -56,7 +56,7 @@ class Webhooks:
         name = job.id if delivery.event == "completed" else f"{job.id}-{delivery.event}"
         try:
             body = json.dumps(await self.shapes[note["dialect"]](job, note["base"], delivery.event)).encode()
-            headers = {"Content-Type": "application/json", **signed(name, body, note.get("secret", ""))}
+            headers = {"Content-Type": "application/json", **signature_headers(name, body, note.get("secret", ""))}
             async with asyncio.timeout(ATTEMPT_SECONDS):
                 answer = await self.fetcher.send("POST", note["webhook"], headers, body, ANSWER_BYTES)
         except MfluxError as error:
@@ -67,7 +67,7 @@ class Webhooks:
         return answer.status, "" if 200 <= answer.status < 300 else f"answered with status {answer.status}"
 
 
-def signed(name: str, body: bytes, secret: str) -> dict[str, str]:
+def signature_headers(name: str, body: bytes, secret: str) -> dict[str, str]:
     """Headers that let a receiver check who sent it and when (Standard Webhooks 1.0), and the bare secret, as the
     documents' users expect it. Without a secret nothing is signed."""
     moment = str(int(time.time()))

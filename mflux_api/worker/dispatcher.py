@@ -150,7 +150,7 @@ class Dispatcher:
             case Thumbnail():
                 await self.queue.progress(job, where.progress(preview=reply.data))
             case Finished():
-                await self._take(job, where, _painted(where.image - 1, reply))
+                await self._take(job, where, _as_painted(where.image - 1, reply))
                 where.image, where.step = where.image + 1, 0
                 self._tell_memory()
 
@@ -233,7 +233,7 @@ class Dispatcher:
         self.metrics.engine_memory(held.active, held.cached, held.peak)
 
 
-def _painted(index: int, reply: Finished) -> Painted:
+def _as_painted(index: int, reply: Finished) -> Painted:
     return Painted(
         index=index,
         data=reply.data,

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from mflux_api.jobs.webhooks import signed
+from mflux_api.jobs.webhooks import signature_headers
 from tests.server.live import Live, running
 
 SMALL: dict[str, Any] = {"prompt": "a red circle", "width": 64, "height": 64, "steps": 1, "seed": 7}
@@ -215,8 +215,8 @@ def test_what_is_no_plain_address_is_refused_at_once(server: Live, address: str)
 
 def test_a_secret_of_standard_webhooks_is_taken_apart() -> None:
     key = base64.b64encode(b"0123456789").decode()
-    headers = signed("id", b"body", f"whsec_{key}")
+    headers = signature_headers("id", b"body", f"whsec_{key}")
     message = f"id.{headers['Webhook-Timestamp']}.body".encode()
     expected = base64.b64encode(hmac.new(b"0123456789", message, hashlib.sha256).digest()).decode()
     assert headers["Webhook-Signature"] == f"v1,{expected}"
-    assert "Webhook-Signature" not in signed("id", b"body", "")
+    assert "Webhook-Signature" not in signature_headers("id", b"body", "")

@@ -3,7 +3,7 @@ from itertools import product
 import pytest
 
 from mflux_api.errors import JobConflict
-from mflux_api.jobs.job import FINAL, WAITING, Inputs, State, check_transition, shown
+from mflux_api.jobs.job import FINAL, WAITING, Inputs, State, check_transition, public_status
 
 ALLOWED = {
     *(("queued", after) for after in ("generating", "failed", "cancelled")),
@@ -23,18 +23,18 @@ def test_a_job_may_go_this_way(before: str, after: str) -> None:
 def test_a_job_may_not_go_this_way(before: str, after: str) -> None:
     with pytest.raises(JobConflict) as caught:
         check_transition(State(before), State(after))
-    assert caught.value.details == {"status": shown(State(before))}
+    assert caught.value.details == {"status": public_status(State(before))}
 
 
 def test_an_interrupted_job_is_shown_as_queued() -> None:
-    assert shown(State.INTERRUPTED) == "queued"
+    assert public_status(State.INTERRUPTED) == "queued"
     with pytest.raises(JobConflict, match="A queued job cannot become completed"):
         check_transition(State.INTERRUPTED, State.COMPLETED)
 
 
 @pytest.mark.parametrize("state", [state for state in State if state is not State.INTERRUPTED])
 def test_other_states_are_shown_as_they_are(state: State) -> None:
-    assert shown(state) == state.value
+    assert public_status(state) == state.value
 
 
 def test_every_state_waits_or_runs_or_is_final() -> None:

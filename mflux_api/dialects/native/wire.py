@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from mflux_api.jobs.job import Job, State, shown
+from mflux_api.jobs.job import Job, State, public_status
 
 PROMPT_IN_LISTS = 200
 Status = Literal["queued", "generating", "completed", "failed", "cancelled"]
@@ -110,7 +110,7 @@ def stamp(seconds: float | None) -> str | None:
 def summary(job: Job, progress: float) -> JobSummary:
     return JobSummary(
         id=job.id,
-        status=shown(job.state),
+        status=public_status(job.state),
         progress=progress,
         prompt=shortened(job.request.prompt),
         model=job.model,
@@ -135,7 +135,7 @@ def detail(job: Job, *, progress: float, position: int | None, pictures: Sequenc
         )
     return JobDetail(
         id=job.id,
-        status=shown(job.state),
+        status=public_status(job.state),
         progress=progress,
         position=position,
         prompt=job.request.prompt,

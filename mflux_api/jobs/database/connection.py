@@ -77,9 +77,9 @@ class Store:
     async def run_ahead(
         self, action: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """As `run`, ahead of the disk: it outlives this process when this returns, a power cut SYNC_SECONDS later.
+        """Like `run` without waiting for fsync: survives a crash at once, a power loss after SYNC_SECONDS.
 
-        For what nobody was told yet, and for what would be done again.
+        For what no client knows yet, and for what would be done again.
         """
         loop = asyncio.get_running_loop()
 

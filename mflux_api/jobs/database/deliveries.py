@@ -1,4 +1,4 @@
-"""What is to be told to webhooks: one row for each event of a job. Statements for `Store.run`."""
+"""Webhook deliveries: one row for each event of a job. Statements for `Store.run`."""
 
 import sqlite3
 
@@ -7,13 +7,13 @@ from mflux_api.jobs.queue import Delivery, DeliveryPage
 
 BATCH = 20
 FINAL = "jobs.state IN ('completed', 'failed', 'cancelled')"
-# Events, and what has to be true of a job before it is told of them.
+# Events, and what has to be true of a job before they are sent.
 HAPPENED = f"""(CASE deliveries.event
     WHEN 'start' THEN jobs.started IS NOT NULL WHEN 'output' THEN jobs.state = 'completed' ELSE {FINAL} END)"""
 
 
 def due(db: sqlite3.Connection, now: float) -> list[Delivery]:
-    """What is to be told now, the oldest first."""
+    """What is to be sent now, the oldest first."""
     db.execute(
         f"""UPDATE deliveries SET state = 'dropped' WHERE state = 'waiting' AND EXISTS (
         SELECT 1 FROM jobs WHERE jobs.id = deliveries.job AND {FINAL} AND NOT {HAPPENED})"""

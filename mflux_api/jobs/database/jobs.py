@@ -8,11 +8,11 @@ from mflux_api.errors import JobConflict, JobNotFound
 from mflux_api.jobs.database import statistics
 from mflux_api.jobs.database.serialization import pack_error, pack_inputs, pack_pictures, pack_request, to_job
 from mflux_api.jobs.eta import Pace
-from mflux_api.jobs.job import FINAL, Failure, Job, PictureFile, State, check_transition, shown
+from mflux_api.jobs.job import FINAL, Failure, Job, PictureFile, State, check_transition, public_status
 from mflux_api.jobs.queue import JobPage, NewJob
 
 WAITING = "state IN ('queued', 'interrupted')"
-# Named, because SQLite by itself sorts the whole line to find its first.
+# The index is named, because SQLite by itself sorts all waiting jobs to find the first.
 LINE = f"jobs INDEXED BY jobs_line WHERE {WAITING}"
 IN_ORDER = "ORDER BY priority DESC, place, number"
 PICTURES = "pictures = ?, present = ?, size = ? + coalesce(json_extract(inputs, '$.size'), 0)"
@@ -100,7 +100,7 @@ def _named(pictures: tuple[PictureFile, ...]) -> tuple[str, int, int]:
 
 
 def reset(db: sqlite3.Connection, job_id: str, *, held: bool) -> Job:
-    """A finished job back to the line, as if it had just been submitted."""
+    """Requeue a finished job as if it had just been submitted."""
     change_state(db, job_id, State.QUEUED)
     db.execute("UPDATE jobs SET attempts = 0, started = NULL, held = ? WHERE id = ?", (held, job_id))
     db.execute("UPDATE deliveries SET state = 'waiting', attempts = 0, due = 0 WHERE job = ?", (job_id,))
@@ -117,13 +117,13 @@ def unhold(db: sqlite3.Connection, models: Iterable[str]) -> None:
     db.executemany("UPDATE jobs SET held = 0 WHERE model = ?", [(model,) for model in models])
 
 
-def waiting(db: sqlite3.Connection, limit: int) -> list[Job]:
+def waiting_jobs(db: sqlite3.Connection, limit: int) -> list[Job]:
     """Jobs in the order they will run."""
     rows = db.execute(f"SELECT * FROM {LINE} {IN_ORDER} LIMIT ?", (limit,))
     return [to_job(row) for row in rows]
 
 
-def held(db: sqlite3.Connection) -> list[Job]:
+def held_jobs(db: sqlite3.Connection) -> list[Job]:
     return [to_job(row) for row in db.execute(f"SELECT * FROM jobs WHERE {WAITING} AND held = 1 ORDER BY number")]
 
 
@@ -176,13 +176,13 @@ def accept(db: sqlite3.Connection, new: NewJob, *, begin: bool) -> tuple[Job, Jo
 
     Raises JobConflict when the one accepted before asked for something else.
     """
-    earlier = accepted(db, new)
+    earlier = find_accepted(db, new)
     if earlier is not None:
         return earlier, None
     return insert(db, new), claim(db, time.time()) if begin else None
 
 
-def accepted(db: sqlite3.Connection, new: NewJob) -> Job | None:
+def find_accepted(db: sqlite3.Connection, new: NewJob) -> Job | None:
     """The job accepted before under the key of this one. Raises JobConflict when that asked for something else."""
     earlier = None if new.key is None else find_key(db, new.owner, new.key)
     if earlier is not None and earlier.digest != new.digest:
@@ -196,20 +196,20 @@ def cancel(db: sqlite3.Connection, job_id: str, now: float, pictures: tuple[Pict
     if job.state is State.CANCELLED:
         return job
     if job.state in FINAL:
-        raise JobConflict(f"The job has already {PAST[job.state]}.", status=shown(job.state))
+        raise JobConflict(f"The job has already {PAST[job.state]}.", status=public_status(job.state))
     return change_state(db, job_id, State.CANCELLED, now=now, pictures=pictures)
 
 
 def complete(
-    db: sqlite3.Connection, job: Job, keep: Callable[[], tuple[PictureFile, ...]], *, learn: bool = True
+    db: sqlite3.Connection, job: Job, save_pictures: Callable[[], tuple[PictureFile, ...]], *, learn: bool = True
 ) -> tuple[Job, Pace | None]:
-    """Count it; with `learn`, what it took is a measure for others. Returns also what is known of its pace now.
+    """Mark completed; with `learn`, update the measured pace, which is returned too.
 
-    `keep` gives its pictures, on disk by then: a file comes before the row that names it. Raises JobConflict, before
-    that, when another worker has the job by now.
+    `save_pictures` writes and returns its pictures: a file comes before the row that names it. Raises JobConflict
+    before that when another worker has the job by now.
     """
     _check_claim(db, job)
-    pictures = keep()
+    pictures = save_pictures()
     done = change_state(db, job.id, State.COMPLETED, now=time.time(), pictures=pictures)
     statistics.add_totals(db, generations=1, images=len(pictures), seconds=done.seconds or 0.0)
     statistics.add(db, done.finished or 0.0, pictures=len(pictures), seconds=done.seconds)

@@ -7,7 +7,7 @@ from itertools import takewhile
 from mflux_api.errors import JobConflict
 from mflux_api.jobs.database import jobs as job_rows
 from mflux_api.jobs.database.serialization import to_job
-from mflux_api.jobs.job import Job, PictureFile, State, find_picture, shown
+from mflux_api.jobs.job import Job, PictureFile, State, find_picture, public_status
 from mflux_api.jobs.queue import PicturePage, PictureSearch
 
 LARGEST_NUMBER = 2**63 - 1
@@ -49,7 +49,7 @@ def delete(db: sqlite3.Connection, job_id: str, name: str) -> PictureFile:
     """From now on the job does without this picture. Raises JobNotFound, PictureNotFound; JobConflict while it runs."""
     job = job_rows.find(db, job_id)
     if job.state is State.GENERATING:
-        raise JobConflict("The job is being painted. Cancel it, or wait for its end.", status=shown(job.state))
+        raise JobConflict("The job is being painted. Cancel it, or wait for its end.", status=public_status(job.state))
     index, picture = find_picture(job.pictures, name)
     gone = replace(picture, deleted=True)
     job_rows.name_pictures(db, job_id, (*job.pictures[:index], gone, *job.pictures[index + 1 :]))

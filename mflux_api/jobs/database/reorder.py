@@ -1,7 +1,7 @@
-"""A waiting job moved within the line. Statements for `Store.run`.
+"""Move a waiting job within the queue. Statements for `Store.run`.
 
 A job's place is the number of its submission until it is moved; then it lies between those of its new neighbours, and
-always below the number of the next submission: whoever comes later stands behind, and no other row is written.
+always below the number of the next submission: later jobs come behind it, and no other row is written.
 """
 
 import math
@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 from mflux_api.errors import JobConflict
 from mflux_api.jobs.database import jobs as job_rows
-from mflux_api.jobs.job import WAITING, Job, shown
+from mflux_api.jobs.job import WAITING, Job, public_status
 from mflux_api.jobs.waiting import QueuePosition
 
 POSITION = "id, priority, place, number"
@@ -18,14 +18,14 @@ Neighbours: TypeAlias = tuple[QueuePosition | None, QueuePosition | None]
 
 
 def move(db: sqlite3.Connection, job_id: str, position: int) -> list[QueuePosition]:
-    """Put a waiting job at a position of the line, 1 being the next; beyond the end is the last.
+    """Move a waiting job to a position, 1 being the next; beyond the end is the last.
 
-    Its priority becomes the one nearest to its own that the position allows. Returns whoever stands elsewhere now, the
-    job itself last. Raises JobNotFound, and JobConflict for a job that does not wait.
+    Its priority becomes the one nearest to its own that the position allows. Returns the jobs that have
+    another place now, the job itself last. Raises JobNotFound, and JobConflict for a job that does not wait.
     """
     job = job_rows.find(db, job_id)
     if job.state not in WAITING:
-        raise JobConflict("Only waiting jobs have a place in the line.", status=shown(job.state))
+        raise JobConflict("Only waiting jobs have a place in the line.", status=public_status(job.state))
     neighbours, spread = _neighbours(db, job, position), list[QueuePosition]()
     priority = _allowed(job.priority, neighbours)
     place = _place(db, priority, neighbours)
@@ -38,7 +38,7 @@ def move(db: sqlite3.Connection, job_id: str, position: int) -> list[QueuePositi
 
 
 def _neighbours(db: sqlite3.Connection, job: Job, position: int) -> Neighbours:
-    """Who will stand before the job, and who after it."""
+    """The jobs that will come before and after it."""
     (others,) = db.execute(f"SELECT count(*) FROM {job_rows.LINE} AND id != ?", (job.id,)).fetchone()
     ahead = min(position - 1, others)
     query = f"SELECT {POSITION} FROM {job_rows.LINE} AND id != ? {job_rows.IN_ORDER} LIMIT ? OFFSET ?"
