@@ -10,11 +10,12 @@ from starlette.responses import JSONResponse, Response
 from mflux_api.errors import InvalidImage, InvalidRequest, MfluxError
 from mflux_api.jobs.order import Order
 from mflux_api.jobs.service import Studio
-from mflux_api.request import SIDE_STEP, stepped
+from mflux_api.request import SMALLEST_SIDE, Upload
 from mflux_api.web.context import Tools, owner
 from mflux_api.web.disconnect import while_wanted
 from mflux_api.web.openapi import Endpoint
 from mflux_api.wire.order_form import ORDER_ERRORS, Whole
+from mflux_api.wire.picture_size import PictureSize, exact_size
 from mflux_api.wire.picture_urls import addresses
 
 PREFIX = "/klein"
@@ -87,7 +88,8 @@ class Klein:
         form = await self.tools.body.json(request, Generate)
         if form.width * form.height > LARGEST_AREA:
             raise InvalidRequest("The picture may have at most 2 megapixels.", field="width")
-        return await self._paint(request, self._order(form, width=form.width, height=form.height))
+        size = exact_size(form.width, form.height, smallest=SMALLEST_SIDE)
+        return await self._paint(request, self._order(request, form, size, references=()))
 
     async def edit(self, request: Request) -> Response:
         form = await self.tools.body.json(request, Edit)
@@ -97,21 +99,26 @@ class Klein:
             reference = await self.tools.fetched(form.image_url, "image_url")
         else:
             raise InvalidImage("Send image_url or image_base64.", field="image_url")
-        return await self._paint(request, self._order(form, references=(reference,)))
+        size = exact_size(None, None, smallest=SMALLEST_SIDE)
+        return await self._paint(request, self._order(request, form, size, references=(reference,)))
 
-    def _order(self, form: Painting, **fields: Any) -> Order:
-        size = (fields.get("width", 0), fields.get("height", 0))
-        if any(side % SIDE_STEP for side in size):
-            canvas = stepped(*size)
-            fields |= {"width": canvas[0], "height": canvas[1], "crop": size}
+    def _order(self, request: Request, form: Painting, size: PictureSize, *, references: tuple[Upload, ...]) -> Order:
         return Order(
-            prompt=form.prompt, model=self.model, steps=form.steps, guidance=form.cfg, seed=form.seed, **fields
+            prompt=form.prompt,
+            model=self.model,
+            width=size.width,
+            height=size.height,
+            crop=size.crop,
+            steps=form.steps,
+            guidance=form.cfg,
+            seed=form.seed,
+            references=references,
+            owner=owner(request),
         )
 
     async def _paint(self, request: Request, order: Order) -> Response:
         began = time.monotonic()
-        owned = Order(**{**vars(order), "owner": owner(request)})
-        job, _ = await while_wanted(request, self.studio.painted(owned))
+        job, _ = await while_wanted(request, self.studio.painted(order))
         picture = job.pictures[0]
         found = await addresses(self.studio, self.tools, job, self.tools.links.base(request), "png")
         reply = Painted(

@@ -19,12 +19,13 @@ from mflux_api.jobs.service import Studio
 from mflux_api.models.registry import cloud
 from mflux_api.pixels.formats import Format, converted
 from mflux_api.pixels.masks import from_transparency
-from mflux_api.request import SIDE_STEP, SMALLEST_SIDE, Upload, stepped
+from mflux_api.request import SMALLEST_SIDE, Upload
 from mflux_api.web.body import validated
 from mflux_api.web.context import Tools, owner
 from mflux_api.web.disconnect import while_wanted
 from mflux_api.web.openapi import Endpoint
 from mflux_api.wire.order_form import ORDER_ERRORS, Whole
+from mflux_api.wire.picture_size import PictureSize, exact_size
 from mflux_api.wire.picture_urls import addresses
 
 PREFIX = "/v1"
@@ -126,7 +127,9 @@ class OpenAI:
         return Order(
             prompt=form.prompt,
             model=_named(form.model),
-            **size,
+            width=size.width,
+            height=size.height,
+            crop=size.crop,
             seed=form.seed,
             steps=form.steps,
             count=form.n,
@@ -217,18 +220,13 @@ def _named(model: str | None) -> str | None:
     return cloud().get(model.lower(), model)
 
 
-def _size(text: str) -> dict[str, Any]:
+def _size(text: str) -> PictureSize:
     if text in {"auto", ""}:
-        return {}
+        return exact_size(None, None, smallest=SMALLEST_SIDE)
     across, _, down = text.lower().partition("x")
     if not (across.isdecimal() and down.isdecimal() and len(text) < 12):
         raise InvalidRequest("size must be WxH, for example 1024x1024, or auto.", field="size")
-    size = (int(across), int(down))
-    # What is too small is refused with all other sizes that are.
-    if min(size) < SMALLEST_SIDE or not any(side % SIDE_STEP for side in size):
-        return {"width": size[0], "height": size[1]}
-    canvas = stepped(*size)
-    return {"width": canvas[0], "height": canvas[1], "crop": size}
+    return exact_size(int(across), int(down), smallest=SMALLEST_SIDE)
 
 
 def _encoded(form: Painting, picture: bytes) -> str:

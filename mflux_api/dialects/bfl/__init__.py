@@ -14,10 +14,11 @@ from mflux_api.jobs.order import Order
 from mflux_api.jobs.service import Studio
 from mflux_api.models.registry import cloud
 from mflux_api.net.fetching import check_address
-from mflux_api.request import Upload, stepped
+from mflux_api.request import Upload
 from mflux_api.web.context import Tools, owner
 from mflux_api.web.openapi import Endpoint
 from mflux_api.wire.order_form import ORDER_ERRORS, Whole
+from mflux_api.wire.picture_size import exact_size
 from mflux_api.wire.picture_urls import addresses
 
 TAG = "bfl"
@@ -82,16 +83,16 @@ class Bfl:
         return JSONResponse(self._submitted(request, job.id, "Pending", job.model).model_dump())
 
     def _order(self, request: Request, form: Painting, model: str | None, references: tuple[Upload, ...]) -> Order:
-        width, height = stepped(form.width, form.height)
+        size = exact_size(form.width, form.height, smallest=1)
         if form.webhook_url:
             check_address(form.webhook_url)
         hook = {"webhook": form.webhook_url or "", "secret": form.webhook_secret or ""} if form.webhook_url else {}
         return Order(
             prompt=form.prompt,
             model=model,
-            width=width,
-            height=height,
-            crop=None if (width, height) == (form.width, form.height) else (form.width, form.height),
+            width=size.width,
+            height=size.height,
+            crop=size.crop,
             steps=form.steps,
             guidance=form.guidance,
             seed=form.seed,

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from mflux_api.dialects.replicate.forms import FORMATS, Input, Ordered, exactly, hook, size
+from mflux_api.dialects.replicate.forms import FORMATS, Input, Ordered, hook, size
 from mflux_api.dialects.replicate.predictions import PREFIX, Predictions, teller
 from mflux_api.errors import InvalidRequest, JobConflict, MfluxError
 from mflux_api.jobs.job import Job, State
@@ -54,11 +54,13 @@ class Replicate:
         source = await self._picture(form.image, "image")
         named = [form.image_prompt, form.input_image, *form.input_images]
         references = [await self._picture(text, "input_images") for text in named if text]
-        width, height = size(form)
+        wanted = size(form)
         return Order(
             prompt=form.prompt,
             model=cloud().get(name.rpartition("/")[2].partition(":")[0].lower(), name.rpartition("/")[2]),
-            **exactly(width, height),
+            width=wanted.width,
+            height=wanted.height,
+            crop=wanted.crop,
             steps=form.num_inference_steps,
             guidance=form.guidance,
             seed=form.seed,
