@@ -16,7 +16,6 @@ from mflux_api.errors import InvalidImage, InvalidRequest, MfluxError, ModelNotF
 from mflux_api.jobs.job import Job
 from mflux_api.jobs.order import Order
 from mflux_api.jobs.service import Studio
-from mflux_api.models.registry import cloud
 from mflux_api.pixels.formats import Format, converted
 from mflux_api.pixels.masks import from_transparency
 from mflux_api.request import SMALLEST_SIDE, Upload
@@ -24,6 +23,7 @@ from mflux_api.web.body import validated
 from mflux_api.web.context import Tools, owner
 from mflux_api.web.disconnect import while_wanted
 from mflux_api.web.openapi import Endpoint
+from mflux_api.wire.cloud_names import find_local_model
 from mflux_api.wire.order_form import ORDER_ERRORS, Whole
 from mflux_api.wire.picture_size import PictureSize, exact_size
 from mflux_api.wire.picture_urls import addresses
@@ -217,7 +217,7 @@ def _white(mask: Upload) -> Upload:
 def _named(model: str | None) -> str | None:
     if model is None or model.startswith(THEIRS):
         return None
-    return cloud().get(model.lower(), model)
+    return find_local_model(model)
 
 
 def _size(text: str) -> PictureSize:

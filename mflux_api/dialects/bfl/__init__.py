@@ -12,12 +12,13 @@ from mflux_api.errors import InvalidRequest, JobNotFound, MfluxError
 from mflux_api.jobs.job import Job, State
 from mflux_api.jobs.order import Order
 from mflux_api.jobs.service import Studio
-from mflux_api.models.registry import cloud
 from mflux_api.net.fetching import check_address
 from mflux_api.request import Upload
 from mflux_api.web.context import Tools, owner
 from mflux_api.web.openapi import Endpoint
+from mflux_api.wire.cloud_names import find_local_model
 from mflux_api.wire.order_form import ORDER_ERRORS, Whole
+from mflux_api.wire.picture_input import picture_or_url
 from mflux_api.wire.picture_size import exact_size
 from mflux_api.wire.picture_urls import addresses
 
@@ -75,10 +76,10 @@ class Bfl:
     async def submit(self, request: Request) -> Response:
         form = await self.tools.body.json(request, Painting)
         asked = request.path_params["model"]
-        model = local(asked)
+        model = find_local_model(asked)
         if self.moderation.refuses(form.prompt, form.safety_tolerance):
             return await self._moderated(request, asked)
-        references = [await self._picture(text, name) for name, text in form.pictures]
+        references = [await picture_or_url(self.tools, text, field=name) for name, text in form.pictures]
         job = await self.studio.submit(self._order(request, form, model, tuple(references)))
         return JSONResponse(self._submitted(request, job.id, "Pending", job.model).model_dump())
 
@@ -101,11 +102,6 @@ class Bfl:
             owner=owner(request),
             note={"dialect": TAG, "format": form.output_format, "base": self.tools.links.base(request), **hook},
         )
-
-    async def _picture(self, text: str, field: str) -> Upload:
-        if text.startswith(("http://", "https://")):
-            return await self.tools.fetched(text, field)
-        return await self.tools.pictures.read(text, field)
 
     async def _moderated(self, request: Request, asked: str) -> Response:
         """A task of its own, so that it is found refused by whoever asks for its result."""
@@ -173,12 +169,6 @@ class Bfl:
             )
             listed += [result, order]
         return listed
-
-
-def local(name: str) -> str | None:
-    """The model that paints under a cloud's name; None is the server's default, other names mean themselves."""
-    table = cloud()
-    return table.get(name.lower(), name)
 
 
 def teller(studio: Studio, tools: Tools) -> Callable[[Job, str, str], Awaitable[dict[str, Any]]]:
