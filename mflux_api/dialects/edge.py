@@ -90,9 +90,8 @@ class Edge:
         return dict(zip(HEADERS, map(str, values), strict=True))
 
     def endpoints(self) -> list[Endpoint]:
-        kinds = {"body": Painting, "errors": ORDER_ERRORS}
         return [
-            Endpoint("POST", path, self.paint, "Words to a PNG", TAG, "image/png", **kinds)  # type: ignore[arg-type]
+            Endpoint("POST", path, self.paint, "Words to a PNG", TAG, "image/png", body=Painting, errors=ORDER_ERRORS)
             for path in (PREFIX, f"{PREFIX}/")
         ]
 
