@@ -169,7 +169,16 @@ def _middleware(settings: Settings, metrics: Metrics, keys: Keys, faults: Faults
         ),
         Middleware(AllowedHosts, hosts=server.allowed_hosts, faults=faults),
         Middleware(AllowedOrigins, origins=server.cors_origins, faults=faults),
-        Middleware(Authentication, keys=keys, faults=faults, open_paths=ops.OPEN_PATHS),
+        Middleware(
+            Authentication,
+            keys=keys,
+            faults=faults,
+            open_paths=ops.OPEN_PATHS,
+            open_prefixes=files.OPEN_PREFIXES,
+            logins=[sdapi.LOGIN],
+        ),
         Middleware(RateLimit, per_minute=settings.security.requests_per_minute, faults=faults),
-        Middleware(RateLimit, per_minute=settings.dialects.edge_requests_per_minute, faults=faults, prefix="/edge"),
+        Middleware(
+            RateLimit, per_minute=settings.dialects.edge_requests_per_minute, faults=faults, prefixes=(edge.PREFIX,)
+        ),
     ]

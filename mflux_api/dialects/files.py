@@ -13,6 +13,8 @@ from mflux_api.web.context import Tools
 from mflux_api.web.openapi import Endpoint
 from mflux_api.web.signed_urls import PREFIX
 
+# Addresses that carry their own permission.
+OPEN_PREFIXES = (f"{PREFIX}/",)
 FORMATS: dict[str, Format] = {"png": "png", "jpeg": "jpeg", "webp": "webp"}
 
 

@@ -14,11 +14,15 @@ from mflux_api.dialects.sdapi.options import Options
 from mflux_api.dialects.sdapi.progress import Progress
 from mflux_api.dialects.sdapi.task_ids import Tasks
 from mflux_api.jobs.service import EngineView, Studio
+from mflux_api.web.auth import BasicLogin
 from mflux_api.web.context import Tools
 from mflux_api.web.openapi import Endpoint
 
-__all__ = ["PREFIXES", "endpoints", "shape"]
+__all__ = ["LOGIN", "PREFIXES", "endpoints", "shape"]
 
+LOGIN = BasicLogin(
+    prefixes=("/sdapi/", "/internal/"), missing="Not authenticated", wrong="Incorrect username or password"
+)
 # Where errors are in SD-WebUI's shape.
 PREFIXES = ("/sdapi/", "/internal/", "/controlnet/")
 
