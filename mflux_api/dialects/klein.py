@@ -14,6 +14,7 @@ from mflux_api.request import SMALLEST_SIDE, Upload
 from mflux_api.web.context import Tools, owner
 from mflux_api.web.disconnect import while_wanted
 from mflux_api.web.openapi import Endpoint
+from mflux_api.wire.dialect import KNOWN_STATUSES, Dialect, known_status
 from mflux_api.wire.order_form import ORDER_ERRORS, Whole
 from mflux_api.wire.picture_size import PictureSize, exact_size
 from mflux_api.wire.picture_urls import addresses
@@ -141,11 +142,18 @@ class Klein:
         ]
 
 
-def endpoints(studio: Studio, tools: Tools, model: str | None) -> list[Endpoint]:
-    return Klein(studio, tools, model).endpoints()
-
-
 def shape(error: MfluxError, request_id: str) -> JSONResponse:
     """The document lists 400, 401 and 500 and gives no body; `error` says what is wrong."""
-    status = error.status if error.status in {400, 401, 403, 404, 405, 413, 415, 429, 503} else 500
-    return JSONResponse({"error": error.message, "code": error.code, "request_id": request_id}, status)
+    content = {"error": error.message, "code": error.code, "request_id": request_id}
+    return JSONResponse(content, known_status(error, KNOWN_STATUSES))
+
+
+def dialect(*, model: str | None) -> Dialect:
+    """`model`: the one that paints here; None for the server's default."""
+    return Dialect(
+        name=TAG,
+        prefixes=(PREFIX,),
+        endpoints=lambda studio, tools: Klein(studio, tools, model).endpoints(),
+        error_shape=shape,
+        open_paths=frozenset({f"{PREFIX}/health"}),
+    )

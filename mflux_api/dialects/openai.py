@@ -24,6 +24,7 @@ from mflux_api.web.context import Tools, owner
 from mflux_api.web.disconnect import while_wanted
 from mflux_api.web.openapi import Endpoint
 from mflux_api.wire.cloud_names import find_local_model
+from mflux_api.wire.dialect import Dialect
 from mflux_api.wire.order_form import ORDER_ERRORS, Whole
 from mflux_api.wire.picture_size import PictureSize, exact_size
 from mflux_api.wire.picture_urls import addresses
@@ -146,7 +147,8 @@ class OpenAI:
             return StreamingResponse(self._stream(form, job), media_type="text/event-stream")
         job, pictures = await while_wanted(request, self.studio.painted(order))
         if form.response_format == "url":
-            found = await addresses(self.studio, self.tools, job, self.tools.links.base(request), form.output_format)
+            base = self.tools.links.base(request)
+            found = await addresses(self.studio, self.tools, job, base, form.output_format)
             data = [{"url": address} for address in found]
         else:
             data = await asyncio.to_thread(lambda: [{"b64_json": _encoded(form, picture)} for picture in pictures])
@@ -252,12 +254,17 @@ def _problem(message: str, code: str, field: object = None) -> dict[str, Any]:
     return {"message": message, "type": "invalid_request_error", "param": field, "code": code.lower()}
 
 
-def endpoints(studio: Studio, tools: Tools) -> list[Endpoint]:
-    return OpenAI(studio, tools).endpoints()
-
-
 def shape(error: MfluxError, request_id: str) -> JSONResponse:
     problem = _problem(error.message, error.code, error.details.get("field"))
     if error.status >= 500:
         problem["type"] = "server_error"
     return JSONResponse({"error": problem}, error.status)
+
+
+def dialect() -> Dialect:
+    return Dialect(
+        name=TAG,
+        prefixes=(f"{PREFIX}/images/", f"{PREFIX}/models"),
+        endpoints=lambda studio, tools: OpenAI(studio, tools).endpoints(),
+        error_shape=shape,
+    )

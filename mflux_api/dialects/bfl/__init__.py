@@ -1,6 +1,5 @@
 """/flux/v1 and /v1: the task API of Black Forest Labs, as CometAPI and others offer it too."""
 
-from collections.abc import Awaitable, Callable
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -12,11 +11,13 @@ from mflux_api.errors import InvalidRequest, JobNotFound, MfluxError
 from mflux_api.jobs.job import Job, State
 from mflux_api.jobs.order import Order
 from mflux_api.jobs.service import Studio
+from mflux_api.jobs.webhooks import Shape as MakePayload
 from mflux_api.net.fetching import check_address
 from mflux_api.request import Upload
 from mflux_api.web.context import Tools, owner
 from mflux_api.web.openapi import Endpoint
 from mflux_api.wire.cloud_names import find_local_model
+from mflux_api.wire.dialect import KNOWN_STATUSES, Dialect, known_status
 from mflux_api.wire.order_form import ORDER_ERRORS, Whole
 from mflux_api.wire.picture_input import picture_or_url
 from mflux_api.wire.picture_size import exact_size
@@ -171,23 +172,27 @@ class Bfl:
         return listed
 
 
-def teller(studio: Studio, tools: Tools) -> Callable[[Job, str, str], Awaitable[dict[str, Any]]]:
-    """What a webhook is told of a job, at its end."""
-    tasks = Bfl(studio, tools, Moderation({}))
-
-    async def told(job: Job, base: str, event: str) -> dict[str, Any]:
-        return await tasks.answer(job, base)
-
-    return told
-
-
-def endpoints(studio: Studio, tools: Tools, moderation: Moderation) -> list[Endpoint]:
-    return Bfl(studio, tools, moderation).endpoints()
-
-
 def shape(error: MfluxError, request_id: str) -> JSONResponse:
     """`detail`, as Black Forest Labs has it, beside `error` and `code`."""
-    kept = (400, 401, 403, 404, 405, 413, 415, 429, 503)
-    status = error.status if error.status in kept else 500
     content = {"error": error.message, "detail": error.message, "code": error.code, "request_id": request_id}
-    return JSONResponse(content, status)
+    return JSONResponse(content, known_status(error, KNOWN_STATUSES))
+
+
+def _webhook_payload(studio: Studio, tools: Tools) -> MakePayload:
+    """A webhook is sent what who asks for the task is answered."""
+    tasks = Bfl(studio, tools, Moderation({}))
+
+    async def payload(job: Job, base: str, event: str) -> dict[str, Any]:
+        return await tasks.answer(job, base)
+
+    return payload
+
+
+def dialect() -> Dialect:
+    return Dialect(
+        name=TAG,
+        prefixes=("/flux/", "/v1/"),
+        endpoints=lambda studio, tools: Bfl(studio, tools, Moderation.load()).endpoints(),
+        error_shape=shape,
+        webhook_payload=_webhook_payload,
+    )

@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from mflux_api.dialects.replicate.forms import FORMATS, Input, Ordered, hook, size
-from mflux_api.dialects.replicate.predictions import PREFIX, Predictions, teller
+from mflux_api.dialects.replicate.predictions import PREFIX, Predictions
 from mflux_api.errors import InvalidRequest, JobConflict, MfluxError
 from mflux_api.jobs.job import Job, State
 from mflux_api.jobs.order import Order
@@ -18,10 +18,9 @@ from mflux_api.web.context import Tools, owner
 from mflux_api.web.openapi import Endpoint
 from mflux_api.web.sse import Message
 from mflux_api.wire.cloud_names import find_local_model
+from mflux_api.wire.dialect import Dialect
 from mflux_api.wire.order_form import ORDER_ERRORS
 from mflux_api.wire.picture_input import picture_or_url
-
-__all__ = ["endpoints", "shape", "teller"]
 
 TAG = "replicate"
 JSON, STREAM = "application/json", "text/event-stream"
@@ -158,11 +157,17 @@ def _local_model(name: str) -> str | None:
     return short if found == unversioned else found
 
 
-def endpoints(studio: Studio, tools: Tools) -> list[Endpoint]:
-    return Replicate(studio, tools).endpoints()
-
-
 def shape(error: MfluxError, request_id: str) -> JSONResponse:
     """RFC 7807, as Replicate has it."""
     content = {"title": error.code, "detail": error.message, "status": error.status, "request_id": request_id}
     return JSONResponse({**content, "type": "about:blank", "time": int(time.time())}, error.status)
+
+
+def dialect() -> Dialect:
+    return Dialect(
+        name=TAG,
+        prefixes=("/replicate/",),
+        endpoints=lambda studio, tools: Replicate(studio, tools).endpoints(),
+        error_shape=shape,
+        webhook_payload=lambda studio, tools: Predictions(studio, tools).webhook_payload,
+    )

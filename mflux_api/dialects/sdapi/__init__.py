@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mflux_api.dialects.sdapi.checkpoints import Checkpoints
-from mflux_api.dialects.sdapi.errors import shape
+from mflux_api.dialects.sdapi.errors import TAG, shape
 from mflux_api.dialects.sdapi.extras import Extras
 from mflux_api.dialects.sdapi.generate import Generate
 from mflux_api.dialects.sdapi.gradio_config import Page
@@ -17,25 +17,34 @@ from mflux_api.jobs.service import EngineView, Studio
 from mflux_api.web.auth import BasicLogin
 from mflux_api.web.context import Tools
 from mflux_api.web.openapi import Endpoint
-
-__all__ = ["LOGIN", "PREFIXES", "endpoints", "shape"]
+from mflux_api.wire.dialect import Dialect
 
 LOGIN = BasicLogin(
     prefixes=("/sdapi/", "/internal/"), missing="Not authenticated", wrong="Incorrect username or password"
 )
-# Where errors are in SD-WebUI's shape.
-PREFIXES = ("/sdapi/", "/internal/", "/controlnet/")
 
 
-def endpoints(
+def dialect(*, engine: Callable[[], EngineView], styles_file: Path | None, flags: Mapping[str, Any]) -> Dialect:
+    """`engine`: how the engine process is. `flags`: how the server was started, for cmd-flags; nothing secret."""
+    return Dialect(
+        name=TAG,
+        prefixes=("/sdapi/", "/internal/", "/controlnet/"),
+        endpoints=lambda studio, tools: _endpoints(studio, tools, engine, styles_file, flags),
+        error_shape=shape,
+        # A client that may not read /config thinks that the page asks for a login.
+        open_paths=frozenset({"/config", "/internal/ping"}),
+        basic_login=LOGIN,
+        is_listed=True,
+    )
+
+
+def _endpoints(
     studio: Studio,
     tools: Tools,
     engine: Callable[[], EngineView],
-    *,
     styles_file: Path | None,
     flags: Mapping[str, Any],
 ) -> list[Endpoint]:
-    """`flags`: what cmd-flags tells of how the server was started; nothing secret."""
     checkpoints, tasks = Checkpoints(studio), Tasks()
     options, extras = Options(studio, tools, checkpoints), Extras(studio, tools)
     catalogue = Catalogue(
