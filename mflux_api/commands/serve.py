@@ -14,7 +14,7 @@ from types import FrameType
 import uvicorn
 
 from mflux_api import logs, settings
-from mflux_api.app import build
+from mflux_api.app.application import build
 from mflux_api.app.lifecycle import Parts
 from mflux_api.errors import InvalidSetting
 from mflux_api.settings import Settings

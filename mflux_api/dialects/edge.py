@@ -7,13 +7,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from mflux_api.errors import InvalidRequest, MfluxError, NoSuchRoute, RateLimited
+from mflux_api.errors import InvalidRequest, MfluxError, NoSuchRoute
 from mflux_api.jobs.job import Job
 from mflux_api.jobs.order import Order
 from mflux_api.jobs.service import JobService
 from mflux_api.web.context import Tools, owner
 from mflux_api.web.disconnect import while_wanted
 from mflux_api.web.openapi import Endpoint
+from mflux_api.wire.dialect import KNOWN_STATUSES, Dialect, known_status
 from mflux_api.wire.order_form import ORDER_ERRORS, Whole
 
 PREFIX = "/edge"
@@ -90,20 +91,26 @@ class Edge:
         return dict(zip(HEADERS, map(str, values), strict=True))
 
     def endpoints(self) -> list[Endpoint]:
-        kinds = {"body": Painting, "errors": ORDER_ERRORS}
         return [
-            Endpoint("POST", path, self.paint, "Words to a PNG", TAG, "image/png", **kinds)  # type: ignore[arg-type]
+            Endpoint("POST", path, self.paint, "Words to a PNG", TAG, "image/png", body=Painting, errors=ORDER_ERRORS)
             for path in (PREFIX, f"{PREFIX}/")
         ]
 
 
-def endpoints(service: JobService, tools: Tools, model: str | None, prices: Prices) -> list[Endpoint]:
-    return Edge(service, tools, model, prices).endpoints()
-
-
 def shape(error: MfluxError, request_id: str) -> JSONResponse:
     """`error` and nothing else, with the statuses of the document."""
-    kept = (400, 401, 403, 404, 405, 413, 415, RateLimited.status)
-    status = error.status if error.status in kept else 500
+    status = known_status(error, KNOWN_STATUSES - {503})
     words = error.message if status != 500 else "Failed to generate image"
     return JSONResponse({"error": "Not Found" if isinstance(error, NoSuchRoute) else words}, status)
+
+
+def dialect(*, model: str | None, prices: Prices, requests_per_minute: int) -> Dialect:
+    """`model`: the one that paints here; None for the server's default."""
+    return Dialect(
+        name=TAG,
+        prefixes=(PREFIX,),
+        endpoints=lambda service, tools: Edge(service, tools, model, prices).endpoints(),
+        error_shape=shape,
+        exposed_headers=HEADERS,
+        requests_per_minute=requests_per_minute,
+    )

@@ -12,11 +12,17 @@ from mflux_api.web.byte_ranges import bytes_reply
 from mflux_api.web.context import Tools
 from mflux_api.web.openapi import Endpoint
 from mflux_api.web.signed_urls import PREFIX
+from mflux_api.wire.dialect import Dialect
 
 FORMATS: dict[str, Format] = {"png": "png", "jpeg": "jpeg", "webp": "webp"}
 
 
-def endpoints(service: JobService, tools: Tools) -> list[Endpoint]:
+def dialect() -> Dialect:
+    """Its addresses carry a signature, and need no key beside it."""
+    return Dialect(name="files", prefixes=(f"{PREFIX}/",), endpoints=_endpoints, open_prefixes=(f"{PREFIX}/",))
+
+
+def _endpoints(service: JobService, tools: Tools) -> list[Endpoint]:
     async def picture(request: Request) -> Response:
         tools.links.check(request.url.path, request.query_params)
         index, _, form = request.path_params["name"].partition(".")

@@ -21,6 +21,7 @@ from mflux_api.web.byte_ranges import bytes_reply
 from mflux_api.web.context import Tools, owner
 from mflux_api.web.disconnect import while_wanted
 from mflux_api.web.openapi import Endpoint
+from mflux_api.wire.dialect import KNOWN_STATUSES, Dialect, known_status
 from mflux_api.wire.order_form import ORDER_ERRORS, Whole
 
 PREFIX = "/flux2-web"
@@ -169,11 +170,15 @@ def _told(name: str, picture: PictureFile) -> dict[str, Any]:
     }
 
 
-def endpoints(service: JobService, tools: Tools, output: Path) -> list[Endpoint]:
-    return Web(service, tools, output).endpoints()
-
-
 def shape(error: MfluxError, request_id: str) -> JSONResponse:
-    kept = (400, 401, 403, 404, 405, 413, 415, 429, 503)
-    status = error.status if error.status in kept else 500
-    return JSONResponse({"success": False, "error": error.message}, status)
+    return JSONResponse({"success": False, "error": error.message}, known_status(error, KNOWN_STATUSES))
+
+
+def dialect(*, output: Path) -> Dialect:
+    """`output`: the folder of the jobs' pictures."""
+    return Dialect(
+        name=TAG,
+        prefixes=(f"{PREFIX}/",),
+        endpoints=lambda service, tools: Web(service, tools, output).endpoints(),
+        error_shape=shape,
+    )

@@ -1,7 +1,6 @@
 """/klein: the Klein REST API (`X-API-Key`, pictures at addresses that expire)."""
 
 import time
-from dataclasses import replace
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -11,11 +10,13 @@ from starlette.responses import JSONResponse, Response
 from mflux_api.errors import InvalidImage, InvalidRequest, MfluxError
 from mflux_api.jobs.order import Order
 from mflux_api.jobs.service import JobService
-from mflux_api.request import SIDE_STEP, stepped
+from mflux_api.request import SMALLEST_SIDE, Upload
 from mflux_api.web.context import Tools, owner
 from mflux_api.web.disconnect import while_wanted
 from mflux_api.web.openapi import Endpoint
+from mflux_api.wire.dialect import KNOWN_STATUSES, Dialect, known_status
 from mflux_api.wire.order_form import ORDER_ERRORS, Whole
+from mflux_api.wire.picture_size import PictureSize, exact_size
 from mflux_api.wire.picture_urls import addresses
 
 PREFIX = "/klein"
@@ -88,7 +89,8 @@ class Klein:
         form = await self.tools.body.json(request, Generate)
         if form.width * form.height > LARGEST_AREA:
             raise InvalidRequest("The picture may have at most 2 megapixels.", field="width")
-        return await self._paint(request, self._order(form, width=form.width, height=form.height))
+        size = exact_size(form.width, form.height, smallest=SMALLEST_SIDE)
+        return await self._paint(request, self._order(request, form, size, references=()))
 
     async def edit(self, request: Request) -> Response:
         form = await self.tools.body.json(request, Edit)
@@ -98,21 +100,26 @@ class Klein:
             reference = await self.tools.fetched(form.image_url, "image_url")
         else:
             raise InvalidImage("Send image_url or image_base64.", field="image_url")
-        return await self._paint(request, self._order(form, references=(reference,)))
+        size = exact_size(None, None, smallest=SMALLEST_SIDE)
+        return await self._paint(request, self._order(request, form, size, references=(reference,)))
 
-    def _order(self, form: Painting, **fields: Any) -> Order:
-        size = (fields.get("width", 0), fields.get("height", 0))
-        if any(side % SIDE_STEP for side in size):
-            canvas = stepped(*size)
-            fields |= {"width": canvas[0], "height": canvas[1], "crop": size}
+    def _order(self, request: Request, form: Painting, size: PictureSize, *, references: tuple[Upload, ...]) -> Order:
         return Order(
-            prompt=form.prompt, model=self.model, steps=form.steps, guidance=form.cfg, seed=form.seed, **fields
+            prompt=form.prompt,
+            model=self.model,
+            width=size.width,
+            height=size.height,
+            crop=size.crop,
+            steps=form.steps,
+            guidance=form.cfg,
+            seed=form.seed,
+            references=references,
+            owner=owner(request),
         )
 
     async def _paint(self, request: Request, order: Order) -> Response:
         began = time.monotonic()
-        owned = replace(order, owner=owner(request))
-        job, _ = await while_wanted(request, self.service.submit_and_wait(owned))
+        job, _ = await while_wanted(request, self.service.submit_and_wait(order))
         picture = job.pictures[0]
         found = await addresses(self.service, self.tools, job, self.tools.links.base(request), "png")
         reply = Painted(
@@ -135,11 +142,18 @@ class Klein:
         ]
 
 
-def endpoints(service: JobService, tools: Tools, model: str | None) -> list[Endpoint]:
-    return Klein(service, tools, model).endpoints()
-
-
 def shape(error: MfluxError, request_id: str) -> JSONResponse:
     """The document lists 400, 401 and 500 and gives no body; `error` says what is wrong."""
-    status = error.status if error.status in {400, 401, 403, 404, 405, 413, 415, 429, 503} else 500
-    return JSONResponse({"error": error.message, "code": error.code, "request_id": request_id}, status)
+    content = {"error": error.message, "code": error.code, "request_id": request_id}
+    return JSONResponse(content, known_status(error, KNOWN_STATUSES))
+
+
+def dialect(*, model: str | None) -> Dialect:
+    """`model`: the one that paints here; None for the server's default."""
+    return Dialect(
+        name=TAG,
+        prefixes=(PREFIX,),
+        endpoints=lambda service, tools: Klein(service, tools, model).endpoints(),
+        error_shape=shape,
+        open_paths=frozenset({f"{PREFIX}/health"}),
+    )

@@ -16,15 +16,17 @@ from mflux_api.errors import InvalidImage, InvalidRequest, MfluxError, ModelNotF
 from mflux_api.jobs.job import Job
 from mflux_api.jobs.order import Order
 from mflux_api.jobs.service import JobService
-from mflux_api.models.registry import cloud
 from mflux_api.pixels.formats import Format, converted
 from mflux_api.pixels.masks import from_transparency
-from mflux_api.request import SIDE_STEP, SMALLEST_SIDE, Upload, stepped
+from mflux_api.request import SMALLEST_SIDE, Upload
 from mflux_api.web.body import validated
 from mflux_api.web.context import Tools, owner
 from mflux_api.web.disconnect import while_wanted
 from mflux_api.web.openapi import Endpoint
+from mflux_api.wire.cloud_names import find_local_model
+from mflux_api.wire.dialect import Dialect
 from mflux_api.wire.order_form import ORDER_ERRORS, Whole
+from mflux_api.wire.picture_size import PictureSize, exact_size
 from mflux_api.wire.picture_urls import addresses
 
 PREFIX = "/v1"
@@ -128,7 +130,9 @@ class OpenAI:
         return Order(
             prompt=form.prompt,
             model=_named(form.model),
-            **size,
+            width=size.width,
+            height=size.height,
+            crop=size.crop,
             seed=form.seed,
             steps=form.steps,
             count=form.n,
@@ -145,7 +149,8 @@ class OpenAI:
             return StreamingResponse(self._stream(form, job), media_type="text/event-stream")
         job, pictures = await while_wanted(request, self.service.submit_and_wait(order))
         if form.response_format == "url":
-            found = await addresses(self.service, self.tools, job, self.tools.links.base(request), form.output_format)
+            base = self.tools.links.base(request)
+            found = await addresses(self.service, self.tools, job, base, form.output_format)
             data = [{"url": address} for address in found]
         else:
             data = await asyncio.to_thread(lambda: [{"b64_json": _encoded(form, picture)} for picture in pictures])
@@ -216,21 +221,16 @@ def _white(mask: Upload) -> Upload:
 def _named(model: str | None) -> str | None:
     if model is None or model.startswith(THEIRS):
         return None
-    return cloud().get(model.lower(), model)
+    return find_local_model(model)
 
 
-def _size(text: str) -> dict[str, Any]:
+def _size(text: str) -> PictureSize:
     if text in {"auto", ""}:
-        return {}
+        return exact_size(None, None, smallest=SMALLEST_SIDE)
     across, _, down = text.lower().partition("x")
     if not (across.isdecimal() and down.isdecimal() and len(text) < 12):
         raise InvalidRequest("size must be WxH, for example 1024x1024, or auto.", field="size")
-    size = (int(across), int(down))
-    # What is too small is refused with all other sizes that are.
-    if min(size) < SMALLEST_SIDE or not any(side % SIDE_STEP for side in size):
-        return {"width": size[0], "height": size[1]}
-    canvas = stepped(*size)
-    return {"width": canvas[0], "height": canvas[1], "crop": size}
+    return exact_size(int(across), int(down), smallest=SMALLEST_SIDE)
 
 
 def _encoded(form: Painting, picture: bytes) -> str:
@@ -256,12 +256,17 @@ def _problem(message: str, code: str, field: object = None) -> dict[str, Any]:
     return {"message": message, "type": "invalid_request_error", "param": field, "code": code.lower()}
 
 
-def endpoints(service: JobService, tools: Tools) -> list[Endpoint]:
-    return OpenAI(service, tools).endpoints()
-
-
 def shape(error: MfluxError, request_id: str) -> JSONResponse:
     problem = _problem(error.message, error.code, error.details.get("field"))
     if error.status >= 500:
         problem["type"] = "server_error"
     return JSONResponse({"error": problem}, error.status)
+
+
+def dialect() -> Dialect:
+    return Dialect(
+        name=TAG,
+        prefixes=(f"{PREFIX}/images/", f"{PREFIX}/models"),
+        endpoints=lambda service, tools: OpenAI(service, tools).endpoints(),
+        error_shape=shape,
+    )

@@ -1,4 +1,4 @@
-"""For whoever runs the server: metrics, and what may be looked at without a key."""
+"""/metrics, for whoever runs the server."""
 
 from collections.abc import Callable
 
@@ -6,15 +6,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from mflux_api.web.openapi import Endpoint
-from mflux_api.web.static_files import PATHS
-
-# What a load balancer asks, and what a person sees first. Nothing here tells of jobs or prompts.
-# A client of SD-WebUI that may not read /config thinks that its page asks for a login.
-OPEN_PATHS = frozenset({"/config", "/internal/ping", "/api/v1/health", "/klein/health", "/openapi.json", *PATHS})
+from mflux_api.wire.dialect import Dialect
 
 
-def endpoints(render: Callable[[], bytes], content_type: str) -> list[Endpoint]:
+def dialect(*, render: Callable[[], bytes], content_type: str) -> Dialect:
+    """`render`: all metrics as Prometheus reads them, which is a `content_type`."""
+
     async def metrics(request: Request) -> Response:
         return Response(render(), media_type=content_type)
 
-    return [Endpoint("GET", "/metrics", metrics, "Counters and times for Prometheus", "system", "text/plain")]
+    path, summary = "/metrics", "Counters and times for Prometheus"
+    endpoint = Endpoint("GET", path, metrics, summary, "system", "text/plain")
+    return Dialect(name="ops", prefixes=(path,), endpoints=lambda service, tools: [endpoint], is_listed=True)

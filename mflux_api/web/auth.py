@@ -6,11 +6,12 @@ import hashlib
 import hmac
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import parse_qs
 
 from starlette.datastructures import Headers
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mflux_api.errors import Unauthorized
@@ -71,40 +72,75 @@ def _is_same(known: str, given: str) -> bool:
     return hmac.compare_digest(hashlib.sha256(known.encode()).digest(), hashlib.sha256(given.encode()).digest())
 
 
-# Addresses that carry their own permission.
-SIGNED = "/files/"
 # What an EventSource reads.
 STREAMS = ("/stream", "/events", "/download")
+NEEDED = "An API key is needed: send it as X-API-Key or Authorization: Bearer."
+
+
+@dataclass(frozen=True, kw_only=True)
+class BasicLogin:
+    """Clients of paths with these `prefixes` log in with HTTP Basic, and may send a key as its password.
+
+    `missing`, `wrong`: what they are told without a login, and for one that nobody has.
+    """
+
+    prefixes: tuple[str, ...]
+    missing: str
+    wrong: str
+
+    def reason(self, scope: Scope) -> str:
+        return self.missing if _basic(Headers(scope=scope)) is None else self.wrong
 
 
 class Authentication:
     """Lets a request in when it has a key, puts the key's name into its state; without configured keys lets all in.
 
-    `open_paths` need none: what a load balancer or a person's first look asks for.
+    `open_paths` and all paths with `open_prefixes` need none.
     """
 
-    def __init__(self, app: ASGIApp, keys: Keys, faults: Faults, open_paths: frozenset[str]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        keys: Keys,
+        faults: Faults,
+        *,
+        open_paths: frozenset[str],
+        open_prefixes: tuple[str, ...],
+        logins: Sequence[BasicLogin],
+    ) -> None:
         self.app = app
         self.keys = keys
         self.faults = faults
         self.open_paths = open_paths
+        self.open_prefixes = open_prefixes
+        self.logins = logins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or not self.keys.are_needed:
             await self.app(scope, receive, send)
             return
         owner = self._owner(scope)
-        if owner is None and scope["path"] not in self.open_paths and not scope["path"].startswith(SIGNED):
-            response = self.faults.reply(Unauthorized(_reason(scope)), scope)
-            response.headers["WWW-Authenticate"] = 'Basic realm="mflux-api"' if _is_sdapi(scope) else "Bearer"
-            await response(scope, receive, send)
+        if owner is None and not self._is_open(scope["path"]):
+            await self._refusal(scope)(scope, receive, send)
             return
         scope.setdefault("state", {})["owner"] = owner or ""
         await self.app(scope, receive, send)
 
+    def _is_open(self, path: str) -> bool:
+        return path in self.open_paths or path.startswith(self.open_prefixes)
+
+    def _login(self, scope: Scope) -> BasicLogin | None:
+        return next((each for each in self.logins if scope["path"].startswith(each.prefixes)), None)
+
+    def _refusal(self, scope: Scope) -> Response:
+        login = self._login(scope)
+        response = self.faults.reply(Unauthorized(login.reason(scope) if login else NEEDED), scope)
+        response.headers["WWW-Authenticate"] = 'Basic realm="mflux-api"' if login else "Bearer"
+        return response
+
     def _owner(self, scope: Scope) -> str | None:
         headers = Headers(scope=scope)
-        for key in _keys(headers, sdapi=_is_sdapi(scope)):
+        for key in _keys(headers, basic=self._login(scope) is not None):
             if owner := self.keys.owner(key):
                 return owner
         pair = _basic(headers)
@@ -116,27 +152,15 @@ class Authentication:
         return None
 
 
-def _is_sdapi(scope: Scope) -> bool:
-    path: str = scope["path"]
-    return path.startswith(("/sdapi/", "/internal/"))
-
-
-def _reason(scope: Scope) -> str:
-    """To clients of SD-WebUI in its very words."""
-    if not _is_sdapi(scope):
-        return "An API key is needed: send it as X-API-Key or Authorization: Bearer."
-    return "Not authenticated" if _basic(Headers(scope=scope)) is None else "Incorrect username or password"
-
-
-def _keys(headers: Headers, *, sdapi: bool) -> list[str]:
-    """Every key a request may mean: X-API-Key, Bearer, the bare header, and the password of Basic for /sdapi."""
+def _keys(headers: Headers, *, basic: bool) -> list[str]:
+    """Every key a request may mean: X-API-Key, Bearer, the bare header, and with `basic` the password of HTTP Basic."""
     found = [headers["x-api-key"]] if "x-api-key" in headers else []
     scheme, _, rest = headers.get("authorization", "").strip().partition(" ")
     if scheme.lower() == "bearer":
         found.append(rest.strip())
     elif scheme.lower() == "basic":
         name, password = _basic(headers) or ("", "")
-        found += [password or name] if sdapi else []
+        found += [password or name] if basic else []
     elif scheme:
         found.append(scheme)
     return found

@@ -118,20 +118,20 @@ class AllowedOrigins:
 class RateLimit:
     """At most so many requests a minute that ask for work (POST), for each key or else each address; 0 is no limit.
 
-    `prefix`: of the paths that count.
+    `prefixes`: of the paths that count.
 
     A bucket that fills evenly: as many as a minute's may come at once after a quiet minute.
     """
 
-    def __init__(self, app: ASGIApp, per_minute: int, faults: Faults, prefix: str = "") -> None:
+    def __init__(self, app: ASGIApp, per_minute: int, faults: Faults, prefixes: tuple[str, ...] = ("",)) -> None:
         self.app = app
-        self.prefix = prefix
+        self.prefixes = prefixes
         self.per_minute = per_minute
         self.faults = faults
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        meant = scope["type"] == "http" and scope["method"] == "POST" and scope["path"].startswith(self.prefix)
+        meant = scope["type"] == "http" and scope["method"] == "POST" and scope["path"].startswith(self.prefixes)
         if meant and self.per_minute:
             wait = self._take(self._client(scope))
             if wait > 0:

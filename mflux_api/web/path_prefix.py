@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping
 
+from starlette.routing import compile_path
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 
@@ -9,14 +10,14 @@ class Mounted:
     """Puts a dialect's prefix before the paths that mean it.
 
     `ports`: all paths that arrive at a port mean the dialect of that prefix. `root`: the prefix whose own `routes`,
-    (method, path without the prefix), are answered at the root as well; nothing else changes there.
+    (method, path without the prefix, as it is declared), are answered at the root as well; nothing else changes there.
     """
 
     def __init__(self, app: ASGIApp, ports: Mapping[int, str], root: str, routes: Collection[tuple[str, str]]) -> None:
         self.app = app
         self.ports = ports
         self.root = root
-        self.routes = routes
+        self.routes = [(method, compile_path(path)[0]) for method, path in routes]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -30,11 +31,6 @@ class Mounted:
         # Addresses that replies name are the same on every port.
         if prefix and not path.startswith((f"{prefix}/", "/files/", "/api/v1/")):
             return {**scope, "path": prefix + path}
-        if self.root and (scope["method"], _pattern(path)) in self.routes:
+        if any(method == scope["method"] and pattern.match(path) for method, pattern in self.routes):
             return {**scope, "path": self.root + path}
         return scope
-
-
-def _pattern(path: str) -> str:
-    """A path as the table of routes has it: what follows /images/ is a name."""
-    return "/images/{name}" if path.startswith("/images/") else path

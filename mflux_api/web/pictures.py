@@ -19,6 +19,10 @@ TURNED = {5, 6, 7, 8}
 ORIENTATION = 0x0112
 
 
+def is_url(text: str) -> bool:
+    return text.startswith(("http://", "https://"))
+
+
 @dataclass(frozen=True)
 class PictureReader:
     """`limit`: pixels a picture may have."""
@@ -30,7 +34,7 @@ class PictureReader:
         return await asyncio.to_thread(self._read, text, field)
 
     def _read(self, text: str, field: str) -> Upload:
-        if text.startswith(("http://", "https://")):
+        if is_url(text):
             raise InvalidImage(f"{field}: send the picture itself in base64, not its address.", field=field)
         try:
             data = base64.b64decode(text.partition(",")[2] if text.startswith("data:") else text, validate=False)

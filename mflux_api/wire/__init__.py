@@ -1,1 +1,1 @@
-"""What several dialects share: the fields of an order, where pictures can be had."""
+"""What several dialects share: what a dialect is, fields of orders, sizes, pictures that are sent or handed out."""

@@ -957,7 +957,7 @@ def test_a_flood_on_standard_error_does_not_hold_the_engine_up(fake: Any) -> Non
 
 
 def test_the_servers_process_loads_no_mlx() -> None:
-    imports = "import sys, mflux_api.app, mflux_api.commands.serve"
+    imports = "import sys, mflux_api.app.application, mflux_api.commands.serve"
     code = f"{imports}; print({{'mlx', 'mflux', 'transformers'}} & {{*sys.modules}})"
     arguments = [sys.executable, "-c", code]
     found = subprocess.run(arguments, cwd=EMBEDDED.parent, capture_output=True, text=True, check=True)

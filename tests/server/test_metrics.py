@@ -15,7 +15,7 @@ from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.routing import Route
 
-from mflux_api.app import build
+from mflux_api.app.application import build
 from mflux_api.settings import Settings
 from tests.server.live import Live, running
 

@@ -9,7 +9,7 @@ from schemathesis.specs.openapi.definitions import OPENAPI_31_VALIDATOR
 from starlette.routing import Route
 
 from mflux_api import errors
-from mflux_api.app import build
+from mflux_api.app.application import build
 from mflux_api.settings import Settings
 from mflux_api.web.static_files import PATHS
 from tests.server.live import Live, running

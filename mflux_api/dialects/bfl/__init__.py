@@ -1,6 +1,5 @@
 """/flux/v1 and /v1: the task API of Black Forest Labs, as CometAPI and others offer it too."""
 
-from collections.abc import Awaitable, Callable
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -12,12 +11,16 @@ from mflux_api.errors import InvalidRequest, JobNotFound, MfluxError
 from mflux_api.jobs.job import Job, State
 from mflux_api.jobs.order import Order
 from mflux_api.jobs.service import JobService
-from mflux_api.models.registry import cloud
+from mflux_api.jobs.webhooks import Shape as MakePayload
 from mflux_api.net.fetching import check_address
-from mflux_api.request import Upload, stepped
+from mflux_api.request import Upload
 from mflux_api.web.context import Tools, owner
 from mflux_api.web.openapi import Endpoint
+from mflux_api.wire.cloud_names import find_local_model
+from mflux_api.wire.dialect import KNOWN_STATUSES, Dialect, known_status
 from mflux_api.wire.order_form import ORDER_ERRORS, Whole
+from mflux_api.wire.picture_input import picture_or_url
+from mflux_api.wire.picture_size import exact_size
 from mflux_api.wire.picture_urls import addresses
 
 TAG = "bfl"
@@ -74,24 +77,24 @@ class Bfl:
     async def submit(self, request: Request) -> Response:
         form = await self.tools.body.json(request, Painting)
         asked = request.path_params["model"]
-        model = local(asked)
+        model = find_local_model(asked)
         if self.moderation.refuses(form.prompt, form.safety_tolerance):
             return await self._moderated(request, asked)
-        references = [await self._picture(text, name) for name, text in form.pictures]
+        references = [await picture_or_url(self.tools, text, field=name) for name, text in form.pictures]
         job = await self.service.submit(self._order(request, form, model, tuple(references)))
         return JSONResponse(self._submitted(request, job.id, "Pending", job.model).model_dump())
 
     def _order(self, request: Request, form: Painting, model: str | None, references: tuple[Upload, ...]) -> Order:
-        width, height = stepped(form.width, form.height)
+        size = exact_size(form.width, form.height, smallest=1)
         if form.webhook_url:
             check_address(form.webhook_url)
         hook = {"webhook": form.webhook_url or "", "secret": form.webhook_secret or ""} if form.webhook_url else {}
         return Order(
             prompt=form.prompt,
             model=model,
-            width=width,
-            height=height,
-            crop=None if (width, height) == (form.width, form.height) else (form.width, form.height),
+            width=size.width,
+            height=size.height,
+            crop=size.crop,
             steps=form.steps,
             guidance=form.guidance,
             seed=form.seed,
@@ -100,11 +103,6 @@ class Bfl:
             owner=owner(request),
             note={"dialect": TAG, "format": form.output_format, "base": self.tools.links.base(request), **hook},
         )
-
-    async def _picture(self, text: str, field: str) -> Upload:
-        if text.startswith(("http://", "https://")):
-            return await self.tools.fetched(text, field)
-        return await self.tools.pictures.read(text, field)
 
     async def _moderated(self, request: Request, asked: str) -> Response:
         """A task of its own, so that it is found refused by whoever asks for its result."""
@@ -174,29 +172,27 @@ class Bfl:
         return listed
 
 
-def local(name: str) -> str | None:
-    """The model that paints under a cloud's name; None is the server's default, other names mean themselves."""
-    table = cloud()
-    return table.get(name.lower(), name)
-
-
-def teller(service: JobService, tools: Tools) -> Callable[[Job, str, str], Awaitable[dict[str, Any]]]:
-    """What a webhook is told of a job, at its end."""
-    tasks = Bfl(service, tools, Moderation({}))
-
-    async def told(job: Job, base: str, event: str) -> dict[str, Any]:
-        return await tasks.answer(job, base)
-
-    return told
-
-
-def endpoints(service: JobService, tools: Tools, moderation: Moderation) -> list[Endpoint]:
-    return Bfl(service, tools, moderation).endpoints()
-
-
 def shape(error: MfluxError, request_id: str) -> JSONResponse:
     """`detail`, as Black Forest Labs has it, beside `error` and `code`."""
-    kept = (400, 401, 403, 404, 405, 413, 415, 429, 503)
-    status = error.status if error.status in kept else 500
     content = {"error": error.message, "detail": error.message, "code": error.code, "request_id": request_id}
-    return JSONResponse(content, status)
+    return JSONResponse(content, known_status(error, KNOWN_STATUSES))
+
+
+def _webhook_payload(service: JobService, tools: Tools) -> MakePayload:
+    """A webhook is sent what who asks for the task is answered."""
+    tasks = Bfl(service, tools, Moderation({}))
+
+    async def payload(job: Job, base: str, event: str) -> dict[str, Any]:
+        return await tasks.answer(job, base)
+
+    return payload
+
+
+def dialect() -> Dialect:
+    return Dialect(
+        name=TAG,
+        prefixes=("/flux/", "/v1/"),
+        endpoints=lambda service, tools: Bfl(service, tools, Moderation.load()).endpoints(),
+        error_shape=shape,
+        webhook_payload=_webhook_payload,
+    )

@@ -12,9 +12,21 @@ from mflux_api.dialects.native.system import SystemEndpoints
 from mflux_api.jobs.service import EngineView, JobService
 from mflux_api.web.context import Tools
 from mflux_api.web.openapi import Endpoint
+from mflux_api.wire.dialect import Dialect
 
 
-def endpoints(service: JobService, tools: Tools, engine: Callable[[], EngineView]) -> list[Endpoint]:
+def dialect(*, engine: Callable[[], EngineView]) -> Dialect:
+    """`engine`: how the engine process is."""
+    return Dialect(
+        name="native",
+        prefixes=("/api/v1/",),
+        endpoints=lambda service, tools: _endpoints(service, tools, engine),
+        open_paths=frozenset({"/api/v1/health"}),
+        is_listed=True,
+    )
+
+
+def _endpoints(service: JobService, tools: Tools, engine: Callable[[], EngineView]) -> list[Endpoint]:
     jobs = Jobs(service, tools)
     parts = (
         *(jobs, Pictures(service), Streams(service, tools, jobs)),

@@ -1,6 +1,6 @@
 """/api/v1: what webhooks were told, and are still to be told."""
 
-from typing import Literal
+from typing import Literal, cast
 from urllib.parse import urlsplit
 
 from pydantic import Field
@@ -15,6 +15,7 @@ from mflux_api.web.body import query
 from mflux_api.web.openapi import Endpoint
 
 TAG = "webhooks"
+DeliveryEvent = Literal["start", "output", "completed"]
 DeliveryState = Literal["waiting", "delivered", "failed", "dropped"]
 
 
@@ -26,7 +27,7 @@ class DeliveryRow(Wire):
 
     number: int
     job_id: str
-    event: Literal["start", "output", "completed"]
+    event: DeliveryEvent
     url: str
     state: DeliveryState
     attempts: int
@@ -62,7 +63,16 @@ def endpoints(service: JobService) -> list[Endpoint]:
 
 
 def _row(delivery: Delivery) -> DeliveryRow:
-    facts = {name: value for name, value in vars(delivery).items() if name in DeliveryRow.model_fields}
     due = delivery.due if delivery.state == "waiting" and delivery.due else None
     url = urlsplit(delivery.job.request.note["webhook"])._replace(query="", fragment="").geturl()
-    return DeliveryRow(**facts, job_id=delivery.job.id, url=url, next_try=stamp(due))
+    return DeliveryRow(
+        number=delivery.number,
+        job_id=delivery.job.id,
+        event=cast(DeliveryEvent, delivery.event),
+        url=url,
+        state=cast(DeliveryState, delivery.state),
+        attempts=delivery.attempts,
+        status=delivery.status,
+        error=delivery.error,
+        next_try=stamp(due),
+    )

@@ -7,21 +7,20 @@ from collections.abc import AsyncGenerator
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from mflux_api.dialects.replicate.forms import FORMATS, Input, Ordered, exactly, hook, size
-from mflux_api.dialects.replicate.predictions import PREFIX, Predictions, teller
+from mflux_api.dialects.replicate.forms import FORMATS, Input, Ordered, hook, size
+from mflux_api.dialects.replicate.predictions import PREFIX, Predictions
 from mflux_api.errors import InvalidRequest, JobConflict, MfluxError
 from mflux_api.jobs.job import Job, State
 from mflux_api.jobs.order import Order
 from mflux_api.jobs.service import JobService
-from mflux_api.models.registry import cloud
-from mflux_api.request import Upload
 from mflux_api.web.body import validated
 from mflux_api.web.context import Tools, owner
 from mflux_api.web.openapi import Endpoint
 from mflux_api.web.sse import Message
+from mflux_api.wire.cloud_names import find_local_model
+from mflux_api.wire.dialect import Dialect
 from mflux_api.wire.order_form import ORDER_ERRORS
-
-__all__ = ["endpoints", "shape", "teller"]
+from mflux_api.wire.picture_input import picture_or_url
 
 TAG = "replicate"
 JSON, STREAM = "application/json", "text/event-stream"
@@ -51,14 +50,16 @@ class Replicate:
         return await self._told(request, job, 200 if job.is_final else 201)
 
     async def _order(self, request: Request, form: Input, body: Ordered, name: str) -> Order:
-        source = await self._picture(form.image, "image")
+        source = await picture_or_url(self.tools, form.image, field="image") if form.image else None
         named = [form.image_prompt, form.input_image, *form.input_images]
-        references = [await self._picture(text, "input_images") for text in named if text]
-        width, height = size(form)
+        references = [await picture_or_url(self.tools, text, field="input_images") for text in named if text]
+        wanted = size(form)
         return Order(
             prompt=form.prompt,
-            model=cloud().get(name.rpartition("/")[2].partition(":")[0].lower(), name.rpartition("/")[2]),
-            **exactly(width, height),
+            model=_local_model(name),
+            width=wanted.width,
+            height=wanted.height,
+            crop=wanted.crop,
             steps=form.num_inference_steps,
             guidance=form.guidance,
             seed=form.seed,
@@ -66,7 +67,7 @@ class Replicate:
             source=source,
             strength=form.prompt_strength,
             upsample=form.prompt_upsampling,
-            references=tuple(upload for upload in references if upload is not None),
+            references=tuple(references),
             owner=owner(request),
             note={
                 "dialect": TAG,
@@ -76,13 +77,6 @@ class Replicate:
                 **hook(body),
             },
         )
-
-    async def _picture(self, text: str | None, field: str) -> Upload | None:
-        if not text:
-            return None
-        if text.startswith(("http://", "https://")):
-            return await self.tools.fetched(text, field)
-        return await self.tools.pictures.read(text, field)
 
     async def _waited(self, request: Request, job: Job) -> Job:
         """With `Prefer: wait` or `wait=N`, as it is at its end or after so many seconds."""
@@ -142,11 +136,12 @@ class Replicate:
         return JSONResponse({"next": None, "previous": None, "results": results})
 
     def endpoints(self) -> list[Endpoint]:
-        ordered = {"body": Ordered, "errors": ORDER_ERRORS}
         path = f"{PREFIX}/predictions"
         return [
-            Endpoint("POST", f"{PREFIX}/models/{{model:path}}/predictions", self.create, "Order", TAG, JSON, **ordered),  # type: ignore[arg-type]
-            Endpoint("POST", path, self.create, "Order", TAG, JSON, **ordered),  # type: ignore[arg-type]
+            *(
+                Endpoint("POST", each, self.create, "Order", TAG, JSON, body=Ordered, errors=ORDER_ERRORS)
+                for each in (f"{PREFIX}/models/{{model:path}}/predictions", path)
+            ),
             Endpoint("GET", path, self.last, "The last predictions", TAG, JSON),
             Endpoint("GET", f"{path}/{{id}}", self.show, "A prediction", TAG, JSON, errors=ORDER_ERRORS),
             Endpoint("GET", f"{path}/{{id}}/stream", self.stream, "Its pictures, as they come", TAG, STREAM),
@@ -154,11 +149,25 @@ class Replicate:
         ]
 
 
-def endpoints(service: JobService, tools: Tools) -> list[Endpoint]:
-    return Replicate(service, tools).endpoints()
+def _local_model(name: str) -> str | None:
+    """The model that paints for owner/name. A version after a colon does not matter to a cloud's name."""
+    short = name.rpartition("/")[2]
+    unversioned = short.partition(":")[0]
+    found = find_local_model(unversioned)
+    return short if found == unversioned else found
 
 
 def shape(error: MfluxError, request_id: str) -> JSONResponse:
     """RFC 7807, as Replicate has it."""
     content = {"title": error.code, "detail": error.message, "status": error.status, "request_id": request_id}
     return JSONResponse({**content, "type": "about:blank", "time": int(time.time())}, error.status)
+
+
+def dialect() -> Dialect:
+    return Dialect(
+        name=TAG,
+        prefixes=("/replicate/",),
+        endpoints=lambda service, tools: Replicate(service, tools).endpoints(),
+        error_shape=shape,
+        webhook_payload=lambda service, tools: Predictions(service, tools).webhook_payload,
+    )

@@ -6,8 +6,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from mflux_api.errors import InvalidRequest
 from mflux_api.net.fetching import check_address
-from mflux_api.request import SIDE_STEP, stepped
+from mflux_api.request import SIDE_STEP
 from mflux_api.wire.order_form import Whole
+from mflux_api.wire.picture_size import PictureSize, exact_size
 
 # Of a webhook, in their order. There are no logs to tell of.
 EVENTS = ("start", "output", "completed")
@@ -59,20 +60,13 @@ def hook(body: Ordered) -> dict[str, Any]:
     return {"webhook": body.webhook, "events": ",".join(events)}
 
 
-def size(form: Input) -> tuple[int | None, int | None]:
+def size(form: Input) -> PictureSize:
+    """The size asked for, or that of the aspect ratio. Raises InvalidRequest."""
     if form.width is not None or form.height is not None or form.aspect_ratio in {None, "match_input_image", "custom"}:
-        return form.width, form.height
+        return exact_size(form.width, form.height, smallest=1)
     across, _, down = str(form.aspect_ratio).partition(":")
     if not (across.isdecimal() and down.isdecimal() and 0 < int(across) <= 100 and 0 < int(down) <= 100):
         raise InvalidRequest("aspect_ratio must be W:H, for example 16:9.", field="aspect_ratio")
     scale = (AREA / (int(across) * int(down))) ** 0.5
     sides = (round(int(side) * scale / SIDE_STEP) * SIDE_STEP for side in (across, down))
-    return next(sides), next(sides)
-
-
-def exactly(width: int | None, height: int | None) -> dict[str, Any]:
-    """The size, painted a little larger and cut where it has no steps of 16."""
-    if width is None or height is None or (width % SIDE_STEP == 0 and height % SIDE_STEP == 0):
-        return {"width": width, "height": height}
-    canvas = stepped(width, height)
-    return {"width": canvas[0], "height": canvas[1], "crop": (width, height)}
+    return exact_size(next(sides), next(sides), smallest=1)

@@ -1,6 +1,5 @@
 """/replicate/v1: a job as a prediction, for who asks and for webhooks."""
 
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -52,8 +51,8 @@ class Predictions:
             "metrics": {} if job.seconds is None else {"predict_time": round(job.seconds, 3)},
         }
 
-    async def told(self, job: Job, base: str, event: str) -> dict[str, Any]:
-        """What a webhook is told: the prediction as it was at that event, however late it is told."""
+    async def webhook_payload(self, job: Job, base: str, event: str) -> dict[str, Any]:
+        """What a webhook is sent: the prediction as it was at that event, however late it is sent."""
         if event == "start":
             job = replace(job, state=State.GENERATING, pictures=(), error=None, finished=None)
         found = await self.shown(job, base)
@@ -84,8 +83,3 @@ def _input(job: Job) -> dict[str, Any]:
 
 def _iso(moment: float | None) -> str | None:
     return None if moment is None else datetime.fromtimestamp(moment, UTC).isoformat().replace("+00:00", "Z")
-
-
-def teller(service: JobService, tools: Tools) -> Callable[[Job, str, str], Awaitable[dict[str, Any]]]:
-    """What a webhook is told of a job at an event."""
-    return Predictions(service, tools).told

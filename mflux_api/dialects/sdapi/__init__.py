@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mflux_api.dialects.sdapi.checkpoints import Checkpoints
-from mflux_api.dialects.sdapi.errors import shape
+from mflux_api.dialects.sdapi.errors import TAG, shape
 from mflux_api.dialects.sdapi.extras import Extras
 from mflux_api.dialects.sdapi.generate import Generate
 from mflux_api.dialects.sdapi.gradio_config import Page
@@ -14,24 +14,37 @@ from mflux_api.dialects.sdapi.options import Options
 from mflux_api.dialects.sdapi.progress import Progress
 from mflux_api.dialects.sdapi.task_ids import Tasks
 from mflux_api.jobs.service import EngineView, JobService
+from mflux_api.web.auth import BasicLogin
 from mflux_api.web.context import Tools
 from mflux_api.web.openapi import Endpoint
+from mflux_api.wire.dialect import Dialect
 
-__all__ = ["PREFIXES", "endpoints", "shape"]
+LOGIN = BasicLogin(
+    prefixes=("/sdapi/", "/internal/"), missing="Not authenticated", wrong="Incorrect username or password"
+)
 
-# Where errors are in SD-WebUI's shape.
-PREFIXES = ("/sdapi/", "/internal/", "/controlnet/")
+
+def dialect(*, engine: Callable[[], EngineView], styles_file: Path | None, flags: Mapping[str, Any]) -> Dialect:
+    """`engine`: how the engine process is. `flags`: how the server was started, for cmd-flags; nothing secret."""
+    return Dialect(
+        name=TAG,
+        prefixes=("/sdapi/", "/internal/", "/controlnet/"),
+        endpoints=lambda service, tools: _endpoints(service, tools, engine, styles_file, flags),
+        error_shape=shape,
+        # A client that may not read /config thinks that the page asks for a login.
+        open_paths=frozenset({"/config", "/internal/ping"}),
+        basic_login=LOGIN,
+        is_listed=True,
+    )
 
 
-def endpoints(
+def _endpoints(
     service: JobService,
     tools: Tools,
     engine: Callable[[], EngineView],
-    *,
     styles_file: Path | None,
     flags: Mapping[str, Any],
 ) -> list[Endpoint]:
-    """`flags`: what cmd-flags tells of how the server was started; nothing secret."""
     checkpoints, tasks = Checkpoints(service), Tasks()
     options, extras = Options(service, tools, checkpoints), Extras(service, tools)
     catalogue = Catalogue(

@@ -5,7 +5,6 @@ import base64
 import html
 import io
 from collections.abc import Sequence
-from dataclasses import replace
 
 from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo as PngTexts
@@ -22,12 +21,13 @@ from mflux_api.jobs.service import JobService
 from mflux_api.models.inventory import Entry
 from mflux_api.pixels import infotext
 from mflux_api.pixels.enlarging import FILTERS, NONE, enlarged
-from mflux_api.request import Upload, stepped
+from mflux_api.request import Upload
 from mflux_api.web.context import Tools, owner
 from mflux_api.web.disconnect import while_wanted
 from mflux_api.web.openapi import Endpoint
 from mflux_api.web.pictures import MEGAPIXEL, PictureReader
 from mflux_api.wire.order_form import ORDER_ERRORS
+from mflux_api.wire.picture_size import exact_size
 
 ERRORS = (*ORDER_ERRORS, ClassicFault, WrongKind)
 CLASSIC_STEP = 8
@@ -108,10 +108,19 @@ class Extras:
         return await self._by_model(request, upload, size, name)
 
     async def _by_model(self, request: Request, upload: Upload, size: Size, name: str) -> Image.Image:
-        width, height = stepped(*size)
-        crop = None if (width, height) == size else size
-        order = Order(prompt="", model=name, source=upload, width=width, height=height, crop=crop, strength=1.0)
-        wanted = replace(order, owner=owner(request), seed=0, steps=1)
+        exact = exact_size(*size, smallest=1)
+        wanted = Order(
+            prompt="",
+            model=name,
+            source=upload,
+            width=exact.width,
+            height=exact.height,
+            crop=exact.crop,
+            strength=1.0,
+            owner=owner(request),
+            seed=0,
+            steps=1,
+        )
         _, (data,) = await while_wanted(request, self.service.submit_and_wait(wanted))
         return await asyncio.to_thread(lambda: Image.open(io.BytesIO(data)).convert("RGB"))
 

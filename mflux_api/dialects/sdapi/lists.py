@@ -92,7 +92,10 @@ class Catalogue:
         return [name for name, _ in await self.service.list_loras()]
 
     async def prompt_styles(self, request: Request) -> Response:
-        return JSONResponse([vars(style) for style in await asyncio.to_thread(styles.load, self.styles_file)])
+        found = await asyncio.to_thread(styles.load, self.styles_file)
+        return JSONResponse(
+            [{"name": each.name, "prompt": each.prompt, "negative_prompt": each.negative_prompt} for each in found]
+        )
 
     async def list_upscalers(self, request: Request) -> Response:
         return JSONResponse([_upscaler(name) for name in await self.upscalers()])

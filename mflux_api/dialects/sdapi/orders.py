@@ -26,9 +26,9 @@ from mflux_api.request import (
     Tiles,
     Variation,
     repaint_steps,
-    stepped,
 )
 from mflux_api.web.pictures import PictureReader
+from mflux_api.wire.picture_size import exact_size
 
 # Sizes come in steps of 8 there.
 CLASSIC_STEP = 8
@@ -180,10 +180,8 @@ def _sized(plain: Order) -> Order:
     width, height = plain.width, plain.height
     if width is None or height is None or not all(_is_classic(side) for side in (width, height)):
         return plain
-    canvas = stepped(width, height)
-    return (
-        plain if canvas == (width, height) else replace(plain, width=canvas[0], height=canvas[1], crop=(width, height))
-    )
+    size = exact_size(width, height, smallest=SMALLEST_SIDE)
+    return replace(plain, width=size.width, height=size.height, crop=size.crop)
 
 
 def _is_classic(side: int) -> bool:

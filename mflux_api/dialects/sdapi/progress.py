@@ -13,7 +13,7 @@ from mflux_api.dialects.sdapi.body import WrongKind, checked, read
 from mflux_api.dialects.sdapi.errors import JSON, TAG
 from mflux_api.dialects.sdapi.schema import Loose
 from mflux_api.dialects.sdapi.task_ids import Tasks
-from mflux_api.jobs.job import Job, State
+from mflux_api.jobs.job import Job
 from mflux_api.jobs.queue import RunningJob
 from mflux_api.jobs.service import JobService
 from mflux_api.request import Cut
@@ -146,7 +146,7 @@ def _steps_done(active: RunningJob) -> int:
 
 def _inactive(job: Job | None, *, arriving: bool) -> dict[str, Any]:
     queued = arriving or (job is not None and not job.is_final)
-    completed = job is not None and job.state in {State.COMPLETED, State.FAILED, State.CANCELLED}
+    completed = job is not None and job.is_final
     return {
         "active": False,
         "queued": queued,

@@ -1,0 +1,67 @@
+"""The APIs that the server answers. A new one is a module of `dialects` and an entry here."""
+
+from collections.abc import Callable
+from typing import Any
+
+from mflux_api.app.lifecycle import Parts, view
+from mflux_api.dialects import bfl, edge, files, flux2_web, klein, native, openai, ops, replicate, sdapi
+from mflux_api.settings import Settings, schema
+from mflux_api.wire.dialect import Dialect
+
+MakeDialect = Callable[[Parts], Dialect]
+
+
+def is_enabled(dialect: Dialect, settings: Settings) -> bool:
+    """Whether it is answered: the settings can switch off some of them."""
+    return dialect.name in settings.dialects.enabled or dialect.name not in schema.DIALECTS
+
+
+def _sdapi(parts: Parts) -> Dialect:
+    settings = parts.settings
+    return sdapi.dialect(
+        engine=lambda: view(parts), styles_file=settings.generation.styles_file, flags=_flags(settings)
+    )
+
+
+def _flags(settings: Settings) -> dict[str, Any]:
+    """What SD-WebUI's clients may know of how the server was started."""
+    server = settings.server
+    return {
+        "api": True,
+        "api_auth": None,
+        "listen": server.host not in {"127.0.0.1", "localhost", "::1"},
+        "port": server.port,
+        "cors_allow_origins": ",".join(server.cors_origins) or None,
+        "lowvram": False,
+        "medvram": settings.engine.low_ram,
+        "nowebui": True,
+        "share": False,
+        "gradio_auth": None,
+        "skip_version_check": True,
+    }
+
+
+def _edge(parts: Parts) -> Dialect:
+    chosen = parts.settings.dialects
+    prices = edge.Prices(
+        tile=chosen.million_tiles_usd / 1e6,
+        step=chosen.million_steps_usd / 1e6,
+        baht=chosen.thb_per_usd,
+        kwh=chosen.kwh_usd,
+        watts=chosen.watts,
+    )
+    return edge.dialect(model=chosen.edge_model, prices=prices, requests_per_minute=chosen.edge_requests_per_minute)
+
+
+DIALECTS: tuple[MakeDialect, ...] = (
+    lambda parts: native.dialect(engine=lambda: view(parts)),
+    _sdapi,
+    lambda parts: ops.dialect(render=parts.metrics.render, content_type=parts.metrics.CONTENT_TYPE),
+    lambda _: files.dialect(),
+    lambda parts: klein.dialect(model=parts.settings.dialects.klein_model),
+    lambda parts: flux2_web.dialect(output=parts.settings.generation.output_dir),
+    _edge,
+    lambda _: bfl.dialect(),
+    lambda _: replicate.dialect(),
+    lambda _: openai.dialect(),
+)
