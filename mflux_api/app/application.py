@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import BaseRoute, Route
 
 from mflux_api.app.dialects import DIALECTS, MakeDialect, is_enabled
-from mflux_api.app.wiring import make_parts, make_tools
+from mflux_api.app.wiring import make_context, make_services
 from mflux_api.errors import MfluxError
 from mflux_api.jobs.webhooks import Webhooks
 from mflux_api.metrics import Metrics
@@ -31,34 +31,34 @@ Endpoints = Mapping[str, Sequence[Endpoint]]
 
 
 def build(settings: Settings, dialects: Sequence[MakeDialect] = DIALECTS) -> Starlette:
-    """The application. Its parts are at `app.state.parts`; they start and stop with its lifespan."""
-    parts = make_parts(settings)
-    tools = make_tools(settings)
-    made = [make(parts) for make in dialects]
-    payloads = {each.name: each.webhook_payload(parts.service, tools) for each in made if each.webhook_payload}
-    parts.webhooks = Webhooks(parts.queue, tools.fetcher, payloads)
-    parts.bucket = tools.bucket
+    """The application. Its services are at `app.state.services`; they start and stop with its lifespan."""
+    services = make_services(settings)
+    context = make_context(settings)
+    made = [make(services) for make in dialects]
+    payloads = {each.name: each.webhook_payload(services.service, context) for each in made if each.webhook_payload}
+    services.webhooks = Webhooks(services.queue, context.fetcher, payloads)
+    services.bucket = context.bucket
     faults = Faults(_shapes(made), plain_shape)
-    endpoints = {each.name: each.endpoints(parts.service, tools) for each in made}
+    endpoints = {each.name: each.endpoints(services.service, context) for each in made}
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        await parts.start()
+        await services.start()
         try:
             yield
         finally:
-            await parts.stop()
+            await services.stop()
 
     app = Starlette(
-        routes=_routes([each for each in made if is_enabled(each, settings)], endpoints, keys=tools.keys.are_needed),
+        routes=_routes([each for each in made if is_enabled(each, settings)], endpoints, keys=context.keys.are_needed),
         middleware=[
             _root(settings, made, endpoints),
-            *_middleware(settings, parts.metrics, tools.keys, faults, made),
+            *_middleware(settings, services.metrics, context.keys, faults, made),
         ],
         exception_handlers={MfluxError: faults.ours, HTTPException: faults.http, Exception: faults.unforeseen},
         lifespan=lifespan,
     )
-    app.state.parts = parts
+    app.state.services = services
     return app
 
 

@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
-from mflux_api.app.lifecycle import Parts, view
+from mflux_api.app.lifecycle import Services, view
 from mflux_api.dialects import bfl, edge, files, flux2_web, klein, native, openai, ops, replicate, sdapi
 from mflux_api.settings import Settings, schema
 from mflux_api.wire.dialect import Dialect
 
-MakeDialect = Callable[[Parts], Dialect]
+MakeDialect = Callable[[Services], Dialect]
 
 
 def is_enabled(dialect: Dialect, settings: Settings) -> bool:
@@ -16,10 +16,10 @@ def is_enabled(dialect: Dialect, settings: Settings) -> bool:
     return dialect.name in settings.dialects.enabled or dialect.name not in schema.DIALECTS
 
 
-def _sdapi(parts: Parts) -> Dialect:
-    settings = parts.settings
+def _sdapi(services: Services) -> Dialect:
+    settings = services.settings
     return sdapi.dialect(
-        engine=lambda: view(parts), styles_file=settings.generation.styles_file, flags=_flags(settings)
+        engine=lambda: view(services), styles_file=settings.generation.styles_file, flags=_flags(settings)
     )
 
 
@@ -41,8 +41,8 @@ def _flags(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _edge(parts: Parts) -> Dialect:
-    chosen = parts.settings.dialects
+def _edge(services: Services) -> Dialect:
+    chosen = services.settings.dialects
     prices = edge.Prices(
         tile=chosen.million_tiles_usd / 1e6,
         step=chosen.million_steps_usd / 1e6,
@@ -54,12 +54,12 @@ def _edge(parts: Parts) -> Dialect:
 
 
 DIALECTS: tuple[MakeDialect, ...] = (
-    lambda parts: native.dialect(engine=lambda: view(parts)),
+    lambda services: native.dialect(engine=lambda: view(services)),
     _sdapi,
-    lambda parts: ops.dialect(render=parts.metrics.render, content_type=parts.metrics.CONTENT_TYPE),
+    lambda services: ops.dialect(render=services.metrics.render, content_type=services.metrics.CONTENT_TYPE),
     lambda _: files.dialect(),
-    lambda parts: klein.dialect(model=parts.settings.dialects.klein_model),
-    lambda parts: flux2_web.dialect(output=parts.settings.generation.output_dir),
+    lambda services: klein.dialect(model=services.settings.dialects.klein_model),
+    lambda services: flux2_web.dialect(output=services.settings.generation.output_dir),
     _edge,
     lambda _: bfl.dialect(),
     lambda _: replicate.dialect(),

@@ -20,7 +20,7 @@ PRUNE_SECONDS = 600.0
 
 
 @dataclass
-class Parts:
+class Services:
     """What `make` made of the settings."""
 
     settings: Settings
@@ -104,9 +104,9 @@ class Parts:
             failure("engine.start", error)
 
 
-def view(parts: Parts) -> EngineView:
+def view(services: Services) -> EngineView:
     """How the engine is, as clients may know it."""
-    engine, known, memory = parts.engine, parts.engine.machine, parts.engine.memory
+    engine, known, memory = services.engine, services.engine.machine, services.engine.memory
     return EngineView(
         running=engine.ready is not None,
         restarts=max(0, engine.starts - 1),

@@ -1,10 +1,10 @@
-"""Settings to parts: each is handed plain values, none reads settings itself."""
+"""Settings to services: each is handed plain values, none reads settings itself."""
 
 import threading
 from functools import partial
 from pathlib import Path
 
-from mflux_api.app.lifecycle import Parts
+from mflux_api.app.lifecycle import Services
 from mflux_api.errors import InvalidSetting
 from mflux_api.events import Events
 from mflux_api.ipc.messages import Load, Setup, Unload
@@ -22,7 +22,7 @@ from mflux_api.net.s3 import Bucket, Place
 from mflux_api.settings import Settings
 from mflux_api.web.auth import Keys
 from mflux_api.web.body import BodyReader
-from mflux_api.web.context import Tools
+from mflux_api.web.context import HttpContext
 from mflux_api.web.pictures import MEGAPIXEL, PictureReader
 from mflux_api.web.signed_urls import Links
 from mflux_api.web.sse import Streamer
@@ -38,7 +38,7 @@ LINKS_KEY = "links.key"
 LONGEST_LINK = 7 * 86_400
 
 
-def make_parts(settings: Settings) -> Parts:
+def make_services(settings: Settings) -> Services:
     output = settings.generation.output_dir
     models_dir = settings.models.cache_dir
     events, metrics = Events(), Metrics()
@@ -59,7 +59,7 @@ def make_parts(settings: Settings) -> Parts:
         log_prompts=settings.logging.prompts,
     )
     metrics.watch_queue(queue.count_waiting)
-    return Parts(settings, queue, engine, service, dispatcher, metrics)
+    return Services(settings, queue, engine, service, dispatcher, metrics)
 
 
 def _setup(settings: Settings) -> Setup:
@@ -124,9 +124,9 @@ def _defaults(settings: Settings) -> Defaults:
     return Defaults(steps=chosen.default_steps, width=chosen.default_width, height=chosen.default_height, limits=limits)
 
 
-def make_tools(settings: Settings) -> Tools:
+def make_context(settings: Settings) -> HttpContext:
     server, security = settings.server, settings.security
-    return Tools(
+    return HttpContext(
         body=BodyReader(server.max_body_mb * MEBIBYTE, server.body_seconds),
         pictures=PictureReader(int(settings.generation.max_image_megapixels * MEGAPIXEL)),
         streamer=Streamer(server.heartbeat_seconds, server.send_seconds),

@@ -15,7 +15,7 @@ import uvicorn
 
 from mflux_api import logs, settings
 from mflux_api.app.application import build
-from mflux_api.app.lifecycle import Parts
+from mflux_api.app.lifecycle import Services
 from mflux_api.errors import InvalidSetting
 from mflux_api.settings import Settings
 
@@ -32,19 +32,19 @@ FIRST_PICTURE = """First picture:  curl -X POST {url}/sdapi/v1/txt2img -H "Conte
 class Server(uvicorn.Server):
     """uvicorn's, which tells the application to drain before it waits for connections, and heeds a second signal."""
 
-    parts: Parts
+    services: Services
 
     # Started here and not by uvicorn's lifespan, which turns what goes wrong into a page of traceback.
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await self.parts.start()
+        await self.services.start()
         await super().startup(sockets)
         if sockets:
-            _greet(self.parts.settings, sockets[0].getsockname()[1])
+            _greet(self.services.settings, sockets[0].getsockname()[1])
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self.parts.drain()
+        self.services.drain()
         await super().shutdown(sockets)
-        await self.parts.stop()
+        await self.services.stop()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         # uvicorn's own would raise the signal again once all is done, and an orderly stop would look like a crash.
@@ -81,7 +81,7 @@ def run(arguments: Mapping[str, str], file: Path | None) -> int:
         ws="none",
     )
     server = Server(config)
-    server.parts = app.state.parts
+    server.services = app.state.services
     with ExitStack() as listening:
         ports = [chosen.server.port, *chosen.dialects.own_ports]
         server.run(sockets=[listening.enter_context(bound(chosen.server.host, port)) for port in ports])

@@ -11,7 +11,7 @@ from mflux_api.errors import InvalidRequest, MfluxError, NoSuchRoute
 from mflux_api.jobs.job import Job
 from mflux_api.jobs.order import Order
 from mflux_api.jobs.service import JobService
-from mflux_api.web.context import Tools, owner
+from mflux_api.web.context import HttpContext, owner
 from mflux_api.web.disconnect import while_wanted
 from mflux_api.web.openapi import Endpoint
 from mflux_api.wire.dialect import KNOWN_STATUSES, Dialect, known_status
@@ -48,7 +48,7 @@ class Prices:
         return tiles * self.tile + steps * self.step
 
 
-class Painting(BaseModel):
+class EdgeRequest(BaseModel):
     """Words to a picture."""
 
     model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
@@ -61,14 +61,14 @@ class Painting(BaseModel):
 class Edge:
     """`model`: the one that paints here; None for the server's default."""
 
-    def __init__(self, service: JobService, tools: Tools, model: str | None, prices: Prices) -> None:
+    def __init__(self, service: JobService, context: HttpContext, model: str | None, prices: Prices) -> None:
         self.service = service
-        self.tools = tools
+        self.context = context
         self.model = model
         self.prices = prices
 
     async def paint(self, request: Request) -> Response:
-        form = await self.tools.body.json(request, Painting)
+        form = await self.context.body.json(request, EdgeRequest)
         if not form.prompt.strip():
             raise InvalidRequest("Prompt is required", field="prompt")
         if form.steps not in STEPS:
@@ -92,7 +92,9 @@ class Edge:
 
     def endpoints(self) -> list[Endpoint]:
         return [
-            Endpoint("POST", path, self.paint, "Words to a PNG", TAG, "image/png", body=Painting, errors=ORDER_ERRORS)
+            Endpoint(
+                "POST", path, self.paint, "Words to a PNG", TAG, "image/png", body=EdgeRequest, errors=ORDER_ERRORS
+            )
             for path in (PREFIX, f"{PREFIX}/")
         ]
 
@@ -109,7 +111,7 @@ def dialect(*, model: str | None, prices: Prices, requests_per_minute: int) -> D
     return Dialect(
         name=TAG,
         prefixes=(PREFIX,),
-        endpoints=lambda service, tools: Edge(service, tools, model, prices).endpoints(),
+        endpoints=lambda service, context: Edge(service, context, model, prices).endpoints(),
         error_shape=shape,
         exposed_headers=HEADERS,
         requests_per_minute=requests_per_minute,

@@ -9,7 +9,7 @@ from mflux_api.errors import JobNotFound, LinkExpired, PictureNotFound
 from mflux_api.jobs.service import JobService
 from mflux_api.pixels.formats import Format, converted
 from mflux_api.web.byte_ranges import bytes_reply
-from mflux_api.web.context import Tools
+from mflux_api.web.context import HttpContext
 from mflux_api.web.openapi import Endpoint
 from mflux_api.web.signed_urls import PREFIX
 from mflux_api.wire.dialect import Dialect
@@ -22,9 +22,9 @@ def dialect() -> Dialect:
     return Dialect(name="files", prefixes=(f"{PREFIX}/",), endpoints=_endpoints, open_prefixes=(f"{PREFIX}/",))
 
 
-def _endpoints(service: JobService, tools: Tools) -> list[Endpoint]:
+def _endpoints(service: JobService, context: HttpContext) -> list[Endpoint]:
     async def picture(request: Request) -> Response:
-        tools.links.check(request.url.path, request.query_params)
+        context.links.check(request.url.path, request.query_params)
         index, _, form = request.path_params["name"].partition(".")
         job = await service.queue.get(request.path_params["job_id"])
         if index not in map(str, range(len(job.pictures))) or form not in FORMATS:

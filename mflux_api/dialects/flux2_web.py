@@ -18,7 +18,7 @@ from mflux_api.jobs.service import JobService
 from mflux_api.pixels import naming
 from mflux_api.request import Upload
 from mflux_api.web.byte_ranges import bytes_reply
-from mflux_api.web.context import Tools, owner
+from mflux_api.web.context import HttpContext, owner
 from mflux_api.web.disconnect import while_wanted
 from mflux_api.web.openapi import Endpoint
 from mflux_api.wire.dialect import KNOWN_STATUSES, Dialect, known_status
@@ -32,7 +32,7 @@ SIDES = {"square": (1024, 1024), "portrait": (768, 1344), "landscape": (1344, 76
 SCALES = {"1mp": 1, "2mp": 2, "4mp": 4}
 
 
-class Painting(BaseModel):
+class Flux2WebRequest(BaseModel):
     """What its page sends."""
 
     model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
@@ -48,12 +48,12 @@ class Painting(BaseModel):
 
 
 @dataclass(frozen=True)
-class Shelf:
+class LinkedPictures:
     """Pictures under the documented names: links to the jobs' own files, with a `.prompt` beside each."""
 
     output: Path
 
-    def put(self, job: Job, form: Painting) -> list[str]:
+    def put(self, job: Job, form: Flux2WebRequest) -> list[str]:
         self._tidy()
         return [self._put(job, form, picture) for picture in job.pictures]
 
@@ -66,7 +66,7 @@ class Shelf:
             pass
         raise PictureNotFound("There is no such picture.")
 
-    def _put(self, job: Job, form: Painting, picture: PictureFile) -> str:
+    def _put(self, job: Job, form: Flux2WebRequest, picture: PictureFile) -> str:
         token = hashlib.sha256(picture.file.encode()).hexdigest()[:8]
         name = naming.picture_name(job.finished or time.time(), token)
         folder = self.output / FOLDER
@@ -94,24 +94,24 @@ class Shelf:
 class Web:
     """Handlers. While a job runs or waits, no other is taken."""
 
-    def __init__(self, service: JobService, tools: Tools, output: Path) -> None:
+    def __init__(self, service: JobService, context: HttpContext, output: Path) -> None:
         self.service = service
-        self.tools = tools
-        self.shelf = Shelf(output)
+        self.context = context
+        self.linked = LinkedPictures(output)
 
     async def generate(self, request: Request) -> Response:
-        form = await self.tools.body.json(request, Painting)
+        form = await self.context.body.json(request, Flux2WebRequest)
         if not form.prompt.strip():
             raise InvalidRequest("Prompt is required", field="prompt")
         source = None
         if form.input_image:
-            source = await self.tools.pictures.read(form.input_image, "input_image")
+            source = await self.context.pictures.read(form.input_image, "input_image")
         if self.service.queue.running_jobs() or self.service.queue.count_waiting():
             raise Busy("Generation already in progress")
         began = time.monotonic()
         job, _ = await while_wanted(request, self.service.submit_and_wait(_order(form, source, owner(request))))
-        names = await asyncio.to_thread(self.shelf.put, job, form)
-        images = [_told(name, picture) for name, picture in zip(names, job.pictures, strict=True)]
+        names = await asyncio.to_thread(self.linked.put, job, form)
+        images = [_image(name, picture) for name, picture in zip(names, job.pictures, strict=True)]
         return JSONResponse({"success": True, "images": images, "generation_time": round(time.monotonic() - began, 2)})
 
     async def status(self, request: Request) -> Response:
@@ -132,19 +132,21 @@ class Web:
         return JSONResponse({"model": model, "encoder": encoder, "description": f"{model} with {encoder}"})
 
     async def image(self, request: Request) -> Response:
-        data = await asyncio.to_thread(self.shelf.read, request.path_params["name"])
+        data = await asyncio.to_thread(self.linked.read, request.path_params["name"])
         return bytes_reply(request, data, "image/png")
 
     def endpoints(self) -> list[Endpoint]:
         return [
-            Endpoint("POST", f"{PREFIX}/generate", self.generate, "Paint", TAG, JSON, Painting, errors=ORDER_ERRORS),
+            Endpoint(
+                "POST", f"{PREFIX}/generate", self.generate, "Paint", TAG, JSON, Flux2WebRequest, errors=ORDER_ERRORS
+            ),
             Endpoint("GET", f"{PREFIX}/status", self.status, "Whether it paints", TAG, JSON),
             Endpoint("GET", f"{PREFIX}/model-info", self.model_info, "What paints", TAG, JSON),
             Endpoint("GET", f"{PREFIX}/images/{{name}}", self.image, "A picture", TAG, "image/png"),
         ]
 
 
-def _order(form: Painting, source: Upload | None, owned: str) -> Order:
+def _order(form: Flux2WebRequest, source: Upload | None, owned: str) -> Order:
     width, height = (side * SCALES[form.size] for side in SIDES[form.orientation])
     return Order(
         prompt=form.prompt,
@@ -159,7 +161,7 @@ def _order(form: Painting, source: Upload | None, owned: str) -> Order:
     )
 
 
-def _told(name: str, picture: PictureFile) -> dict[str, Any]:
+def _image(name: str, picture: PictureFile) -> dict[str, Any]:
     times = picture.timings
     known = {stage: round(times.get(stage, 0.0), 2) for stage in ("encoding", "diffusion")}
     return {
@@ -179,6 +181,6 @@ def dialect(*, output: Path) -> Dialect:
     return Dialect(
         name=TAG,
         prefixes=(f"{PREFIX}/",),
-        endpoints=lambda service, tools: Web(service, tools, output).endpoints(),
+        endpoints=lambda service, context: Web(service, context, output).endpoints(),
         error_shape=shape,
     )

@@ -11,7 +11,7 @@ from mflux_api.errors import InvalidImage, InvalidRequest, MfluxError
 from mflux_api.jobs.order import Order
 from mflux_api.jobs.service import JobService
 from mflux_api.request import SMALLEST_SIDE, Upload
-from mflux_api.web.context import Tools, owner
+from mflux_api.web.context import HttpContext, owner
 from mflux_api.web.disconnect import while_wanted
 from mflux_api.web.openapi import Endpoint
 from mflux_api.wire.dialect import KNOWN_STATUSES, Dialect, known_status
@@ -35,7 +35,7 @@ def _present(value: object) -> object:
 Prompt = Annotated[str, BeforeValidator(_present)]
 
 
-class Painting(BaseModel):
+class KleinRequest(BaseModel):
     """What both endpoints take. `guidance` and `cfg` are taken in their ranges and mean nothing to distilled models."""
 
     model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
@@ -47,21 +47,21 @@ class Painting(BaseModel):
     seed: Whole | None = None
 
 
-class Generate(Painting):
+class KleinGenerateRequest(KleinRequest):
     """Words to a picture."""
 
     width: Whole = Field(1024, ge=256, le=2048)
     height: Whole = Field(1024, ge=256, le=2048)
 
 
-class Edit(Painting):
+class KleinEditRequest(KleinRequest):
     """A picture and what is to become of it."""
 
     image_url: str | None = None
     image_base64: str | None = None
 
 
-class Painted(BaseModel):
+class KleinReply(BaseModel):
     image_url: str
     seed: int
     width: int
@@ -77,33 +77,35 @@ class Health(BaseModel):
 class Klein:
     """`model`: the one that paints here."""
 
-    def __init__(self, service: JobService, tools: Tools, model: str | None) -> None:
+    def __init__(self, service: JobService, context: HttpContext, model: str | None) -> None:
         self.service = service
-        self.tools = tools
+        self.context = context
         self.model = model
 
     async def health(self, request: Request) -> Response:
         return JSONResponse(Health(status="ok", model=MODEL).model_dump())
 
     async def generate(self, request: Request) -> Response:
-        form = await self.tools.body.json(request, Generate)
+        form = await self.context.body.json(request, KleinGenerateRequest)
         if form.width * form.height > LARGEST_AREA:
             raise InvalidRequest("The picture may have at most 2 megapixels.", field="width")
         size = exact_size(form.width, form.height, smallest=SMALLEST_SIDE)
         return await self._paint(request, self._order(request, form, size, references=()))
 
     async def edit(self, request: Request) -> Response:
-        form = await self.tools.body.json(request, Edit)
+        form = await self.context.body.json(request, KleinEditRequest)
         if form.image_base64:
-            reference = await self.tools.pictures.read(form.image_base64, "image_base64")
+            reference = await self.context.pictures.read(form.image_base64, "image_base64")
         elif form.image_url:
-            reference = await self.tools.fetched(form.image_url, "image_url")
+            reference = await self.context.fetched(form.image_url, "image_url")
         else:
             raise InvalidImage("Send image_url or image_base64.", field="image_url")
         size = exact_size(None, None, smallest=SMALLEST_SIDE)
         return await self._paint(request, self._order(request, form, size, references=(reference,)))
 
-    def _order(self, request: Request, form: Painting, size: PictureSize, *, references: tuple[Upload, ...]) -> Order:
+    def _order(
+        self, request: Request, form: KleinRequest, size: PictureSize, *, references: tuple[Upload, ...]
+    ) -> Order:
         return Order(
             prompt=form.prompt,
             model=self.model,
@@ -121,8 +123,8 @@ class Klein:
         began = time.monotonic()
         job, _ = await while_wanted(request, self.service.submit_and_wait(order))
         picture = job.pictures[0]
-        found = await addresses(self.service, self.tools, job, self.tools.links.base(request), "png")
-        reply = Painted(
+        found = await addresses(self.service, self.context, job, self.context.links.base(request), "png")
+        reply = KleinReply(
             image_url=found[0],
             seed=picture.seed,
             width=picture.width,
@@ -133,12 +135,12 @@ class Klein:
 
     def endpoints(self) -> list[Endpoint]:
         def post(path: str, handle: Any, summary: str, body: type[BaseModel]) -> Endpoint:
-            return Endpoint("POST", f"{PREFIX}{path}", handle, summary, TAG, Painted, body=body, errors=ORDER_ERRORS)
+            return Endpoint("POST", f"{PREFIX}{path}", handle, summary, TAG, KleinReply, body=body, errors=ORDER_ERRORS)
 
         return [
             Endpoint("GET", f"{PREFIX}/health", self.health, "Whether it answers", TAG, Health),
-            post("/generate", self.generate, "Words to a picture", Generate),
-            post("/edit", self.edit, "A picture after another", Edit),
+            post("/generate", self.generate, "Words to a picture", KleinGenerateRequest),
+            post("/edit", self.edit, "A picture after another", KleinEditRequest),
         ]
 
 
@@ -153,7 +155,7 @@ def dialect(*, model: str | None) -> Dialect:
     return Dialect(
         name=TAG,
         prefixes=(PREFIX,),
-        endpoints=lambda service, tools: Klein(service, tools, model).endpoints(),
+        endpoints=lambda service, context: Klein(service, context, model).endpoints(),
         error_shape=shape,
         open_paths=frozenset({f"{PREFIX}/health"}),
     )

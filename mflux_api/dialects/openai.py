@@ -20,7 +20,7 @@ from mflux_api.pixels.formats import Format, converted
 from mflux_api.pixels.masks import from_transparency
 from mflux_api.request import SMALLEST_SIDE, Upload
 from mflux_api.web.body import validated
-from mflux_api.web.context import Tools, owner
+from mflux_api.web.context import HttpContext, owner
 from mflux_api.web.disconnect import while_wanted
 from mflux_api.web.openapi import Endpoint
 from mflux_api.wire.cloud_names import find_local_model
@@ -42,7 +42,7 @@ def _text(value: object) -> object:
     return None if value == "" else value
 
 
-class Painting(BaseModel):
+class OpenAIRequest(BaseModel):
     """What all three take. `quality`, `style`, `moderation`, `input_fidelity` are taken and mean nothing here."""
 
     model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
@@ -66,24 +66,24 @@ class Painting(BaseModel):
 class OpenAI:
     """Handlers of pictures and of the list of models."""
 
-    def __init__(self, service: JobService, tools: Tools) -> None:
+    def __init__(self, service: JobService, context: HttpContext) -> None:
         self.service = service
-        self.tools = tools
+        self.context = context
 
     async def generations(self, request: Request) -> Response:
-        form = await self.tools.body.json(request, Painting)
+        form = await self.context.body.json(request, OpenAIRequest)
         return await self._paint(request, form, self._order(request, form))
 
     async def edits(self, request: Request) -> Response:
         content, pictures, mask = await self._multipart(request)
-        form = validated(Painting, content)
+        form = validated(OpenAIRequest, content)
         if not pictures:
             raise InvalidRequest("image: send the picture to edit.", field="image")
         return await self._paint(request, form, self._order(request, form, pictures=pictures, mask=mask))
 
     async def variations(self, request: Request) -> Response:
         content, pictures, _ = await self._multipart(request)
-        form = validated(Painting, {**content, "prompt": content.get("prompt", "")})
+        form = validated(OpenAIRequest, {**content, "prompt": content.get("prompt", "")})
         if len(pictures) != 1:
             raise InvalidRequest("image: send the one picture to vary.", field="image")
         return await self._paint(request, form, self._order(request, form, pictures=pictures, vary=True))
@@ -102,19 +102,19 @@ class OpenAI:
         kind = request.headers.get("content-type", "")
         if not kind.startswith("multipart/form-data"):
             raise UnsupportedMedia("Send multipart/form-data, as for uploading files.")
-        form = await self.tools.body.form(request)
+        form = await self.context.body.form(request)
         fields = {name: value for name, value in form.multi_items() if isinstance(value, str)}
         pictures = [await self._upload(value, name) for name, value in _files(form, PICTURES)]
         masks = [await self._upload(value, name) for name, value in _files(form, ("mask",))]
         return fields, pictures, await asyncio.to_thread(_white, masks[0]) if masks else None
 
     async def _upload(self, file: UploadFile, field: str) -> Upload:
-        return await asyncio.to_thread(self.tools.pictures.check, await file.read(), field)
+        return await asyncio.to_thread(self.context.pictures.check, await file.read(), field)
 
     def _order(
         self,
         request: Request,
-        form: Painting,
+        form: OpenAIRequest,
         *,
         pictures: list[Upload] | None = None,
         mask: Upload | None = None,
@@ -143,21 +143,21 @@ class OpenAI:
             owner=owner(request),
         )
 
-    async def _paint(self, request: Request, form: Painting, order: Order) -> Response:
+    async def _paint(self, request: Request, form: OpenAIRequest, order: Order) -> Response:
         if form.stream:
             job = await self.service.submit(order)
             return StreamingResponse(self._stream(form, job), media_type="text/event-stream")
         job, pictures = await while_wanted(request, self.service.submit_and_wait(order))
         if form.response_format == "url":
-            base = self.tools.links.base(request)
-            found = await addresses(self.service, self.tools, job, base, form.output_format)
+            base = self.context.links.base(request)
+            found = await addresses(self.service, self.context, job, base, form.output_format)
             data = [{"url": address} for address in found]
         else:
             data = await asyncio.to_thread(lambda: [{"b64_json": _encoded(form, picture)} for picture in pictures])
         created = int(job.finished or time.time())
         return JSONResponse({**_facts(form, job), "created": created, "data": data, "usage": USAGE})
 
-    async def _stream(self, form: Painting, job: Job) -> AsyncIterator[str]:
+    async def _stream(self, form: OpenAIRequest, job: Job) -> AsyncIterator[str]:
         """The previews asked for, as they come, and each finished picture."""
         sent = 0
         async for event in self.service.queue.watch(job.id, None, previews=form.partial_images > 0):
@@ -185,7 +185,7 @@ class OpenAI:
                 "Words to pictures",
                 TAG,
                 JSON,
-                Painting,
+                OpenAIRequest,
                 errors=errors,
             ),
             Endpoint("POST", f"{images}/edits", self.edits, "Pictures after others", TAG, JSON, errors=errors),
@@ -233,16 +233,16 @@ def _size(text: str) -> PictureSize:
     return exact_size(int(across), int(down), smallest=SMALLEST_SIDE)
 
 
-def _encoded(form: Painting, picture: bytes) -> str:
+def _encoded(form: OpenAIRequest, picture: bytes) -> str:
     return base64.b64encode(converted(picture, form.output_format, max(1, form.output_compression))).decode("ascii")
 
 
-def _facts(form: Painting, job: Job) -> dict[str, Any]:
+def _facts(form: OpenAIRequest, job: Job) -> dict[str, Any]:
     width, height = job.request.asked_size
     return {"background": "opaque", "output_format": form.output_format, "quality": "high", "size": f"{width}x{height}"}
 
 
-def _event(name: str, form: Painting, job: Job, **facts: object) -> str:
+def _event(name: str, form: OpenAIRequest, job: Job, **facts: object) -> str:
     kind = f"image_generation.{name}"
     content = {"type": kind, "created_at": int(time.time()), **_facts(form, job), **facts}
     return f"event: {kind}\ndata: {json.dumps(content)}\n\n"
@@ -267,6 +267,6 @@ def dialect() -> Dialect:
     return Dialect(
         name=TAG,
         prefixes=(f"{PREFIX}/images/", f"{PREFIX}/models"),
-        endpoints=lambda service, tools: OpenAI(service, tools).endpoints(),
+        endpoints=lambda service, context: OpenAI(service, context).endpoints(),
         error_shape=shape,
     )

@@ -17,4 +17,4 @@ def dialect(*, render: Callable[[], bytes], content_type: str) -> Dialect:
 
     path, summary = "/metrics", "Counters and times for Prometheus"
     endpoint = Endpoint("GET", path, metrics, summary, "system", "text/plain")
-    return Dialect(name="ops", prefixes=(path,), endpoints=lambda service, tools: [endpoint], is_listed=True)
+    return Dialect(name="ops", prefixes=(path,), endpoints=lambda service, context: [endpoint], is_listed=True)

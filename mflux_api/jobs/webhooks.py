@@ -21,13 +21,13 @@ BACKOFF = (5.0, 30.0, 300.0, 1800.0, 7200.0)
 ANSWER_BYTES = 64 * 1024
 ATTEMPT_SECONDS = 15.0
 # The payload of a job at an event, by its dialect, for the server's address as its client saw it.
-Shape = Callable[[Job, str, str], Awaitable[dict[str, Any]]]
+MakePayload = Callable[[Job, str, str], Awaitable[dict[str, Any]]]
 
 
 class Webhooks:
     """`shapes`: by dialect. Only public addresses are sent to, as only such are fetched from."""
 
-    def __init__(self, queue: DeliveryQueue, fetcher: Fetcher, shapes: Mapping[str, Shape]) -> None:
+    def __init__(self, queue: DeliveryQueue, fetcher: Fetcher, shapes: Mapping[str, MakePayload]) -> None:
         self.queue = queue
         self.fetcher = fetcher
         self.shapes = shapes

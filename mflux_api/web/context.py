@@ -15,7 +15,7 @@ from mflux_api.web.sse import Streamer
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tools:
+class HttpContext:
     """`bucket`: where pictures are handed out from; None: from this server, by `links`."""
 
     body: BodyReader

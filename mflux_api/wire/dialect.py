@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from mflux_api.errors import MfluxError
 from mflux_api.jobs.service import JobService
-from mflux_api.jobs.webhooks import Shape as MakePayload
+from mflux_api.jobs.webhooks import MakePayload
 from mflux_api.web.auth import BasicLogin
-from mflux_api.web.context import Tools
+from mflux_api.web.context import HttpContext
 from mflux_api.web.error_responses import Shape, plain_shape
 from mflux_api.web.openapi import Endpoint
 
@@ -31,14 +31,14 @@ class Dialect:
 
     name: str
     prefixes: tuple[str, ...]
-    endpoints: Callable[[JobService, Tools], Sequence[Endpoint]]
+    endpoints: Callable[[JobService, HttpContext], Sequence[Endpoint]]
     error_shape: Shape = plain_shape
     open_paths: frozenset[str] = frozenset()
     open_prefixes: tuple[str, ...] = ()
     basic_login: BasicLogin | None = None
     exposed_headers: tuple[str, ...] = ()
     requests_per_minute: int = 0
-    webhook_payload: Callable[[JobService, Tools], MakePayload] | None = None
+    webhook_payload: Callable[[JobService, HttpContext], MakePayload] | None = None
     is_listed: bool = False
 
     @property

@@ -1,13 +1,13 @@
 """Pictures that clients send to be worked on."""
 
 from mflux_api.request import Upload
-from mflux_api.web.context import Tools
+from mflux_api.web.context import HttpContext
 from mflux_api.web.pictures import is_url
 
 
-async def picture_or_url(tools: Tools, text: str, *, field: str) -> Upload:
+async def picture_or_url(context: HttpContext, text: str, *, field: str) -> Upload:
     """A picture that was sent in base64, or as the address to fetch it from.
 
     Raises InvalidImage, FetchFailed, AddressForbidden.
     """
-    return await tools.fetched(text, field) if is_url(text) else await tools.pictures.read(text, field)
+    return await context.fetched(text, field) if is_url(text) else await context.pictures.read(text, field)

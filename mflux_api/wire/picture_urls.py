@@ -7,10 +7,10 @@ from mflux_api.jobs.job import Job
 from mflux_api.jobs.service import JobService
 from mflux_api.net.s3 import Bucket, BucketFailed
 from mflux_api.pixels.formats import Format, converted
-from mflux_api.web.context import Tools
+from mflux_api.web.context import HttpContext
 
 
-async def addresses(service: JobService, tools: Tools, job: Job, base: str, form: Format) -> list[str]:
+async def addresses(service: JobService, context: HttpContext, job: Job, base: str, form: Format) -> list[str]:
     """Where each picture that a completed job still has can be had for a while; `base`: where this server is.
 
     Raises BucketFailed when the storage does not take one, PictureNotFound when all are deleted, or one by hand before
@@ -19,10 +19,10 @@ async def addresses(service: JobService, tools: Tools, job: Job, base: str, form
     indexes = list(job.present)
     if not indexes:
         raise PictureNotFound("The pictures of this job were deleted.", job_id=job.id)
-    if tools.bucket is None:
-        return [tools.links.at(base, job.id, index, form) for index in indexes]
+    if context.bucket is None:
+        return [context.links.at(base, job.id, index, form) for index in indexes]
     try:
-        return await asyncio.gather(*(_stored(service, tools.bucket, job, index, form) for index in indexes))
+        return await asyncio.gather(*(_stored(service, context.bucket, job, index, form) for index in indexes))
     except BucketFailed as error:
         # What the store said is in the log, and no client's business.
         message = f"Job {job.id} is painted and kept, but the storage did not take its pictures. Ask again later."

@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 
 from mflux_api.app.application import build
 from mflux_api.app.dialects import DIALECTS
-from mflux_api.app.lifecycle import Parts
+from mflux_api.app.lifecycle import Services
 from mflux_api.errors import InvalidRequest, MfluxError
 from mflux_api.settings import Settings
 from mflux_api.settings.schema import DIALECTS as SWITCHABLE
@@ -40,11 +40,11 @@ ENDPOINTS = [
 ]
 
 
-def words(parts: Parts) -> Dialect:
+def words(services: Services) -> Dialect:
     return Dialect(
         name="words",
         prefixes=("/words/",),
-        endpoints=lambda service, tools: ENDPOINTS,
+        endpoints=lambda service, context: ENDPOINTS,
         error_shape=shape,
         open_paths=frozenset({"/words/open"}),
         exposed_headers=("X-Words",),
@@ -140,5 +140,5 @@ def test_at_the_root_a_dialect_answers_what_it_answers_under_its_prefix(tmp_path
 
 
 def test_every_name_that_the_settings_can_switch_off_is_a_dialect(tmp_path: Path) -> None:
-    parts: Parts = build(Settings.model_validate({"generation": {"output_dir": tmp_path}})).state.parts
-    assert set(SWITCHABLE) <= {make(parts).name for make in DIALECTS}
+    services: Services = build(Settings.model_validate({"generation": {"output_dir": tmp_path}})).state.services
+    assert set(SWITCHABLE) <= {make(services).name for make in DIALECTS}

@@ -11,10 +11,10 @@ from mflux_api.errors import InvalidRequest, JobNotFound, MfluxError
 from mflux_api.jobs.job import Job, State
 from mflux_api.jobs.order import Order
 from mflux_api.jobs.service import JobService
-from mflux_api.jobs.webhooks import Shape as MakePayload
+from mflux_api.jobs.webhooks import MakePayload
 from mflux_api.net.fetching import check_address
 from mflux_api.request import Upload
-from mflux_api.web.context import Tools, owner
+from mflux_api.web.context import HttpContext, owner
 from mflux_api.web.openapi import Endpoint
 from mflux_api.wire.cloud_names import find_local_model
 from mflux_api.wire.dialect import KNOWN_STATUSES, Dialect, known_status
@@ -32,7 +32,7 @@ NOT_FOUND = "Task not found"
 INPUTS = ("image_prompt", "input_image", *(f"input_image_{number}" for number in range(2, 9)))
 
 
-class Painting(BaseModel):
+class BflRequest(BaseModel):
     """Words, and pictures to look at, to a picture."""
 
     model_config = ConfigDict(extra="allow", allow_inf_nan=False)
@@ -69,22 +69,22 @@ class Submitted(BaseModel):
 class Bfl:
     """Handlers of tasks. `moderation` refuses prompts by its list of words."""
 
-    def __init__(self, service: JobService, tools: Tools, moderation: Moderation) -> None:
+    def __init__(self, service: JobService, context: HttpContext, moderation: Moderation) -> None:
         self.service = service
-        self.tools = tools
+        self.context = context
         self.moderation = moderation
 
     async def submit(self, request: Request) -> Response:
-        form = await self.tools.body.json(request, Painting)
+        form = await self.context.body.json(request, BflRequest)
         asked = request.path_params["model"]
         model = find_local_model(asked)
         if self.moderation.refuses(form.prompt, form.safety_tolerance):
             return await self._moderated(request, asked)
-        references = [await picture_or_url(self.tools, text, field=name) for name, text in form.pictures]
+        references = [await picture_or_url(self.context, text, field=name) for name, text in form.pictures]
         job = await self.service.submit(self._order(request, form, model, tuple(references)))
         return JSONResponse(self._submitted(request, job.id, "Pending", job.model).model_dump())
 
-    def _order(self, request: Request, form: Painting, model: str | None, references: tuple[Upload, ...]) -> Order:
+    def _order(self, request: Request, form: BflRequest, model: str | None, references: tuple[Upload, ...]) -> Order:
         size = exact_size(form.width, form.height, smallest=1)
         if form.webhook_url:
             check_address(form.webhook_url)
@@ -101,7 +101,7 @@ class Bfl:
             references=references,
             upsample=form.prompt_upsampling,
             owner=owner(request),
-            note={"dialect": TAG, "format": form.output_format, "base": self.tools.links.base(request), **hook},
+            note={"dialect": TAG, "format": form.output_format, "base": self.context.links.base(request), **hook},
         )
 
     async def _moderated(self, request: Request, asked: str) -> Response:
@@ -111,7 +111,7 @@ class Bfl:
 
     def _submitted(self, request: Request, name: str, status: str, model: str) -> Submitted:
         path = request.url.path.rpartition("/")[0]
-        polling = f"{self.tools.links.base(request)}{path}/get_result?id={name}"
+        polling = f"{self.context.links.base(request)}{path}/get_result?id={name}"
         return Submitted(id=name, status=status, polling_url=polling, model=model)
 
     async def result(self, request: Request) -> Response:
@@ -125,7 +125,7 @@ class Bfl:
             job = await self.service.queue.get(name)
         except JobNotFound:
             return JSONResponse({"id": name, "status": NOT_FOUND, "result": None}, JobNotFound.status)
-        return JSONResponse(await self.answer(job, self.tools.links.base(request)))
+        return JSONResponse(await self.answer(job, self.context.links.base(request)))
 
     async def answer(self, job: Job, base: str) -> dict[str, Any]:
         """How a task stands; also what its webhook is told."""
@@ -140,7 +140,7 @@ class Bfl:
 
     async def _result(self, job: Job, base: str) -> dict[str, Any]:
         form: Any = job.request.note.get("format", "png")
-        found = await addresses(self.service, self.tools, job, base, form)
+        found = await addresses(self.service, self.context, job, base, form)
         return {
             "seed": job.pictures[0].seed,
             "prompt": job.upsampled or job.request.prompt,
@@ -165,7 +165,7 @@ class Bfl:
                 "Order a picture",
                 TAG,
                 Submitted,
-                body=Painting,
+                body=BflRequest,
                 errors=errors,
             )
             listed += [result, order]
@@ -178,9 +178,9 @@ def shape(error: MfluxError, request_id: str) -> JSONResponse:
     return JSONResponse(content, known_status(error, KNOWN_STATUSES))
 
 
-def _webhook_payload(service: JobService, tools: Tools) -> MakePayload:
+def _webhook_payload(service: JobService, context: HttpContext) -> MakePayload:
     """A webhook is sent what who asks for the task is answered."""
-    tasks = Bfl(service, tools, Moderation({}))
+    tasks = Bfl(service, context, Moderation({}))
 
     async def payload(job: Job, base: str, event: str) -> dict[str, Any]:
         return await tasks.answer(job, base)
@@ -192,7 +192,7 @@ def dialect() -> Dialect:
     return Dialect(
         name=TAG,
         prefixes=("/flux/", "/v1/"),
-        endpoints=lambda service, tools: Bfl(service, tools, Moderation.load()).endpoints(),
+        endpoints=lambda service, context: Bfl(service, context, Moderation.load()).endpoints(),
         error_shape=shape,
         webhook_payload=_webhook_payload,
     )

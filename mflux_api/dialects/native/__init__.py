@@ -3,14 +3,14 @@
 from collections.abc import Callable
 
 from mflux_api.dialects.native import webhooks
-from mflux_api.dialects.native.jobs import Jobs
-from mflux_api.dialects.native.models import Models
-from mflux_api.dialects.native.pictures import Pictures
-from mflux_api.dialects.native.queue import Queue
-from mflux_api.dialects.native.streams import Streams
+from mflux_api.dialects.native.jobs import JobEndpoints
+from mflux_api.dialects.native.models import ModelEndpoints
+from mflux_api.dialects.native.pictures import PictureEndpoints
+from mflux_api.dialects.native.queue import QueueEndpoints
+from mflux_api.dialects.native.streams import StreamEndpoints
 from mflux_api.dialects.native.system import SystemEndpoints
 from mflux_api.jobs.service import EngineView, JobService
-from mflux_api.web.context import Tools
+from mflux_api.web.context import HttpContext
 from mflux_api.web.openapi import Endpoint
 from mflux_api.wire.dialect import Dialect
 
@@ -20,16 +20,16 @@ def dialect(*, engine: Callable[[], EngineView]) -> Dialect:
     return Dialect(
         name="native",
         prefixes=("/api/v1/",),
-        endpoints=lambda service, tools: _endpoints(service, tools, engine),
+        endpoints=lambda service, context: _endpoints(service, context, engine),
         open_paths=frozenset({"/api/v1/health"}),
         is_listed=True,
     )
 
 
-def _endpoints(service: JobService, tools: Tools, engine: Callable[[], EngineView]) -> list[Endpoint]:
-    jobs = Jobs(service, tools)
+def _endpoints(service: JobService, context: HttpContext, engine: Callable[[], EngineView]) -> list[Endpoint]:
+    jobs = JobEndpoints(service, context)
     parts = (
-        *(jobs, Pictures(service), Streams(service, tools, jobs)),
-        *(Queue(service), Models(service), SystemEndpoints(service, tools, engine)),
+        *(jobs, PictureEndpoints(service), StreamEndpoints(service, context, jobs)),
+        *(QueueEndpoints(service), ModelEndpoints(service), SystemEndpoints(service, context, engine)),
     )
     return [*(endpoint for part in parts for endpoint in part.endpoints()), *webhooks.endpoints(service)]

@@ -23,7 +23,7 @@ from mflux_api.jobs.job import Job, State
 from mflux_api.jobs.order import Order
 from mflux_api.jobs.service import JobService
 from mflux_api.web.body import query
-from mflux_api.web.context import Tools, owner
+from mflux_api.web.context import HttpContext, owner
 from mflux_api.web.openapi import Endpoint
 from mflux_api.web.pictures import PictureReader
 from mflux_api.wire.order_form import BODY_ERRORS, ORDER_ERRORS, PictureForm
@@ -44,17 +44,17 @@ class OrderForm(PictureForm):
         return replace(await super().order(pictures, owner, key), upsample=bool(self.prompt_upsampling))
 
 
-class Jobs:
+class JobEndpoints:
     """Handlers of jobs."""
 
-    def __init__(self, service: JobService, tools: Tools) -> None:
+    def __init__(self, service: JobService, context: HttpContext) -> None:
         self.service = service
-        self.tools = tools
+        self.context = context
 
     async def generate(self, request: Request) -> Response:
-        form = await self.tools.body.json(request, OrderForm)
+        form = await self.context.body.json(request, OrderForm)
         key = request.headers.get("idempotency-key")
-        job = await self.service.submit(await form.order(self.tools.pictures, owner(request), key))
+        job = await self.service.submit(await form.order(self.context.pictures, owner(request), key))
         return self._submitted(job)
 
     async def index(self, request: Request) -> Response:
@@ -85,7 +85,7 @@ class Jobs:
         return self._submitted(await self.service.retry(request.path_params["job_id"]))
 
     async def move(self, request: Request) -> Response:
-        asked = await self.tools.body.json(request, wire.Move)
+        asked = await self.context.body.json(request, wire.Move)
         return self._submitted(await self.service.queue.move(request.path_params["job_id"], asked.position))
 
     def _submitted(self, job: Job) -> Response:

@@ -95,7 +95,7 @@ GIB = 1024**3
 LOADING = (ModelNotDownloaded, ModelUnsupported, ModelIncomplete, ModelCorrupt, OutOfMemory, EngineDied)
 
 
-class Models:
+class ModelEndpoints:
     """Handlers of models."""
 
     def __init__(self, service: JobService) -> None:

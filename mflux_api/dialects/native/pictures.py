@@ -84,7 +84,7 @@ IMMUTABLE = "private, max-age=31536000, immutable"
 AS_SENT = {"Cache-Control": IMMUTABLE, "Content-Security-Policy": "default-src 'none'; sandbox"}
 
 
-class Pictures:
+class PictureEndpoints:
     """Handlers of pictures."""
 
     def __init__(self, service: JobService) -> None:

@@ -70,7 +70,7 @@ def facts(job: Job, eta: float | None) -> dict[str, Any]:
 TAG = "queue"
 
 
-class Queue:
+class QueueEndpoints:
     """Handlers of the queue."""
 
     def __init__(self, service: JobService) -> None:

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from mflux_api.dialects.native import wire
-from mflux_api.dialects.native.jobs import Jobs
+from mflux_api.dialects.native.jobs import JobEndpoints
 from mflux_api.errors import InvalidRequest, JobConflict, JobNotFound, ModelNotFound
 from mflux_api.events import Event
 from mflux_api.jobs.job import Job
@@ -19,7 +19,7 @@ from mflux_api.jobs.queue import END_EVENTS
 from mflux_api.jobs.service import JobService
 from mflux_api.models.inventory import Entry
 from mflux_api.web.body import query
-from mflux_api.web.context import Tools
+from mflux_api.web.context import HttpContext
 from mflux_api.web.openapi import Endpoint
 from mflux_api.web.sse import Message
 
@@ -31,12 +31,12 @@ NO_CONTENT = 204
 REMEMBERED = 4
 
 
-class Streams:
+class StreamEndpoints:
     """Handlers of event streams."""
 
-    def __init__(self, service: JobService, tools: Tools, jobs: Jobs) -> None:
+    def __init__(self, service: JobService, context: HttpContext, jobs: JobEndpoints) -> None:
         self.service = service
-        self.tools = tools
+        self.context = context
         self.jobs = jobs
         self._finals: OrderedDict[str, asyncio.Task[str]] = OrderedDict()
 
@@ -47,11 +47,11 @@ class Streams:
         if job.is_final and last_id == self.service.queue.current_event(job).id:
             # It has seen the end. Only this status keeps a browser from connecting again.
             return Response(status_code=NO_CONTENT)
-        return self.tools.streamer.respond(self._messages(job_id, last_id, preview=asked.preview))
+        return self.context.streamer.respond(self._messages(job_id, last_id, preview=asked.preview))
 
     async def everything(self, request: Request) -> Response:
         asked = query(request, wire.StreamQuery)
-        return self.tools.streamer.respond(self._all(_last_id(request), preview=asked.preview))
+        return self.context.streamer.respond(self._all(_last_id(request), preview=asked.preview))
 
     async def download(self, request: Request) -> Response:
         entry = await self.service.models.entry(request.path_params["model_id"])
@@ -60,7 +60,7 @@ class Streams:
             raise JobConflict(f"{entry.spec.name} is not being downloaded.", model=entry.spec.name)
         if now.name in DOWNLOAD_ENDINGS and _last_id(request) == now.id:
             return Response(status_code=NO_CONTENT)
-        return self.tools.streamer.respond(self._download(entry))
+        return self.context.streamer.respond(self._download(entry))
 
     async def _messages(self, job_id: str, last_id: str | None, *, preview: bool) -> AsyncGenerator[Message, None]:
         async for event in self.service.queue.watch(job_id, last_id, previews=preview):

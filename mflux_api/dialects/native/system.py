@@ -16,7 +16,7 @@ from mflux_api.jobs.queue import HistoryBucket
 from mflux_api.jobs.service import EngineView, JobService
 from mflux_api.version import __version__
 from mflux_api.web.body import query
-from mflux_api.web.context import Tools, owner
+from mflux_api.web.context import HttpContext, owner
 from mflux_api.web.openapi import Endpoint
 
 
@@ -110,9 +110,9 @@ HOUR = 3600
 class SystemEndpoints:
     """Handlers about the server itself. `engine` tells how the engine process is."""
 
-    def __init__(self, service: JobService, tools: Tools, engine: Callable[[], EngineView]) -> None:
+    def __init__(self, service: JobService, context: HttpContext, engine: Callable[[], EngineView]) -> None:
         self.service = service
-        self.tools = tools
+        self.context = context
         self.engine = engine
 
     async def health(self, request: Request) -> Response:
@@ -169,7 +169,7 @@ class SystemEndpoints:
         return reply(History(bucket=asked.bucket, points=[point(found) for found in buckets]))
 
     async def token(self, request: Request) -> Response:
-        keys = self.tools.keys
+        keys = self.context.keys
         return reply(Token(token=keys.token(owner(request)), expires_in=keys.token_seconds))
 
     def endpoints(self) -> list[Endpoint]:

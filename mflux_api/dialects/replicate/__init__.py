@@ -7,14 +7,14 @@ from collections.abc import AsyncGenerator
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from mflux_api.dialects.replicate.forms import FORMATS, Input, Ordered, hook, size
+from mflux_api.dialects.replicate.forms import FORMATS, Input, PredictionRequest, hook, size
 from mflux_api.dialects.replicate.predictions import PREFIX, Predictions
 from mflux_api.errors import InvalidRequest, JobConflict, MfluxError
 from mflux_api.jobs.job import Job, State
 from mflux_api.jobs.order import Order
 from mflux_api.jobs.service import JobService
 from mflux_api.web.body import validated
-from mflux_api.web.context import Tools, owner
+from mflux_api.web.context import HttpContext, owner
 from mflux_api.web.openapi import Endpoint
 from mflux_api.web.sse import Message
 from mflux_api.wire.cloud_names import find_local_model
@@ -31,13 +31,13 @@ PAGE = 100
 class Replicate:
     """Handlers of predictions."""
 
-    def __init__(self, service: JobService, tools: Tools) -> None:
+    def __init__(self, service: JobService, context: HttpContext) -> None:
         self.service = service
-        self.tools = tools
-        self.predictions = Predictions(service, tools)
+        self.context = context
+        self.predictions = Predictions(service, context)
 
     async def create(self, request: Request) -> Response:
-        body = await self.tools.body.json(request, Ordered)
+        body = await self.context.body.json(request, PredictionRequest)
         name = request.path_params.get("model") or body.version
         if not name:
             raise InvalidRequest("version: name the model.", field="version")
@@ -46,13 +46,13 @@ class Replicate:
             raise InvalidRequest("output_format must be webp, jpg or png.", field="output_format")
         order = await self._order(request, form, body, name)
         job = await self.service.submit(order)
-        job = await self._waited(request, job)
-        return await self._told(request, job, 200 if job.is_final else 201)
+        job = await self._wait_preferred(request, job)
+        return await self._reply(request, job, 200 if job.is_final else 201)
 
-    async def _order(self, request: Request, form: Input, body: Ordered, name: str) -> Order:
-        source = await picture_or_url(self.tools, form.image, field="image") if form.image else None
+    async def _order(self, request: Request, form: Input, body: PredictionRequest, name: str) -> Order:
+        source = await picture_or_url(self.context, form.image, field="image") if form.image else None
         named = [form.image_prompt, form.input_image, *form.input_images]
-        references = [await picture_or_url(self.tools, text, field="input_images") for text in named if text]
+        references = [await picture_or_url(self.context, text, field="input_images") for text in named if text]
         wanted = size(form)
         return Order(
             prompt=form.prompt,
@@ -73,12 +73,12 @@ class Replicate:
                 "dialect": TAG,
                 "model": name,
                 "format": FORMATS[form.output_format],
-                "base": self.tools.links.base(request),
+                "base": self.context.links.base(request),
                 **hook(body),
             },
         )
 
-    async def _waited(self, request: Request, job: Job) -> Job:
+    async def _wait_preferred(self, request: Request, job: Job) -> Job:
         """With `Prefer: wait` or `wait=N`, as it is at its end or after so many seconds."""
         prefer = request.headers.get("prefer", "").strip().lower()
         if not prefer.startswith("wait"):
@@ -91,7 +91,7 @@ class Replicate:
             return await self.service.queue.get(job.id)
 
     async def show(self, request: Request) -> Response:
-        return await self._told(request, await self.service.queue.get(request.path_params["id"]))
+        return await self._reply(request, await self.service.queue.get(request.path_params["id"]))
 
     async def cancel(self, request: Request) -> Response:
         job_id = request.path_params["id"]
@@ -100,17 +100,17 @@ class Replicate:
         except JobConflict:
             # It has ended: nothing is left to cancel, and there that is no error.
             job = await self.service.queue.get(job_id)
-        return await self._told(request, job)
+        return await self._reply(request, job)
 
-    async def _told(self, request: Request, job: Job, status: int = 200) -> Response:
-        return JSONResponse(await self.predictions.shown(job, self.tools.links.base(request)), status)
+    async def _reply(self, request: Request, job: Job, status: int = 200) -> Response:
+        return JSONResponse(await self.predictions.describe(job, self.context.links.base(request)), status)
 
     async def stream(self, request: Request) -> Response:
         job = await self.service.queue.get(request.path_params["id"])
         if request.headers.get("last-event-id") == f"{int(job.created)}:done":
             # It has seen the end. Only this status keeps a browser from connecting again.
             return Response(status_code=204)
-        return self.tools.streamer.respond(self._messages(job, self.tools.links.base(request)))
+        return self.context.streamer.respond(self._messages(job, self.context.links.base(request)))
 
     async def _messages(self, job: Job, base: str) -> AsyncGenerator[Message, None]:
         """The address of each picture, then the end; its clients need a number on every event."""
@@ -131,15 +131,15 @@ class Replicate:
 
     async def last(self, request: Request) -> Response:
         page = await self.service.queue.list_jobs(None, None, PAGE)
-        base = self.tools.links.base(request)
-        results = await asyncio.gather(*(self.predictions.shown(job, base) for job in page.jobs))
+        base = self.context.links.base(request)
+        results = await asyncio.gather(*(self.predictions.describe(job, base) for job in page.jobs))
         return JSONResponse({"next": None, "previous": None, "results": results})
 
     def endpoints(self) -> list[Endpoint]:
         path = f"{PREFIX}/predictions"
         return [
             *(
-                Endpoint("POST", each, self.create, "Order", TAG, JSON, body=Ordered, errors=ORDER_ERRORS)
+                Endpoint("POST", each, self.create, "Order", TAG, JSON, body=PredictionRequest, errors=ORDER_ERRORS)
                 for each in (f"{PREFIX}/models/{{model:path}}/predictions", path)
             ),
             Endpoint("GET", path, self.last, "The last predictions", TAG, JSON),
@@ -167,7 +167,7 @@ def dialect() -> Dialect:
     return Dialect(
         name=TAG,
         prefixes=("/replicate/",),
-        endpoints=lambda service, tools: Replicate(service, tools).endpoints(),
+        endpoints=lambda service, context: Replicate(service, context).endpoints(),
         error_shape=shape,
-        webhook_payload=lambda service, tools: Predictions(service, tools).webhook_payload,
+        webhook_payload=lambda service, context: Predictions(service, context).webhook_payload,
     )

@@ -38,7 +38,7 @@ class Input(BaseModel):
     input_images: list[str] = Field(default_factory=list, description="Pictures to look at")
 
 
-class Ordered(BaseModel):
+class PredictionRequest(BaseModel):
     """`version` or the address names the model. Without a filter `output` and `completed` are told."""
 
     model_config = ConfigDict(extra="ignore")
@@ -50,7 +50,7 @@ class Ordered(BaseModel):
     stream: bool | None = None
 
 
-def hook(body: Ordered) -> dict[str, Any]:
+def hook(body: PredictionRequest) -> dict[str, Any]:
     """Who is to be told of what. Raises FetchFailed, AddressForbidden."""
     asked = body.webhook_events_filter or ("output", "completed")
     events = [event for event in EVENTS if event in asked]

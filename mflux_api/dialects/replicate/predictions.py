@@ -7,7 +7,7 @@ from typing import Any
 from mflux_api.errors import PictureNotFound
 from mflux_api.jobs.job import Job, State
 from mflux_api.jobs.service import JobService
-from mflux_api.web.context import Tools
+from mflux_api.web.context import HttpContext
 from mflux_api.wire.picture_urls import addresses
 
 PREFIX = "/replicate/v1"
@@ -24,11 +24,11 @@ STATUS = {
 class Predictions:
     """Jobs as predictions; `base` is the address of this server as the client knows it."""
 
-    def __init__(self, service: JobService, tools: Tools) -> None:
+    def __init__(self, service: JobService, context: HttpContext) -> None:
         self.service = service
-        self.tools = tools
+        self.context = context
 
-    async def shown(self, job: Job, base: str) -> dict[str, Any]:
+    async def describe(self, job: Job, base: str) -> dict[str, Any]:
         """A prediction as its clients know it."""
         at = f"{base}{PREFIX}/predictions/{job.id}"
         model = job.request.note.get("model", job.model)
@@ -55,7 +55,7 @@ class Predictions:
         """What a webhook is sent: the prediction as it was at that event, however late it is sent."""
         if event == "start":
             job = replace(job, state=State.GENERATING, pictures=(), error=None, finished=None)
-        found = await self.shown(job, base)
+        found = await self.describe(job, base)
         return {**found, "status": "processing", "completed_at": None, "metrics": {}} if event == "output" else found
 
     async def output(self, job: Job, base: str) -> tuple[list[str] | None, bool]:
@@ -64,7 +64,7 @@ class Predictions:
             return None, False
         form: Any = job.request.note.get("format", "png")
         try:
-            return await addresses(self.service, self.tools, job, base, form), False
+            return await addresses(self.service, self.context, job, base, form), False
         except PictureNotFound:
             return None, True
 

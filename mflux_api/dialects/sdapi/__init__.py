@@ -6,16 +6,16 @@ from typing import Any
 
 from mflux_api.dialects.sdapi.checkpoints import Checkpoints
 from mflux_api.dialects.sdapi.errors import TAG, shape
-from mflux_api.dialects.sdapi.extras import Extras
-from mflux_api.dialects.sdapi.generate import Generate
-from mflux_api.dialects.sdapi.gradio_config import Page
-from mflux_api.dialects.sdapi.lists import Catalogue
+from mflux_api.dialects.sdapi.extras import ExtrasEndpoints
+from mflux_api.dialects.sdapi.generate import GenerateEndpoints
+from mflux_api.dialects.sdapi.gradio_config import GradioConfigEndpoints
+from mflux_api.dialects.sdapi.lists import ListEndpoints
 from mflux_api.dialects.sdapi.options import Options
-from mflux_api.dialects.sdapi.progress import Progress
-from mflux_api.dialects.sdapi.task_ids import Tasks
+from mflux_api.dialects.sdapi.progress import ProgressEndpoints
+from mflux_api.dialects.sdapi.task_ids import TaskIds
 from mflux_api.jobs.service import EngineView, JobService
 from mflux_api.web.auth import BasicLogin
-from mflux_api.web.context import Tools
+from mflux_api.web.context import HttpContext
 from mflux_api.web.openapi import Endpoint
 from mflux_api.wire.dialect import Dialect
 
@@ -29,7 +29,7 @@ def dialect(*, engine: Callable[[], EngineView], styles_file: Path | None, flags
     return Dialect(
         name=TAG,
         prefixes=("/sdapi/", "/internal/", "/controlnet/"),
-        endpoints=lambda service, tools: _endpoints(service, tools, engine, styles_file, flags),
+        endpoints=lambda service, context: _endpoints(service, context, engine, styles_file, flags),
         error_shape=shape,
         # A client that may not read /config thinks that the page asks for a login.
         open_paths=frozenset({"/config", "/internal/ping"}),
@@ -40,14 +40,14 @@ def dialect(*, engine: Callable[[], EngineView], styles_file: Path | None, flags
 
 def _endpoints(
     service: JobService,
-    tools: Tools,
+    context: HttpContext,
     engine: Callable[[], EngineView],
     styles_file: Path | None,
     flags: Mapping[str, Any],
 ) -> list[Endpoint]:
-    checkpoints, tasks = Checkpoints(service), Tasks()
-    options, extras = Options(service, tools, checkpoints), Extras(service, tools)
-    catalogue = Catalogue(
+    checkpoints, tasks = Checkpoints(service), TaskIds()
+    options, extras = Options(service, context, checkpoints), ExtrasEndpoints(service, context)
+    catalogue = ListEndpoints(
         service,
         checkpoints,
         options,
@@ -57,11 +57,11 @@ def _endpoints(
         flags=flags,
     )
     parts = (
-        Generate(service, tools, checkpoints, options, tasks, styles_file=styles_file),
-        Progress(service, tools, tasks, options.first_preview),
+        GenerateEndpoints(service, context, checkpoints, options, tasks, styles_file=styles_file),
+        ProgressEndpoints(service, context, tasks, options.first_preview),
         options,
         catalogue,
         extras,
-        Page(checkpoints, extras.upscalers),
+        GradioConfigEndpoints(checkpoints, extras.upscalers),
     )
     return [endpoint for part in parts for endpoint in part.endpoints()]

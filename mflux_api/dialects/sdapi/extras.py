@@ -22,7 +22,7 @@ from mflux_api.models.inventory import Entry
 from mflux_api.pixels import infotext
 from mflux_api.pixels.enlarging import FILTERS, NONE, enlarged
 from mflux_api.request import Upload
-from mflux_api.web.context import Tools, owner
+from mflux_api.web.context import HttpContext, owner
 from mflux_api.web.disconnect import while_wanted
 from mflux_api.web.openapi import Endpoint
 from mflux_api.web.pictures import MEGAPIXEL, PictureReader
@@ -53,12 +53,12 @@ class PngReply(BaseModel):
     parameters: dict[str, str]
 
 
-class Extras:
+class ExtrasEndpoints:
     """Handlers that work on finished pictures. A model that enlarges waits in the queue like any other."""
 
-    def __init__(self, service: JobService, tools: Tools) -> None:
+    def __init__(self, service: JobService, context: HttpContext) -> None:
         self.service = service
-        self.tools = tools
+        self.context = context
 
     async def upscalers(self) -> list[str]:
         """What works here: SD-WebUI's three, and each upscaler model on this machine."""
@@ -66,25 +66,25 @@ class Extras:
         return [NONE, *FILTERS, *(PUBLISHED.get(name, name) for name in models)]
 
     async def single(self, request: Request) -> Response:
-        form = await read(self.tools.body, request, SingleExtra)
+        form = await read(self.context.body, request, SingleExtra)
         image = await self._extra(request, form, form.image)
         return JSONResponse(SingleReply(html_info=_told(form), image=image).model_dump())
 
     async def batch(self, request: Request) -> Response:
-        form = await read(self.tools.body, request, BatchExtra)
+        form = await read(self.context.body, request, BatchExtra)
         images = [await self._extra(request, form, each.data) for each in form.image_list]
         return JSONResponse(BatchReply(html_info=_told(form), images=images).model_dump())
 
     async def png_info(self, request: Request) -> Response:
-        form = await read(self.tools.body, request, PngInfo)
-        upload = await opened(self.tools.pictures, form.image)
+        form = await read(self.context.body, request, PngInfo)
+        upload = await opened(self.context.pictures, form.image)
         text, items = await asyncio.to_thread(infotext.read, upload.data)
         parameters = infotext.with_defaults(infotext.parse(text)) if text else {}
         return JSONResponse(PngReply(info=text, items=items, parameters=parameters).model_dump())
 
     async def _extra(self, request: Request, form: SingleExtra, encoded: str) -> str:
-        upload = await opened(self.tools.pictures, encoded)
-        size = _size(form, upload, 2 * self.tools.pictures.limit)
+        upload = await opened(self.context.pictures, encoded)
+        size = _size(form, upload, 2 * self.context.pictures.limit)
         layers = [await self._enlarged(request, upload, size, name) for name in await self._chosen(form)]
         return await asyncio.to_thread(_encoded, layers, form, upload, size)
 

@@ -13,8 +13,8 @@ from mflux_api.dialects.sdapi.body import WrongKind, read
 from mflux_api.dialects.sdapi.checkpoints import Checkpoints
 from mflux_api.dialects.sdapi.errors import TAG, ClassicFault, ScriptNotFound
 from mflux_api.dialects.sdapi.options import CHECKPOINT, Options
-from mflux_api.dialects.sdapi.schema import Img2Img, Painting, Txt2Img
-from mflux_api.dialects.sdapi.task_ids import Tasks
+from mflux_api.dialects.sdapi.schema import Img2Img, SdapiRequest, Txt2Img
+from mflux_api.dialects.sdapi.task_ids import TaskIds
 from mflux_api.errors import (
     EngineDied,
     GenerationFailed,
@@ -25,7 +25,7 @@ from mflux_api.errors import (
 )
 from mflux_api.jobs.job import Job
 from mflux_api.jobs.service import JobService
-from mflux_api.web.context import Tools, owner
+from mflux_api.web.context import HttpContext, owner
 from mflux_api.web.disconnect import while_connected
 from mflux_api.web.openapi import Endpoint
 from mflux_api.wire.order_form import ORDER_ERRORS
@@ -35,33 +35,33 @@ SMALL = 256 * 1024
 ERRORS = (*ORDER_ERRORS, WrongKind, ScriptNotFound, ClassicFault, JobCancelled, GenerationFailed, EngineDied)
 
 
-class Generate:
+class GenerateEndpoints:
     """Handlers that paint."""
 
     def __init__(
         self,
         service: JobService,
-        tools: Tools,
+        context: HttpContext,
         checkpoints: Checkpoints,
         options: Options,
-        tasks: Tasks,
+        tasks: TaskIds,
         *,
         styles_file: Path | None,
     ) -> None:
         self.service = service
         self.styles_file = styles_file
-        self.tools = tools
+        self.context = context
         self.checkpoints = checkpoints
         self.options = options
         self.tasks = tasks
 
     async def txt2img(self, request: Request) -> Response:
-        return await self._paint(request, await read(self.tools.body, request, Txt2Img))
+        return await self._paint(request, await read(self.context.body, request, Txt2Img))
 
     async def img2img(self, request: Request) -> Response:
-        return await self._paint(request, await read(self.tools.body, request, Img2Img))
+        return await self._paint(request, await read(self.context.body, request, Img2Img))
 
-    async def _paint(self, request: Request, given: Painting) -> Response:
+    async def _paint(self, request: Request, given: SdapiRequest) -> Response:
         form = infotexts.completed(given)
         if "prompt" not in form.model_fields_set:
             raise InvalidRequest("prompt: Field required. It may be empty.", field="prompt")
@@ -82,19 +82,19 @@ class Generate:
             body = self._reply(form, done)
         return Response(body, media_type="application/json")
 
-    def _reply(self, form: Painting, job: Job) -> str:
-        return replies.painted(replies.Done(form, job, self.service.pngs(job))).model_dump_json()
+    def _reply(self, form: SdapiRequest, job: Job) -> str:
+        return replies.make_reply(replies.FinishedJob(form, job, self.service.pngs(job))).model_dump_json()
 
-    async def _submit(self, request: Request, form: Painting) -> Job:
+    async def _submit(self, request: Request, form: SdapiRequest) -> Job:
         here = await self._here(form)
-        order = await orders.order(form, self.tools.pictures, owner(request), here)
+        order = await orders.order(form, self.context.pictures, owner(request), here)
         named = None if order.model in {None, here.model} else await self.checkpoints.find(order.model)
         with self.tasks.named(form.force_task_id):
             job = await self.service.submit(replace(order, model=named or order.model), awaited=True)
         self.tasks.began(form.force_task_id, job.id)
         return job
 
-    async def _here(self, form: Painting) -> orders.Here:
+    async def _here(self, form: SdapiRequest) -> orders.Here:
         """What the form can mean. Files are read only for a form that may name what is in them."""
         tagged = bool(form.styles) or "<" in form.prompt
         return orders.Here(
@@ -104,13 +104,13 @@ class Generate:
             steps=self.service.defaults.steps,
         )
 
-    async def _model(self, form: Painting) -> str:
+    async def _model(self, form: SdapiRequest) -> str:
         """The one of override_settings, where there is such a checkpoint, else the one of the options."""
         wanted = form.override_settings.get(CHECKPOINT)
         found = await self.checkpoints.find(wanted) if isinstance(wanted, str) else None
         return found or await self.options.model()
 
-    async def _keep(self, form: Painting) -> None:
+    async def _keep(self, form: SdapiRequest) -> None:
         wanted = form.override_settings.get(CHECKPOINT)
         if isinstance(wanted, str) and await self.checkpoints.find(wanted) is None:
             form.override_settings.pop(CHECKPOINT)

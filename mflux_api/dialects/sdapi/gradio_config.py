@@ -14,7 +14,7 @@ from mflux_api.version import __version__
 from mflux_api.web.openapi import Endpoint
 
 
-class Page:
+class GradioConfigEndpoints:
     """`upscalers`: the names of those that work here."""
 
     def __init__(self, checkpoints: Checkpoints, upscalers: Callable[[], Awaitable[list[str]]]) -> None:

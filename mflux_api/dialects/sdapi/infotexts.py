@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from mflux_api.dialects.sdapi.body import checked
-from mflux_api.dialects.sdapi.schema import Painting, Txt2Img
+from mflux_api.dialects.sdapi.schema import SdapiRequest, Txt2Img
 from mflux_api.pixels import infotext
 
-P = TypeVar("P", bound=Painting)
+P = TypeVar("P", bound=SdapiRequest)
 FIELDS = {
     "Prompt": "prompt",
     "Negative prompt": "negative_prompt",

@@ -57,7 +57,7 @@ REFRESHED = ("refresh-checkpoints", "refresh-loras", "refresh-lycos", "refresh-v
 LOADING = (ModelNotFound, ModelNotDownloaded, ModelUnsupported, OutOfMemory)
 
 
-class Catalogue:
+class ListEndpoints:
     """Handlers of lists. `engine` tells how the engine process is; `flags` are the server's own."""
 
     def __init__(

@@ -13,7 +13,7 @@ from mflux_api.dialects.sdapi.checkpoints import Checkpoints
 from mflux_api.dialects.sdapi.errors import JSON, TAG, ClassicFault
 from mflux_api.errors import ModelNotFound, StorageFailed
 from mflux_api.jobs.service import JobService
-from mflux_api.web.context import Tools
+from mflux_api.web.context import HttpContext
 from mflux_api.web.openapi import Endpoint
 
 KEPT = "sdapi.options"
@@ -92,9 +92,9 @@ DEFAULTS: Mapping[str, Any] = {
 class Options:
     """Read from the database once, then kept in memory and written with each change."""
 
-    def __init__(self, service: JobService, tools: Tools, checkpoints: Checkpoints) -> None:
+    def __init__(self, service: JobService, context: HttpContext, checkpoints: Checkpoints) -> None:
         self.service = service
-        self.tools = tools
+        self.context = context
         self.checkpoints = checkpoints
         self._changed: dict[str, Any] | None = None
 
@@ -118,7 +118,7 @@ class Options:
         return JSONResponse({**DEFAULTS, **await self._kept(), CHECKPOINT: name, "sd_checkpoint_hash": hashed})
 
     async def change(self, request: Request) -> Response:
-        await self.set(await json_object(self.tools.body, request))
+        await self.set(await json_object(self.context.body, request))
         return JSONResponse(None)
 
     async def set(self, wanted: Mapping[str, Any]) -> None:

@@ -10,7 +10,7 @@ from mflux_api.dialects.sdapi import prompt as syntax
 from mflux_api.dialects.sdapi import styles
 from mflux_api.dialects.sdapi.errors import ClassicFault, ScriptNotFound, is_address
 from mflux_api.dialects.sdapi.prompt_editing import schedule as schedule_of
-from mflux_api.dialects.sdapi.schema import BUILT_IN, UPSCALE_SCRIPT, Img2Img, Painting, Txt2Img
+from mflux_api.dialects.sdapi.schema import BUILT_IN, UPSCALE_SCRIPT, Img2Img, SdapiRequest, Txt2Img
 from mflux_api.dialects.sdapi.styles import Style
 from mflux_api.errors import InvalidImage, InvalidRequest
 from mflux_api.jobs.order import RANDOM_SEEDS, Order
@@ -51,7 +51,7 @@ class Here:
     steps: int
 
 
-async def order(form: Painting, pictures: PictureReader, owner: str, here: Here) -> Order:
+async def order(form: SdapiRequest, pictures: PictureReader, owner: str, here: Here) -> Order:
     """Raises InvalidRequest, InvalidImage, ScriptNotFound, ClassicFault."""
     _check_scripts(form)
     plain = await _plain(form, pictures, owner)
@@ -66,9 +66,9 @@ async def order(form: Painting, pictures: PictureReader, owner: str, here: Here)
     return sized
 
 
-async def _plain(form: Painting, pictures: PictureReader, owner: str) -> Order:
+async def _plain(form: SdapiRequest, pictures: PictureReader, owner: str) -> Order:
     """The order as the documented fields have it, with the pictures of img2img alone."""
-    single: Painting
+    single: SdapiRequest
     if isinstance(form, Img2Img):
         _check_pictures(form)
         single = form.model_copy(update={"init_images": form.init_images[:1]})
@@ -85,7 +85,7 @@ async def _plain(form: Painting, pictures: PictureReader, owner: str) -> Order:
     return replace(plain, further_sources=tuple(further)) if isinstance(form, Img2Img) else plain
 
 
-def _why_unreadable(form: Painting) -> str:
+def _why_unreadable(form: SdapiRequest) -> str:
     """An address is never followed: it could lead into the server's own network."""
     texts = (*form.init_images, *form.extra_images, form.mask or "")
     return "Requests not allowed" if any(map(is_address, texts)) else "Invalid encoded image"
@@ -101,7 +101,7 @@ def _check_pictures(form: Img2Img) -> None:
     raise ClassicFault("Init image not found", name="HTTPException", like=InvalidRequest, status=404)
 
 
-def _check_scripts(form: Painting) -> None:
+def _check_scripts(form: SdapiRequest) -> None:
     known = {UPSCALE_SCRIPT} if isinstance(form, Img2Img) else set()
     if form.script_name and form.script_name.lower() not in known:
         raise ScriptNotFound(f"Script '{form.script_name}' not found", script=form.script_name)
@@ -118,7 +118,7 @@ def _is_used(script: Any) -> bool:
     return isinstance(units, list) and any(isinstance(unit, Mapping) and unit.get("enabled", True) for unit in units)
 
 
-def _worded(plain: Order, said: tuple[str, str], form: Painting, here: Here) -> Order:
+def _worded(plain: Order, said: tuple[str, str], form: SdapiRequest, here: Here) -> Order:
     """Prompts without syntax, for the encoder; the tags' adapters beside those named in lora_files."""
     if _is_structured(said[0]):
         return replace(plain, prompt=said[0], negative_prompt=said[1], said=said, variation=_variation(form))
@@ -167,7 +167,7 @@ def _known(tags: Sequence[tuple[str, float]], names: Sequence[str]) -> list[tupl
     return [(name, max(-10.0, min(10.0, weight))) for name, weight in found if name is not None]
 
 
-def _variation(form: Painting) -> Variation | None:
+def _variation(form: SdapiRequest) -> Variation | None:
     share = max(0.0, min(1.0, form.subseed_strength))
     if share == 0:
         return None

@@ -12,12 +12,12 @@ from starlette.responses import JSONResponse, Response
 from mflux_api.dialects.sdapi.body import WrongKind, checked, read
 from mflux_api.dialects.sdapi.errors import JSON, TAG
 from mflux_api.dialects.sdapi.schema import Loose
-from mflux_api.dialects.sdapi.task_ids import Tasks
+from mflux_api.dialects.sdapi.task_ids import TaskIds
 from mflux_api.jobs.job import Job
 from mflux_api.jobs.queue import RunningJob
 from mflux_api.jobs.service import JobService
 from mflux_api.request import Cut
-from mflux_api.web.context import Tools
+from mflux_api.web.context import HttpContext
 from mflux_api.web.openapi import Endpoint
 
 # SD-WebUI's own: a running job is never at 0, which means idle.
@@ -37,14 +37,18 @@ class TaskQuery(Loose):
     live_preview: bool = Field(True, description="false: without the picture")
 
 
-class Progress:
+class ProgressEndpoints:
     """Handlers about the running job. `first_preview`: from which step on the options want them, None for never."""
 
     def __init__(
-        self, service: JobService, tools: Tools, tasks: Tasks, first_preview: Callable[[], Awaitable[int | None]]
+        self,
+        service: JobService,
+        context: HttpContext,
+        tasks: TaskIds,
+        first_preview: Callable[[], Awaitable[int | None]],
     ) -> None:
         self.service = service
-        self.tools = tools
+        self.context = context
         self.tasks = tasks
         self.first_preview = first_preview
 
@@ -83,7 +87,7 @@ class Progress:
         return JSONResponse({"size": len(names), "tasks": names})
 
     async def task(self, request: Request) -> Response:
-        asked = await read(self.tools.body, request, TaskQuery)
+        asked = await read(self.context.body, request, TaskQuery)
         job = await self._find(asked.id_task)
         active = None if job is None else self.service.running_job(job.id)
         if active is None:

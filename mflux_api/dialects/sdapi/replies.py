@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from mflux_api.dialects.sdapi.schema import Img2Img, Painting, Txt2Img
+from mflux_api.dialects.sdapi.schema import Img2Img, SdapiRequest, Txt2Img
 from mflux_api.jobs.job import Job
 from mflux_api.pixels import infotext
 from mflux_api.version import __version__
@@ -37,15 +37,15 @@ class Painted(BaseModel):
 
 
 @dataclass(frozen=True)
-class Done:
+class FinishedJob:
     """A finished job, its PNGs, and the form that ordered it."""
 
-    form: Painting
+    form: SdapiRequest
     job: Job
     pictures: Sequence[bytes]
 
 
-def painted(done: Done) -> Painted:
+def make_reply(done: FinishedJob) -> Painted:
     shown = done.pictures if done.form.send_images else ()
     return Painted(
         images=[base64.b64encode(data).decode("ascii") for data in shown],
@@ -54,7 +54,7 @@ def painted(done: Done) -> Painted:
     )
 
 
-def parameters(form: Painting, job: Job) -> dict[str, Any]:
+def parameters(form: SdapiRequest, job: Job) -> dict[str, Any]:
     """The request with every gap filled; a seed of -1 stays, and one that was left out is the one that was drawn."""
     request = job.request
     echo = form.model_dump(mode="json", exclude={"model", "seed", *form.DOCUMENTED})
@@ -89,7 +89,7 @@ def _guidance(job: Job) -> float:
     return job.pictures[0].guidance if job.pictures else job.request.guidance
 
 
-def _strength(form: Painting, job: Job) -> float:
+def _strength(form: SdapiRequest, job: Job) -> float:
     if job.inputs.source is not None:
         return job.request.strength
     if job.request.hires is not None:
@@ -97,7 +97,7 @@ def _strength(form: Painting, job: Job) -> float:
     return form.denoising_strength if form.denoising_strength is not None else 0.75
 
 
-def info(done: Done) -> dict[str, Any]:
+def info(done: FinishedJob) -> dict[str, Any]:
     """SD-WebUI's generation info; every key its strictest client checks for is there."""
     job, request = done.job, done.job.request
     count = len(job.pictures)

@@ -49,7 +49,7 @@ class Loose(BaseModel):
         return {**named, **{name: value for name, value in content.items() if value is not None}}
 
 
-class Painting(Loose, PictureForm):
+class SdapiRequest(Loose, PictureForm):
     """What txt2img and img2img share. The defaults are SD-WebUI's, where FLUX.2 has none of its own."""
 
     model_config = ConfigDict(json_schema_extra={"required": ["prompt"]})
@@ -109,7 +109,7 @@ class Painting(Loose, PictureForm):
         return any(name in self.model_fields_set for name in self.DOCUMENTED)
 
 
-class Txt2Img(Painting):
+class Txt2Img(SdapiRequest):
     """Words to a picture, and on request that picture enlarged and painted over."""
 
     enable_hr: bool = Field(False, description="Enlarge the picture and paint it over")
@@ -127,7 +127,7 @@ class Txt2Img(Painting):
     hr_negative_prompt: str = Field("", description="The second pass's own negative prompt")
 
 
-class Img2Img(Painting):
+class Img2Img(SdapiRequest):
     """A picture repainted, all of it or where the mask is white."""
 
     resize_mode: Flag = Field(0, description="0 distort, 1 cover and cut, 2 fit and fill, 3 distort as latents")

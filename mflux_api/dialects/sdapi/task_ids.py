@@ -7,7 +7,7 @@ from contextlib import contextmanager
 REMEMBERED = 1000
 
 
-class Tasks:
+class TaskIds:
     """Names to jobs, the latest of them."""
 
     def __init__(self) -> None:
