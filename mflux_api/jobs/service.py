@@ -62,7 +62,7 @@ class JobService:
         self.auto_download = auto_download
         self.low_ram = low_ram
         self.started = time.time()
-        downloads.settled, downloads.told = self.model_settled, self._report_download
+        downloads.on_settled, downloads.on_progress = self.model_settled, self._report_download
 
     async def submit(self, order: Order, *, awaited: bool = False) -> Job:
         """Accept an order. Returns once the job is durable; with `awaited=True`, before the fsync.

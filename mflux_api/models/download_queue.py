@@ -39,7 +39,7 @@ class Download:
     done: asyncio.Future[None]
     progress: Progress | None = None
     stop: threading.Event = field(default_factory=threading.Event)
-    told: float = 0.0
+    published_at: float = 0.0
 
     @property
     def fraction(self) -> float:
@@ -49,7 +49,7 @@ class Download:
 
 
 class Downloads:
-    """`fetch` blocks until a model is here; then `settled(spec, error)` is awaited. `told` hears of each progress.
+    """`fetch` blocks until a model is here; then `on_settled(spec, error)` is awaited. `on_progress` gets the download.
 
     `latest`: the last event of each folder's download, for who comes late.
     """
@@ -59,8 +59,8 @@ class Downloads:
         self.events = events
         self.active: dict[str, Download] = {}
         self.latest: dict[str, Event] = {}
-        self.settled: Settled = _ignore
-        self.told: Callable[[Download], None] = lambda _: None
+        self.on_settled: Settled = _ignore
+        self.on_progress: Callable[[Download], None] = lambda _: None
         self._turn = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -106,7 +106,7 @@ class Downloads:
         # One that was stopped may have been started again before it came to its end.
         if self.active.get(download.spec.folder) is download:
             del self.active[download.spec.folder]
-        await self.settled(download.spec, error)
+        await self.on_settled(download.spec, error)
         self._tell(download, "downloaded" if error is None else "download_failed", error)
         if error is None:
             download.done.set_result(None)
@@ -142,10 +142,10 @@ class Downloads:
     def _progressed(self, download: Download, progress: Progress) -> None:
         download.progress = progress
         now = asyncio.get_running_loop().time()
-        if now - download.told >= TELL_SECONDS:
-            download.told = now
+        if now - download.published_at >= TELL_SECONDS:
+            download.published_at = now
             self._tell(download, "download", None)
-            self.told(download)
+            self.on_progress(download)
 
     def _tell(self, download: Download, name: str, error: MfluxError | None) -> None:
         data = {
