@@ -20,6 +20,11 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 DEV = PROJECT["dependency-groups"]["dev"]
 DIRECT = [*PROJECT["project"]["dependencies"], *PROJECT["project"]["optional-dependencies"]["cpu"]]
 PACKAGE = sorted((ROOT / "mflux_api").rglob("*.py"))
+# The architecture's document names files of a room by their stems.
+DOCUMENTS = [ROOT / "README.md", *sorted({*(ROOT / "docs").rglob("*.md")} - {ROOT / "docs" / "architecture.md"})]
+# From the project's root, or from the package's: jobs/service.py.
+SOURCE = re.compile(r"(?<![\w./-])(?:\w+/)+\w+\.(?:py|js)\b")
+GUARD = re.compile(r"`(tests/[\w/]+\.py)::(test_\w+)`")
 
 
 def name_of(requirement: str) -> str:
@@ -101,6 +106,23 @@ def test_the_readme_names_every_folder() -> None:
     assert [folder for folder in tracked if f"`{folder}/`" not in readme] == []
 
 
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_source_file_that_a_document_names_exists(document: Path) -> None:
+    names = SOURCE.findall(document.read_text())
+    assert [name for name in names if not any((base / name).is_file() for base in (ROOT, ROOT / "mflux_api"))] == []
+
+
+def test_every_test_that_guards_a_trap_exists() -> None:
+    guards = GUARD.findall((ROOT / "docs" / "traps.md").read_text())
+    assert guards
+    assert [f"{path}::{name}" for path, name in guards if not is_defined(ROOT / path, name)] == []
+
+
+def test_every_trap_names_its_guard_or_says_why_there_is_none() -> None:
+    traps = re.split(r"^\* ", (ROOT / "docs" / "traps.md").read_text(), flags=re.MULTILINE)[1:]
+    assert [trap.splitlines()[0] for trap in traps if not (GUARD.search(trap) or "\n  No test: " in trap)] == []
+
+
 def test_a_file_is_short() -> None:
     lengths = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in PACKAGE}
     assert {path: lines for path, lines in lengths.items() if lines > LONGEST_FILE} == {}
@@ -115,3 +137,7 @@ def functions(path: Path) -> Iterator[tuple[str, int]]:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             yield node.name, (node.end_lineno or node.lineno) - node.lineno + 1
+
+
+def is_defined(path: Path, name: str) -> bool:
+    return path.is_file() and f"def {name}(" in path.read_text()

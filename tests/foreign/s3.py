@@ -19,10 +19,14 @@ KEY, SECRET = "AKIAEXAMPLE", "hunter2hunter2"
 
 
 class Store:
-    """`failures`: how many requests are answered with status 503 first. `asked`: (method, path) of each request."""
+    """`failures`: how many requests are answered with status 503 first. `asked`: (method, path) of each request.
+
+    `hides_missing`: what is not there is answered with 403, as Amazon does to clients that may not list.
+    """
 
     def __init__(self, port: int = 0) -> None:
         self.failures = 0
+        self.hides_missing = False
         self.asked: list[tuple[str, str]] = []
         self._app = DomainDispatcherApplication(create_backend_app)
         self._server = make_server("127.0.0.1", port, self, threaded=True, request_handler=_Silent)
@@ -36,7 +40,7 @@ class Store:
             self.failures -= 1
             start_response("503 Slow Down", [("Content-Type", "text/plain")])
             return [b"slow down"]
-        answer: Iterable[bytes] = self._app(environ, start_response)
+        answer: Iterable[bytes] = self._app(environ, _forbid(start_response) if self.hides_missing else start_response)
         return answer
 
     @property
@@ -55,6 +59,15 @@ class Store:
     def close(self) -> None:
         self._server.shutdown()
         self._server.server_close()
+
+
+def _forbid(start_response: Any) -> Any:
+    """The same, with 403 for 404."""
+
+    def start(status: str, *rest: Any) -> Any:
+        return start_response("403 Forbidden" if status.startswith("404") else status, *rest)
+
+    return start
 
 
 class _Silent(WSGIRequestHandler):

@@ -117,6 +117,14 @@ def test_a_picture_goes_in_once_and_again_when_the_bucket_has_lost_it(live: Live
     assert store.asked.count(("PUT", path)) == 2
 
 
+def test_a_store_that_hides_what_is_missing_is_uploaded_to(live: Live, store: Store) -> None:
+    store.hides_missing = True
+    try:
+        assert requests.get(sample(live, task(live)), timeout=30).status_code == 200
+    finally:
+        store.hides_missing = False
+
+
 def test_what_is_in_the_bucket_needs_no_file_here(live: Live) -> None:
     kept, lost = task(live), task(live)
     sample(live, kept)
@@ -230,6 +238,20 @@ def test_a_server_starts_while_its_store_is_away(tmp_path: Path, free_tcp_port: 
     with running(tmp_path / "output", *settings) as live:
         assert live.post("/v1/images/generations", {**OPENAI, "response_format": "b64_json"}).status_code == 200
         assert [line for line in live.lines if "storage.unreachable" in line]
+
+
+def test_a_store_that_is_asked_without_keys_is_said_to_be(
+    tmp_path: Path, free_tcp_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = ("kind=s3", f"bucket={BUCKET}", "endpoint_url=http://127.0.0.1:9", "region=here", "seconds=1")
+    settings = [part for each in place for part in ("--set", f"storage.{each}")]
+    # Nobody answers there, as at 169.254.169.254 on a machine in no cloud.
+    monkeypatch.setenv("AWS_METADATA_ENDPOINT", f"http://127.0.0.1:{free_tcp_port}")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    with running(tmp_path / "output", *settings) as live:
+        (line,) = [line for line in live.lines if "storage.unreachable" in line]
+    assert "No storage.access_key is set" in line
 
 
 def test_settings_and_doctor_know_the_store_and_show_no_key(store: Store, tmp_path: Path) -> None:

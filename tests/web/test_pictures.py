@@ -1,0 +1,15 @@
+"""Pictures that clients send, as they are looked at when they arrive."""
+
+import io
+
+from PIL import Image
+
+from mflux_api.web.pictures import PictureReader
+
+
+def test_the_pixels_of_a_png_are_not_read_on_arrival() -> None:
+    buffer = io.BytesIO()
+    Image.effect_noise((64, 48), 50).save(buffer, "PNG")
+    header = buffer.getvalue()[: len(buffer.getvalue()) // 2]
+    upload = PictureReader(limit=1_000_000).check(header, "init_images")
+    assert (upload.width, upload.height) == (64, 48)
