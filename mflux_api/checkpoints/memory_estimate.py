@@ -11,11 +11,9 @@ from typing import TypeAlias
 from mflux_api.checkpoints import components, inferred_config
 from mflux_api.checkpoints.bit_packing import PACKED, PACKED_GROUP, group_size
 from mflux_api.checkpoints.checkpoint import Layout, read_layout
-from mflux_api.checkpoints.detection import is_upscaler
 from mflux_api.checkpoints.language_model import find_language
 from mflux_api.checkpoints.safetensors import Config, Shard, Tensor, stored_bits
 from mflux_api.checkpoints.tensor_names import text_encoder_name
-from mflux_api.errors import ModelUnsupported
 
 COMPONENTS = ("transformer", "text_encoder", "vae")
 # Measured on the CPU backend with the embedded model from 128 to 1024 pixels a side (docs/performance.md): values
@@ -137,8 +135,6 @@ def turn_bytes(layout: Layout, bits: int | None, width: int) -> int:
 
 def check_upsampling(path: Path) -> None:
     """Raises ModelUnsupported for a model that cannot put a prompt into more words, and the errors of a bad folder."""
-    if is_upscaler(path):
-        raise ModelUnsupported("prompt_upsampling is not available with a model that has no words.")
     find_language(read_layout(path))
 
 

@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mflux_api.checkpoints.detection import UPSCALER_VAE, UPSCALERS
 from mflux_api.checkpoints.memory_estimate import Machine, Need
 from mflux_api.checkpoints.safetensors import Config, Shard, Tensor, read_shard
 from mflux_api.errors import ModelIncomplete, ModelUnsupported
 
+# As its repository names them: transformers, the smaller one first, and the autoencoder of all.
+TRANSFORMERS = ("seedvr2_ema_3b_fp16.safetensors", "seedvr2_ema_7b_fp16.safetensors")
+VAE_FILE = "ema_vae_fp16.safetensors"
 # Latents in a transformer's token: 2 x 2.
 PATCH = 4
 LIKE_3B: Mapping[str, Any] = {
@@ -41,17 +43,27 @@ class Layout:
     vae_sizes: Config
 
 
+def has_files(folder: Path) -> bool:
+    """Whether it has files of SeedVR2 under their published names, all that is needed or not."""
+    return any((folder / name).is_file() for name in (*TRANSFORMERS, VAE_FILE))
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether it has all that is needed."""
+    return (folder / VAE_FILE).is_file() and any((folder / name).is_file() for name in TRANSFORMERS)
+
+
 def read_layout(folder: Path) -> Layout:
     """Read both headers; of two transformers the smaller counts.
 
     Raises ModelIncomplete, ModelCorrupt, and ModelUnsupported where a tensor that tells a size is missing.
     """
-    present = [folder / name for name in UPSCALERS if (folder / name).is_file()]
+    present = [folder / name for name in TRANSFORMERS if (folder / name).is_file()]
     if not present:
-        raise _missing(folder, UPSCALERS[0])
-    if not (folder / UPSCALER_VAE).is_file():
-        raise _missing(folder, UPSCALER_VAE)
-    transformer, vae = read_shard(present[0]), read_shard(folder / UPSCALER_VAE)
+        raise _missing(folder, TRANSFORMERS[0])
+    if not (folder / VAE_FILE).is_file():
+        raise _missing(folder, VAE_FILE)
+    transformer, vae = read_shard(present[0]), read_shard(folder / VAE_FILE)
     return Layout(transformer, vae, _transformer_sizes(transformer), _vae_sizes(vae))
 
 

@@ -7,7 +7,6 @@ from typing import TypeAlias
 
 from mflux_api.checkpoints import seedvr2 as upscaling
 from mflux_api.checkpoints.checkpoint import Layout, overridden, read_layout
-from mflux_api.checkpoints.detection import is_upscaler
 from mflux_api.checkpoints.memory_estimate import Machine, model_bytes, picture_bytes, turn_bytes, writing_bytes
 from mflux_api.engine import memory
 from mflux_api.engine.flux2.loading import Loader
@@ -115,7 +114,7 @@ class ModelCache:
         if plan in self._models:
             painter, _ = self._models[plan]
             return painter.layout if isinstance(painter, Pipeline) else None
-        return None if is_upscaler(plan.folder) else plan.layout()
+        return None if upscaling.has_files(plan.folder) else plan.layout()
 
     def _size_of(self, plan: Plan) -> int:
         """Bytes it holds or will hold. The files of a loaded model are not read again."""
@@ -138,7 +137,7 @@ class ModelCache:
 def _size(plan: Plan) -> int:
     """Bytes it will hold, from headers alone."""
     width = choose(plan.precision).dtype.size
-    if is_upscaler(plan.folder):
+    if upscaling.has_files(plan.folder):
         return upscaling.model_bytes(plan.folder, plan.bits, width)
     layout = plan.layout()
     in_turn = plan.low_ram and layout.guided
@@ -147,7 +146,7 @@ def _size(plan: Plan) -> int:
 
 def _load(plan: Plan) -> Painter:
     precision = choose(plan.precision)
-    if is_upscaler(plan.folder):
+    if upscaling.has_files(plan.folder):
         return Upscaler(plan.folder, plan.bits, precision)
     loader = Loader(plan.layout(), plan.bits, precision)
     return Pipeline(loader, low_ram=plan.low_ram, embedding_cache=plan.embedding_cache)

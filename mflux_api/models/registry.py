@@ -11,7 +11,8 @@ from typing import Any
 
 import yaml
 
-from mflux_api.checkpoints.detection import PARTS, SINGLE_FILES, is_checkpoint, is_upscaler, is_whole_upscaler
+from mflux_api.checkpoints import seedvr2
+from mflux_api.checkpoints.detection import PARTS, SINGLE_FILES, is_checkpoint
 from mflux_api.errors import ModelNotDownloaded, ModelNotFound, ModelUnsupported
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -122,7 +123,7 @@ def locate(model: str | Path, models_dir: Path) -> Located:
         return _located(registry()[model.lower()], models_dir)
     path = Path(model).expanduser()
     if path.is_dir():
-        return Located(ModelSpec(name=path.resolve().name, upscaler=is_upscaler(path)), path)
+        return Located(ModelSpec(name=path.resolve().name, upscaler=seedvr2.has_files(path)), path)
     if path.suffix in SINGLE_FILES and path.is_file():
         return Located(ModelSpec(name=path.stem), path)
     if isinstance(model, Path) or path.parent != Path():
@@ -155,7 +156,7 @@ def folders(models_dir: Path) -> Iterator[ModelSpec]:
 
 def _folder_spec(folder: Path) -> ModelSpec:
     name = folder.name
-    return ModelSpec(name=name, folder=name, description="A folder of your own", upscaler=is_upscaler(folder))
+    return ModelSpec(name=name, folder=name, description="A folder of your own", upscaler=seedvr2.has_files(folder))
 
 
 def _is_model_folder(name: str, models_dir: Path) -> bool:
@@ -164,7 +165,7 @@ def _is_model_folder(name: str, models_dir: Path) -> bool:
         FOLDER_NAME.fullmatch(name) is not None
         and name.lower() not in _taken()
         and (models_dir / name).resolve().is_relative_to(models_dir.resolve())
-        and (is_checkpoint(models_dir / name) or is_whole_upscaler(models_dir / name))
+        and (is_checkpoint(models_dir / name) or seedvr2.is_whole(models_dir / name))
     )
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from mflux_api.checkpoints import seedvr2 as upscaler
 from mflux_api.checkpoints.memory_estimate import Machine, Need, check_upsampling, need
-from mflux_api.errors import MfluxError, OutOfMemory, without_folders
+from mflux_api.errors import MfluxError, ModelUnsupported, OutOfMemory, without_folders
 from mflux_api.jobs.job import Job
 from mflux_api.models.registry import Located, known
 from mflux_api.request import SMALLEST_SIDE, GenerateRequest
@@ -52,6 +52,8 @@ class Admission:
         Until the engine has started, nothing is known of the machine.
         """
         if request.upsample:
+            if model.spec.upscaler:
+                raise ModelUnsupported("prompt_upsampling is not available with a model that has no words.")
             with _private(model):
                 check_upsampling(model.folder)
         if self.engine.machine is None:

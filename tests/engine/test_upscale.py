@@ -18,7 +18,7 @@ from mflux.models.seedvr2.variants.upscale.seedvr2_util import SeedVR2Util
 from numpy.typing import NDArray
 from PIL import Image
 
-from mflux_api.checkpoints.detection import UPSCALERS
+from mflux_api.checkpoints.seedvr2 import TRANSFORMERS
 from mflux_api.engine.precision import choose, computing_in
 from mflux_api.engine.seedvr2.loading import empty_sums
 from mflux_api.engine.seedvr2.upscaler import Upscaler
@@ -31,7 +31,7 @@ PARTS = ("encoding", "diffusion", "decoding")
 Pixels = NDArray[np.float32]
 
 
-@pytest.fixture(scope="module", params=UPSCALERS, ids=["like-3b", "like-7b"])
+@pytest.fixture(scope="module", params=TRANSFORMERS, ids=["like-3b", "like-7b"])
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -67,7 +67,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[Pixels]:
 
 def mflux_picture(folder: Path, name: str, source: Path, side: int, monkeypatch: pytest.MonkeyPatch) -> Image.Image:
     """What mflux's own class makes of the same weights."""
-    config = copy.copy(ModelConfig.seedvr2_3b() if name == UPSCALERS[0] else ModelConfig.seedvr2_7b())
+    config = copy.copy(ModelConfig.seedvr2_3b() if name == TRANSFORMERS[0] else ModelConfig.seedvr2_7b())
     config.transformer_overrides = KINDS[name]
     vae = functools.partial(SeedVR2VAE, block_out_channels=WIDTHS)
     monkeypatch.setattr(seedvr2_initializer, "SeedVR2VAE", vae)
