@@ -133,11 +133,6 @@ def turn_bytes(layout: Layout, bits: int | None, width: int) -> int:
     return vae + max(transformer, text_encoder)
 
 
-def check_upsampling(path: Path) -> None:
-    """Raises ModelUnsupported for a model that cannot put a prompt into more words, and the errors of a bad folder."""
-    find_language(read_layout(path))
-
-
 def writing_bytes(layout: Layout, bits: int | None, width: int) -> int:
     """Bytes that upsampling a prompt takes beside the text encoder. Raises ModelUnsupported where it cannot write."""
     language = find_language(layout)

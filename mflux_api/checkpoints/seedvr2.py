@@ -5,7 +5,7 @@ of the 7B's (mflux's ModelConfig, seedvr2-3b and seedvr2-7b). The published conf
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -154,9 +154,17 @@ GROUPS = (64, 32)
 FLOAT = 4
 
 
-def need(folder: Path, bits: int | None, machine: Machine, *, size: tuple[int, int], pictures: int) -> Need:
-    """What enlarging to `size`, (width, height) in pixels, takes. Raises the errors of a bad folder."""
-    layout = read_layout(folder)
+def estimate(
+    layout: Layout,
+    bits: int | None,
+    machine: Machine,
+    *,
+    size: tuple[int, int],
+    references: Sequence[tuple[int, int]],
+    pictures: int,
+    upsample: bool,
+) -> Need:
+    """What enlarging to `size`, (width, height) in pixels, takes; there are neither `references` nor words."""
     work = _work(layout, machine, size) + min(pictures, 2) * 4 * size[0] * size[1]
     return Need(
         transformer=_transformer_bytes(layout, bits, machine.width),
@@ -164,12 +172,6 @@ def need(folder: Path, bits: int | None, machine: Machine, *, size: tuple[int, i
         vae=_vae_bytes(layout.vae, machine.width),
         work=work,
     )
-
-
-def model_bytes(folder: Path, bits: int | None, width: int) -> int:
-    """Bytes the model will hold once loaded; `width`: bytes of a number in what it computes with."""
-    layout = read_layout(folder)
-    return _transformer_bytes(layout, bits, width) + _vae_bytes(layout.vae, width)
 
 
 def _work(layout: Layout, machine: Machine, size: tuple[int, int]) -> int:

@@ -5,6 +5,7 @@ from pathlib import Path
 import mlx.core as mx
 import pytest
 
+from mflux_api.checkpoints.capabilities import ModelFacts
 from mflux_api.checkpoints.memory_estimate import model_bytes
 from mflux_api.engine.cache import ModelCache, Plan
 from mflux_api.engine.precision import choose
@@ -13,9 +14,8 @@ from mflux_api.models.registry import EMBEDDED
 
 PLAN = Plan(
     folder=EMBEDDED / "flux2-tiny",
-    distilled=None,
-    cached_references=None,
-    insist=False,
+    family="flux2",
+    facts=ModelFacts(),
     bits=None,
     precision="auto",
     low_ram=False,
@@ -33,7 +33,7 @@ def nothing_left_over() -> None:
 
 
 def size(plan: Plan) -> int:
-    return model_bytes(plan.layout(), plan.bits, choose(plan.precision).dtype.size)
+    return model_bytes(plan.checkpoint(), plan.bits, choose(plan.precision).dtype.size)
 
 
 def test_a_model_is_loaded_once() -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from mflux_api.checkpoints.capabilities import ModelFacts
 from mflux_api.checkpoints.checkpoint import read_layout
 from mflux_api.checkpoints.memory_estimate import COMPONENTS, Machine, model_bytes, need, turn_bytes
 from mflux_api.engine.cache import ModelCache, Plan
@@ -36,9 +37,8 @@ WIDTH = choose("auto").dtype.size
 SMALL: dict[str, Any] = {"width": 64, "height": 64, "steps": 2, "seeds": (3,)}
 PLAN = Plan(
     folder=DEV,
-    distilled=None,
-    cached_references=None,
-    insist=False,
+    family="flux2",
+    facts=ModelFacts(),
     bits=None,
     precision="auto",
     low_ram=False,
@@ -123,7 +123,7 @@ def test_quantized_pictures_stay_near_the_float32_ones(model: Model, bits: int, 
 @pytest.mark.parametrize("bits", [4, 8])
 @pytest.mark.parametrize("part", ["transformer", "text_encoder"])
 def test_quantizing_block_by_block_gives_the_bits_of_quantizing_the_whole(bits: int, part: str) -> None:
-    loaded = [getattr(Loader(PLAN.layout(), width, choose("auto")), part)() for width in (bits, None)]
+    loaded = [getattr(Loader(PLAN.checkpoint(), width, choose("auto")), part)() for width in (bits, None)]
     mx.eval(loaded[1].parameters())
     quantize(loaded[1], bits)
     found, whole = (parameters(module) for module in loaded)
@@ -219,13 +219,13 @@ def test_they_take_turns_when_the_budget_asks_for_it(short: int) -> None:
     pipeline = cache.get(PLAN)
     assert isinstance(pipeline, Pipeline)
     assert pipeline.in_turn == bool(short)
-    assert cache.size == (turn_bytes if short else model_bytes)(PLAN.layout(), None, WIDTH)
+    assert cache.size == (turn_bytes if short else model_bytes)(PLAN.checkpoint(), None, WIDTH)
 
 
 def test_a_large_picture_makes_them_take_turns_and_they_go_on() -> None:
     machine = Machine(device=device_name(), width=WIDTH)
     work = need(DEV, None, machine, size=(1024, 1024), references=[], pictures=0).work
-    cache = ModelCache(model_bytes(PLAN.layout(), None, WIDTH) + work)
+    cache = ModelCache(model_bytes(PLAN.checkpoint(), None, WIDTH) + work)
     assert not cache.fitted(PLAN).low_ram
     assert cache.fitted(PLAN, (2048, 2048)).low_ram
     assert cache.fitted(PLAN, references=1).low_ram
@@ -243,7 +243,7 @@ def test_the_files_of_a_loaded_model_are_not_read_again_for_each_picture(folder:
 
 def test_the_engine_lets_them_take_turns_in_a_small_budget() -> None:
     located = locate(DEV, Path())
-    budget = model_bytes(PLAN.layout(), None, WIDTH)
+    budget = model_bytes(PLAN.checkpoint(), None, WIDTH)
     engine = Engine(
         Setup(budget=budget, precision="auto", embedding_cache=1 << 20, largest_image=1 << 20, background=False)
     )
@@ -255,7 +255,7 @@ def test_the_engine_lets_them_take_turns_in_a_small_budget() -> None:
 
 
 def test_a_budget_too_small_for_turns_is_refused_with_what_they_need() -> None:
-    least = turn_bytes(PLAN.layout(), None, WIDTH)
+    least = turn_bytes(PLAN.checkpoint(), None, WIDTH)
     with pytest.raises(OutOfMemory) as caught:
         ModelCache(least - 1).get(PLAN)
     assert caught.value.details["needed"] == least
