@@ -9,9 +9,6 @@ from pathlib import Path
 PARTS = ("transformer", "text_encoder", "vae")
 # A transformer or text encoder may be one file.
 SINGLE_FILES = (".gguf", ".safetensors")
-# SeedVR2 as its repository names it: transformers, the smaller one first, and the autoencoder of all.
-UPSCALERS = ("seedvr2_ema_3b_fp16.safetensors", "seedvr2_ema_7b_fp16.safetensors")
-UPSCALER_VAE = "ema_vae_fp16.safetensors"
 
 
 def is_checkpoint(folder: Path) -> bool:
@@ -27,15 +24,6 @@ def _has_part(folder: Path, part: str) -> bool:
 
 def _weights(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("*") if path.suffix in SINGLE_FILES)
-
-
-def is_upscaler(folder: Path) -> bool:
-    """Whether it has files of SeedVR2 under their published names, all that is needed or not."""
-    return any((folder / name).is_file() for name in (*UPSCALERS, UPSCALER_VAE))
-
-
-def is_whole_upscaler(folder: Path) -> bool:
-    return (folder / UPSCALER_VAE).is_file() and any((folder / name).is_file() for name in UPSCALERS)
 
 
 def _pipeline(folder: Path) -> str:

@@ -4,16 +4,13 @@ import functools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from mflux_api.checkpoints.bit_packing import PACKED, PACKED_GROUP, group_size
 from mflux_api.checkpoints.checkpoint import Checkpoint
 from mflux_api.checkpoints.components import Component
-from mflux_api.checkpoints.detection import is_upscaler
 from mflux_api.checkpoints.language_model import find_language_model
 from mflux_api.checkpoints.safetensors import Tensor
 from mflux_api.checkpoints.tensor_names import text_encoder_name
-from mflux_api.errors import ModelUnsupported
 
 # Measured on the CPU backend with the embedded model from 128 to 1024 pixels a side (docs/performance.md): values
 # alive at once, per token and hidden unit in a step, per pixel and first channel in the autoencoder. It decodes in
@@ -105,13 +102,6 @@ def turn_bytes(checkpoint: Checkpoint, bits: int | None, bytes_per_value: int) -
     """Bytes a model will hold at most when its text encoder and its transformer take turns."""
     transformer, text_encoder, vae = _networks_bytes(checkpoint, bits, bytes_per_value)
     return vae + max(transformer, text_encoder)
-
-
-def check_upsampling(path: Path) -> None:
-    """Raises ModelUnsupported for a model that cannot put a prompt into more words, and the errors of a bad folder."""
-    if is_upscaler(path):
-        raise ModelUnsupported("prompt_upsampling is not available with a model that has no words.")
-    find_language_model(Checkpoint.read(path))
 
 
 def writing_bytes(checkpoint: Checkpoint, bits: int | None, bytes_per_value: int) -> int:

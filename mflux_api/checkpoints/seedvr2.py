@@ -5,16 +5,18 @@ of the 7B's (mflux's ModelConfig, seedvr2-3b and seedvr2-7b). The published conf
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mflux_api.checkpoints.detection import UPSCALER_VAE, UPSCALERS
 from mflux_api.checkpoints.memory_estimate import Machine, MemoryEstimate
 from mflux_api.checkpoints.safetensors import Config, Shard, Tensor, read_shard
 from mflux_api.errors import ModelIncomplete, ModelUnsupported
 
+# As its repository names them: transformers, the smaller one first, and the autoencoder of all.
+TRANSFORMERS = ("seedvr2_ema_3b_fp16.safetensors", "seedvr2_ema_7b_fp16.safetensors")
+VAE_FILE = "ema_vae_fp16.safetensors"
 # Latents in a transformer's token: 2 x 2.
 PATCH = 4
 LIKE_3B: Mapping[str, Any] = {
@@ -41,17 +43,27 @@ class Layout:
     vae_sizes: Config
 
 
+def has_files(folder: Path) -> bool:
+    """Whether it has files of SeedVR2 under their published names, all that is needed or not."""
+    return any((folder / name).is_file() for name in (*TRANSFORMERS, VAE_FILE))
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether it has all that is needed."""
+    return (folder / VAE_FILE).is_file() and any((folder / name).is_file() for name in TRANSFORMERS)
+
+
 def read_layout(folder: Path) -> Layout:
     """Read both headers; of two transformers the smaller counts.
 
     Raises ModelIncomplete, ModelCorrupt, and ModelUnsupported where a tensor that tells a size is missing.
     """
-    present = [folder / name for name in UPSCALERS if (folder / name).is_file()]
+    present = [folder / name for name in TRANSFORMERS if (folder / name).is_file()]
     if not present:
-        raise _missing(folder, UPSCALERS[0])
-    if not (folder / UPSCALER_VAE).is_file():
-        raise _missing(folder, UPSCALER_VAE)
-    transformer, vae = read_shard(present[0]), read_shard(folder / UPSCALER_VAE)
+        raise _missing(folder, TRANSFORMERS[0])
+    if not (folder / VAE_FILE).is_file():
+        raise _missing(folder, VAE_FILE)
+    transformer, vae = read_shard(present[0]), read_shard(folder / VAE_FILE)
     return Layout(transformer, vae, _transformer_sizes(transformer), _vae_sizes(vae))
 
 
@@ -142,9 +154,17 @@ GROUPS = (64, 32)
 FLOAT = 4
 
 
-def need(folder: Path, bits: int | None, machine: Machine, *, size: tuple[int, int], pictures: int) -> MemoryEstimate:
-    """What enlarging to `size`, (width, height) in pixels, takes. Raises the errors of a bad folder."""
-    layout = read_layout(folder)
+def estimate(
+    layout: Layout,
+    bits: int | None,
+    machine: Machine,
+    *,
+    size: tuple[int, int],
+    references: Sequence[tuple[int, int]],
+    pictures: int,
+    upsample: bool,
+) -> MemoryEstimate:
+    """What enlarging to `size`, (width, height) in pixels, takes; there are neither `references` nor words."""
     work = _work(layout, machine, size) + min(pictures, 2) * 4 * size[0] * size[1]
     return MemoryEstimate(
         transformer=_transformer_bytes(layout, bits, machine.bytes_per_value),
@@ -152,12 +172,6 @@ def need(folder: Path, bits: int | None, machine: Machine, *, size: tuple[int, i
         vae=_vae_bytes(layout.vae, machine.bytes_per_value),
         work=work,
     )
-
-
-def model_bytes(folder: Path, bits: int | None, width: int) -> int:
-    """Bytes the model will hold once loaded; `width`: bytes of a number in what it computes with."""
-    layout = read_layout(folder)
-    return _transformer_bytes(layout, bits, width) + _vae_bytes(layout.vae, width)
 
 
 def _work(layout: Layout, machine: Machine, size: tuple[int, int]) -> int:

@@ -83,8 +83,8 @@ def chat(arguments: argparse.Namespace, ask: Callable[[str], str] = input) -> No
     from mflux_api.commands.generate import load
 
     model = load(arguments)
-    steps = arguments.steps if arguments.steps is not None else model.spec.steps
-    choices = Choices(steps=steps, shape=_fitting(model.spec.side))
+    steps = arguments.steps if arguments.steps is not None else model.spec.capabilities.default_steps
+    choices = Choices(steps=steps, shape=_fitting(model.spec.capabilities.native_side))
     print(HELP, file=sys.stderr)
     while True:
         try:

@@ -3,21 +3,18 @@
 from collections import OrderedDict
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeAlias
+from pkgutil import resolve_name
+from typing import Any
 
-from mflux_api.checkpoints import seedvr2 as upscaling
-from mflux_api.checkpoints.checkpoint import Checkpoint
-from mflux_api.checkpoints.detection import is_upscaler
-from mflux_api.checkpoints.memory_estimate import Machine, model_bytes, picture_bytes, turn_bytes, writing_bytes
+from mflux_api.checkpoints.capabilities import ModelFacts
+from mflux_api.checkpoints.families import FAMILIES, Family
+from mflux_api.checkpoints.memory_estimate import Machine, MemoryEstimate
 from mflux_api.engine import memory
-from mflux_api.engine.flux2.loading import Loader
-from mflux_api.engine.flux2.pipeline import Pipeline
 from mflux_api.engine.flux2.quantization import check_bits
+from mflux_api.engine.loaded_pipeline import LoadedPipeline, PipelineLoader
 from mflux_api.engine.precision import choose, device_name
-from mflux_api.engine.seedvr2.upscaler import Upscaler
 from mflux_api.errors import OutOfMemory
 
-Painter: TypeAlias = Pipeline | Upscaler
 USUAL_SIZE = (1024, 1024)
 
 
@@ -25,15 +22,13 @@ USUAL_SIZE = (1024, 1024)
 class Plan:
     """Everything that makes one loaded model differ from another.
 
-    `distilled` and `cached_references`: what the registry knows, None to believe the folder; `override_folder`: even
-    where the folder says otherwise. `bits`: runtime quantization. `embedding_cache`: bytes of prompt embeddings to
-    remember.
+    `family`: its name in FAMILIES; `facts`: what the registry knows. `bits`: runtime quantization. `embedding_cache`:
+    bytes of prompt embeddings to remember.
     """
 
     folder: Path
-    distilled: bool | None
-    cached_references: bool | None
-    override_folder: bool
+    family: str
+    facts: ModelFacts
     bits: int | None
     precision: str
     low_ram: bool
@@ -42,10 +37,30 @@ class Plan:
     def machine(self) -> Machine:
         return Machine(device=device_name(), bytes_per_value=choose(self.precision).dtype.size)
 
-    def checkpoint(self) -> Checkpoint:
-        return Checkpoint.read(self.folder).with_overrides(
-            distilled=self.distilled, cached_references=self.cached_references, override_folder=self.override_folder
-        )
+    def checkpoint(self) -> Any:
+        """The folder as its family reads it. Raises the errors of a bad folder."""
+        return FAMILIES[self.family].read(self.folder, self.facts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What a picture asks of memory: `size` in pixels, `references`: how many; `upsample`: the prompt, too."""
+
+    size: tuple[int, int]
+    references: int
+    upsample: bool
+
+
+USUAL = Wanted(size=USUAL_SIZE, references=0, upsample=False)
+
+
+@dataclass(frozen=True)
+class Held:
+    """A loaded model and the bytes estimated for it. `estimates`: of pictures, so that its files are not read again."""
+
+    pipeline: LoadedPipeline
+    size: int
+    estimates: dict[Wanted, MemoryEstimate]
 
 
 class ModelCache:
@@ -53,12 +68,12 @@ class ModelCache:
 
     def __init__(self, budget: int) -> None:
         self.budget = budget
-        self._models: OrderedDict[Plan, tuple[Painter, int]] = OrderedDict()
+        self._models: OrderedDict[Plan, Held] = OrderedDict()
 
     @property
     def size(self) -> int:
         """Bytes estimated for the models held now."""
-        return sum(size for _, size in self._models.values())
+        return sum(held.size for held in self._models.values())
 
     def plans(self) -> list[Plan]:
         """What is loaded, least recently used first."""
@@ -72,17 +87,15 @@ class ModelCache:
         Once they do, they go on. `size`: pixels; `references`: how many; `upsample`: the prompt, too. Raises the errors
         of a bad folder, and ModelUnsupported where a text encoder cannot write.
         """
-        if plan.low_ram or (checkpoint := self._checkpoint(plan)) is None or not checkpoint.guidance_embeds:
+        if plan.low_ram or not self._estimate(plan, USUAL).in_turn:
             return plan
         in_turn = replace(plan, low_ram=True)
         if in_turn in self._models:
             return in_turn
-        work = picture_bytes(checkpoint, plan.machine(), size=size, references=[USUAL_SIZE] * references)
-        if upsample:
-            work = max(work, writing_bytes(checkpoint, plan.bits, plan.machine().bytes_per_value))
-        return in_turn if self._size_of(plan) + work > self.budget else plan
+        need = self._estimate(plan, Wanted(size=size, references=references, upsample=upsample))
+        return in_turn if need.weights + max(need.work, need.writing) > self.budget else plan
 
-    def get(self, plan: Plan) -> Painter:
+    def get(self, plan: Plan) -> LoadedPipeline:
         """The loaded model, loading it and evicting others as needed.
 
         Raises OutOfMemory, before anything is loaded or evicted, when it cannot fit at all, and the errors of loading.
@@ -90,12 +103,13 @@ class ModelCache:
         plan = plan if plan in self._models else self.fitted(plan)
         if plan not in self._models:
             check_bits(plan.bits)
-            size = _size(plan)
+            need = self._estimate(plan, USUAL)
+            size = _held_bytes(need, low_ram=plan.low_ram)
             self._make_room(plan, size)
             with memory.overflow_is_ours():
-                self._models[plan] = (_load(plan), size)
+                self._models[plan] = Held(_load(plan), size, {USUAL: need})
         self._models.move_to_end(plan)
-        return self._models[plan][0]
+        return self._models[plan].pipeline
 
     def unload(self, plan: Plan) -> bool:
         """Let go of one model. False when it was not loaded."""
@@ -108,16 +122,14 @@ class ModelCache:
         self._models.clear()
         memory.reclaim()
 
-    def _checkpoint(self, plan: Plan) -> Checkpoint | None:
-        """None for an upscaler. That of a loaded model is not read again."""
-        if plan in self._models:
-            painter, _ = self._models[plan]
-            return painter.checkpoint if isinstance(painter, Pipeline) else None
-        return None if is_upscaler(plan.folder) else plan.checkpoint()
-
-    def _size_of(self, plan: Plan) -> int:
-        """Bytes it holds or will hold. The files of a loaded model are not read again."""
-        return self._models[plan][1] if plan in self._models else _size(plan)
+    def _estimate(self, plan: Plan, wanted: Wanted) -> MemoryEstimate:
+        """What the model and such a picture take. The files of a loaded model are read once for each such picture."""
+        held = self._models.get(plan)
+        if held is None:
+            return _estimate(plan, wanted)
+        if wanted not in held.estimates:
+            held.estimates[wanted] = _estimate(plan, wanted)
+        return held.estimates[wanted]
 
     def _make_room(self, plan: Plan, size: int) -> None:
         if size > self.budget:
@@ -133,22 +145,40 @@ class ModelCache:
         memory.reclaim()
 
 
-def _size(plan: Plan) -> int:
-    """Bytes it will hold, from headers alone."""
-    width = choose(plan.precision).dtype.size
-    if is_upscaler(plan.folder):
-        return upscaling.model_bytes(plan.folder, plan.bits, width)
-    checkpoint = plan.checkpoint()
-    in_turn = plan.low_ram and checkpoint.guidance_embeds
-    return (turn_bytes if in_turn else model_bytes)(checkpoint, plan.bits, width)
+def _estimate(plan: Plan, wanted: Wanted) -> MemoryEstimate:
+    """From headers alone."""
+    return FAMILIES[plan.family].estimate(
+        plan.checkpoint(),
+        plan.bits,
+        plan.machine(),
+        size=wanted.size,
+        references=[USUAL_SIZE] * wanted.references,
+        pictures=0,
+        upsample=wanted.upsample,
+    )
 
 
-def _load(plan: Plan) -> Painter:
-    precision = choose(plan.precision)
-    if is_upscaler(plan.folder):
-        return Upscaler(plan.folder, plan.bits, precision)
-    loader = Loader(plan.checkpoint(), plan.bits, precision)
-    return Pipeline(loader, low_ram=plan.low_ram, embedding_cache=plan.embedding_cache)
+def _held_bytes(need: MemoryEstimate, *, low_ram: bool) -> int:
+    """Bytes held at most between pictures: networks that take turns are never in memory together."""
+    if low_ram and need.in_turn:
+        return need.vae + max(need.transformer, need.text_encoder)
+    return need.weights
+
+
+def _load(plan: Plan) -> LoadedPipeline:
+    return find_loader(FAMILIES[plan.family])(
+        plan.checkpoint(),
+        bits=plan.bits,
+        precision=choose(plan.precision),
+        low_ram=plan.low_ram,
+        embedding_cache=plan.embedding_cache,
+    )
+
+
+def find_loader(family: Family) -> PipelineLoader:
+    """Import what loads the models of a family: seconds, at the first time."""
+    loader: PipelineLoader = resolve_name(family.load)
+    return loader
 
 
 def _gib(size: int) -> str:

@@ -16,8 +16,10 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from mflux_api.checkpoints.detection import fingerprint
+from mflux_api.checkpoints.families import DEFAULT_FAMILY, FAMILIES
 from mflux_api.engine import memory
-from mflux_api.engine.cache import ModelCache, Painter, Plan
+from mflux_api.engine.cache import ModelCache, Plan, find_loader
+from mflux_api.engine.loaded_pipeline import LoadedPipeline
 from mflux_api.engine.metadata import generation_text
 from mflux_api.engine.model import plan
 from mflux_api.engine.passes import paint
@@ -63,6 +65,8 @@ class Engine:
         Image.MAX_IMAGE_PIXELS = setup.largest_image
         self.setup = setup
         self.names: dict[Plan, str] = {}
+        # Imported now, the usual family's code does not keep the first picture waiting.
+        find_loader(FAMILIES[DEFAULT_FAMILY])
         self.cache = ModelCache(setup.budget if setup.budget is not None else memory.default_budget())
 
     def ready(self) -> Ready:
@@ -111,15 +115,15 @@ class Engine:
     def _paint(self, command: Paint, ask_cut: AskCut, is_watched: Callable[[], bool]) -> Iterator[Reply]:
         wanted = self._plan(command)
         yield from self._load(wanted, command.model.spec.name)
-        painter = self.cache.get(wanted)
-        with memory.overflow_is_ours(), closing(paint(painter, _with_pictures(command), ask_cut)) as events:
+        pipeline = self.cache.get(wanted)
+        with memory.overflow_is_ours(), closing(paint(pipeline, _with_pictures(command), ask_cut)) as events:
             shown = time.monotonic()
             for event in events:
                 if isinstance(event, Preview):
                     if not is_watched() and time.monotonic() - shown < UNWATCHED_SECONDS:
                         continue
                     shown = time.monotonic()
-                yield _reply(event, command, painter)
+                yield _reply(event, command, pipeline)
 
 
 def _with_pictures(command: Paint) -> GenerateRequest:
@@ -155,24 +159,24 @@ def _opaque(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
 
 
-def _reply(event: Event, command: Paint, painter: Painter) -> Reply:
+def _reply(event: Event, command: Paint, pipeline: LoadedPipeline) -> Reply:
     match event:
         case Writing() | Step():
             return event
         case Preview():
             return Thumbnail(encode_png(event.image, {}))
         case Picture():
-            return _finished(event, command, painter)
+            return _finished(event, command, pipeline)
 
 
-def _finished(picture: Picture, command: Paint, painter: Painter) -> Finished:
+def _finished(picture: Picture, command: Paint, pipeline: LoadedPipeline) -> Finished:
     request = command.request
     text = generation_text(
         picture,
         prompt=request.prompt if picture.prompt is None else picture.prompt,
         negative=request.negative_prompt,
         model=command.model.spec.name,
-        bits=painter.bits,
+        bits=pipeline.bits,
         strength=None if command.source is None else request.strength,
         size=request.asked_size,
         model_hash=model_hash(command.model.folder),

@@ -5,6 +5,7 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 
+from mflux_api.checkpoints.families import SAMPLER
 from mflux_api.ipc.messages import LoraReport, Picture
 from mflux_api.pixels import infotext
 from mflux_api.request import Craft, Hires, Retouch
@@ -39,7 +40,7 @@ def generation_text(
     width, height = size or picture.image.size
     facts: dict[str, object] = {
         "Steps": picture.steps,
-        "Sampler": "Euler",
+        "Sampler": SAMPLER,
         "CFG scale": f"{picture.guidance:g}",
         "Seed": picture.seed,
         "Size": f"{width}x{height}",

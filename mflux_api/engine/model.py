@@ -4,21 +4,26 @@ import random
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from mflux_api.checkpoints.families import FAMILIES
 from mflux_api.engine import memory
-from mflux_api.engine.cache import ModelCache, Painter, Plan
-from mflux_api.engine.flux2.pipeline import Pipeline
-from mflux_api.engine.flux2.saving import save
+from mflux_api.engine.cache import ModelCache, Plan
+from mflux_api.engine.loaded_pipeline import LoadedPipeline
 from mflux_api.engine.passes import paint
 from mflux_api.errors import InvalidRequest, ModelNotFound, ModelUnsupported
 from mflux_api.ipc.messages import Event, Picture
 from mflux_api.models.loras import LoraChoice, resolve
 from mflux_api.models.registry import ModelSpec, ResolvedModel, locate
 from mflux_api.request import SIDE_STEP, SMALLEST_SIDE, GenerateRequest, LoraUse
+
+if TYPE_CHECKING:
+    from mflux_api.engine.flux2.pipeline import Pipeline
 
 MODELS_DIR = Path("models")
 LORAS_DIR = MODELS_DIR / "loras"
@@ -29,16 +34,18 @@ DEFAULT_MODEL = "flux2-tiny"
 class Model:
     """A model in memory. Load it and paint with it on one thread."""
 
-    def __init__(self, painter: Painter, spec: ModelSpec, lora_folders: Sequence[Path] | None) -> None:
+    def __init__(self, painter: LoadedPipeline, spec: ModelSpec, lora_folders: Sequence[Path] | None) -> None:
         self.painter = painter
         self.spec = spec
         self.lora_folders = lora_folders
 
     @property
-    def pipeline(self) -> Pipeline:
-        """What paints from words. Raises ModelUnsupported for a model that only enlarges."""
+    def pipeline(self) -> "Pipeline":
+        """FLUX.2's own pipeline, to look inside. Raises ModelUnsupported for a model of another family."""
+        from mflux_api.engine.flux2.pipeline import Pipeline
+
         if not isinstance(self.painter, Pipeline):
-            raise ModelUnsupported(f"{self.spec.name} enlarges pictures and does nothing else.", model=self.spec.name)
+            raise ModelUnsupported(f"{self.spec.name} is no FLUX.2.", model=self.spec.name)
         return self.painter
 
     @property
@@ -80,13 +87,14 @@ class Model:
         Raises InvalidRequest, LoraNotFound, LoraInvalid, OutOfMemory, and ModelUnsupported for a prompt that this model
         cannot upsample.
         """
+        can = self.spec.capabilities
         request = GenerateRequest(
             prompt=prompt,
             negative_prompt=negative_prompt if negative_prompt is not None else "",
             width=width if width is not None else self._side(0, image, images),
             height=height if height is not None else self._side(1, image, images),
-            steps=steps if steps is not None else self.spec.steps,
-            guidance=guidance if guidance is not None else self.spec.guidance,
+            steps=steps if steps is not None else can.default_steps,
+            guidance=guidance if guidance is not None else can.default_guidance,
             seeds=tuple(seeds) if seeds is not None else _random_seeds(1 if latents is None else len(latents)),
             references=tuple(images),
             source=image,
@@ -104,8 +112,10 @@ class Model:
 
         Raises InvalidRequest when the folder holds something already, ModelUnsupported for SeedVR2.
         """
-        self.pipeline.adapters.take_off()
-        save(self.pipeline, Path(folder))
+        address = FAMILIES[self.spec.family].save
+        if address is None:
+            raise ModelUnsupported(f"{self.spec.name} enlarges pictures and does nothing else.", model=self.spec.name)
+        resolve_name(address)(self.painter, Path(folder))
 
     def _resolve(self, loras: Sequence[LoraChoice]) -> tuple[LoraUse, ...]:
         anywhere = self.lora_folders is None
@@ -115,7 +125,7 @@ class Model:
     def _side(self, axis: int, image: Image.Image | None, images: Sequence[Image.Image]) -> int:
         first = image if image is not None else next(iter(images), None)
         if first is None:
-            return self.spec.side
+            return self.spec.capabilities.native_side
         area = first.width * first.height
         scale = min(1.0, (1024 * 1024 / area) ** 0.5)
         return max(SMALLEST_SIDE, int(first.size[axis] * scale) // SIDE_STEP * SIDE_STEP)
@@ -197,9 +207,8 @@ def plan(located: ResolvedModel, quantize: int | None, precision: str, *, low_ra
     spec = located.spec
     return Plan(
         folder=located.folder,
-        distilled=spec.distilled,
-        cached_references=spec.cached_references,
-        override_folder=spec.overrides,
+        family=spec.family,
+        facts=spec.facts,
         bits=quantize if quantize is not None else spec.quantize,
         precision=precision,
         low_ram=low_ram,

@@ -3,48 +3,32 @@
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
-from typing import Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import numpy as np
 from PIL import Image
 
+from mflux_api.checkpoints.families import no_words
 from mflux_api.engine.image_fit import framed
-from mflux_api.errors import ModelUnsupported
+from mflux_api.engine.loaded_pipeline import LoadedPipeline, Painting, PromptWriter
 from mflux_api.ipc.messages import AskCut, Event, Picture, Preview, Step, never
 from mflux_api.pixels import fitting, tiling
 from mflux_api.pixels.enlarging import LATENT, enlarged
 from mflux_api.request import Cut, GenerateRequest, Hires, Retouch, Tiles, repaint_steps, stepped
 
-Painting: TypeAlias = Generator[Event, None, Cut | None]
-T = TypeVar("T")
 
-
-class Painter(Protocol):
-    """A loaded model: one pass."""
-
-    def paint(self, request: GenerateRequest, ask_cut: AskCut = never) -> Painting: ...
-
-
-@runtime_checkable
-class Writer(Protocol):
-    """A loaded model that puts prompts into more words."""
-
-    def rewrite(self, prompt: str, *, edit: bool) -> Generator[Event, None, str]: ...
-
-
-def paint(painter: Painter, request: GenerateRequest, ask_cut: AskCut = never) -> Painting:
-    """As `Pipeline.paint`, with everything that `Craft` may ask for.
+def paint(pipeline: LoadedPipeline, request: GenerateRequest, ask_cut: AskCut = never) -> Painting:
+    """As `LoadedPipeline.paint`, with everything that `Craft` may ask for.
 
     A painting that is cut short in its first pass is given back as it is then. Raises ModelUnsupported for a prompt to
     be upsampled where the model cannot.
     """
     if not request.upsample:
-        return (yield from _painted(painter, request, ask_cut))
-    if not isinstance(painter, Writer):
-        raise ModelUnsupported("prompt_upsampling is not available with a model that has no words.")
+        return (yield from _painted(pipeline, request, ask_cut))
+    if not isinstance(pipeline, PromptWriter):
+        raise no_words()
     edit = request.source is not None or bool(request.references)
-    prompt = yield from painter.rewrite(request.prompt, edit=edit)
-    with closing(_painted(painter, replace(request, prompt=prompt, upsample=False), ask_cut)) as painting:
+    prompt = yield from pipeline.rewrite(request.prompt, edit=edit)
+    with closing(_painted(pipeline, replace(request, prompt=prompt, upsample=False), ask_cut)) as painting:
         while True:
             try:
                 event = next(painting)
@@ -53,24 +37,24 @@ def paint(painter: Painter, request: GenerateRequest, ask_cut: AskCut = never) -
             yield replace(event, prompt=prompt) if isinstance(event, Picture) else event
 
 
-def _painted(painter: Painter, request: GenerateRequest, ask_cut: AskCut) -> Painting:
+def _painted(pipeline: LoadedPipeline, request: GenerateRequest, ask_cut: AskCut) -> Painting:
     if request.is_one_pass and not request.further_sources:
-        return (yield from _one_pass(painter, request, ask_cut))
+        return (yield from _one_pass(pipeline, request, ask_cut))
     for single in _singles(request):
         if single.hires is not None:
-            cut = yield from _repainted(painter, single, single.hires, ask_cut)
+            cut = yield from _repainted(pipeline, single, single.hires, ask_cut)
         elif single.tiles is not None:
-            cut = yield from _tiled(painter, single, single.tiles, ask_cut)
+            cut = yield from _tiled(pipeline, single, single.tiles, ask_cut)
         else:
-            cut = yield from _one_pass(painter, single, ask_cut)
+            cut = yield from _one_pass(pipeline, single, ask_cut)
         if cut is Cut.INTERRUPT:
             return cut
     return None
 
 
-def _one_pass(painter: Painter, request: GenerateRequest, ask_cut: AskCut) -> Painting:
+def _one_pass(pipeline: LoadedPipeline, request: GenerateRequest, ask_cut: AskCut) -> Painting:
     frame = framed(request)
-    painting = painter.paint(frame.request, ask_cut)
+    painting = pipeline.paint(frame.request, ask_cut)
     with closing(painting):
         while True:
             try:
@@ -80,17 +64,17 @@ def _one_pass(painter: Painter, request: GenerateRequest, ask_cut: AskCut) -> Pa
             yield replace(event, image=frame.finish(event)) if isinstance(event, Picture) else event
 
 
-def _repainted(painter: Painter, request: GenerateRequest, hires: Hires, ask_cut: AskCut) -> Painting:
+def _repainted(pipeline: LoadedPipeline, request: GenerateRequest, hires: Hires, ask_cut: AskCut) -> Painting:
     """Paint, enlarge, paint again over it: the composition of a small picture, the detail of a large one."""
     first = replace(request, hires=None)
     begun = request.steps if request.source is None else repaint_steps(request.steps, request.strength)
     total = begun + repaint_steps(hires.steps, hires.strength)
-    small, cut = yield from _numbered(_one_pass(painter, first, ask_cut), 0, total)
+    small, cut = yield from _numbered(_one_pass(pipeline, first, ask_cut), 0, total)
     if cut is not None:
         yield small
         return cut
     second = _second_pass(first, small.image, hires)
-    large, cut = yield from _numbered(_one_pass(painter, second, ask_cut), begun, total)
+    large, cut = yield from _numbered(_one_pass(pipeline, second, ask_cut), begun, total)
     yield replace(large, timings=_sum(small.timings, large.timings), steps=small.steps)
     return cut
 
@@ -123,7 +107,7 @@ def _shaped(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     return fitting.centre(image, (max(1, round(size[0] * scale)), max(1, round(size[1] * scale))))
 
 
-def _tiled(painter: Painter, request: GenerateRequest, tiles: Tiles, ask_cut: AskCut) -> Painting:
+def _tiled(pipeline: LoadedPipeline, request: GenerateRequest, tiles: Tiles, ask_cut: AskCut) -> Painting:
     """The source enlarged, each tile of it repainted. What a cut leaves over stays as it was enlarged."""
     assert request.source is not None
     size = tuple(max(1, int(side * tiles.scale)) for side in request.source.size)
@@ -134,7 +118,7 @@ def _tiled(painter: Painter, request: GenerateRequest, tiles: Tiles, ask_cut: As
     overlap = min(tiles.overlap, min(tile) // 2)
     places = tiling.boxes(canvas.size, tile, overlap)
     parts = [canvas.crop(place) for place in places]
-    painted, cut = yield from _each_tile(painter, replace(request, tiles=None, mask=None), parts, ask_cut)
+    painted, cut = yield from _each_tile(pipeline, replace(request, tiles=None, mask=None), parts, ask_cut)
     whole = tiling.joined(
         [*(picture.image for picture in painted), *parts[len(painted) :]], places, canvas.size, overlap
     )
@@ -145,12 +129,12 @@ def _tiled(painter: Painter, request: GenerateRequest, tiles: Tiles, ask_cut: As
 
 
 def _each_tile(
-    painter: Painter, request: GenerateRequest, parts: Sequence[Image.Image], ask_cut: AskCut
+    pipeline: LoadedPipeline, request: GenerateRequest, parts: Sequence[Image.Image], ask_cut: AskCut
 ) -> Generator[Event, None, tuple[list[Picture], Cut | None]]:
     painted: list[Picture] = []
     count = repaint_steps(request.steps, request.strength)
     for part in parts:
-        one = _one_pass(painter, replace(request, source=part), ask_cut)
+        one = _one_pass(pipeline, replace(request, source=part), ask_cut)
         picture, cut = yield from _numbered(one, count * len(painted), count * len(parts))
         painted.append(picture)
         if cut is not None:

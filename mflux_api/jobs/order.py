@@ -98,22 +98,23 @@ def complete(order: Order, spec: ModelSpec, defaults: Defaults, loras: tuple[Lor
     """The order with every gap filled, without its pictures. Raises InvalidRequest for what no model can do."""
     if order.mask is not None and order.source is None:
         raise InvalidRequest("A mask needs the picture it belongs to: send init_images as well.", field="mask")
-    if spec.upscaler and order.source is None:
+    can = spec.capabilities
+    if not can.from_words and order.source is None:
         raise ModelUnsupported(
             f"{spec.name} enlarges pictures and cannot paint from words: send one in init_images.", model=spec.name
         )
     width, height = _size(order, spec, defaults)
-    usual = defaults.steps if spec.distilled is not False else spec.steps
+    usual = defaults.steps if can.few_steps else can.default_steps
     steps = order.steps if order.steps is not None else min(usual, defaults.limits.steps)
-    if spec.upscaler:
-        steps = spec.steps
+    if can.fixed_steps:
+        steps = can.default_steps
     return GenerateRequest(
         prompt=order.prompt,
         negative_prompt=order.negative_prompt,
         width=width,
         height=height,
         steps=steps,
-        guidance=float(order.guidance) if order.guidance is not None else spec.guidance,
+        guidance=float(order.guidance) if order.guidance is not None else can.default_guidance,
         seeds=_seeds(order),
         strength=float(order.strength),
         loras=loras,
@@ -166,7 +167,8 @@ def _size(order: Order, spec: ModelSpec, defaults: Defaults) -> tuple[int, int]:
 
 def usual_size(spec: ModelSpec, defaults: Defaults) -> tuple[int, int]:
     """Width and height of a picture from words alone where the order says neither."""
-    return min(defaults.width, spec.side), min(defaults.height, spec.side)
+    side = spec.capabilities.native_side
+    return min(defaults.width, side), min(defaults.height, side)
 
 
 def _fitted(width: int, height: int, limit: int) -> tuple[int, int]:

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mflux_api.checkpoints import detection
-from mflux_api.errors import ModelNotDownloaded, ModelUnsupported
+from mflux_api.checkpoints.capabilities import Capabilities, ModelFacts
+from mflux_api.checkpoints.families import FAMILIES
+from mflux_api.errors import MfluxError, ModelNotDownloaded, ModelUnsupported
 from mflux_api.models import registry as catalogue
 from mflux_api.models.registry import ModelSpec, ResolvedModel
 
@@ -17,12 +19,16 @@ REFRESH_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Entry:
-    """A model of the list. `folder` and `size` (bytes on disk) are None where it is not here."""
+    """A model of the list. `folder` and `size` (bytes on disk) are None where it is not here.
+
+    `capabilities`: what it can do, by its folder where it is here.
+    """
 
     spec: ModelSpec
     folder: Path | None
     size: int | None
     fingerprint: str | None
+    capabilities: Capabilities
 
     @property
     def is_here(self) -> bool:
@@ -36,6 +42,16 @@ class Entry:
     def size_gb(self) -> float | None:
         """What it takes on disk, or would take."""
         return self.spec.size_gb if self.size is None else round(self.size / GIGABYTE, 3)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was found in a folder that was changed then (seconds since the epoch)."""
+
+    changed: float
+    size: int
+    fingerprint: str | None
+    capabilities: Capabilities
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +78,7 @@ class ModelInventory:
         self.entries: list[Entry] = []
         self._made = -REFRESH_SECONDS
         self._making = asyncio.Lock()
-        self._measured: dict[Path, tuple[float, int, str | None]] = {}
+        self._measured: dict[tuple[Path, str, ModelFacts], Measured] = {}
 
     async def listed(self) -> list[Entry]:
         async with self._making:
@@ -84,7 +100,9 @@ class ModelInventory:
     @property
     def here(self) -> int:
         """How many could be painted with now, by the last list."""
-        return sum(entry.is_here and not entry.spec.unavailable and not entry.spec.upscaler for entry in self.entries)
+        return sum(
+            entry.is_here and not entry.spec.unavailable and entry.capabilities.from_words for entry in self.entries
+        )
 
     async def find(self, name: str | None) -> ModelSpec:
         """The model of this name, in any case; None is the default one. Raises ModelNotFound."""
@@ -139,14 +157,24 @@ class ModelInventory:
 
     def _entry(self, spec: ModelSpec, located: ResolvedModel | None) -> Entry:
         if located is None:
-            return Entry(spec, None, None, None)
-        size, fingerprint = self._measure(located.folder)
-        return Entry(spec, located.folder, size, fingerprint)
+            return Entry(spec, None, None, None, spec.capabilities)
+        found = self._measure(spec, located.folder)
+        return Entry(spec, located.folder, found.size, found.fingerprint, spec.adjust(found.capabilities))
 
-    def _measure(self, folder: Path) -> tuple[int, str | None]:
-        changed = folder.stat().st_mtime
-        known = self._measured.get(folder)
-        if known is None or known[0] != changed:
-            known = (changed, detection.disk_bytes(folder), detection.fingerprint(folder))
-            self._measured[folder] = known
-        return known[1], known[2]
+    def _measure(self, spec: ModelSpec, folder: Path) -> Measured:
+        key, changed = (folder, spec.family, spec.facts), folder.stat().st_mtime
+        known = self._measured.get(key)
+        if known is None or known.changed != changed:
+            size, fingerprint = detection.disk_bytes(folder), detection.fingerprint(folder)
+            known = Measured(changed, size, fingerprint, _capabilities(spec, folder))
+            self._measured[key] = known
+        return known
+
+
+def _capabilities(spec: ModelSpec, folder: Path) -> Capabilities:
+    """By the folder; by the registry where the folder cannot be read, which loading will say."""
+    family = FAMILIES[spec.family]
+    try:
+        return family.read_capabilities(folder, spec.facts)
+    except (MfluxError, OSError, ArithmeticError, LookupError, TypeError, ValueError):
+        return family.capabilities_of(spec.facts)

@@ -11,7 +11,9 @@ from typing import Any
 
 import yaml
 
-from mflux_api.checkpoints.detection import PARTS, SINGLE_FILES, is_checkpoint, is_upscaler, is_whole_upscaler
+from mflux_api.checkpoints.capabilities import Capabilities, ModelFacts
+from mflux_api.checkpoints.detection import PARTS, SINGLE_FILES
+from mflux_api.checkpoints.families import DEFAULT_FAMILY, FAMILIES, detect_family, is_whole_model
 from mflux_api.errors import ModelNotDownloaded, ModelNotFound, ModelUnsupported
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -33,6 +35,7 @@ class ModelSpec:
     """One entry of the registry; `configs/models.yaml` explains the fields."""
 
     name: str
+    family: str = DEFAULT_FAMILY
     description: str = ""
     folder: str = ""
     repository: str | None = None
@@ -42,18 +45,42 @@ class ModelSpec:
     distilled: bool | None = None
     overrides: bool = False
     cached_references: bool | None = None
-    bits: tuple[int, ...] = ()
     stored_bits: int | None = None
     quantize: int | None = None
-    steps: int = 4
-    guidance: float = 1.0
-    side: int = 1024
+    steps: int | None = None
+    guidance: float | None = None
+    side: int | None = None
     size_gb: float | None = None
     licence: str = ""
     gated: bool = False
     unavailable: str = ""
-    upscaler: bool = False
     guided: bool = False
+
+    @property
+    def facts(self) -> ModelFacts:
+        """What its family wants to know of it."""
+        return ModelFacts(
+            distilled=self.distilled,
+            guided=self.guided,
+            cached_references=self.cached_references,
+            overrides=self.overrides,
+        )
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What it can do, as far as that is known without its folder."""
+        return self.adjust(FAMILIES[self.family].capabilities_of(self.facts))
+
+    def adjust(self, can: Capabilities) -> Capabilities:
+        """The capabilities of its kind with this entry's own defaults. Quantized weights are not quantized again."""
+        quantized = self.quantize is not None or self.stored_bits is not None
+        return replace(
+            can,
+            default_steps=can.default_steps if self.steps is None else self.steps,
+            default_guidance=can.default_guidance if self.guidance is None else self.guidance,
+            native_side=can.native_side if self.side is None else self.side,
+            bits=() if quantized else can.bits,
+        )
 
 
 @dataclass(frozen=True)
@@ -84,11 +111,10 @@ def _document() -> dict[str, Any]:
 
 
 def _variants(name: str, entry: dict[str, Any]) -> Iterator[ModelSpec]:
-    lists = {field: tuple(entry.get(field, ())) for field in ("bits", "files")}
-    spec = ModelSpec(name=name, **{"folder": name, **entry, **lists})
+    spec = ModelSpec(name=name, **{"folder": name, **entry, "files": tuple(entry.get("files", ()))})
     yield spec
-    for bits in spec.bits:
-        yield replace(spec, name=f"{name}-{bits}-bit", quantize=bits, bits=())
+    for bits in spec.capabilities.bits:
+        yield replace(spec, name=f"{name}-{bits}-bit", quantize=bits)
 
 
 def find(name: str) -> ModelSpec:
@@ -122,7 +148,7 @@ def locate(model: str | Path, models_dir: Path) -> ResolvedModel:
         return _located(registry()[model.lower()], models_dir)
     path = Path(model).expanduser()
     if path.is_dir():
-        return ResolvedModel(ModelSpec(name=path.resolve().name, upscaler=is_upscaler(path)), path)
+        return ResolvedModel(ModelSpec(name=path.resolve().name, family=detect_family(path).name), path)
     if path.suffix in SINGLE_FILES and path.is_file():
         return ResolvedModel(ModelSpec(name=path.stem), path)
     if isinstance(model, Path) or path.parent != Path():
@@ -154,8 +180,8 @@ def folders(models_dir: Path) -> Iterator[ModelSpec]:
 
 
 def _folder_spec(folder: Path) -> ModelSpec:
-    name = folder.name
-    return ModelSpec(name=name, folder=name, description="A folder of your own", upscaler=is_upscaler(folder))
+    name, family = folder.name, detect_family(folder).name
+    return ModelSpec(name=name, family=family, folder=name, description="A folder of your own")
 
 
 def _is_model_folder(name: str, models_dir: Path) -> bool:
@@ -164,7 +190,7 @@ def _is_model_folder(name: str, models_dir: Path) -> bool:
         FOLDER_NAME.fullmatch(name) is not None
         and name.lower() not in _taken()
         and (models_dir / name).resolve().is_relative_to(models_dir.resolve())
-        and (is_checkpoint(models_dir / name) or is_whole_upscaler(models_dir / name))
+        and is_whole_model(models_dir / name)
     )
 
 

@@ -9,9 +9,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from mflux_api.checkpoints import seedvr2 as upscaler
-from mflux_api.checkpoints.checkpoint import Checkpoint
-from mflux_api.checkpoints.memory_estimate import Machine, MemoryEstimate, check_upsampling, estimate_memory
+from mflux_api.checkpoints.families import FAMILIES
+from mflux_api.checkpoints.memory_estimate import Machine, MemoryEstimate
 from mflux_api.errors import MfluxError, OutOfMemory, without_folders
 from mflux_api.jobs.job import Job
 from mflux_api.models.registry import ResolvedModel, known
@@ -54,8 +53,9 @@ class Admission:
         Until the engine has started, nothing is known of the machine.
         """
         if request.upsample:
+            family = FAMILIES[model.spec.family]
             with _private(model):
-                check_upsampling(model.folder)
+                family.check_upsampling(family.read(model.folder, model.spec.facts))
         if self.engine.machine is None:
             return
         needed = self._need(model, request, references).peak(low_ram=low_ram)
@@ -90,12 +90,8 @@ class Admission:
 
     def weigh(self, model: ResolvedModel) -> int | None:
         """Bytes a model will hold once loaded; None for a folder that cannot be read."""
-        bits, machine = model.spec.quantize, self._machine
         try:
-            if model.spec.upscaler:
-                return upscaler.need(model.folder, bits, machine, size=SMALLEST, pictures=1).weights
-            checkpoint = Checkpoint.read(model.folder)
-            return estimate_memory(checkpoint, bits, machine, size=SMALLEST, references=(), pictures=1).weights
+            return self._estimate(model, size=SMALLEST, references=(), pictures=1, upsample=False).weights
         except (MfluxError, OSError):
             return None
 
@@ -109,19 +105,34 @@ class Admission:
     def _need(
         self, model: ResolvedModel, request: GenerateRequest, references: Sequence[tuple[int, int]]
     ) -> MemoryEstimate:
-        size, count, bits = request.largest, len(request.seeds), model.spec.quantize
         with _private(model):
-            if model.spec.upscaler:
-                return upscaler.need(model.folder, bits, self._machine, size=size, pictures=count)
-            return estimate_memory(
-                Checkpoint.read(model.folder),
-                bits,
-                self._machine,
-                size=size,
+            return self._estimate(
+                model,
+                size=request.largest,
                 references=references,
-                pictures=count,
+                pictures=len(request.seeds),
                 upsample=request.upsample,
             )
+
+    def _estimate(
+        self,
+        model: ResolvedModel,
+        *,
+        size: tuple[int, int],
+        references: Sequence[tuple[int, int]],
+        pictures: int,
+        upsample: bool,
+    ) -> MemoryEstimate:
+        family = FAMILIES[model.spec.family]
+        return family.estimate(
+            family.read(model.folder, model.spec.facts),
+            model.spec.quantize,
+            self._machine,
+            size=size,
+            references=references,
+            pictures=pictures,
+            upsample=upsample,
+        )
 
 
 @contextmanager

@@ -176,7 +176,7 @@ def test_a_model_that_cannot_paint_is_not_downloaded(models_dir: Path) -> None:
 # A model that is some files of a repository
 
 SOME = ("weights.safetensors", "vae.safetensors")
-ENLARGER = ModelSpec(name="enlarger", folder="enlarger", repository=REPOSITORY, files=SOME, upscaler=True)
+ENLARGER = ModelSpec(name="enlarger", folder="enlarger", repository=REPOSITORY, files=SOME, family="seedvr2")
 
 
 def test_only_the_files_a_model_names_are_downloaded(hub: Hub, models_dir: Path) -> None:

@@ -141,8 +141,9 @@ def test_a_model_that_cannot_paint_says_why(tmp_path: Path, monkeypatch: pytest.
 
 @pytest.mark.parametrize("name", ["flux2-dev", "flux2-dev-4-bit", "flux2-dev-8-bit"])
 def test_dev_paints_with_the_references_defaults(name: str) -> None:
-    spec = find(name)
-    assert (spec.steps, spec.guidance, spec.distilled, spec.gated, spec.unavailable) == (50, 4.0, False, True, "")
+    spec, can = find(name), find(name).capabilities
+    assert (can.default_steps, can.default_guidance, can.guidance) == (50, 4.0, "embedded")
+    assert (spec.gated, spec.unavailable) == (True, "")
 
 
 def test_a_gated_model_says_what_to_accept_and_where_the_token_goes(tmp_path: Path) -> None:

@@ -88,6 +88,7 @@ class Blank:
 
     asked: list[GenerateRequest] = field(default_factory=list)
     closed: int = 0
+    bits: int | None = None
     tint: Callable[[Image.Image], Image.Image] = lambda image: image
 
     def paint(self, request: GenerateRequest, ask_cut: AskCut = never) -> Generator[Event, None, Cut | None]:

@@ -13,7 +13,7 @@ from mlx import nn
 from mlx.utils import tree_flatten
 from PIL import Image
 
-from mflux_api.checkpoints.detection import UPSCALER_VAE, UPSCALERS
+from mflux_api.checkpoints.seedvr2 import TRANSFORMERS, VAE_FILE
 from mflux_api.engine.precision import choose
 from mflux_api.engine.seedvr2.upscaler import Upscaler
 from mflux_api.ipc.messages import Picture
@@ -40,10 +40,12 @@ TINY_7B: dict[str, Any] = {
     "use_output_ada": False,
     "last_layer_vid_only": False,
 }
-KINDS = {UPSCALERS[0]: TINY_3B, UPSCALERS[1]: TINY_7B}
+KINDS = {TRANSFORMERS[0]: TINY_3B, TRANSFORMERS[1]: TINY_7B}
 
 
-def write_upscaler(folder: Path, name: str = UPSCALERS[0], *, widths: tuple[int, ...] = WIDTHS, **sizes: Any) -> Path:
+def write_upscaler(
+    folder: Path, name: str = TRANSFORMERS[0], *, widths: tuple[int, ...] = WIDTHS, **sizes: Any
+) -> Path:
     """Both files in float16. `sizes` change those of the transformer."""
     folder.mkdir(parents=True, exist_ok=True)
     arguments = KINDS[name] | sizes
@@ -55,7 +57,7 @@ def write_upscaler(folder: Path, name: str = UPSCALERS[0], *, widths: tuple[int,
     names = {name: targets for name, targets in names.items() if _is_published(name, arguments["mm_layers"])}
     _write(folder / name, transformer, names, seed=1)
     vae = SeedVR2VAE(block_out_channels=widths)
-    _write(folder / UPSCALER_VAE, vae, WeightMapper._build_flat_mapping(SeedVR2WeightMapping.get_vae_mapping()), seed=2)
+    _write(folder / VAE_FILE, vae, WeightMapper._build_flat_mapping(SeedVR2WeightMapping.get_vae_mapping()), seed=2)
     return folder
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import mlx.core as mx
 import pytest
 
+from mflux_api.checkpoints.capabilities import ModelFacts
 from mflux_api.checkpoints.memory_estimate import model_bytes
 from mflux_api.engine.cache import ModelCache, Plan
 from mflux_api.engine.precision import choose
@@ -13,9 +14,8 @@ from mflux_api.models.registry import EMBEDDED
 
 PLAN = Plan(
     folder=EMBEDDED / "flux2-tiny",
-    distilled=None,
-    cached_references=None,
-    override_folder=False,
+    family="flux2",
+    facts=ModelFacts(),
     bits=None,
     precision="auto",
     low_ram=False,

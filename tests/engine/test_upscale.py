@@ -18,7 +18,7 @@ from mflux.models.seedvr2.variants.upscale.seedvr2_util import SeedVR2Util
 from numpy.typing import NDArray
 from PIL import Image
 
-from mflux_api.checkpoints.detection import UPSCALERS
+from mflux_api.checkpoints.seedvr2 import TRANSFORMERS, read_layout
 from mflux_api.engine.precision import choose, computing_in
 from mflux_api.engine.seedvr2.loading import empty_sums
 from mflux_api.engine.seedvr2.upscaler import Upscaler
@@ -31,7 +31,7 @@ PARTS = ("encoding", "diffusion", "decoding")
 Pixels = NDArray[np.float32]
 
 
-@pytest.fixture(scope="module", params=UPSCALERS, ids=["like-3b", "like-7b"])
+@pytest.fixture(scope="module", params=TRANSFORMERS, ids=["like-3b", "like-7b"])
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -43,7 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, name: str) -> Path:
 
 @pytest.fixture(scope="module")
 def upscaler(folder: Path) -> Upscaler:
-    return Upscaler(folder, None, FLOAT32)
+    return Upscaler(read_layout(folder), None, FLOAT32)
 
 
 # The picture
@@ -67,7 +67,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[Pixels]:
 
 def mflux_picture(folder: Path, name: str, source: Path, side: int, monkeypatch: pytest.MonkeyPatch) -> Image.Image:
     """What mflux's own class makes of the same weights."""
-    config = copy.copy(ModelConfig.seedvr2_3b() if name == UPSCALERS[0] else ModelConfig.seedvr2_7b())
+    config = copy.copy(ModelConfig.seedvr2_3b() if name == TRANSFORMERS[0] else ModelConfig.seedvr2_7b())
     config.transformer_overrides = KINDS[name]
     vae = functools.partial(SeedVR2VAE, block_out_channels=WIDTHS)
     monkeypatch.setattr(seedvr2_initializer, "SeedVR2VAE", vae)
@@ -135,13 +135,13 @@ def test_the_picture_keeps_the_colours_of_its_source(upscaler: Upscaler) -> None
 
 
 def test_bfloat16_makes_nearly_the_same(upscaler: Upscaler, folder: Path) -> None:
-    half = Upscaler(folder, None, choose("bfloat16"))
+    half = Upscaler(read_layout(folder), None, choose("bfloat16"))
     assert np.abs(picture(half).array - picture(upscaler).array).mean() < 0.02
 
 
 @pytest.mark.parametrize(("bits", "distance"), [(8, 0.01), (4, 0.1)])
 def test_a_quantized_model_makes_nearly_the_same(upscaler: Upscaler, folder: Path, bits: int, distance: float) -> None:
-    quantized = Upscaler(folder, bits, FLOAT32)
+    quantized = Upscaler(read_layout(folder), bits, FLOAT32)
     assert quantized.bits == bits
     assert 0 < np.abs(picture(quantized).array - picture(upscaler).array).mean() < distance
 

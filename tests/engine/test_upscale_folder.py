@@ -8,9 +8,8 @@ from typing import Any
 import mlx.core as mx
 import pytest
 
-from mflux_api.checkpoints.detection import UPSCALER_VAE, UPSCALERS, is_upscaler
-from mflux_api.checkpoints.memory_estimate import Machine
-from mflux_api.checkpoints.seedvr2 import model_bytes, need
+from mflux_api.checkpoints.memory_estimate import Machine, MemoryEstimate
+from mflux_api.checkpoints.seedvr2 import TRANSFORMERS, VAE_FILE, estimate, has_files, read_layout
 from mflux_api.engine.cache import ModelCache
 from mflux_api.engine.model import load_model, plan
 from mflux_api.engine.precision import choose
@@ -20,7 +19,7 @@ from mflux_api.models.registry import known, locate
 from tests.engine.seedvr2 import FLOAT32, KINDS, drawn, picture, write_upscaler
 
 
-@pytest.fixture(scope="module", params=UPSCALERS, ids=["like-3b", "like-7b"])
+@pytest.fixture(scope="module", params=TRANSFORMERS, ids=["like-3b", "like-7b"])
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -44,26 +43,33 @@ def edited(path: Path, change: Callable[[dict[str, mx.array]], object]) -> None:
     mx.save_safetensors(str(path), tensors)
 
 
+def wanted_bytes(folder: Path, bits: int | None, *, width: int) -> MemoryEstimate:
+    """What a picture of 256x256 is estimated to take."""
+    machine = Machine(device="cpu", bytes_per_value=width)
+    layout = read_layout(folder)
+    return estimate(layout, bits, machine, size=(256, 256), references=(), pictures=1, upsample=False)
+
+
 # Its folder
 
 
 def test_a_folder_is_known_by_its_file_names(small: Path, checkpoint: Path) -> None:
-    assert is_upscaler(small)
-    assert not is_upscaler(checkpoint)
-    assert not is_upscaler(small / "nothing")
+    assert has_files(small)
+    assert not has_files(checkpoint)
+    assert not has_files(small / "nothing")
 
 
 DAMAGES: list[tuple[Callable[[Path], object], type[MfluxError], str]] = [
-    (lambda f: (f / UPSCALER_VAE).unlink(), ModelIncomplete, "ema_vae_fp16.safetensors is missing."),
-    (lambda f: (f / UPSCALERS[0]).unlink(), ModelIncomplete, "seedvr2_ema_3b_fp16.safetensors is missing."),
+    (lambda f: (f / VAE_FILE).unlink(), ModelIncomplete, "ema_vae_fp16.safetensors is missing."),
+    (lambda f: (f / TRANSFORMERS[0]).unlink(), ModelIncomplete, "seedvr2_ema_3b_fp16.safetensors is missing."),
     (
-        lambda f: (f / UPSCALERS[0]).write_bytes((f / UPSCALERS[0]).read_bytes()[:-10]),
+        lambda f: (f / TRANSFORMERS[0]).write_bytes((f / TRANSFORMERS[0]).read_bytes()[:-10]),
         ModelCorrupt,
         "bytes long, its header says",
     ),
-    (lambda f: (f / UPSCALER_VAE).write_bytes(b""), ModelCorrupt, "is not a safetensors file"),
+    (lambda f: (f / VAE_FILE).write_bytes(b""), ModelCorrupt, "is not a safetensors file"),
     *(
-        (lambda f, name=name: edited(f / UPSCALERS[0], lambda t: t.pop(name)), ModelUnsupported, name)
+        (lambda f, name=name: edited(f / TRANSFORMERS[0], lambda t: t.pop(name)), ModelUnsupported, name)
         for name in (
             "vid_in.proj.weight",
             "vid_out_ada.out_scale",
@@ -75,17 +81,17 @@ DAMAGES: list[tuple[Callable[[Path], object], type[MfluxError], str]] = [
         )
     ),
     (
-        lambda f: edited(f / UPSCALER_VAE, lambda t: t.pop("decoder.up_blocks.3.resnets.2.conv2.weight")),
+        lambda f: edited(f / VAE_FILE, lambda t: t.pop("decoder.up_blocks.3.resnets.2.conv2.weight")),
         ModelUnsupported,
         "lacks 1 tensors, decoder.up_blocks.3.resnets.2.conv2.weight",
     ),
     (
-        lambda f: edited(f / UPSCALER_VAE, lambda t: t.update({"encoder.conv_out.bias": mx.zeros(3)})),
+        lambda f: edited(f / VAE_FILE, lambda t: t.update({"encoder.conv_out.bias": mx.zeros(3)})),
         ModelUnsupported,
         "encoder.conv_out.bias of",
     ),
     (
-        lambda f: edited(f / UPSCALERS[0], lambda t: t.update({"txt_in.weight": mx.zeros((64, 100))})),
+        lambda f: edited(f / TRANSFORMERS[0], lambda t: t.update({"txt_in.weight": mx.zeros((64, 100))})),
         ModelUnsupported,
         "do not belong together",
     ),
@@ -103,14 +109,16 @@ def test_a_damaged_folder_is_refused_with_what_is_missing(
 
 
 def test_the_smaller_of_two_transformers_is_loaded(tmp_path: Path) -> None:
-    write_upscaler(tmp_path, UPSCALERS[1])
-    write_upscaler(tmp_path, UPSCALERS[0])
-    assert len(Upscaler(tmp_path, None, FLOAT32).transformer.blocks) == KINDS[UPSCALERS[0]]["num_layers"]
+    write_upscaler(tmp_path, TRANSFORMERS[1])
+    write_upscaler(tmp_path, TRANSFORMERS[0])
+    assert (
+        len(Upscaler(read_layout(tmp_path), None, FLOAT32).transformer.blocks) == KINDS[TRANSFORMERS[0]]["num_layers"]
+    )
 
 
 def test_a_network_of_another_size_is_loaded_by_its_shapes(tmp_path: Path) -> None:
     sizes: dict[str, Any] = {"vid_dim": 96, "heads": 3, "num_layers": 4, "mm_layers": 2, "expand_ratio": 5}
-    upscaler = Upscaler(write_upscaler(tmp_path, widths=(32, 32, 32, 32), **sizes), None, FLOAT32)
+    upscaler = Upscaler(read_layout(write_upscaler(tmp_path, widths=(32, 32, 32, 32), **sizes)), None, FLOAT32)
     assert picture(upscaler).image.size == (64, 64)
 
 
@@ -136,13 +144,13 @@ def test_the_registry_finds_it_where_its_files_are(tmp_path: Path, monkeypatch: 
     write_upscaler(folder)
     for find in (locate, known):
         located = find("seedvr2", tmp_path)
-        assert (located.folder, located.spec.upscaler) == (folder, True)
+        assert (located.folder, located.spec.family) == (folder, "seedvr2")
 
 
 def test_a_folder_of_ones_own_is_found(tmp_path: Path) -> None:
-    write_upscaler(tmp_path / "mine", UPSCALERS[1])
-    assert known("mine", tmp_path).spec.upscaler
-    assert locate(tmp_path / "mine", tmp_path).spec.upscaler
+    write_upscaler(tmp_path / "mine", TRANSFORMERS[1])
+    assert known("mine", tmp_path).spec.family == "seedvr2"
+    assert locate(tmp_path / "mine", tmp_path).spec.family == "seedvr2"
 
 
 @pytest.mark.parametrize("bits", [None, 8, 4])
@@ -155,14 +163,14 @@ def test_it_holds_as_much_memory_as_was_estimated(folder: Path, bits: int | None
     before = mx.get_active_memory()
     cache.get(wanted)
     held = mx.get_active_memory() - before
-    assert cache.size == model_bytes(folder, bits, 4)
+    assert cache.size == wanted_bytes(folder, bits, width=4).weights
     assert held == pytest.approx(cache.size, rel=0.02)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_picture_takes_no_more_memory_than_was_estimated(folder: Path, precision: str) -> None:
-    upscaler = Upscaler(folder, None, choose(precision))
+    upscaler = Upscaler(read_layout(folder), None, choose(precision))
     gc.collect()
     mx.clear_cache()
     mx.reset_peak_memory()
@@ -170,5 +178,5 @@ def test_a_picture_takes_no_more_memory_than_was_estimated(folder: Path, precisi
     picture(upscaler, 256, 256)
     used = mx.get_peak_memory() - before
     width = choose(precision).dtype.size
-    work = need(folder, None, Machine(device="cpu", bytes_per_value=width), size=(256, 256), pictures=1).work
+    work = wanted_bytes(folder, None, width=width).work
     assert work / 2 < used < work

@@ -124,7 +124,7 @@ def test_what_is_asked_comes_before_every_default(spec: ModelSpec) -> None:
 
 def test_the_default_size_is_no_larger_than_the_model() -> None:
     request = filled(ORDER, registry()["flux2-tiny"], Defaults(width=2048, height=64))
-    assert (request.width, request.height) == (registry()["flux2-tiny"].side, 64)
+    assert (request.width, request.height) == (registry()["flux2-tiny"].capabilities.native_side, 64)
 
 
 def test_adapters_are_handed_on() -> None:

@@ -89,7 +89,6 @@ class LoraList(Wire):
 
 TAG = "models"
 SHORT_HASH = 10
-TEXT_TOKENS = 512
 MEGABYTE = 1000**2
 GIB = 1024**3
 LOADING = (ModelNotDownloaded, ModelUnsupported, ModelIncomplete, ModelCorrupt, OutOfMemory, EngineDied)
@@ -150,7 +149,7 @@ class ModelEndpoints:
         )
 
     def _row(self, entry: Entry, weight: int | None) -> ModelRow:
-        spec = entry.spec
+        spec, can = entry.spec, entry.capabilities
         width, height = usual_size(spec, self.service.defaults)
         return ModelRow(
             title=spec.name,
@@ -158,7 +157,9 @@ class ModelEndpoints:
             hash=entry.fingerprint and entry.fingerprint[:SHORT_HASH],
             sha256=entry.fingerprint,
             config=ModelConfig(
-                base_arch="flux2", supports_guidance=spec.distilled is False, max_sequence_length=TEXT_TOKENS
+                base_arch=spec.family,
+                supports_guidance=can.guidance != "fixed",
+                max_sequence_length=can.prompt_tokens,
             ),
             default=spec.name.lower() == self.models.default.lower(),
             downloaded=entry.is_here,
@@ -168,12 +169,12 @@ class ModelEndpoints:
             licence=spec.licence,
             gated=spec.gated,
             quantize=spec.quantize,
-            default_steps=spec.steps,
+            default_steps=spec.capabilities.default_steps,
             default_width=width,
             default_height=height,
-            default_guidance=spec.guidance,
-            upscaler=spec.upscaler,
-            supports_negative_prompt=spec.distilled is False and not (spec.guided or spec.upscaler),
+            default_guidance=spec.capabilities.default_guidance,
+            upscaler=can.enlarges,
+            supports_negative_prompt=can.negative_prompt,
             memory_gb=None if weight is None else round(weight / GIB, 3),
             download_gb=spec.size_gb,
             unavailable=spec.unavailable or None,

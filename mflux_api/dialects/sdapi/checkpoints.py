@@ -33,7 +33,7 @@ class Checkpoints:
 
     def _painters(self, entries: list[Entry]) -> list[Entry]:
         default = self.service.models.default.lower()
-        painters = [entry for entry in entries if not entry.spec.unavailable and not entry.spec.upscaler]
+        painters = [entry for entry in entries if not entry.spec.unavailable and entry.capabilities.from_words]
         return [entry for entry in painters if entry.is_here or entry.spec.name.lower() == default]
 
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from mflux_api.checkpoints.families import FAMILIES
 from mflux_api.dialects.sdapi.body import WrongKind, read
 from mflux_api.dialects.sdapi.errors import TAG, ClassicFault, is_address
 from mflux_api.dialects.sdapi.schema import BatchExtra, PngInfo, SingleExtra
@@ -32,8 +33,6 @@ from mflux_api.wire.picture_size import exact_size
 ERRORS = (*ORDER_ERRORS, ClassicFault, WrongKind)
 CLASSIC_STEP = 8
 PNG_LEVEL = 1
-# As its users write it.
-PUBLISHED = {"seedvr2": "SeedVR2"}
 Size = tuple[int, int]
 
 
@@ -63,7 +62,8 @@ class ExtrasEndpoints:
     async def upscalers(self) -> list[str]:
         """What works here: SD-WebUI's three, and each upscaler model on this machine."""
         models = [entry.spec.name for entry in await self.service.models.listed() if _is_upscaler(entry)]
-        return [NONE, *FILTERS, *(PUBLISHED.get(name, name) for name in models)]
+        # A model named as its family is shown as its users write it.
+        return [NONE, *FILTERS, *(FAMILIES[name].title if name in FAMILIES else name for name in models)]
 
     async def single(self, request: Request) -> Response:
         form = await read(self.context.body, request, SingleExtra)
@@ -161,7 +161,7 @@ class ExtrasEndpoints:
 
 
 def _is_upscaler(entry: Entry) -> bool:
-    return entry.spec.upscaler and entry.is_here
+    return entry.capabilities.enlarges and entry.is_here
 
 
 async def opened(pictures: PictureReader, encoded: str) -> Upload:

@@ -9,6 +9,7 @@ import psutil
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from mflux_api.checkpoints.families import SAMPLER
 from mflux_api.dialects.sdapi import styles
 from mflux_api.dialects.sdapi.checkpoints import Checkpoints
 from mflux_api.dialects.sdapi.errors import JSON, TAG
@@ -20,7 +21,7 @@ from mflux_api.pixels.enlarging import FILTERS, LATENT, NONE
 from mflux_api.web.openapi import Endpoint, Handler
 
 # FLUX.2 has one sampler. Other names are taken and mean this one.
-SAMPLERS = [{"name": "Euler", "aliases": ["k_euler"], "options": {}}]
+SAMPLERS = [{"name": SAMPLER, "aliases": [f"k_{SAMPLER.lower()}"], "options": {}}]
 SCHEDULERS = [
     {"name": "automatic", "label": "Automatic", "aliases": None, "default_rho": -1.0, "need_inner_model": False}
 ]

@@ -9,12 +9,12 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from mflux_api.checkpoints.families import SAMPLER
 from mflux_api.dialects.sdapi.schema import Img2Img, SdapiRequest, Txt2Img
 from mflux_api.jobs.job import Job
 from mflux_api.pixels import infotext
 from mflux_api.version import __version__
 
-SAMPLER = "Euler"
 # SD-WebUI's default, where the request says nothing. What was used is beside it as `guidance`.
 CFG_SCALE = 7.0
 # Facts that have a place of their own in `info`.

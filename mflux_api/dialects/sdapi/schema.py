@@ -4,6 +4,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from mflux_api.checkpoints.families import SAMPLER
 from mflux_api.wire.order_form import Names, PictureForm, Whole
 
 UPSCALE_SCRIPT = "sd upscale"
@@ -66,7 +67,7 @@ class SdapiRequest(Loose, PictureForm):
     seed_resize_from_h: Whole = Field(-1, description=IGNORED)
     seed_resize_from_w: Whole = Field(-1, description=IGNORED)
     sampler_name: str | None = Field(None, description=IGNORED)
-    sampler_index: str = Field("Euler", description=IGNORED)
+    sampler_index: str = Field(SAMPLER, description=IGNORED)
     scheduler: str | None = Field(None, description=IGNORED)
     restore_faces: bool | None = Field(None, description=IGNORED)
     tiling: bool | None = Field(None, description=IGNORED)

@@ -11,6 +11,7 @@ import numpy as np
 from mflux.models.flux2.model.flux2_transformer.transformer import Flux2Transformer
 from numpy.typing import NDArray
 
+from mflux_api.checkpoints.checkpoint import Checkpoint
 from mflux_api.checkpoints.language_model import find_language_model
 from mflux_api.engine.flux2 import latents, vae
 from mflux_api.engine.flux2.chat_templates import MistralChat, QwenChat
@@ -23,6 +24,7 @@ from mflux_api.engine.flux2.prompt_upsampling import Writer, rewrite
 from mflux_api.engine.flux2.sampler import Denoiser, Tokens
 from mflux_api.engine.flux2.vae import Autoencoder, PreviewMap
 from mflux_api.engine.memory import reclaim
+from mflux_api.engine.precision import Precision
 from mflux_api.ipc.messages import AskCut, Event, LoraReport, Picture, Preview, Step, never
 from mflux_api.request import LARGEST_SEED, Cut, GenerateRequest
 
@@ -261,6 +263,13 @@ class Pipeline:
         if canvas.kept is not None:
             return canvas.kept
         return self.autoencoder.decode(latents.unpack(values, canvas.rows, canvas.columns))
+
+
+def load_pipeline(
+    checkpoint: Checkpoint, *, bits: int | None, precision: Precision, low_ram: bool, embedding_cache: int
+) -> Pipeline:
+    """Load a FLUX.2 checkpoint. Raises ModelIncomplete, ModelCorrupt, ModelUnsupported."""
+    return Pipeline(Loader(checkpoint, bits, precision), low_ram=low_ram, embedding_cache=embedding_cache)
 
 
 def _prompts(request: GenerateRequest) -> list[str]:

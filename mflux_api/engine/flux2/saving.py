@@ -29,7 +29,11 @@ DESCRIPTIONS = (
 
 
 def save(pipeline: "Pipeline", folder: Path) -> None:
-    """Write every component to `folder`, complete or not at all. Raises InvalidRequest when it is not empty."""
+    """Write every component to `folder`, without adapters, complete or not at all.
+
+    Raises InvalidRequest when it is not empty.
+    """
+    pipeline.adapters.take_off()
     if folder.exists() and any(folder.iterdir()):
         raise InvalidRequest(f"{folder} is not empty; choose another folder to save to.", path=str(folder))
     folder.parent.mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,6 @@ import time
 import traceback
 from collections.abc import Generator
 from dataclasses import dataclass
-from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
@@ -19,8 +18,7 @@ from mflux.models.seedvr2.variants.upscale.seedvr2_util import SeedVR2Util
 from numpy.typing import NDArray
 from PIL import Image
 
-from mflux_api.checkpoints.safetensors import Config
-from mflux_api.checkpoints.seedvr2 import read_layout
+from mflux_api.checkpoints.seedvr2 import Layout
 from mflux_api.engine.flux2 import vae
 from mflux_api.engine.precision import Precision, computing_in
 from mflux_api.engine.seedvr2.loading import empty_sums, load_transformer, load_vae
@@ -48,19 +46,18 @@ class Prepared:
 
 
 class Upscaler:
-    """A loaded SeedVR2, to be used like a `Pipeline`, on the thread that made it.
+    """A loaded SeedVR2, on the thread that made it.
 
-    `bits`: quantize the transformer at load. Raises ModelIncomplete, ModelCorrupt, ModelUnsupported.
+    `bits`: quantize the transformer at load. Raises ModelCorrupt, ModelUnsupported.
     """
 
-    def __init__(self, folder: Path, bits: int | None, precision: Precision) -> None:
-        layout = read_layout(folder)
+    def __init__(self, layout: Layout, bits: int | None, precision: Precision) -> None:
         self.bits = bits
         self.dtype = precision.dtype
         self.channels: int = layout.vae_sizes["latent_channels"]
         self.words = SeedVR2TextEmbeddings.load_positive().astype(self.dtype)
         mx.eval(self.words)
-        self._check(layout.transformer_sizes, folder)
+        self._check(layout)
         self.transformer = load_transformer(layout, bits, precision)
         self.vae = load_vae(layout, precision)
 
@@ -88,7 +85,8 @@ class Upscaler:
             raise
         return cut
 
-    def _check(self, sizes: Config, folder: Path) -> None:
+    def _check(self, layout: Layout) -> None:
+        sizes, folder = layout.transformer_sizes, layout.transformer.path.parent
         found = (sizes["vid_in_channels"], sizes["vid_out_channels"], sizes["txt_in_dim"])
         expected = (2 * self.channels + 1, self.channels, self.words.shape[-1])
         if found != expected:
@@ -138,6 +136,13 @@ class Upscaler:
             decoded = VAEUtil.decode(self.vae, latents.astype(self.dtype), TILES)
         cut = decoded[:, :, :height, :width].astype(mx.float32)
         return vae.to_pixels(SeedVR2Util.apply_color_correction(cut, source))
+
+
+def load_upscaler(
+    layout: Layout, *, bits: int | None, precision: Precision, low_ram: bool, embedding_cache: int
+) -> Upscaler:
+    """Load a SeedVR2 checkpoint; it has no text encoder to let go of, and no embeddings to remember."""
+    return Upscaler(layout, bits, precision)
 
 
 def _check(request: GenerateRequest) -> None:

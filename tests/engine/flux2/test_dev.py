@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from mflux_api.checkpoints.capabilities import ModelFacts
 from mflux_api.checkpoints.checkpoint import Checkpoint
 from mflux_api.checkpoints.components import COMPONENTS
 from mflux_api.checkpoints.memory_estimate import Machine, estimate_memory, model_bytes, turn_bytes
@@ -37,9 +38,8 @@ WIDTH = choose("auto").dtype.size
 SMALL: dict[str, Any] = {"width": 64, "height": 64, "steps": 2, "seeds": (3,)}
 PLAN = Plan(
     folder=DEV,
-    distilled=None,
-    cached_references=None,
-    override_folder=False,
+    family="flux2",
+    facts=ModelFacts(),
     bits=None,
     precision="auto",
     low_ram=False,
