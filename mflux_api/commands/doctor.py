@@ -281,6 +281,8 @@ def _models(models_dir: Path) -> Iterator[Finding]:
 def _model(spec: ModelSpec) -> Finding:
     home = "part of this project" if spec.name in registry() else "a folder of your own"
     message = f"{spec.name}, {spec.licence or home}{f', {spec.size_gb:g} GB' if spec.size_gb else ''}"
+    if spec.capabilities.enlarges:
+        message += ", enlarges pictures"
     if spec.unavailable:
         return Finding("model", "note", f"{message}: {spec.unavailable}")
     return Finding("model", "note" if "non-commercial" in spec.licence.lower() else "ok", message)

@@ -9,6 +9,7 @@ from mflux_api.commands import doctor
 from mflux_api.commands.doctor import Finding, apple, examine, place, run, sqlite, storage
 from mflux_api.commands.probe import Mlx, ask_mlx
 from mflux_api.models.registry import EMBEDDED
+from tests.engine.seedvr2 import write_upscaler
 
 LINUX = sys.platform == "linux"
 TOKEN = "hf_neverToBeShown"
@@ -35,6 +36,12 @@ def test_everything_is_looked_at_once(findings: list[Finding]) -> None:
     expected = {"system", "python", "chip", "mlx", "speed", "memory", "swap", "models", "output", "sqlite"}
     assert expected | {"open files", "model", "hf token"} <= {finding.subject for finding in findings}
     assert [finding for finding in findings if finding.state == "fail"] == []
+
+
+def test_a_model_that_enlarges_is_said_to(tmp_path: Path) -> None:
+    write_upscaler(tmp_path / "models" / "mine")
+    told = [finding.message for finding in examine(tmp_path / "models", tmp_path) if finding.subject == "model"]
+    assert "mine, a folder of your own, enlarges pictures" in told
 
 
 def test_whatever_is_wrong_comes_with_advice(findings: list[Finding]) -> None:

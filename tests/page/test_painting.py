@@ -98,6 +98,16 @@ def test_a_model_with_guidance_takes_words_to_paint_away_from(studio: Studio) ->
     expect(studio.page.get_by_label("Not in the picture")).to_have_count(0)
 
 
+def test_a_model_that_only_enlarges_is_asked_for_nothing_it_has_no_use_for(studio: Studio) -> None:
+    studio.choose(file("start.png", png()))
+    asked = [studio.page.get_by_label("Steps, as a number"), studio.button("Paint a mask")]
+    asked.append(studio.page.get_by_role("group", name="LoRAs"))
+    for model, count in (("flux2-tiny", 1), ("seedvr2", 0), ("flux2-tiny", 1)):
+        studio.page.get_by_label("Model", exact=True).select_option(model)
+        for each in asked:
+            expect(each).to_have_count(count)
+
+
 def test_a_number_that_is_being_typed_survives_the_end_of_a_job(studio: Studio) -> None:
     width = studio.page.get_by_label("Width", exact=True)
     width.fill("12")

@@ -1,5 +1,6 @@
 """The list of models: what is known of each before it is loaded."""
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,16 +13,19 @@ from tests.server.live import Live, running
 
 pytestmark = pytest.mark.system
 
-DAMAGED = "damaged"
+DAMAGED, BASE = "damaged", "own-base"
 HERE, AWAY = "flux2-tiny", "flux2-klein-4b"
 GIB = 1024**3
 
 
 @pytest.fixture(scope="module")
 def stocked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
-    """A server with the embedded model and a damaged copy of it."""
+    """A server with the embedded model, a damaged copy of it, and one that says that it is not distilled."""
     folder = Path(tmp_path_factory.mktemp("stocked"))
-    copy = Path(shutil.copytree(TINY, folder / "models" / DAMAGED, ignore=shutil.ignore_patterns("samples", "*.md")))
+    for name in (DAMAGED, BASE):
+        shutil.copytree(TINY, folder / "models" / name, ignore=shutil.ignore_patterns("samples", "*.md"))
+    copy, index = folder / "models" / DAMAGED, folder / "models" / BASE / "model_index.json"
+    index.write_text(json.dumps({**json.loads(index.read_text()), "is_distilled": False}))
     (weights,) = (copy / "transformer").glob("*.safetensors")
     weights.write_bytes(weights.read_bytes()[:1000])
     empty_cache = {"HF_HUB_CACHE": str(folder / "cache")}
@@ -40,6 +44,22 @@ def test_every_model_says_what_it_paints_by_default(stocked: Live) -> None:
     assert [found[AWAY][name] for name in names] == [512, 512, 1.0, False]
     assert found["seedvr2"]["upscaler"] is True
     assert found["flux2-klein-base-4b"]["default_guidance"] > 1
+
+
+def test_every_model_says_what_it_can_do(stocked: Live) -> None:
+    can = {name: row["capabilities"] for name, row in rows(stocked).items()}
+    names = ("from_words", "enlarges", "guidance", "negative_prompt", "mask", "references", "loras", "fixed_steps")
+    assert [can["flux2-klein-base-4b"][name] for name in names] == [True, False, "cfg", True, True, 8, True, False]
+    assert [can["seedvr2"][name] for name in names] == [False, True, "fixed", False, False, 0, False, True]
+    assert (can[HERE]["native_side"], can[HERE]["bits"], can[f"{HERE}-4-bit"]["bits"]) == (256, [3, 4, 6, 8], [])
+
+
+def test_a_model_that_is_here_says_what_its_folder_can_do(stocked: Live) -> None:
+    can = {name: row["capabilities"] for name, row in rows(stocked).items()}
+    # The embedded model's text encoder cannot write, and the published one can.
+    assert [can[name]["prompt_upsampling"] for name in (HERE, AWAY)] == [False, True]
+    assert can[DAMAGED]["guidance"] == "fixed"
+    assert can[BASE]["guidance"] == "cfg"
 
 
 def test_one_model_is_the_default(stocked: Live) -> None:

@@ -1,10 +1,13 @@
 """/api/v1: models and adapters, what they are, where they are, and bringing them here."""
 
+from dataclasses import replace
 from typing import Any, Literal
 
+from pydantic import ConfigDict
 from starlette.requests import Request
 from starlette.responses import Response
 
+from mflux_api.checkpoints.capabilities import Capabilities, Guidance
 from mflux_api.dialects.native.jobs import reply
 from mflux_api.dialects.native.wire import Wire
 from mflux_api.errors import (
@@ -29,12 +32,43 @@ class ModelConfig(Wire):
     max_sequence_length: int
 
 
+class ModelCapabilities(Wire):
+    """What a model takes and makes. `from_words`: it paints without a picture to start from.
+
+    `enlarges`: it is an upscaler. `source`: it repaints a picture of `init_images`, with `mask` in a part of it.
+    `references`: how many pictures of `extra_images` it looks at; `cached_references`: once, not at every step.
+    `loras`: it takes adapters. `guidance`: "cfg" (away from the negative prompt), "embedded" (an input of the model) or
+    "fixed" (built in). `prompt_upsampling`: its text encoder can put a prompt into more words. `fixed_steps`: it always
+    takes `default_steps`. Sides are in pixels: multiples of `size_step` from `smallest_side` up, best around
+    `native_side`. `samplers`: SD-WebUI's names. `bits`: widths it is offered in, as NAME-N-bit.
+    """
+
+    model_config = ConfigDict(from_attributes=True)
+
+    from_words: bool
+    enlarges: bool
+    source: bool
+    mask: bool
+    references: int
+    cached_references: bool
+    loras: bool
+    guidance: Guidance
+    negative_prompt: bool
+    prompt_upsampling: bool
+    fixed_steps: bool
+    size_step: int
+    smallest_side: int
+    native_side: int
+    samplers: list[str]
+    bits: list[int]
+
+
 class ModelRow(Wire):
     """`hash`, `sha256`: of names, sizes and headers of the weights; null where the model is not here.
 
     `unavailable`: why it cannot paint with this version. `size_gb`: what it takes on disk, or would take, and
     `download_gb`: what a download brings, both in units of 1000^3 bytes. `memory_gb`: what it will hold once loaded,
-    in units of 1024^3 bytes; null where it is not here. `upscaler`: it enlarges pictures and paints none from words.
+    in units of 1024^3 bytes; null where it is not here. `upscaler`: it enlarges pictures.
     `default`: it paints what is ordered without a model.
     """
 
@@ -43,6 +77,7 @@ class ModelRow(Wire):
     hash: str | None
     sha256: str | None
     config: ModelConfig
+    capabilities: ModelCapabilities
     default: bool
     downloaded: bool
     loaded: bool
@@ -161,6 +196,7 @@ class ModelEndpoints:
                 supports_guidance=can.guidance != "fixed",
                 max_sequence_length=can.prompt_tokens,
             ),
+            capabilities=ModelCapabilities.model_validate(self._with_limits(can)),
             default=spec.name.lower() == self.models.default.lower(),
             downloaded=entry.is_here,
             loaded=self.models.is_loaded(entry),
@@ -179,6 +215,11 @@ class ModelEndpoints:
             download_gb=spec.size_gb,
             unavailable=spec.unavailable or None,
         )
+
+    def _with_limits(self, can: Capabilities) -> Capabilities:
+        """With the server's limit of references where the model has none of its own, or a higher one."""
+        most = self.studio.defaults.limits.references
+        return replace(can, references=most if can.references is None else min(can.references, most))
 
     def endpoints(self) -> list[Endpoint]:
         model = "/api/v1/models/{model_id}"

@@ -93,9 +93,11 @@ const repeated = (vary) =>
 export const again = repeated(false);
 export const vary = repeated(true);
 
-/** Twice as large: by SeedVR2 where it is here, else by repainting lightly. */
+/** Twice as large: by a model that enlarges where one is here, else by repainting lightly. */
 export const upscale = attempt(async (shot) => {
-  const upscaler = now().models.find((model) => model.upscaler && model.downloaded && !model.unavailable);
+  const upscaler = now().models.find(
+    (model) => model.capabilities.enlarges && model.downloaded && !model.unavailable,
+  );
   const { parameters } = await detailOf(shot);
   await post("/api/v1/generate", {
     prompt: parameters.prompt,

@@ -1,10 +1,11 @@
 // What is to be painted: the form's values, kept across reloads, and the order made of them.
 
 import { base64 } from "./api.js";
+import { now } from "./state.js";
 
 const KEPT = "mflux.form";
-export const STEP = 16;
-export const SMALLEST = 64;
+// Until the server has said what the model paints.
+const SIDES = { size_step: 16, smallest_side: 64 };
 export const LARGEST_SEED = 4294967295;
 
 const EMPTY = {
@@ -56,9 +57,16 @@ function remember() {
   localStorage.setItem(KEPT, JSON.stringify(kept));
 }
 
+/** What sides the chosen model paints: multiples of `step` pixels from `smallest` up. */
+export function sideRule() {
+  const rule = now().models.find((model) => model.title === form.model)?.capabilities ?? SIDES;
+  return { step: rule.size_step, smallest: rule.smallest_side };
+}
+
 /** The nearest side that can be painted. */
 export function side(pixels, largest = 4096) {
-  return Math.min(largest, Math.max(SMALLEST, Math.round(pixels / STEP) * STEP));
+  const { step, smallest } = sideRule();
+  return Math.min(largest, Math.max(smallest, Math.round(pixels / step) * step));
 }
 
 /** Width and height of about `area` pixels in this shape. */
@@ -81,6 +89,8 @@ export function defaults(model) {
 
 /** The body of POST /api/v1/generate. */
 export async function order(values, model) {
+  const can = model?.capabilities;
+  const loras = can?.loras === false ? [] : values.loras;
   const body = {
     prompt: values.prompt,
     model: values.model || undefined,
@@ -89,18 +99,18 @@ export async function order(values, model) {
     steps: values.steps,
     seed: values.seed,
     num_images: values.count,
-    lora_files: values.loras.map((each) => each.name),
-    lora_scales: values.loras.map((each) => each.scale),
+    lora_files: loras.map((each) => each.name),
+    lora_scales: loras.map((each) => each.scale),
     extra_images: await Promise.all(values.references.map((each) => base64(each.blob))),
   };
-  if (model?.config.supports_guidance) body.guidance = values.guidance;
-  if (model?.supports_negative_prompt) body.negative_prompt = values.negative;
-  if (values.start) Object.assign(body, await repainting(values));
+  if (can && can.guidance !== "fixed") body.guidance = values.guidance;
+  if (can?.negative_prompt) body.negative_prompt = values.negative;
+  if (values.start) Object.assign(body, await repainting(values, can?.mask !== false));
   return body;
 }
 
-async function repainting({ start, mask, strength }) {
-  const masked = mask ? { mask: await base64(mask.blob) } : {};
+async function repainting({ start, mask, strength }, takesMask) {
+  const masked = mask && takesMask ? { mask: await base64(mask.blob) } : {};
   return { init_images: [await base64(start.blob)], image_strength: strength, ...masked };
 }
 

@@ -80,7 +80,7 @@ function facts(model, system) {
   const fits = budget && model.memory_gb ? (model.memory_gb <= budget ? "fits" : "too large for this machine") : null;
   const memory = model.memory_gb ? `${size(model.memory_gb)} in memory${fits ? ` (${fits})` : ""}` : null;
   const disk = model.downloaded ? `${size(model.size_gb)} on disk` : `${size(model.download_gb)} to download`;
-  return [disk, memory, model.licence, model.upscaler && "enlarges pictures"].filter(Boolean);
+  return [disk, memory, model.licence, model.capabilities.enlarges && "enlarges pictures"].filter(Boolean);
 }
 
 function Buttons({ model, busy }) {

@@ -33,7 +33,7 @@ export function Form() {
       <textarea id="prompt" rows="4" placeholder="a small house by the sea at sunset" value=${form.prompt}
         onInput=${(event) => change({ prompt: event.target.value })}></textarea>
     </label>
-    ${model?.supports_negative_prompt && html`<label class="field">
+    ${model?.capabilities.negative_prompt && html`<label class="field">
       <span>Not in the picture</span>
       <textarea id="negative" rows="2" value=${form.negative}
         onInput=${(event) => change({ negative: event.target.value })}></textarea>
@@ -42,15 +42,15 @@ export function Form() {
     <${Model} models=${models} form=${form} />
     <${Size} form=${form} />
     <${Numbers} form=${form} model=${model} />
-    <${Sources} form=${form} />
-    <${Loras} form=${form} />
+    <${Sources} form=${form} model=${model} />
+    ${model?.capabilities.loras !== false && html`<${Loras} form=${form} />`}
   </form>`;
 }
 
 /** The server's own model if it is here, else one that is, and what it paints by default, where the form has nothing. */
 function settle(form, models) {
   if (!models.length) return;
-  const usable = models.filter((model) => !model.unavailable && !model.upscaler);
+  const usable = models.filter((model) => !model.unavailable && model.capabilities.from_words);
   const ready = usable.filter((each) => each.downloaded);
   const model = modelOf(form.model) ?? ready.find((each) => each.default) ?? ready.find((each) => each.loaded) ?? ready[0];
   if (!model) return;
@@ -93,10 +93,10 @@ const told = (model) => (model.size_gb ?? model.download_gb ? ` (${size(model.si
 function Numbers({ form, model }) {
   return html`<fieldset class="numbers">
     <legend>Details</legend>
-    <${Range} id="steps" label="Steps" value=${form.steps} least=${1} most=${50} step=${1}
-      put=${(steps) => change({ steps })} />
-    ${model?.config.supports_guidance && html`<${Range} id="guidance" label="Guidance" value=${form.guidance}
-      least=${0} most=${15} step=${0.1} put=${(guidance) => change({ guidance })} />`}
+    ${!model?.capabilities.fixed_steps && html`<${Range} id="steps" label="Steps" value=${form.steps} least=${1}
+      most=${50} step=${1} put=${(steps) => change({ steps })} />`}
+    ${model && model.capabilities.guidance !== "fixed" && html`<${Range} id="guidance" label="Guidance"
+      value=${form.guidance} least=${0} most=${15} step=${0.1} put=${(guidance) => change({ guidance })} />`}
     <${Range} id="count" label="Pictures" value=${form.count} least=${1} most=${4} step=${1}
       put=${(count) => change({ count })} />
     <${Seed} form=${form} />

@@ -1,7 +1,7 @@
 // How large: by shape, by area, by number, or by dragging the corner of the canvas.
 
 import { html, useRef } from "../vendor/preact-htm.js";
-import { change, shaped, side, SMALLEST, STEP } from "./form.js";
+import { change, shaped, side, sideRule } from "./form.js";
 import { NumberField } from "./number.js";
 
 const SHAPES = [
@@ -16,9 +16,10 @@ const PAD = 1536;
 export function Size({ form }) {
   const { width, height } = form;
   const area = width * height || 512 * 512;
+  const { step } = sideRule();
   const isShape = ([across, down]) => {
     const wanted = shaped([across, down], area);
-    return Math.abs(wanted.width - width) < STEP && Math.abs(wanted.height - height) < STEP;
+    return Math.abs(wanted.width - width) < step && Math.abs(wanted.height - height) < step;
   };
   const nearest = AREAS.reduce((best, each) => (distance(each[1], area) < distance(best[1], area) ? each : best));
   return html`<fieldset class="size">
@@ -49,14 +50,16 @@ const outline = ([across, down]) => {
 };
 
 function Side({ name, value }) {
+  const { step, smallest } = sideRule();
   return html`<label for=${name}>${name === "width" ? "Width" : "Height"}</label>
-    <${NumberField} id=${name} min=${SMALLEST} step=${STEP} value=${value}
+    <${NumberField} id=${name} min=${smallest} step=${step} value=${value}
       put=${(text) => change({ [name]: side(Number(text) || value) })} />`;
 }
 
 /** The canvas, small: its corner can be dragged, or moved with the arrow keys. */
 function Pad({ width, height }) {
   const pad = useRef(null);
+  const { step, smallest } = sideRule();
   const drag = (event) => {
     if (!(event.buttons & 1)) return;
     const box = pad.current.getBoundingClientRect();
@@ -70,7 +73,7 @@ function Pad({ width, height }) {
     event.target.setPointerCapture?.(event.pointerId);
     drag(event);
   };
-  const MOVES = { ArrowRight: [STEP, 0], ArrowLeft: [-STEP, 0], ArrowDown: [0, STEP], ArrowUp: [0, -STEP] };
+  const MOVES = { ArrowRight: [step, 0], ArrowLeft: [-step, 0], ArrowDown: [0, step], ArrowUp: [0, -step] };
   const press = (event) => {
     const [across, down] = MOVES[event.key] ?? [0, 0];
     if (!across && !down) return;
@@ -81,7 +84,7 @@ function Pad({ width, height }) {
   return html`<div class="pad" ref=${pad} onPointerDown=${hold} onPointerMove=${drag}>
     <div class="canvas" style=${sides}>
       <span tabindex="0" role="slider" class="corner" aria-label="Size of the canvas: arrow keys change it"
-        aria-valuenow=${width} aria-valuemin=${SMALLEST} aria-valuemax="4096"
+        aria-valuenow=${width} aria-valuemin=${smallest} aria-valuemax="4096"
         aria-valuetext=${`${width} by ${height} pixels`} onKeyDown=${press}></span>
     </div>
     <output>${width} × ${height}</output>

@@ -7,7 +7,7 @@ import { change, current, filled, fromInfotext, picture } from "./form.js";
 import { Range } from "./range.js";
 import { complain, go, set, toast } from "./state.js";
 
-export function Sources({ form }) {
+export function Sources({ form, model }) {
   const input = useRef(null);
   const choose = async (event) => {
     const files = [...event.target.files];
@@ -16,7 +16,7 @@ export function Sources({ form }) {
   };
   return html`<fieldset class="sources">
     <legend>Pictures to begin with</legend>
-    ${form.start && html`<${Start} form=${form} />`}
+    ${form.start && html`<${Start} form=${form} masks=${model?.capabilities.mask !== false} />`}
     ${form.references.map((each, index) => html`<${Reference} key=${each.id} of=${each} number=${index + 1} />`)}
     <button type="button" class="drop" onClick=${() => input.current.click()}>
       Choose pictures, drop them anywhere, or paste</button>
@@ -25,7 +25,7 @@ export function Sources({ form }) {
   </fieldset>`;
 }
 
-function Start({ form }) {
+function Start({ form, masks }) {
   const { start, mask } = form;
   const swap = () => change({ start: null, mask: null, references: [...form.references, start] });
   return html`<div class="source">
@@ -35,14 +35,14 @@ function Start({ form }) {
       <${Range} id="strength" label="Change" value=${form.strength} least=${0} most=${1} step=${0.05}
         put=${(strength) => change({ strength })} />
       <div class="row">
-        <button type="button" onClick=${() => set({ dialog: { kind: "mask" } })}>
-          ${mask ? "Change the mask" : "Paint a mask"}</button>
-        ${mask && html`<button type="button" onClick=${() => change({ mask: null })}>No mask</button>`}
+        ${masks && html`<button type="button" onClick=${() => set({ dialog: { kind: "mask" } })}>
+          ${mask ? "Change the mask" : "Paint a mask"}</button>`}
+        ${masks && mask && html`<button type="button" onClick=${() => change({ mask: null })}>No mask</button>`}
         <button type="button" onClick=${swap}>As reference</button>
         <button type="button" aria-label="Do not start from this picture"
           onClick=${() => change({ start: null, mask: null })}>✕</button>
       </div>
-      ${mask && html`<small>Only the painted part changes.</small>`}
+      ${masks && mask && html`<small>Only the painted part changes.</small>`}
     </div>
   </div>`;
 }
