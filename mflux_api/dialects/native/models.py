@@ -218,7 +218,7 @@ class ModelEndpoints:
 
     def _with_limits(self, can: Capabilities) -> Capabilities:
         """With the server's limit of references where the model has none of its own, or a higher one."""
-        most = self.studio.defaults.limits.references
+        most = self.service.defaults.limits.references
         return replace(can, references=most if can.references is None else min(can.references, most))
 
     def endpoints(self) -> list[Endpoint]:
