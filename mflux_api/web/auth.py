@@ -1,4 +1,7 @@
-"""API keys in every form clients send them, and short-lived tokens for EventSource, which can send no header."""
+"""Authentication: API keys in every form that clients send, and short-lived tokens for EventSource.
+
+An EventSource cannot send headers, so its token is part of the URL.
+"""
 
 import base64
 import binascii
@@ -19,9 +22,9 @@ from mflux_api.web.error_responses import Faults
 
 @dataclass(frozen=True)
 class Keys:
-    """Named keys. `token_seconds`: how long a token stays good; it is bound to this run of the server.
+    """API keys by name, users of HTTP Basic (`passwords`), and the signer of tokens.
 
-    `passwords`: users of HTTP Basic.
+    `token_seconds`: lifetime of a token. Tokens become invalid when the server restarts.
     """
 
     keys: Mapping[str, str]
@@ -34,7 +37,7 @@ class Keys:
         return bool(self.keys or self.passwords)
 
     def owner(self, key: str) -> str | None:
-        """The name of a key. Every known key is compared, each in constant time."""
+        """Return the name of a key, or None. Compares with every known key, each in constant time."""
         found = None
         for name, known in self.keys.items():
             if _is_same(known, key):
@@ -42,17 +45,18 @@ class Keys:
         return found
 
     def user(self, name: str, password: str) -> str | None:
-        """The user of this name and password."""
-        # An unknown name takes as long as a wrong password.
+        """Return the user's name if the password is right, else None."""
+        # Hashed and compared for unknown users too, so that both cases take the same time.
         known = self.passwords.get(name)
         return name if _is_same(known or "", password) and known else None
 
     def token(self, owner: str) -> str:
-        """Stands for the owner in the query string of a stream."""
+        """Make a signed token that authenticates `owner` in the query string of a stream."""
         claim = f"{int(time.time() + self.token_seconds)}.{owner}"
         return base64.urlsafe_b64encode(f"{claim}.{self._sign(claim)}".encode()).decode().rstrip("=")
 
     def token_owner(self, token: str) -> str | None:
+        """Return the owner of a valid token, or None."""
         try:
             text = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)).decode()
         except (binascii.Error, ValueError):
@@ -71,16 +75,16 @@ def _is_same(known: str, given: str) -> bool:
     return hmac.compare_digest(hashlib.sha256(known.encode()).digest(), hashlib.sha256(given.encode()).digest())
 
 
-# Addresses that carry their own permission.
+# Prefix of signed URLs, which need no key.
 SIGNED = "/files/"
-# What an EventSource reads.
+# Suffixes of the paths that accept a token in the query string.
 STREAMS = ("/stream", "/events", "/download")
 
 
 class Authentication:
-    """Lets a request in when it has a key, puts the key's name into its state; without configured keys lets all in.
+    """Middleware that requires a key and stores its name in `scope["state"]["owner"]`.
 
-    `open_paths` need none: what a load balancer or a person's first look asks for.
+    Lets everything through when no keys are configured. `open_paths` need no key.
     """
 
     def __init__(self, app: ASGIApp, keys: Keys, faults: Faults, open_paths: frozenset[str]) -> None:
@@ -122,14 +126,18 @@ def _is_sdapi(scope: Scope) -> bool:
 
 
 def _reason(scope: Scope) -> str:
-    """To clients of SD-WebUI in its very words."""
+    """Return the error message. Under /sdapi it is SD-WebUI's own, word for word."""
     if not _is_sdapi(scope):
         return "An API key is needed: send it as X-API-Key or Authorization: Bearer."
     return "Not authenticated" if _basic(Headers(scope=scope)) is None else "Incorrect username or password"
 
 
 def _keys(headers: Headers, *, sdapi: bool) -> list[str]:
-    """Every key a request may mean: X-API-Key, Bearer, the bare header, and the password of Basic for /sdapi."""
+    """Return the candidate keys of a request.
+
+    They come from X-API-Key, from Authorization (Bearer or the bare key), and for /sdapi from Basic: the password or,
+    without one, the user name.
+    """
     found = [headers["x-api-key"]] if "x-api-key" in headers else []
     scheme, _, rest = headers.get("authorization", "").strip().partition(" ")
     if scheme.lower() == "bearer":
@@ -143,7 +151,7 @@ def _keys(headers: Headers, *, sdapi: bool) -> list[str]:
 
 
 def _basic(headers: Headers) -> tuple[str, str] | None:
-    """Name and password of HTTP Basic; None without them, and for what clients send who have none."""
+    """Return name and password of HTTP Basic; None if they are missing, malformed or both empty."""
     scheme, _, encoded = headers.get("authorization", "").strip().partition(" ")
     if scheme.lower() != "basic":
         return None

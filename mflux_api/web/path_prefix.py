@@ -1,4 +1,4 @@
-"""A dialect at the root: its clients know addresses without its prefix, and sometimes a port of their own."""
+"""Serve a dialect at the root or on a port of its own, for clients that cannot use its path prefix."""
 
 from collections.abc import Collection, Mapping
 
@@ -6,10 +6,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 
 class Mounted:
-    """Puts a dialect's prefix before the paths that mean it.
+    """Middleware that adds a dialect's prefix to request paths.
 
-    `ports`: all paths that arrive at a port mean the dialect of that prefix. `root`: the prefix whose own `routes`,
-    (method, path without the prefix), are answered at the root as well; nothing else changes there.
+    `ports`: port -> prefix that is added to all paths arriving at that port. `root`: prefix of the dialect whose
+    `routes` (method, path without the prefix) are served at the root as well. Other paths stay as they are.
     """
 
     def __init__(self, app: ASGIApp, ports: Mapping[int, str], root: str, routes: Collection[tuple[str, str]]) -> None:
@@ -27,7 +27,7 @@ class Mounted:
         path: str = scope["path"]
         _, port = scope.get("server") or ("", 0)
         prefix = self.ports.get(port or 0, "")
-        # Addresses that replies name are the same on every port.
+        # URLs in replies are the same on every port.
         if prefix and not path.startswith((f"{prefix}/", "/files/", "/api/v1/")):
             return {**scope, "path": prefix + path}
         if self.root and (scope["method"], _pattern(path)) in self.routes:
@@ -36,5 +36,5 @@ class Mounted:
 
 
 def _pattern(path: str) -> str:
-    """A path as the table of routes has it: what follows /images/ is a name."""
+    """Turn a path into its route pattern: the part after /images/ is a parameter."""
     return "/images/{name}" if path.startswith("/images/") else path
