@@ -1,9 +1,9 @@
-# Bare `make` lists the targets. Each sets up .venv by itself, and again only when the lock changed.
+# `make` without a target lists the targets. Each sets up .venv if it is missing or the lock has changed.
 .DEFAULT_GOAL := help
 .PHONY: help run demo quick test crash check lint format bench screenshots lock clean venv node
 
 PY := .venv/bin/python
-# On two workers, each file on one of them: its tests share servers and models.
+# Two workers. All tests of a file run on the same worker, because they share servers and models.
 PYTEST := $(PY) -m pytest -n 2 --dist loadfile
 STARTS_SOMETHING := system or engine_process or parity or browser or node or slow
 PROMPT ?= a beautiful sunset over mountains
@@ -18,40 +18,40 @@ run: venv  ## start the server (ARGS="--port 8080")
 demo: venv  ## paint "a beautiful sunset over mountains" with the embedded model into output/
 	@$(PY) -m mflux_api generate "$(PROMPT)" --output output
 
-quick: lint  ## lint, the quick tests and one picture from a server, in under five minutes
+quick: lint  ## run lint, the quick tests and one picture from a server, in under five minutes
 	@$(PYTEST) -m "not ($(STARTS_SOMETHING))" $(PYTEST_ARGS)
 	@$(PY) -m pytest tests/server/test_sdapi.py::test_pictures_are_bare_base64_png
 
 test: venv node  ## run the tests on two workers (PYTEST_ARGS="-k lora" for some of them)
 	@$(PYTEST) $(PYTEST_ARGS)
 
-crash: venv  ## kill the server and its engine 50 times while jobs run, and account for every job
+crash: venv  ## kill the server and its engine 50 times while jobs run, and check that no job is lost
 	@$(PY) -m tests.server.crash --kills 50
 
-check: lint test  ## everything: lint, then the tests
+check: lint test  ## run lint, then all tests
 
-lint: venv  ## ruff, mypy --strict and the dependency rule
+lint: venv  ## run ruff, mypy --strict and the check of dependencies between packages
 	@$(PY) -m ruff check
 	@$(PY) -m ruff format --check
 	@$(PY) -m mypy
 	@.venv/bin/lint-imports --no-logo
 
-format: venv  ## let ruff put the code in order
+format: venv  ## format the code with ruff
 	@$(PY) -m ruff check --fix
 	@$(PY) -m ruff format
 
-bench: venv  ## time the engine, what the server costs beside it, and the page, with the embedded model
+bench: venv  ## time the engine, the server's overhead and the page, with the embedded model
 	@$(PY) -m mflux_api bench
 	@$(PY) -m mflux_api bench --server
 	@$(PY) -m tests.page.bench
 
-screenshots: venv  ## take the README's pictures of the page anew, in docs/images
+screenshots: venv  ## update the README's screenshots of the page in docs/images
 	@$(PY) -m tests.page.screenshots
 
-lock:  ## write the locks again with uv (ARGS=--upgrade takes newer versions)
+lock:  ## update the lock files with uv (ARGS=--upgrade takes newer versions)
 	@python3 tools/lock.py $(ARGS)
 
-clean:  ## remove .venv and every cache; pictures and models stay
+clean:  ## remove .venv and all caches; pictures and models are kept
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

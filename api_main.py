@@ -1,4 +1,4 @@
-"""Start the server: `python api_main.py`, with the options of `python -m mflux_api serve`; other commands work too."""
+"""Start the server: `python api_main.py` is `python -m mflux_api serve`. Other commands can be given as well."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The command line: arguments to commands, errors to one line and an exit code."""
+"""Command line: parse arguments, run a command, and turn errors into one line and an exit code."""
 
 import argparse
 import os
@@ -13,28 +13,28 @@ from mflux_api.settings import options
 
 OK, FAILED, BAD_INPUT, CANCELLED = 0, 1, 2, 130
 
-# After one flag or repeating it.
+# A flag that takes several values and may be repeated.
 SEVERAL: dict[str, Any] = {"action": "extend", "nargs": "+", "default": []}
-# Of those below, what `chat` has.
+# Flags of `generate` that `chat` has too.
 CHAT = ("--model", "--steps", "--quantize", "--precision", "--low-ram", "--models-dir", "--output")
-# Flags of `generate`: what argparse needs, once.
+# Flags of `generate`, with their arguments for argparse.
 GENERATE: dict[str, dict[str, Any]] = {
     "--model": {"default": "flux2-tiny", "metavar": "NAME|FOLDER", "help": "default: %(default)s, the embedded model"},
-    "--size": {"metavar": "WIDTHxHEIGHT", "help": "pixels, multiples of 16 from 64 up, e.g. 512x512"},
+    "--size": {"metavar": "WIDTHxHEIGHT", "help": "in pixels, multiples of 16, at least 64, e.g. 512x512"},
     "--steps": {"type": int, "metavar": "N", "help": "denoising steps (default: the model's)"},
-    "--seed": {"type": int, "metavar": "N", "help": "the first picture's seed (default: random)"},
-    "--n": {"type": int, "default": 1, "metavar": "N", "help": "pictures, of seeds N, N+1, ... (default: 1)"},
-    "--guidance": {"type": float, "metavar": "X", "help": "above 1 follows the prompt closer; base models only"},
-    "--negative": {"metavar": "TEXT", "help": "what guidance paints away from"},
-    "--image": {"type": Path, "metavar": "FILE", "help": "a picture to repaint"},
+    "--seed": {"type": int, "metavar": "N", "help": "seed of the first picture (default: random)"},
+    "--n": {"type": int, "default": 1, "metavar": "N", "help": "number of pictures; seeds count up (default: 1)"},
+    "--guidance": {"type": float, "metavar": "X", "help": "above 1: follow the prompt more closely; base models only"},
+    "--negative": {"metavar": "TEXT", "help": "negative prompt: what to avoid; needs guidance above 1"},
+    "--image": {"type": Path, "metavar": "FILE", "help": "picture to repaint"},
     "--strength": {"type": float, "default": 0.75, "metavar": "X", "help": "0 keeps it, 1 ignores it (default: 0.75)"},
-    "--mask": {"type": Path, "metavar": "FILE", "help": "where to repaint it: white is painted, black kept"},
-    "--reference": {"type": Path, **SEVERAL, "metavar": "FILE", "help": "pictures to look at, for an edit"},
-    "--lora": {**SEVERAL, "metavar": "NAME:SCALE", "help": "adapters, by name or path"},
-    "--upsample-prompt": {"action": "store_true", "help": "let the text encoder put the prompt into more words first"},
-    "--quantize": {"type": int, "metavar": "BITS", "help": "weights in 3, 4, 6 or 8 bits"},
+    "--mask": {"type": Path, "metavar": "FILE", "help": "part of --image to repaint: white is painted, black is kept"},
+    "--reference": {"type": Path, **SEVERAL, "metavar": "FILE", "help": "reference pictures for an edit"},
+    "--lora": {**SEVERAL, "metavar": "NAME:SCALE", "help": "LoRA adapters, by name or path"},
+    "--upsample-prompt": {"action": "store_true", "help": "let the text encoder expand the prompt first"},
+    "--quantize": {"type": int, "metavar": "BITS", "help": "quantize the weights to 3, 4, 6 or 8 bits"},
     "--precision": {"default": "auto", "metavar": "TYPE", "help": "auto, float32, bfloat16 or float16"},
-    "--low-ram": {"action": "store_true", "help": "let go of the text encoder before denoising"},
+    "--low-ram": {"action": "store_true", "help": "unload the text encoder before denoising"},
     "--models-dir": {"type": Path, "default": Path("models"), "metavar": "DIR", "help": "default: %(default)s"},
     "--output": {"type": Path, "default": Path("output"), "metavar": "DIR|FILE", "help": "default: %(default)s"},
 }
@@ -51,7 +51,7 @@ def main(argv: Sequence[str]) -> int:
         print("Cancelled.", file=sys.stderr)
         return CANCELLED
     except BrokenPipeError:
-        # Whoever read our lines has gone; there is nobody left to tell.
+        # The reader of our output is gone, so there is no point in printing an error.
         return FAILED
     except OSError as error:
         return _refuse(error, f"{error.filename}: {error.strerror}", debug=arguments.debug)
@@ -59,14 +59,14 @@ def main(argv: Sequence[str]) -> int:
 
 
 def run() -> NoReturn:
-    """The command that was typed."""
+    """Run the command of the process's arguments, and exit."""
     leave(main(sys.argv[1:]))
 
 
 def leave(code: int) -> NoReturn:
-    """End the process now, with what it has printed.
+    """Flush the output and exit at once, without Python's shutdown.
 
-    Taking Python down takes a moment, and a thread of obstore's that still has an answer to give aborts it then.
+    The shutdown takes a moment, and an obstore thread that completes a request during it aborts the process.
     """
     try:
         sys.stdout.flush()
@@ -79,7 +79,7 @@ def leave(code: int) -> NoReturn:
 def _refuse(error: Exception, message: str, *, debug: bool) -> int:
     if debug:
         traceback.print_exception(error)
-    # A path may hold a line break; the message is one line whatever it quotes.
+    # A quoted path may contain line breaks; the message must stay on one line.
     print(f"error: {' '.join(message.split())}", file=sys.stderr)
     return BAD_INPUT if isinstance(error, InvalidRequest) else FAILED
 
@@ -90,26 +90,26 @@ def _parser() -> argparse.ArgumentParser:
     _add_painting(commands)
     _add_serving(commands)
     for command in commands.choices.values():
-        command.add_argument("--debug", action="store_true", help="show where an error comes from")
+        command.add_argument("--debug", action="store_true", help="print the traceback of an error")
     return parser
 
 
 def _add_painting(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    # argparse would write the prompt last, where --reference and --lora take it for one of theirs.
+    # argparse's own usage has the prompt last, where --reference and --lora would take it as one of their values.
     usage = "mflux_api generate PROMPT [OPTION ...]"
-    painting = commands.add_parser("generate", help="paint pictures of a prompt", usage=usage)
+    painting = commands.add_parser("generate", help="paint pictures from a prompt", usage=usage)
     painting.add_argument("prompt")
     for flag, facts in GENERATE.items():
         painting.add_argument(flag, **facts)
     painting.set_defaults(command=_generate)
-    talking = commands.add_parser("chat", help="paint one prompt after the other; type quit to end")
+    talking = commands.add_parser("chat", help="paint prompts interactively; type quit to leave")
     for flag in CHAT:
         talking.add_argument(flag, **GENERATE[flag])
     talking.set_defaults(command=_chat)
     listing = commands.add_parser("models", help="list the models and which of them are on this machine")
     listing.add_argument("--models-dir", **GENERATE["--models-dir"])
     listing.set_defaults(command=_models)
-    saving = commands.add_parser("save", help="write a model, quantized, to a folder that loads without quantizing")
+    saving = commands.add_parser("save", help="quantize a model and write it to a folder")
     saving.add_argument("folder", type=Path)
     for flag in ("--model", "--quantize", "--models-dir"):
         saving.add_argument(flag, **GENERATE[flag])
@@ -117,34 +117,34 @@ def _add_painting(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     timing = commands.add_parser("bench", help="time a model on this machine")
     for flag in ("--model", "--models-dir"):
         timing.add_argument(flag, **GENERATE[flag])
-    timing.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
+    timing.add_argument("--json", type=Path, metavar="FILE", help="write the figures to a file as well")
     timing.add_argument("--sizes", type=int, nargs="+", default=[256, 512], metavar="N", help="default: 256 512")
     timing.add_argument("--repeats", type=int, default=5, metavar="N", help="default: %(default)s")
-    timing.add_argument("--server", action="store_true", help="what the server costs, instead of the engine")
-    timing.add_argument("--jobs", type=int, default=500, metavar="N", help="of --server, painted to watch its memory")
+    timing.add_argument("--server", action="store_true", help="measure the server's overhead instead")
+    timing.add_argument("--jobs", type=int, default=500, metavar="N", help="with --server: jobs of the memory test")
     timing.set_defaults(command=_bench)
 
 
 def _add_serving(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     serving = commands.add_parser("serve", help="start the server")
     serving.set_defaults(command=_serve)
-    showing = commands.add_parser("settings", help="print every setting of the server and where it comes from")
+    showing = commands.add_parser("settings", help="print every setting of the server and its origin")
     showing.add_argument("--example", action="store_true", help="print a complete configuration file instead")
     showing.set_defaults(command=_settings)
-    examining = commands.add_parser("doctor", help="look for what is missing, slow or wrong on this machine")
+    examining = commands.add_parser("doctor", help="find what is missing, slow or misconfigured on this machine")
     examining.set_defaults(command=_doctor)
     for parser in (serving, showing, examining):
-        parser.add_argument("--config", type=Path, metavar="FILE", help="default: config.yaml, if there is one")
-        parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="any setting by its name")
+        parser.add_argument("--config", type=Path, metavar="FILE", help="default: config.yaml, if it exists")
+        parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="set any setting by name")
         for option in options().values():
             if option.flag:
-                # A percent sign would be argparse's.
+                # argparse treats % in help texts as a format.
                 text = option.help.replace("%", "%%")
                 parser.add_argument(option.flag, dest=option.key, metavar="VALUE", help=text)
 
 
 def _given(arguments: argparse.Namespace) -> dict[str, str]:
-    """Settings from the command line, by their names. Raises InvalidRequest for a --set without `=`."""
+    """Collect the settings of the command line by their dotted names. Raises InvalidRequest for a --set without `=`."""
     given: dict[str, str] = {}
     for pair in arguments.set:
         name, equals, value = pair.partition("=")
@@ -155,7 +155,7 @@ def _given(arguments: argparse.Namespace) -> dict[str, str]:
     return {**given, **flags}
 
 
-# Each command's own libraries are imported when it is run: `--help` is instant, and the server never loads MLX.
+# Each command imports its libraries when it runs, so `--help` is fast and the server never loads MLX.
 
 
 def _generate(arguments: argparse.Namespace) -> None:

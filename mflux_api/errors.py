@@ -1,4 +1,4 @@
-"""Every failure once: a stable code, the HTTP status a dialect answers with, a message fit for a client."""
+"""All errors, each with a stable code, an HTTP status and a message for the client."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -6,9 +6,9 @@ from typing import ClassVar
 
 
 class MfluxError(Exception):
-    """Base of every error this package raises on purpose.
+    """Base of the errors that this package raises.
 
-    `message` says what is wrong and what to do; `details` are facts a program may read.
+    `message`: what is wrong and what to do. `details`: facts for programs.
     """
 
     code: ClassVar[str] = "INTERNAL_ERROR"
@@ -21,13 +21,13 @@ class MfluxError(Exception):
 
 
 def from_code(code: str, message: str, details: Mapping[str, object]) -> MfluxError:
-    """The error of this code again, on the other side of a process boundary."""
+    """Rebuild an error from its code, after it was sent between processes."""
     kinds = {kind.code: kind for kind in _descendants(MfluxError)}
     return kinds.get(code, MfluxError)(message, **details)
 
 
 def without_folders(error: MfluxError, folders: Iterable[Path]) -> MfluxError:
-    """The same error for a stranger's eyes: files keep their names, and where they lie is left out."""
+    """Copy an error and strip the local folders from its texts. File names are kept."""
     places = sorted({f"{folder}/" for folder in folders}, key=len, reverse=True)
 
     def shortened(value: object) -> object:
@@ -42,7 +42,7 @@ def without_folders(error: MfluxError, folders: Iterable[Path]) -> MfluxError:
 
 
 def kinds() -> list[type[MfluxError]]:
-    """Every error there is, the dialects' own included."""
+    """Return all error classes, including those of the dialects."""
     return [MfluxError, *_descendants(MfluxError)]
 
 
@@ -52,7 +52,7 @@ def _descendants(kind: type[MfluxError]) -> Iterator[type[MfluxError]]:
         yield from _descendants(child)
 
 
-# What was asked
+# Requests
 
 
 class InvalidRequest(MfluxError):
@@ -68,19 +68,19 @@ class InvalidImage(InvalidRequest):
 
 
 class FetchFailed(InvalidImage):
-    """What a client named by its address could not be had from there."""
+    """A URL in the request could not be fetched."""
 
     code, status = "FETCH_FAILED", 400
 
 
 class AddressForbidden(InvalidRequest):
-    """A client named an address inside this machine or its network."""
+    """A URL in the request points into this machine or its network."""
 
     code, status = "ADDRESS_FORBIDDEN", 400
 
 
 class LinkExpired(MfluxError):
-    """A signed address is too old, or was not made by this server."""
+    """A signed URL has expired, or was not made by this server."""
 
     code, status = "LINK_EXPIRED", 403
 
@@ -107,25 +107,25 @@ class JobConflict(MfluxError):
 
 
 class JobCancelled(MfluxError):
-    """Somebody cancelled the job that was waited for."""
+    """The awaited job was cancelled."""
 
     code, status = "CANCELLED", 409
 
 
 class QueueFull(MfluxError):
-    """As many jobs wait as may wait."""
+    """The queue has reached its limit of waiting jobs."""
 
     code, status = "QUEUE_FULL", 503
 
 
 class Busy(MfluxError):
-    """A picture is being painted, and this API takes one at a time."""
+    """A picture is being painted, and this API accepts one at a time."""
 
     code, status = "BUSY", 503
 
 
 class ShuttingDown(MfluxError):
-    """The server is stopping and takes no more jobs."""
+    """The server is stopping and accepts no more jobs."""
 
     code, status = "SHUTTING_DOWN", 503
 
@@ -140,19 +140,19 @@ class StorageFailed(MfluxError):
 
 
 class GenerationFailed(MfluxError):
-    """The engine met an error that is not the request's fault. The log has it."""
+    """The engine failed for a reason other than the request. The log has the details."""
 
     code, status = "GENERATION_FAILED", 500
 
 
 class EngineDied(MfluxError):
-    """The engine process ended while it was working."""
+    """The engine process exited while it was working."""
 
     code, status = "ENGINE_DIED", 500
 
 
 class EngineStuck(EngineDied):
-    """The engine process said nothing for too long and was ended."""
+    """The engine process reported nothing for too long and was killed."""
 
     code, status = "ENGINE_TIMEOUT", 500
 
@@ -167,43 +167,43 @@ class NoSuchRoute(MfluxError):
 
 
 class MethodNotAllowed(MfluxError):
-    """The path exists, with another method."""
+    """The path does not support this method."""
 
     code, status = "METHOD_NOT_ALLOWED", 405
 
 
 class BodyTooLarge(MfluxError):
-    """The request's body is larger than the server takes."""
+    """The request body exceeds the limit."""
 
     code, status = "PAYLOAD_TOO_LARGE", 413
 
 
 class BodyTooSlow(MfluxError):
-    """The request's body did not arrive in time."""
+    """The request body did not arrive in time."""
 
     code, status = "REQUEST_TIMEOUT", 408
 
 
 class UnsupportedMedia(MfluxError):
-    """The body is of a kind that this endpoint does not read."""
+    """The endpoint does not accept this Content-Type."""
 
     code, status = "UNSUPPORTED_MEDIA_TYPE", 415
 
 
 class Unauthorized(MfluxError):
-    """An API key is needed, or the one given is not known."""
+    """The API key is missing or unknown."""
 
     code, status = "UNAUTHORIZED", 401
 
 
 class HostRefused(MfluxError):
-    """The Host header names a host that this server does not answer for."""
+    """The Host header is not in the list of allowed hosts."""
 
     code, status = "HOST_REFUSED", 403
 
 
 class OriginRefused(MfluxError):
-    """A web page of an origin that may not use this server asked for a change."""
+    """A web page of an origin that is not allowed sent a state-changing request."""
 
     code, status = "ORIGIN_REFUSED", 403
 
@@ -218,13 +218,13 @@ class RateLimited(MfluxError):
 
 
 class ModelNotFound(MfluxError):
-    """No model has this name, or there is nothing at this path."""
+    """No model has this name, or the path does not exist."""
 
     code, status = "MODEL_NOT_FOUND", 404
 
 
 class ModelNotDownloaded(MfluxError):
-    """The registry knows the model, but its files are not on this machine."""
+    """The model is in the registry, but its files are not on this machine."""
 
     code, status = "MODEL_NOT_DOWNLOADED", 404
 
@@ -236,13 +236,13 @@ class ModelIncomplete(MfluxError):
 
 
 class ModelCorrupt(MfluxError):
-    """A file of the checkpoint is truncated or not what it says it is."""
+    """A file of the checkpoint is truncated or malformed."""
 
     code, status = "MODEL_CORRUPT", 500
 
 
 class ModelUnsupported(MfluxError):
-    """The folder holds something else than a FLUX.2 klein checkpoint."""
+    """This server does not support the model, the files in its folder, or this use of it."""
 
     code, status = "MODEL_UNSUPPORTED", 400
 
@@ -257,13 +257,13 @@ class OutOfMemory(MfluxError):
 
 
 class LoraNotFound(MfluxError):
-    """No such adapter in the folders that adapters may come from."""
+    """The allowed folders have no such adapter."""
 
     code, status = "LORA_NOT_FOUND", 404
 
 
 class LoraInvalid(MfluxError):
-    """The file is not an adapter that this model can carry."""
+    """The file is not an adapter, or does not fit this model."""
 
     code, status = "LORA_INVALID", 400
 
@@ -272,7 +272,7 @@ class LoraInvalid(MfluxError):
 
 
 class InvalidSetting(InvalidRequest):
-    """A setting is unknown or has a value it cannot have, or the file it comes from cannot be read."""
+    """A setting is unknown or has an invalid value, or its file cannot be read."""
 
     code, status = "INVALID_SETTING", 400
 
@@ -281,16 +281,16 @@ class InvalidSetting(InvalidRequest):
 
 
 class DownloadFailed(MfluxError):
-    """A model's files could not be fetched; the next attempt goes on where this one stopped."""
+    """A model's files could not be downloaded. The next attempt resumes where this one stopped."""
 
     code, status = "MODEL_DOWNLOAD_FAILED", 503
 
 
 class ModelGated(MfluxError):
-    """The model's licence must be accepted first, or the token proves nothing."""
+    """The model's licence must be accepted first, or the Hugging Face token is missing or invalid."""
 
     code, status = "MODEL_GATED", 403
 
 
 class DiskFull(StorageFailed):
-    """There is no room for the model's files."""
+    """The disk has no room for the model's files."""

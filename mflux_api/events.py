@@ -1,4 +1,4 @@
-"""One publisher, many listeners: every listener has a bounded box, and one that does not empty it is dropped."""
+"""Event bus with bounded queues: a listener that falls behind is disconnected."""
 
 import asyncio
 import itertools
@@ -15,7 +15,7 @@ BOX = 256
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened to a job (`job` is empty: to the server). `preview`: a small PNG, on some progress."""
+    """An event of a job, or of the server (`job` is empty). `preview`: a small PNG, in some progress events."""
 
     id: str
     job: str
@@ -25,7 +25,7 @@ class Event:
 
 
 class Box:
-    """A listener's events. `None` on its queue: it was too slow, or the server stops."""
+    """Queue of one listener's events. Iteration ends when the listener was too slow or the server stops."""
 
     def __init__(self, job: str | None) -> None:
         self.job = job
@@ -51,10 +51,10 @@ class Box:
 
 
 class Events:
-    """Publish and listen, all on the event loop's thread. The last events are remembered, to resume a stream."""
+    """The event bus. Use it on the event loop's thread only. Keeps the last REMEMBERED events to resume streams."""
 
     def __init__(self) -> None:
-        # Numbers start again with each run of the server; the prefix keeps an old one from meaning a new event.
+        # Numbers restart with the server; the random prefix keeps old ids from matching new events.
         self._run = secrets.token_hex(3)
         self._numbers = itertools.count(1)
         self._past: deque[Event] = deque(maxlen=REMEMBERED)
@@ -72,22 +72,22 @@ class Events:
         return event
 
     def forget(self, job: str) -> None:
-        """A job has ended: its last progress is of no more use."""
+        """Drop the last progress of a job that has ended."""
         self._latest.pop(job, None)
 
     def latest(self, job: str) -> Event | None:
-        """The job's last progress."""
+        """Return the job's last progress event."""
         return self._latest.get(job)
 
     def since(self, last_id: str | None, job: str | None) -> list[Event] | None:
-        """What came after an event, of one job or of all; None when that event is not remembered."""
+        """Return the events after `last_id`, of one job or (None) of all; None if that event is no longer kept."""
         past = list(self._past)
         index = next((index for index, event in enumerate(past) if event.id == last_id), None)
         return None if index is None else [event for event in past[index + 1 :] if job in {None, event.job}]
 
     @contextmanager
     def listen(self, job: str | None) -> Iterator[Box]:
-        """A box that receives every event of a job (None: of all) from now on."""
+        """Yield a box that receives every event of a job, or (None) of all jobs, from now on."""
         box = Box(job)
         self._boxes.add(box)
         try:
@@ -96,7 +96,7 @@ class Events:
             self._boxes.discard(box)
 
     def close(self) -> None:
-        """Tell every listener that the server stops, and end it."""
+        """Send every listener a "closing" event, and end its iteration."""
         event = self.publish("", "closing", {"message": "The server stops. Connect again in a moment."})
         for box in self._boxes:
             if box.job is not None:

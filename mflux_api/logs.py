@@ -1,4 +1,4 @@
-"""The log: events with fields, one line each, as text for people or as JSON for programs."""
+"""Structured logging: events with fields, one line each, as text or JSON."""
 
 import json
 import logging
@@ -7,7 +7,7 @@ import sys
 from contextvars import ContextVar
 from datetime import UTC, datetime
 
-# Of the HTTP request that is being answered; in every line written meanwhile.
+# Id of the current HTTP request; added to every line logged while it is handled.
 REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")
 
 LOG = logging.getLogger("mflux_api")
@@ -20,11 +20,11 @@ def configure(level: str, style: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Json() if style == "json" else _Text())
     lowest = logging.getLevelNamesMapping()[level.upper()]
-    # asyncio's debug lines are about its own works; its warnings are about ours.
+    # asyncio's debug lines are of no interest; its warnings point to problems in our code.
     levels = {"mflux_api": lowest, "uvicorn": lowest, "asyncio": max(lowest, logging.WARNING)}
     for name, least in levels.items():
         _route(logging.getLogger(name), [handler], least)
-    # The rest of uvicorn's go through that one, but for requests, which nobody hears.
+    # uvicorn's other loggers propagate to "uvicorn". Its access log is off.
     logging.getLogger("uvicorn.error").handlers = []
     _route(logging.getLogger("uvicorn.access"), [], lowest)
 
@@ -36,7 +36,7 @@ def _route(logger: logging.Logger, handlers: list[logging.Handler], level: int) 
 
 
 def event(name: str, /, **fields: object) -> None:
-    """Something happened. A field named `trace` may have many lines."""
+    """Log an event at level info. A field named `trace` may have several lines."""
     LOG.info(name, extra={"fields": fields})
 
 
@@ -45,15 +45,15 @@ def warning(name: str, /, **fields: object) -> None:
 
 
 def failure(name: str, error: BaseException, /, **fields: object) -> None:
-    """An error that nobody expected, with where it came from."""
+    """Log an unexpected error with its traceback."""
     LOG.error(name, extra={"fields": fields}, exc_info=error)
 
 
 class _Formatter(logging.Formatter):
-    """Takes a record apart."""
+    """Base of the formatters: extracts event name and fields from a record."""
 
     def head(self, record: logging.LogRecord) -> str:
-        """The event's name, or what another library says."""
+        """Return the event's name, or the message of another library's record."""
         return record.msg if self._is_ours(record) else record.getMessage()
 
     def fields(self, record: logging.LogRecord) -> dict[str, object]:
@@ -72,7 +72,7 @@ class _Formatter(logging.Formatter):
 
 
 class _Text(_Formatter):
-    """12:31:05 info  job id=42 model=flux2-tiny, then what has many lines, indented."""
+    """Text format: `12:31:05 info  job id=42 model=flux2-tiny`, then the lines of `trace`, indented."""
 
     def format(self, record: logging.LogRecord) -> str:
         time = datetime.fromtimestamp(record.created).astimezone().strftime("%H:%M:%S")
@@ -85,7 +85,7 @@ class _Text(_Formatter):
 
 
 class _Json(_Formatter):
-    """One object a line: time, level, event, then the fields."""
+    """JSON format: one object per line with time, level, event and the fields."""
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, object] = {
@@ -104,7 +104,7 @@ def _json(line: dict[str, object]) -> str:
     try:
         return json.dumps(line, default=str, allow_nan=False)
     except (TypeError, ValueError):
-        # A number that JSON has not, a key that is no text: better as text than not at all.
+        # A value that JSON cannot represent (NaN, a key that is not text) is logged as text.
         return json.dumps({name: value if _is_plain(value) else str(value) for name, value in line.items()})
 
 
@@ -113,7 +113,7 @@ def _is_plain(value: object) -> bool:
 
 
 def _word(value: object) -> str:
-    """A value that ends where it seems to: in quotes unless it is one plain word."""
+    """Format a value, in quotes unless it is a plain word, so that its end is unambiguous."""
     if value is None:
         return "-"
     text = str(round(value, 3)) if isinstance(value, float) else str(value)
@@ -123,5 +123,5 @@ def _word(value: object) -> str:
 
 
 def _printable(text: str) -> str:
-    """Nothing in it moves the cursor, ends the line or turns the direction of writing."""
+    """Escape characters that move the cursor, break the line or change the writing direction."""
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

@@ -1,4 +1,4 @@
-"""What Prometheus reads: counts, times and gauges in a registry of their own."""
+"""Prometheus metrics, in a registry of their own."""
 
 from collections.abc import Callable, Iterator
 
@@ -9,7 +9,7 @@ from prometheus_client.registry import Collector
 from mflux_api.version import __version__
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
-# From the smallest picture on the fastest Mac to the largest on a CPU.
+# Upper bounds in seconds, from the smallest picture on the fastest Mac to the largest on a CPU.
 STEP_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 JOB_BUCKETS = (0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
 HTTP_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 300.0)
@@ -23,24 +23,24 @@ class Metrics:
 
     def __init__(self) -> None:
         home = self._registry = CollectorRegistry()
-        self._jobs = Counter("mflux_jobs_total", "Jobs by how they ended.", ["outcome", "model"], registry=home)
-        self._queue = Gauge("mflux_queue_depth", "Jobs that wait.", registry=home)
+        self._jobs = Counter("mflux_jobs_total", "Jobs by outcome.", ["outcome", "model"], registry=home)
+        self._queue = Gauge("mflux_queue_depth", "Waiting jobs.", registry=home)
         self._steps = Histogram(
-            "mflux_step_seconds", "One denoising step.", ["model"], registry=home, buckets=STEP_BUCKETS
+            "mflux_step_seconds", "Time of a denoising step.", ["model"], registry=home, buckets=STEP_BUCKETS
         )
         self._job_seconds = Histogram(
             "mflux_job_seconds",
-            "A completed job, from its start to its end.",
+            "Time of a completed job, from start to end.",
             ["model"],
             registry=home,
             buckets=JOB_BUCKETS,
         )
         self._pictures = Counter("mflux_pictures_total", "Pictures painted.", ["model"], registry=home)
-        self._memory = Gauge("mflux_engine_memory_bytes", "What MLX holds.", ["kind"], registry=home)
-        self._restarts = Counter("mflux_engine_restarts_total", "Engine processes started anew.", registry=home)
+        self._memory = Gauge("mflux_engine_memory_bytes", "Memory held by MLX.", ["kind"], registry=home)
+        self._restarts = Counter("mflux_engine_restarts_total", "Restarts of the engine process.", registry=home)
         self._http = Histogram(
             "mflux_http_seconds",
-            "A request until the first byte of its answer.",
+            "Time from a request to the first byte of its reply.",
             ["method", "route", "status"],
             registry=home,
             buckets=HTTP_BUCKETS,
@@ -49,7 +49,7 @@ class Metrics:
         Info("mflux", "This server.", registry=home).info({"version": __version__})
 
     def job(self, outcome: str, model: str, seconds: float | None = None) -> None:
-        """A job came to an end: completed, failed, cancelled, or retried. Only completed ones are timed."""
+        """Count a job. `outcome`: completed, failed, cancelled or retried. Only completed jobs are timed."""
         self._jobs.labels(outcome, model).inc()
         if outcome == "completed" and seconds is not None:
             self._job_seconds.labels(model).observe(seconds)
@@ -64,7 +64,7 @@ class Metrics:
         self._queue.set(depth)
 
     def watch_queue(self, depth: Callable[[], int]) -> None:
-        """Ask for the depth whenever somebody reads, instead of being told."""
+        """Call `depth` whenever the metrics are read, instead of storing a value."""
         self._queue.set_function(depth)
 
     def engine_memory(self, active: int, cached: int, peak: int) -> None:
@@ -75,7 +75,7 @@ class Metrics:
         self._restarts.inc()
 
     def http(self, method: str, route: str, status: int, seconds: float) -> None:
-        """`route` is the pattern that matched, never the path: every new value is kept for ever."""
+        """Record a request. `route` must be the matched pattern, not the path: every new label value is kept."""
         known = method if method in METHODS else "other"
         self._http.labels(known, route, status).observe(seconds)
 
@@ -83,12 +83,15 @@ class Metrics:
         self._downloads.inc(size)
 
     def render(self) -> bytes:
-        """Everything in Prometheus' text format, of the type CONTENT_TYPE."""
+        """Return all metrics in Prometheus' text format, whose media type is CONTENT_TYPE."""
         return generate_latest(_WithoutBirthdays(self._registry))
 
 
 class _WithoutBirthdays(Collector):
-    """The library adds a series `..._created` to each counter and histogram, and a switch for all registries only."""
+    """Filter out the `..._created` series of counters and histograms.
+
+    prometheus_client can disable them only for all registries at once.
+    """
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry

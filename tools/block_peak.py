@@ -1,4 +1,4 @@
-"""Peak of memory while a mid-size random FLUX.2-dev is loaded: what is kept, and how much more there was at most.
+"""Measure kept and peak memory while loading a mid-size random FLUX.2-dev checkpoint.
 
 python tools/block_peak.py [bfloat16 | float32]
 """
@@ -57,7 +57,7 @@ def configure(folder: Path, changes: dict[str, object]) -> dict[str, object]:
 
 
 def write(folder: Path, module: nn.Module) -> None:
-    """Random bfloat16 weights, under mflux's names, in place of the folder's."""
+    """Replace the folder's weights with random bfloat16 weights under mflux's names."""
     for path in folder.glob("*.safetensors"):
         path.unlink()
     names = {

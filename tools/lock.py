@@ -1,4 +1,4 @@
-"""Write the two locks with uv: hashed, universal, without addresses (`make lock`; ARGS=--upgrade takes newer ones)."""
+"""Write the two lock files with uv: hashed, universal, without URLs. Used by `make lock`; ARGS=--upgrade upgrades."""
 
 import re
 import shutil
@@ -19,7 +19,7 @@ ADDRESS = re.compile(r"https?://|\.org\b|\.com\b|\.io\b")
 
 
 def entries(text: str) -> list[str]:
-    """The lock's header and then one string for each pinned package, with its hashes and comments."""
+    """Split a lock file into its header and one string per pinned package, with hashes and comments."""
     return re.split(r"^(?=[a-z0-9])", text, flags=re.MULTILINE | re.IGNORECASE)
 
 
@@ -27,7 +27,7 @@ def tidy(path: Path) -> None:
     kept = [entry for entry in entries(path.read_text()) if NEVER not in entry.partition("\n")[0]]
     text = "".join(kept)
     if found := ADDRESS.search(text):
-        sys.exit(f"{path.name} would hold an address ({found.group()}): written for you to look at, not for use")
+        sys.exit(f"{path.name} contains a URL ({found.group()}). It was written for inspection only; do not use it.")
     path.write_text(text)
 
 

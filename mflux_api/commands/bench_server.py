@@ -1,4 +1,4 @@
-"""`bench --server`: what the server costs beside the painting, on this machine, from one run."""
+"""`bench --server`: measure the server's overhead in time and memory on this machine."""
 
 import http.client
 import json
@@ -29,7 +29,7 @@ MEBIBYTE = 1024**2
 QUEUES = (100, 1_000, 10_000)
 PROBES = 1_000
 PACE_SECONDS = 0.01
-# OpenBLAS's threads go on spinning for 120 ms after a picture, and would take a core from whoever paints next.
+# OpenBLAS's threads spin for 120 ms after a picture, and would take a core from the next measurement.
 REST_SECONDS = 0.2
 ROUNDS = 15
 PLAIN = """
@@ -43,7 +43,7 @@ SMALL = {"prompt": PROMPT, "width": 64, "height": 64, "steps": 1, "seed": 1}
 
 
 class Bench:
-    """A server of its own, in a folder that is thrown away."""
+    """Client of a server that runs in a temporary folder."""
 
     def __init__(self, client: httpx.Client, process: psutil.Process) -> None:
         self.client = client
@@ -64,7 +64,7 @@ class Bench:
             time.sleep(0.02)
 
     def painted_in(self) -> float:
-        """Seconds that the latest picture took by itself."""
+        """Return the seconds of painting alone of the latest picture."""
         (latest,) = self.client.get("/api/v1/jobs?limit=1").json()["jobs"]
         job = self.client.get(f"/api/v1/jobs/{latest['id']}?images=false").json()
         seconds: float = job["result"]["timings"][0]["total"]
@@ -72,12 +72,12 @@ class Bench:
 
     @property
     def rss(self) -> float:
-        """MiB of the server's own process."""
+        """Resident memory of the server's process, without the engine's, in MiB."""
         return self.process.memory_info().rss / MEBIBYTE
 
 
 def run(jobs: int) -> Iterator[Figure]:
-    """The lines of the table. `jobs`: how many are painted to see whether memory stays flat."""
+    """Yield the lines of the table. `jobs`: number of jobs to run while the server's memory is watched."""
     yield Figure("machine's load", os.getloadavg()[0], "", f"{os.cpu_count()} cores; {MODEL}")
     with _server() as bench:
         yield Figure("server (RSS) after start", bench.rss, "MiB")
@@ -105,14 +105,14 @@ def _address(process: "subprocess.Popen[str]") -> str:
     assert process.stderr is not None
     for line in process.stderr:
         if match := re.search(r"MFLUX API at (http://\S+)", line):
-            # Somebody has to read on, or the server's log would fill the pipe and stop it.
+            # Keep reading, or the log would fill the pipe and block the server.
             threading.Thread(target=process.stderr.read, daemon=True).start()
             return match[1]
     raise RuntimeError("The server did not start.")
 
 
 class Taken(NamedTuple):
-    """Seconds until the picture was there, and how many of them the painting itself took."""
+    """Total seconds for a picture, and the seconds of painting alone."""
 
     wall: float
     painting: float
@@ -123,9 +123,10 @@ class Taken(NamedTuple):
 
 
 def _overhead(bench: Bench) -> Iterator[Figure]:
-    """The same picture from the library and over HTTP, in turn: what is between them is the server's.
+    """Paint the same picture with the library and over HTTP, in turn; the difference is the server's overhead.
 
-    Two processes do not paint equally fast, on a busy machine less than ever; so also without the painting itself.
+    Painting speed varies between two processes, above all on a busy machine. So the difference without the painting
+    time is reported too.
     """
     model = load_model(MODEL)
     for size, steps, rounds in ((64, 1, 60), (256, 4, 20)):
@@ -133,7 +134,7 @@ def _overhead(bench: Bench) -> Iterator[Figure]:
             taken = _in_turn({"library": partial(_paint, model, size, steps), "HTTP": over_http}, rounds)
         for name, times in taken.items():
             yield Figure(f"{size}x{size}, {steps} steps: {name}", _milliseconds(each.wall for each in times), "ms")
-        # Turn by turn: a machine that slows down slows both of a pair.
+        # Compared in pairs: a slowdown of the machine affects both of a pair.
         costs = [over.wall - here.wall for over, here in zip(taken["HTTP"], taken["library"], strict=True)]
         spread = statistics.stdev(costs) / rounds**0.5 * 1000
         note = f"at most 10; ±{spread:.0f} (standard error)"
@@ -155,9 +156,9 @@ def _paint(model: Model, size: int, steps: int) -> Taken:
 
 @contextmanager
 def _poster(bench: Bench, body: dict[str, Any]) -> Iterator[Callable[[], Taken]]:
-    """Order it over a connection of its own: what httpx does with a request would be counted as the server's.
+    """Yield a function that posts `body` with http.client, because httpx's own overhead would be measured as well.
 
-    It stays open, as those of browsers do.
+    The connection stays open between requests, as in browsers.
     """
     with closing(http.client.HTTPConnection(bench.client.base_url.netloc.decode(), timeout=600)) as connection:
 
@@ -186,9 +187,9 @@ def _in_turn(arms: dict[str, Callable[[], Taken]], rounds: int) -> dict[str, lis
 
 
 def _health(bench: Bench) -> Iterator[Figure]:
-    """/api/v1/health, asked every few hundredths of a second, while the engine is busy.
+    """Measure the latency of /api/v1/health with an idle and with a busy engine.
 
-    In turn with a server that does nothing else than answer: what that takes beside the engine is the machine's.
+    Requests alternate with those to a minimal server, whose latency shows the machine's own share.
     """
     body = {"width": 512, "height": 512, "steps": 50, "num_images": 4}
     with _plain_server() as plain:
@@ -212,12 +213,12 @@ def _health(bench: Bench) -> Iterator[Figure]:
 
 @contextmanager
 def _plain_server() -> Iterator[httpx.Client]:
-    """The least that can be served with the same server."""
+    """Run a minimal ASGI application with uvicorn, and yield a client of it."""
     with socket.create_server(("127.0.0.1", 0)) as found:
         port = found.getsockname()[1]
     with subprocess.Popen([sys.executable, "-c", PLAIN, str(port)]) as process:
         try:
-            # It has a few seconds to begin.
+            # The retries give it a few seconds to start.
             transport = httpx.HTTPTransport(retries=6)
             with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60, transport=transport) as client:
                 client.get("/")
@@ -244,7 +245,7 @@ def _memory(bench: Bench, jobs: int) -> Iterator[Figure]:
 
 
 def _queues(bench: Bench) -> Iterator[Figure]:
-    """Each verb at growing lengths of the line."""
+    """Measure each queue operation at growing queue lengths."""
     bench.post("/api/v1/queue/pause")
     waiting: list[str] = []
     for length in QUEUES:

@@ -1,4 +1,4 @@
-"""`chat`: a prompt, a picture, the next prompt; the commands of the FLUX.2 web server's own prompt loop."""
+"""`chat`: an interactive prompt loop with the commands of the FLUX.2 web server's own loop."""
 
 import argparse
 import random
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from mflux_api.engine.model import Model
     from mflux_api.ipc.messages import Picture
 
-HELP = """quit, q          end                      same, s    the last prompt again, with another seed
-reseed NUMBER    the last prompt, this seed   /steps N   steps from now on
-/square /portrait /landscape /16:9            shape       /1k /2k /4k   size; both also inside a prompt
+HELP = """quit, q          leave                        same, s         repeat the last prompt with a new seed
+reseed NUMBER    repeat it with this seed     /steps N        set the number of steps
+/square /portrait /landscape /16:9   shape    /1k /2k /4k     size; both work inside a prompt too
 """
 SHAPES = {"/square": (1024, 1024), "/portrait": (768, 1344), "/landscape": (1344, 768), "/16:9": (1360, 768)}
 SCALES = {"/1k": 1, "/2k": 2, "/4k": 4}
@@ -31,7 +31,7 @@ AGAIN, END = {"same", "s"}, {"quit", "q"}
 
 @dataclass(frozen=True)
 class Choices:
-    """What the next picture will be like. `raw`: the prompt as it was typed."""
+    """Parameters of the next picture. `raw`: the prompt as typed; `scale`: factor on `shape`."""
 
     steps: int
     shape: tuple[int, int]
@@ -46,7 +46,7 @@ class Choices:
 
 
 def heard(line: str, choices: Choices) -> tuple[Choices, bool]:
-    """What a line changes, and whether it asks for a picture. Raises InvalidRequest, EOFError for an end."""
+    """Interpret a line: return the new choices, and whether to paint. Raises InvalidRequest, and EOFError to leave."""
     words = line.strip()
     if words.lower() in END:
         raise EOFError
@@ -60,14 +60,14 @@ def heard(line: str, choices: Choices) -> tuple[Choices, bool]:
 
 
 def _prompted(words: str, choices: Choices) -> tuple[Choices, bool]:
-    """A prompt, with the modifiers in it; without words beside them they only change what comes."""
+    """Interpret a prompt and the modifiers in it. Modifiers alone change the choices without painting."""
     for word in MODIFIER.findall(words):
         if word in SHAPES:
             choices = replace(choices, shape=SHAPES[word])
         elif word in SCALES:
             choices = replace(choices, scale=SCALES[word])
         elif words.startswith(word):
-            raise InvalidRequest(f"There is no {word}.\n{HELP}", field="prompt")
+            raise InvalidRequest(f"There is no command {word}.\n{HELP}", field="prompt")
     prompt = " ".join(MODIFIER.sub(_kept, words).split())
     if not prompt:
         return choices, False
@@ -79,7 +79,7 @@ def _kept(match: "re.Match[str]") -> str:
 
 
 def chat(arguments: argparse.Namespace, ask: Callable[[str], str] = input) -> None:
-    """Ask for prompts and paint them until there are no more."""
+    """Ask for prompts and paint them until the user leaves."""
     from mflux_api.commands.generate import load
 
     model = load(arguments)
@@ -101,12 +101,12 @@ def chat(arguments: argparse.Namespace, ask: Callable[[str], str] = input) -> No
 
 
 def _fitting(side: int) -> tuple[int, int]:
-    """The documented landscape, or for a smaller model what it was trained on."""
+    """Return the first picture's size: landscape, or for a smaller model the square it was trained on."""
     return SHAPES["/landscape"] if side >= 1024 else (side, side)
 
 
 def _paint(model: "Model", choices: Choices, folder: Path) -> Path:
-    """Paint, and keep the picture with its `.prompt` beside it; the prompt's embedding is remembered for `same`."""
+    """Paint a picture, and store it with its `.prompt` file. The model caches the prompt's embedding for `same`."""
     seed = choices.seed if choices.seed is not None else random.randrange(2**32)
     width, height = choices.size
     picture = model.generate(choices.prompt, width=width, height=height, steps=choices.steps, seeds=[seed])[0]

@@ -1,4 +1,4 @@
-"""`doctor`: look for what is missing, slow or wrong on this machine, and say what to do about it."""
+"""`doctor`: find what is missing, slow or misconfigured on this machine, and advise what to do."""
 
 import asyncio
 import mmap
@@ -30,7 +30,7 @@ GIB = 1024**3
 GIGABYTE = 1000**3
 REAL_MODEL = "flux2-klein-4b"
 OUTPUT_SPACE = GIB
-# MLX's Linux wheel links the reference BLAS, which reaches 4; any other reaches 50 even on an old machine.
+# MLX's Linux wheel links the reference BLAS, which reaches 4 GFLOP/s. Any other BLAS reaches 50, even on old machines.
 SLOWEST_GFLOPS = 10
 LEAST_FILES = 1024
 SAFE_SQLITE = (3, 51, 3)
@@ -43,7 +43,10 @@ State = Literal["ok", "note", "warn", "fail"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing looked at. "fail" keeps the server from working, "warn" makes it slow or unsafe, "note" is to know."""
+    """Result of one check.
+
+    "fail": the server cannot work. "warn": it is slow or unsafe. "note": for information.
+    """
 
     subject: str
     state: State
@@ -52,7 +55,7 @@ class Finding:
 
 
 def run(models_dir: Path, output_dir: Path, more: Iterable[Finding] = ()) -> int:
-    """Print what is found, as it is found, and `more`; 1 when something fails, else 0."""
+    """Print each finding as soon as it is known, then `more`. Returns 1 if any failed, else 0."""
     states: list[State] = []
     for finding in chain(examine(models_dir, output_dir), more):
         states.append(finding.state)
@@ -64,6 +67,7 @@ def run(models_dir: Path, output_dir: Path, more: Iterable[Finding] = ()) -> int
 
 
 def examine(models_dir: Path, output_dir: Path) -> Iterator[Finding]:
+    """Run all checks but that of the bucket."""
     yield from _system()
     found = ask_mlx()
     yield from _engine(found)
@@ -87,7 +91,7 @@ def _system() -> Iterator[Finding]:
 def _mac() -> Finding:
     version, machine = platform.mac_ver()[0], platform.machine()
     if machine != "arm64":
-        advice = "MLX needs Apple silicon, and there a Python that is not translated by Rosetta."
+        advice = "MLX needs Apple silicon, and a native Python that does not run under Rosetta."
         return Finding("system", "fail", f"macOS {version} on {machine}", advice)
     if numbers(version) < (14,):
         return Finding("system", "fail", f"macOS {version}", "MLX needs macOS 14 or newer.")
@@ -103,7 +107,7 @@ def _linux() -> str:
 
 
 def numbers(version: str) -> tuple[int, ...]:
-    """ "26.2.1" as (26, 2, 1)."""
+    """Parse a version: "26.2.1" becomes (26, 2, 1)."""
     return tuple(map(int, re.findall(r"\d+", version)))
 
 
@@ -124,31 +128,31 @@ def _engine(found: Mlx | str) -> Iterator[Finding]:
 
 
 def speed(found: Mlx) -> Finding:
-    """A matrix product in float32, and why it is slow."""
+    """Judge the speed of a float32 matrix product."""
     message = f"{found.gflops:.0f} GFLOP/s in float32"
     if found.gflops >= SLOWEST_GFLOPS:
         return Finding("speed", "ok", message)
     if found.openblas is None and found.device == "cpu":
-        advice = "MLX is on its reference BLAS. Install opencv-python in .venv, or the system's libopenblas."
+        advice = "MLX uses its slow reference BLAS. Install opencv-python in .venv, or the system's libopenblas."
     else:
-        advice = "Other programs may keep the machine busy; ask again when it is quiet."
+        advice = "Other programs may keep the machine busy; try again when it is idle."
     return Finding("speed", "warn", message, advice)
 
 
 def _processor(found: Mlx) -> Finding:
     if sys.platform == "darwin":
-        return Finding("gpu", "warn", "MLX sees none.", "In a virtual machine there may be none; else update macOS.")
+        return Finding("gpu", "warn", "MLX finds none.", "A virtual machine may have none; otherwise update macOS.")
     blas = f"OpenBLAS from {found.openblas}" if found.openblas else "No OpenBLAS"
     return Finding("gpu", "note", f"None: flux2-tiny takes seconds, real models many minutes a picture. {blas}.")
 
 
 def apple(chip: str, system: str, kernels: Path) -> Iterator[Finding]:
-    """What is particular to this generation of Apple's chips."""
+    """Check what depends on the generation of Apple's chip: bfloat16 and matrix units."""
     generation = re.search(r"Apple M(\d+)", chip)
     if generation is None:
         return
     if int(generation[1]) <= 2:
-        advice = "engine.precision: float16 may be faster. Compare its pictures first: large values overflow in it."
+        advice = "engine.precision: float16 may be faster. Compare the pictures first: float16 overflows more easily."
         yield Finding("bfloat16", "note", "M1 and M2 have no instructions for it and emulate it.", advice)
     if int(generation[1]) >= 5:
         yield _matrix_units(system, kernels)
@@ -184,21 +188,21 @@ def _memory(budget: int | None) -> Iterator[Finding]:
     if budget is None or memory.available >= budget:
         yield Finding("memory", "ok", message)
     else:
-        advice = f"Models may use {_size(budget)}. Close other programs, or lower engine.memory_budget_gb."
+        advice = f"The engine may use {_size(budget)}. Close other programs, or lower engine.memory_budget_gb."
         yield Finding("memory", "note", message, advice)
     if swap.used > memory.total / 10:
-        yield Finding("swap", "warn", f"{_size(swap.used)} in use", "What is swapped out is very slow: free memory.")
+        yield Finding("swap", "warn", f"{_size(swap.used)} in use", "Swapped memory is very slow. Free memory.")
     else:
         yield Finding("swap", "ok", f"{_size(swap.used)} in use")
 
 
 def place(subject: str, path: Path, space: int) -> Iterator[Finding]:
-    """Whether a folder can be written to, or made, and has so many bytes free."""
+    """Check that a folder can be written to or created, and that its disk has `space` bytes free."""
     folder = path.absolute()
     nearest = next(parent for parent in (folder, *folder.parents) if os.access(parent, os.F_OK))
     problem = _refusal(nearest)
     if problem:
-        # Models that are there can be used from a folder that nobody may write to.
+        # A read-only folder of models can still be used.
         state: State = "warn" if subject == "models" and folder.is_dir() else "fail"
         yield Finding(subject, state, f"{folder} cannot be written to: {problem}.", "Choose another folder.")
         return
@@ -207,15 +211,15 @@ def place(subject: str, path: Path, space: int) -> Iterator[Finding]:
     if free >= space:
         yield Finding(subject, "ok", message)
     else:
-        yield Finding(subject, "warn", message, f"{_size(space)} should be: {_purpose(subject)}.")
+        yield Finding(subject, "warn", message, f"{_size(space)} should be free: {_purpose(subject)}.")
 
 
 def _purpose(subject: str) -> str:
-    return f"so much is {REAL_MODEL}" if subject == "models" else "jobs are refused when the disk is full"
+    return f"{REAL_MODEL} needs that much" if subject == "models" else "jobs are refused when the disk is full"
 
 
 def _refusal(folder: Path) -> str:
-    """Why nothing can be written here; empty when it can."""
+    """Return why the folder cannot be written to, or "" if it can."""
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b"x")
@@ -225,18 +229,21 @@ def _refusal(folder: Path) -> str:
 
 
 def storage(path: Path, mounts: Iterable[tuple[str, str]]) -> Iterator[Finding]:
-    """Whether the job database would lie where SQLite cannot lock or sync: `mounts` are places and file systems."""
+    """Warn if the job database is on a network disk or synced folder, where SQLite's locking or syncing fails.
+
+    `mounts`: (mount point, file system type).
+    """
     folder = path.expanduser().resolve()
     around = [(place, kind) for place, kind in mounts if folder.is_relative_to(place)]
     kind = max(around, key=lambda mount: len(mount[0]), default=("", ""))[1]
     if kind.lower() in NETWORKS:
-        where = f"over the network ({kind})"
+        where = f"on a network disk ({kind})"
     elif CLOUDS.intersection(folder.parts):
         where = "in a folder that is synced to a cloud"
     else:
         return
-    advice = "The job database can be damaged there. Set generation.output_dir to a folder on a disk of this machine."
-    yield Finding("output", "warn", f"{folder} lies {where}.", advice)
+    advice = "The job database can be damaged there. Set generation.output_dir to a folder on a local disk."
+    yield Finding("output", "warn", f"{folder} is {where}.", advice)
 
 
 def _size(count: float) -> str:
@@ -252,14 +259,14 @@ def _limits() -> Iterator[Finding]:
     if soft == resource.RLIM_INFINITY or soft >= LEAST_FILES:
         yield Finding("open files", "ok", "no limit" if soft == resource.RLIM_INFINITY else f"up to {soft}")
     else:
-        yield Finding("open files", "warn", f"up to {soft}", "Every client is one. Before starting: ulimit -n 4096")
+        yield Finding("open files", "warn", f"up to {soft}", "Every client uses one. Before starting: ulimit -n 4096")
 
 
 def sqlite(version: str) -> Finding:
     if numbers(version) >= SAFE_SQLITE:
         return Finding("sqlite", "ok", version)
     message = f"{version}: before {SAFE_SQLITE_TEXT}, two programs that write at once can damage a database."
-    return Finding("sqlite", "warn", message, "The server writes alone. Open jobs.db with nothing else while it runs.")
+    return Finding("sqlite", "warn", message, "Do not open jobs.db with another program while the server runs.")
 
 
 # Models
@@ -275,7 +282,7 @@ def _models(models_dir: Path) -> Iterator[Finding]:
     for spec in here:
         yield _model(spec)
     missing = sum(spec not in here and not spec.unavailable for spec in named)
-    yield Finding("models", "ok", f"{len(here)} here, {missing} more can be had: python -m mflux_api models")
+    yield Finding("models", "ok", f"{len(here)} here, {missing} more to download: python -m mflux_api models")
 
 
 def _model(spec: ModelSpec) -> Finding:
@@ -299,7 +306,7 @@ SUBJECT = "storage"
 
 
 def bucket(settings: Settings) -> Iterator[Finding]:
-    """Nothing where pictures are handed out from this server."""
+    """Check that the configured bucket can be written to and read. Yields nothing without a bucket."""
     if settings.storage.kind == "local":
         return
     try:
@@ -309,8 +316,8 @@ def bucket(settings: Settings) -> Iterator[Finding]:
     except InvalidSetting as error:
         yield Finding(SUBJECT, "fail", error.message)
     except BucketRefused as error:
-        yield Finding(SUBJECT, "fail", error.message, "Look at storage.bucket, its region, the keys and their rights.")
+        yield Finding(SUBJECT, "fail", error.message, "Check storage.bucket, its region, its keys and permissions.")
     except BucketFailed as error:
-        yield Finding(SUBJECT, "warn", error.message, "Is storage.endpoint_url right, and the network up?")
+        yield Finding(SUBJECT, "warn", error.message, "Check storage.endpoint_url and the network.")
     else:
         yield Finding(SUBJECT, "ok", f"bucket {settings.storage.bucket}: written to and read")

@@ -1,4 +1,4 @@
-"""`generate`: paint pictures of a prompt from the command line."""
+"""`generate`: paint pictures from the command line."""
 
 import argparse
 import os
@@ -24,7 +24,7 @@ OTHER_FORMATS = {".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
 
 
 def generate(arguments: argparse.Namespace) -> None:
-    """Paint, and print the path of each picture on standard output as soon as it is there."""
+    """Paint pictures. Print the path of each on standard output as soon as it is written."""
     width, height = parse_size(arguments.size)
     seeds = _seeds(arguments.seed, arguments.n)
     _check_output(arguments.output)
@@ -61,7 +61,7 @@ def generate(arguments: argparse.Namespace) -> None:
 
 
 def parse_size(text: str | None) -> tuple[int | None, int | None]:
-    """Width and height of "512x768"; None, None when not given. Raises InvalidRequest."""
+    """Parse "512x768" into width and height; (None, None) without a text. Raises InvalidRequest."""
     if text is None:
         return None, None
     match = re.fullmatch(r"(\d{1,6})x(\d{1,6})", text.lower())
@@ -78,7 +78,7 @@ def _seeds(first: int | None, count: int) -> list[int]:
 
 
 def _check_output(output: Path) -> None:
-    """Say before painting what would fail after it. Raises InvalidRequest."""
+    """Check before painting that the output can be written. Raises InvalidRequest."""
     if output.suffix.lower() in OTHER_FORMATS and not output.is_dir():
         raise InvalidRequest(f"--output must be a folder or end in .png, not {output}.", field="output")
     folder = output.parent if output.suffix.lower() == ".png" and not output.is_dir() else output
@@ -93,7 +93,7 @@ def _open(path: Path | None) -> "Image.Image | None":
     from PIL import Image, ImageOps
 
     try:
-        # Pillow warns about odd files on standard error, which holds our lines only.
+        # Pillow's warnings about odd files would mix with our lines on standard error.
         with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
             return ImageOps.exif_transpose(image)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
@@ -113,7 +113,7 @@ def load(arguments: argparse.Namespace) -> "Model":
 
 
 class _Progress:
-    """A bar over all steps of all pictures, with the time left; drawn only where somebody watches."""
+    """A progress bar over the steps of all pictures, with the time left; shown on terminals only."""
 
     def __init__(self, pictures: int) -> None:
         self.pictures = pictures
@@ -130,7 +130,7 @@ class _Progress:
             self.bar.update()
 
     def clear(self) -> None:
-        """Take the bar away so that a line can be printed."""
+        """Remove the bar so that a line can be printed."""
         if self.bar is not None:
             self.bar.clear()
 
@@ -140,7 +140,7 @@ class _Progress:
 
 
 def _store(picture: "Picture", model: "Model", arguments: argparse.Namespace) -> Path:
-    """Write the picture under a name of its own, its generation data inside."""
+    """Write the picture with its generation data to a new file, and return the path."""
     from mflux_api.engine.metadata import generation_text
     from mflux_api.pixels.png import encode_png, write_new
 
@@ -166,7 +166,7 @@ def _target(picture: "Picture", model: "Model", arguments: argparse.Namespace) -
 
 
 def _tell(picture: "Picture", model: "Model", arguments: argparse.Namespace) -> None:
-    """One line for a person, beside the path for a program."""
+    """Print a summary on standard error; standard output has only the paths, for programs."""
     size = "{}x{}".format(*picture.image.size)
     seconds = picture.timings["total"]
     print(f"{model.spec.name}, {size}, {picture.steps} steps, seed {picture.seed}, {seconds:.1f} s", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""`models`, `save` and `bench`: what there is, and what it does on this machine."""
+"""`models`, `save` and `bench`: list, convert and time models."""
 
 import argparse
 import json
@@ -8,7 +8,7 @@ from mflux_api.errors import InvalidRequest
 
 
 def models(arguments: argparse.Namespace) -> None:
-    """One line a model: whether it is here, its name, what it is."""
+    """Print one line per model: whether it is on this machine, its name, its description."""
     from mflux_api.models.registry import is_here, registry
 
     for spec in registry().values():
@@ -18,7 +18,7 @@ def models(arguments: argparse.Namespace) -> None:
 
 
 def save(arguments: argparse.Namespace) -> None:
-    """Load, quantize, write."""
+    """Load a model, quantize it, and write it to a folder."""
     from mflux_api.engine.model import load_model
 
     model = load_model(arguments.model, quantize=arguments.quantize, models_dir=arguments.models_dir)
@@ -27,10 +27,10 @@ def save(arguments: argparse.Namespace) -> None:
 
 
 def bench(arguments: argparse.Namespace) -> None:
-    """Print the bench table, each line when it is known."""
+    """Print the benchmark table, each line as soon as it is measured. Raises InvalidRequest."""
     if arguments.repeats < 1:
         raise InvalidRequest(f"--repeats must be 1 or more, not {arguments.repeats}.", field="repeats")
-    # mflux draws a bar of its own; tqdm reads this when it is imported.
+    # Disables mflux's own progress bar. tqdm reads the variable when it is imported.
     os.environ["TQDM_DISABLE"] = "1"
     from mflux_api.engine.bench import run
 

@@ -1,4 +1,4 @@
-"""What MLX says of this machine, asked in a process of its own."""
+"""Query MLX about this machine, in a separate process."""
 
 import json
 import subprocess
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from mflux_api.models.registry import PROJECT
 
 PROBE_SECONDS = 120
-# MLX may abort, and which BLAS it gets can only be told before it is imported.
+# In a separate process, because MLX may abort, and because its BLAS can only be chosen before it is imported.
 PROBE = """
 import json, time
 from mflux_api.engine.blas import load_openblas
@@ -41,7 +41,11 @@ print(json.dumps({
 
 @dataclass(frozen=True)
 class Mlx:
-    """What MLX says of itself, and how fast it multiplies in float32."""
+    """Facts about MLX on this machine.
+
+    `openblas`: the OpenBLAS library in use, if any. `kernels`: path of the Metal library. `budget`: default memory
+    budget in bytes. `gflops`: speed of a float32 matrix product in GFLOP/s.
+    """
 
     version: str
     device: str
@@ -53,7 +57,7 @@ class Mlx:
 
 
 def ask_mlx() -> Mlx | str:
-    """What it says, or the last words of the process that asked."""
+    """Return the facts about MLX, or the last line of the error if the process failed."""
     try:
         asked = subprocess.run(
             [sys.executable, "-c", PROBE],
@@ -64,7 +68,7 @@ def ask_mlx() -> Mlx | str:
             timeout=PROBE_SECONDS,
         )
     except subprocess.TimeoutExpired:
-        return f"It gave no answer in {PROBE_SECONDS} seconds."
+        return f"MLX did not answer within {PROBE_SECONDS} seconds."
     if asked.returncode != 0:
-        return (asked.stderr.strip().splitlines() or [f"It ended with code {asked.returncode}."])[-1]
+        return (asked.stderr.strip().splitlines() or [f"MLX's process exited with code {asked.returncode}."])[-1]
     return Mlx(**json.loads(asked.stdout.splitlines()[-1]))

@@ -1,4 +1,4 @@
-"""`serve`: settings to a running server, and a stop in stated order."""
+"""`serve`: run the server, and shut it down in order."""
 
 import errno
 import ipaddress
@@ -20,7 +20,7 @@ from mflux_api.errors import InvalidSetting
 from mflux_api.settings import Settings
 
 OK, STOPPED_AT_ONCE = 0, 1
-# After uvicorn's 5 a script that asks every 5 seconds would now and then send into a connection that is being closed.
+# With uvicorn's default of 5, a client that polls every 5 seconds sometimes uses a connection that is being closed.
 KEEP_ALIVE_SECONDS = 75
 NO_KEY = "no API key is set (security.api_keys)."
 ANYWHERE = ("0.0.0.0", "::", "")
@@ -30,11 +30,11 @@ FIRST_PICTURE = """First picture:  curl -X POST {url}/sdapi/v1/txt2img -H "Conte
 
 
 class Server(uvicorn.Server):
-    """uvicorn's, which tells the application to drain before it waits for connections, and heeds a second signal."""
+    """uvicorn's server, which drains the application before it waits for connections, and exits on a second signal."""
 
     services: Services
 
-    # Started here and not by uvicorn's lifespan, which turns what goes wrong into a page of traceback.
+    # The application starts here and not in uvicorn's lifespan, which would print errors as long tracebacks.
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await self.services.start()
         await super().startup(sockets)
@@ -47,34 +47,34 @@ class Server(uvicorn.Server):
         await self.services.stop()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        # uvicorn's own would raise the signal again once all is done, and an orderly stop would look like a crash.
+        # uvicorn's own handler raises the signal again after the shutdown, so an orderly stop would look like a crash.
         if self.should_exit:
-            # The engine sees its line close and ends as well; what it painted is painted again after a start.
+            # The engine exits when its socket closes. The interrupted job is run again after the next start.
             os._exit(STOPPED_AT_ONCE)
         self.should_exit = True
 
 
 def run(arguments: Mapping[str, str], file: Path | None) -> int:
-    """Serve until a signal; 0 after an orderly stop.
+    """Serve until a signal. Returns 0 after an orderly stop.
 
-    Raises InvalidSetting, InvalidRequest when another server has the output folder, StorageFailed.
+    Raises InvalidSetting, StorageFailed, and InvalidRequest when another server uses the output folder.
     """
     chosen = settings.load(arguments, os.environ, file).settings
     logs.configure(chosen.logging.level, chosen.logging.format)
     app = build(chosen)
     config = uvicorn.Config(
         app,
-        # Named, because uvicorn takes uvloop and httptools wherever they are: what was tried is what runs.
+        # Set explicitly: uvicorn would use uvloop and httptools if installed, with which the server is not tested.
         loop="asyncio",
         http="h11",
         host=chosen.server.host,
         port=chosen.server.port,
         log_config=None,
-        # What it has to say beyond warnings, our own events say.
+        # Below warnings, our own events cover what uvicorn logs.
         log_level="warning",
         access_log=False,
         lifespan="off",
-        # A moment more than the running job gets, so that who waits for it is answered and not cut off.
+        # A little longer than the running job gets, so that clients waiting for it still get their reply.
         timeout_graceful_shutdown=math.ceil(chosen.server.shutdown_seconds) + 2,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         server_header=False,
@@ -89,9 +89,9 @@ def run(arguments: Mapping[str, str], file: Path | None) -> int:
 
 
 def bound(host: str, port: int) -> socket.socket:
-    """The address, before anything is started for it. Raises InvalidSetting when it cannot be had."""
+    """Bind the address before anything else starts. Raises InvalidSetting when that fails."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # The protocol is named because asyncio sends small replies at once (TCP_NODELAY) only then.
+    # asyncio sets TCP_NODELAY, which avoids a delay of small replies, only if the protocol is given explicitly.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -106,7 +106,7 @@ def bound(host: str, port: int) -> socket.socket:
 
 
 def _greet(chosen: Settings, port: int) -> None:
-    """Say where it is: to a person in words, to a program that reads the log as an event."""
+    """Announce the server's URL: as text for people, and as an event in the log for programs."""
     host = chosen.server.host
     url = f"http://{'localhost' if host in ANYWHERE else host}:{port}"
     unguarded = not (chosen.security.api_keys or chosen.security.api_auth) and not _is_loopback(host)

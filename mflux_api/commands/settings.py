@@ -1,4 +1,4 @@
-"""`settings`: what the server would run with, and where each value comes from."""
+"""`settings`: print the effective settings and the origin of each value."""
 
 import os
 from collections.abc import Mapping
@@ -9,12 +9,12 @@ from mflux_api.settings import Loaded
 
 
 def load(arguments: Mapping[str, str], file: Path | None) -> Loaded:
-    """Raises InvalidSetting."""
+    """Load the settings from arguments, environment and file. Raises InvalidSetting."""
     return settings.load(arguments, os.environ, file)
 
 
 def show(arguments: Mapping[str, str], file: Path | None, *, example: bool) -> None:
-    """Print the settings in force, or a configuration file that says them all."""
+    """Print the effective settings, or with `example` a complete configuration file with the defaults."""
     if example:
         print(settings.example(), end="")
         return

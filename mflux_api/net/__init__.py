@@ -1,1 +1,1 @@
-"""Reaching out: addresses that strangers name, connected to only where that is safe."""
+"""Outgoing connections: client-supplied URLs, guarded against SSRF, and S3 storage."""

@@ -1,4 +1,4 @@
-"""HTTP to addresses that strangers name: pictures fetched, webhooks delivered; within limits of size and time."""
+"""HTTP client for untrusted URLs (pictures, webhooks), with limits on size and time."""
 
 import asyncio
 from collections.abc import Collection, Mapping
@@ -26,14 +26,20 @@ class Answer:
 
 
 class Fetcher:
-    """`trusted`: names of hosts that may be anywhere; `seconds`: for all of it, redirects included."""
+    """HTTP client that connects to public addresses only.
+
+    `trusted`: host names that may resolve to any address. `seconds`: limit for a whole fetch, redirects included.
+    """
 
     def __init__(self, trusted: Collection[str], seconds: float) -> None:
         self.trusted = tuple(trusted)
         self.seconds = seconds
 
     async def get(self, url: str, limit: int) -> bytes:
-        """What is at an address, at most `limit` bytes. Raises FetchFailed, AddressForbidden."""
+        """Fetch a URL, at most `limit` bytes. Follows up to REDIRECTS redirects.
+
+        Raises FetchFailed, AddressForbidden.
+        """
         try:
             async with asyncio.timeout(self.seconds):
                 for _ in range(REDIRECTS + 1):
@@ -48,7 +54,10 @@ class Fetcher:
         return answer.body
 
     async def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes, limit: int) -> Answer:
-        """One request, no redirect followed, at most `limit` bytes back. Raises FetchFailed, AddressForbidden."""
+        """Send one request without following redirects; the response has at most `limit` bytes.
+
+        Raises FetchFailed, AddressForbidden.
+        """
         check_address(url)
         sent = {"User-Agent": AGENT, "Accept": "*/*", **headers}
         try:
@@ -62,16 +71,16 @@ class Fetcher:
 
 
 def check_address(url: str) -> None:
-    """Raises FetchFailed, AddressForbidden for what could not be a plain address."""
+    """Check the form of a URL: http or https, ASCII, without credentials. Raises FetchFailed, AddressForbidden."""
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        raise FetchFailed(f"{_shown(url)} is no address.") from None
+        raise FetchFailed(f"{_shown(url)} is not a valid address.") from None
     if parts.scheme not in {"http", "https"} or not parts.hostname or port == 0:
         raise FetchFailed(f"{_shown(url)}: only http and https addresses are fetched.")
     if parts.username is not None or not url.isascii() or any(letter.isspace() for letter in url):
-        raise AddressForbidden(f"{_shown(url)}: no passwords, blanks or foreign letters in addresses.")
+        raise AddressForbidden(f"{_shown(url)}: addresses must not contain passwords, blanks or non-ASCII letters.")
 
 
 def _headers(pairs: list[tuple[bytes, bytes]]) -> dict[str, str]:
@@ -83,11 +92,11 @@ async def _read(reply: httpcore.Response, limit: int) -> bytes:
     async for part in reply.aiter_stream():
         size += len(part)
         if size > limit:
-            raise FetchFailed(f"What is at this address has more than {limit} bytes.")
+            raise FetchFailed(f"The reply from this address has more than {limit} bytes.")
         parts.append(part)
     return b"".join(parts)
 
 
 def _shown(url: str) -> str:
-    """The address as an error may repeat it: without a query, which may hold a secret."""
+    """Shorten a URL for error messages. The query is removed because it may hold a secret."""
     return url.partition("?")[0][:SHOWN]

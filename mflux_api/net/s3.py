@@ -1,4 +1,4 @@
-"""A bucket of an S3-compatible store: a picture goes in when it is first asked for, and is at a signed address then."""
+"""Picture storage in an S3-compatible bucket: upload on first request, then serve presigned URLs."""
 
 import asyncio
 import re
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# Written at every start, to know that it can be; it stays, so that no right to delete is needed.
+# Object written at every start to check write access. It is never removed, so no delete permission is needed.
 PROBE = ".mflux-api"
 CHECK_SECONDS = 20.0
 CONNECT_SECONDS = 5.0
@@ -25,29 +25,30 @@ RETRIES = 6
 FIRST_WAIT, LONGEST_WAIT = timedelta(seconds=0.2), timedelta(seconds=5)
 AT_ONCE = 8
 LONGEST_REASON = 300
-WITHOUT_KEYS = " No storage.access_key is set: keys come from AWS_ACCESS_KEY_ID, or are asked of the machine's cloud."
+WITHOUT_KEYS = " No storage.access_key is set: keys come from AWS_ACCESS_KEY_ID or the machine's cloud role."
 CODE, MESSAGE = re.compile(r"<Code>([\w.-]+)</Code>"), re.compile(r"<Message>([^<]*)</Message>")
-# What the store itself refused; 408 and 429 ask to come again.
+# Requests that the store refused for good. 408 and 429 mean "retry later".
 REFUSED = re.compile(r"status code: 4(?!08|29)\d\d")
 
 
 class BucketFailed(MfluxError):
-    """The storage that pictures are handed out from did not take one. It is kept, and can be asked for again."""
+    """A picture could not be uploaded to the bucket. The server keeps it, so the request can be repeated."""
 
     code, status = "STORAGE_FAILED", 502
 
 
 class BucketRefused(BucketFailed):
-    """The storage answered, and said no: its bucket, its keys or their rights are wrong."""
+    """The store refused the request: the bucket, the keys or their permissions are wrong."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Which bucket, and how to reach it.
+    """Location and credentials of a bucket.
 
-    `endpoint`, `public`: the store's address as this server and as clients see it; None for Amazon's, and for the same.
-    `path_style`: the bucket is in the path of addresses, not in the host's name. Without keys the client's usual chain
-    finds some. `seconds`: for one picture, tries included. `link_seconds`: the life of an address.
+    `endpoint`: URL of the store as this server sees it; None for Amazon S3. `public`: the same as clients see it; None
+    for `endpoint`. `path_style`: the bucket is part of the URL's path, not of its host name. Without keys, obstore's
+    default credential chain is used. `seconds`: time limit for one picture, retries included. `link_seconds`: lifetime
+    of a presigned URL.
     """
 
     bucket: str
@@ -63,10 +64,10 @@ class Place:
 
 
 class Bucket:
-    """Objects are never deleted here: how long they stay is the bucket's own business."""
+    """Client of one bucket. It never deletes objects: expiry is left to the bucket's lifecycle rules."""
 
     def __init__(self, place: Place) -> None:
-        """Raises InvalidSetting where the client is not installed or cannot be set up so."""
+        """Raises InvalidSetting when obstore is not installed or rejects these settings."""
         self.place = place
         self._client = _client()
         self._store = self._made(place.endpoint)
@@ -74,11 +75,18 @@ class Bucket:
         self._turns = asyncio.Semaphore(AT_ONCE)
 
     async def check(self) -> None:
-        """Raises BucketRefused when the bucket, the keys or their rights are wrong, BucketFailed when none answers."""
+        """Write and read the probe object.
+
+        Raises BucketRefused when the bucket, the keys or their permissions are wrong, BucketFailed when the store does
+        not answer.
+        """
         await self._within(min(CHECK_SECONDS, self.place.seconds), self._probe())
 
     async def address(self, key: str, make: Callable[[], Awaitable[bytes]], media_type: str) -> str:
-        """Where an object can be had for a while. It is made and uploaded unless it is there. Raises BucketFailed."""
+        """Return a presigned URL of an object; make and upload the object first if it is missing.
+
+        Raises BucketFailed.
+        """
         async with self._turns:
             try:
                 return await self._within(self.place.seconds, self._address(key, make, media_type))
@@ -87,7 +95,7 @@ class Bucket:
                 raise
 
     async def _address(self, key: str, make: Callable[[], Awaitable[bytes]], media_type: str) -> str:
-        # Asked each time: what the bucket's owner has deleted meanwhile goes in again.
+        # Checked every time, because the bucket's owner may have deleted the object.
         if not await self._has(key):
             data = await make()
             await self._put(key, data, media_type)
@@ -102,7 +110,7 @@ class Bucket:
     async def _has(self, key: str) -> bool:
         try:
             await self._client.head_async(self._store, key)
-        # Without the right to list, Amazon says "forbidden" of what is not there.
+        # Without permission to list, Amazon answers "forbidden" for missing objects.
         except (FileNotFoundError, self._client.exceptions.PermissionDeniedError):
             return False
         return True
@@ -165,7 +173,7 @@ def _with_host(endpoint: str, bucket: str) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """The store's own code and words where it has answered; the rest of its answer may hold what it was signed with."""
+    """Extract the store's error code and message. The rest of its reply may contain signing data."""
     text = str(error)
     code, message = CODE.search(text), MESSAGE.search(text)
     if code:

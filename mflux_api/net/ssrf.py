@@ -1,7 +1,7 @@
-"""Connections to addresses that a stranger has named: never into this machine, its network or its cloud.
+"""SSRF protection: connections to client-supplied hosts never reach this machine, its network or its cloud.
 
-What counts is the address that is connected to, after the name was resolved and after every redirect, so a name that
-resolves to another address the second time (DNS rebinding) gains nothing.
+The check applies to the IP address that is connected to, also after redirects. This defeats DNS rebinding, where a name
+resolves to a private address only the second time.
 """
 
 import asyncio
@@ -15,18 +15,21 @@ import httpcore
 from mflux_api.errors import AddressForbidden
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-# IPv4 inside IPv6, for translators (RFC 6052).
+# Prefix of IPv4 addresses embedded in IPv6 for NAT64 translators (RFC 6052).
 NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
 def is_public(text: str) -> bool:
-    """Whether an address is on the open internet: not loopback, private, link-local, metadata, multicast, reserved."""
+    """Tell whether an IP address is on the public internet.
+
+    False for loopback, private, link-local (cloud metadata), multicast and reserved addresses.
+    """
     address = ipaddress.ip_address(text.partition("%")[0])
     return all(each.is_global and not each.is_multicast and not each.is_reserved for each in _meant(address))
 
 
 def _meant(address: Address) -> Iterable[Address]:
-    """The address, and the ones it stands for where it is a wrapping."""
+    """Yield the address and the IPv4 addresses embedded in it (mapped, 6to4, Teredo, NAT64)."""
     yield address
     if isinstance(address, ipaddress.IPv6Address):
         wrapped = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
@@ -36,7 +39,7 @@ def _meant(address: Address) -> Iterable[Address]:
 
 
 class Guard(httpcore.AsyncNetworkBackend):
-    """Connects to public addresses, and to those of `trusted` names whatever they are."""
+    """Network backend that connects to public addresses only; `trusted` host names may resolve to any address."""
 
     def __init__(self, trusted: Collection[str]) -> None:
         self.trusted = {name.lower() for name in trusted}
@@ -50,7 +53,7 @@ class Guard(httpcore.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Any = None,
     ) -> httpcore.AsyncNetworkStream:
-        """Raises AddressForbidden, and httpcore's errors."""
+        """Connect after checking the resolved address. Raises AddressForbidden and httpcore's errors."""
         address = await self._address(host, port)
         return await self.inner.connect_tcp(address, port, timeout, local_address, socket_options)
 
@@ -61,7 +64,7 @@ class Guard(httpcore.AsyncNetworkBackend):
             raise httpcore.ConnectError(f"{host} cannot be resolved") from error
         addresses = [str(entry[4][0]) for entry in found]
         public = addresses if host.lower() in self.trusted else [each for each in addresses if is_public(each)]
-        # One forbidden address among several is a trick, too.
+        # A single private address among public ones is refused too: it may be an attack.
         if not public or len(public) < len(addresses):
             raise AddressForbidden(f"{host} is not on the public internet. security.fetch_hosts lists exceptions.")
         return public[0]
@@ -72,7 +75,7 @@ class Guard(httpcore.AsyncNetworkBackend):
         timeout: float | None = None,  # noqa: ASYNC109 - httpcore's interface
         socket_options: Any = None,
     ) -> httpcore.AsyncNetworkStream:
-        raise AddressForbidden("No sockets of this machine.")
+        raise AddressForbidden("Unix sockets are not allowed.")
 
     async def sleep(self, seconds: float) -> None:
         await self.inner.sleep(seconds)

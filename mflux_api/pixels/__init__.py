@@ -1,1 +1,1 @@
-"""Pillow pictures: sizes, masks, the text inside them. No HTTP."""
+"""Image processing with Pillow: sizes, masks, formats and embedded text. Independent of HTTP."""

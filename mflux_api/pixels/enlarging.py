@@ -1,4 +1,4 @@
-"""Upscalers that need no model, by SD-WebUI's names."""
+"""Upscalers that need no model, under SD-WebUI's names."""
 
 from PIL import Image
 
@@ -8,7 +8,7 @@ from mflux_api.request import Stretch
 NONE = "None"
 LANCZOS = "Lanczos"
 FILTERS = {LANCZOS: Image.Resampling.LANCZOS, "Nearest": Image.Resampling.NEAREST}
-# Enlarged as latents, between the two passes of a hires fix. Nothing is made smaller, so nothing needs antialiasing.
+# Upscalers of latents, for a hires fix. They only enlarge, so the antialiased variants are the same as the plain ones.
 LATENT: dict[str, Stretch] = {
     "Latent": "bilinear",
     "Latent (antialiased)": "bilinear",
@@ -20,5 +20,5 @@ LATENT: dict[str, Stretch] = {
 
 
 def enlarged(image: Image.Image, size: tuple[int, int], upscaler: str) -> Image.Image:
-    """The picture at (width, height), covering it and cut where the shapes differ. Unknown names mean Lanczos."""
+    """Scale a picture to cover (width, height), and crop the rest. Unknown upscaler names mean Lanczos."""
     return fitting.cropped(image, size, FILTERS.get(upscaler, FILTERS[LANCZOS]))

@@ -1,4 +1,4 @@
-"""Pictures brought to another size, as SD-WebUI's resize modes do it (its modules/images.py, `resize_image`)."""
+"""Resize modes of SD-WebUI (its modules/images.py, `resize_image`)."""
 
 from collections.abc import Callable, Mapping
 
@@ -9,25 +9,25 @@ Size = tuple[int, int]
 
 
 def stretched(image: Image.Image, size: Size) -> Image.Image:
-    """Distorted to (width, height) where the shapes differ."""
+    """Resize to (width, height), ignoring the aspect ratio."""
     return image if image.size == size else image.resize(size, LANCZOS)
 
 
 def cropped(image: Image.Image, size: Size, resampling: Image.Resampling = LANCZOS) -> Image.Image:
-    """Enlarged or shrunk until it covers (width, height), then cut at its centre."""
+    """Scale to cover (width, height), then crop to its centre."""
     scale = max(size[0] / image.width, size[1] / image.height)
     covering = (max(size[0], round(image.width * scale)), max(size[1], round(image.height * scale)))
     if covering == image.size:
         return centre(image, size)
     left, top = (covering[0] - size[0]) // 2, (covering[1] - size[1]) // 2
     across, down = image.width / covering[0], image.height / covering[1]
-    # In one go: of a picture like a thread, what covers the size may be too large for any memory.
+    # Crop and resize in one call: for an extremely long and thin picture, the uncropped result may not fit in memory.
     right, bottom = min(image.width, (left + size[0]) * across), min(image.height, (top + size[1]) * down)
     return image.resize(size, resampling, box=(left * across, top * down, right, bottom))
 
 
 def filled(image: Image.Image, size: Size) -> Image.Image:
-    """All of it inside (width, height), between bars of its own edges."""
+    """Scale to fit inside (width, height), and fill the rest by repeating the edge pixels."""
     scale = min(size[0] / image.width, size[1] / image.height)
     inside = (_side(image.width * scale, size[0]), _side(image.height * scale, size[1]))
     return padded(stretched(image, inside), size)
@@ -42,13 +42,13 @@ FIT: Mapping[str, Callable[[Image.Image, Size], Image.Image]] = {
 
 
 def centre(image: Image.Image, size: Size) -> Image.Image:
-    """The middle (width, height) pixels of a picture that has at least as many."""
+    """Crop to the central (width, height) pixels. The picture must be at least that large."""
     left, top = (image.width - size[0]) // 2, (image.height - size[1]) // 2
     return image if image.size == size else image.crop((left, top, left + size[0], top + size[1]))
 
 
 def padded(image: Image.Image, size: Size) -> Image.Image:
-    """In the middle of (width, height), its outermost pixels repeated to the borders; `centre` takes that back."""
+    """Pad to (width, height) around the picture by repeating its edge pixels. `centre` is the inverse."""
     if image.size == size:
         return image
     width, height = image.size

@@ -1,4 +1,4 @@
-"""Finished PNGs as JPEG and WebP, and as small as they are shown."""
+"""Convert finished PNGs to JPEG and WebP, and make thumbnails."""
 
 import io
 import re
@@ -20,12 +20,12 @@ SIGNATURES = {
 
 
 def media_type(data: bytes) -> str | None:
-    """What a picture that a client sent is, by its first bytes; None for no picture that is taken."""
+    """Detect the media type of a picture by its first bytes; None for an unsupported format."""
     return next((name for name, signature in SIGNATURES.items() if signature.match(data)), None)
 
 
 def converted(data: bytes, form: Format, quality: int = QUALITY) -> bytes:
-    """A PNG as it is or in another format, its generation data where those keep it (EXIF UserComment)."""
+    """Convert a PNG to another format, and move its generation data to EXIF UserComment. A PNG stays as it is."""
     if form == "png":
         return data
     with Image.open(io.BytesIO(data)) as image:
@@ -34,9 +34,9 @@ def converted(data: bytes, form: Format, quality: int = QUALITY) -> bytes:
 
 
 def scaled(data: bytes, form: Format, quality: int, side: int) -> bytes:
-    """A PNG whose longest side is at most `side`, without its generation data: it is there to be looked at.
+    """Shrink a PNG to a longest side of at most `side` pixels, without its generation data.
 
-    One that is no larger comes as `converted`.
+    A picture that is not larger is only converted, as by `converted`.
     """
     with Image.open(io.BytesIO(data)) as image:
         if max(image.size) <= side:

@@ -1,11 +1,11 @@
-"""The text that says how a picture was painted, as SD-WebUI writes it: into words, out of them, and out of files.
+"""Write, parse and read SD-WebUI's infotext, the text in a picture that tells how it was painted.
 
     a fox
     Negative prompt: blue
     Steps: 20, Sampler: Euler, CFG scale: 7, Seed: 1, Size: 512x512
 
-Reads like SD-WebUI 1.10's modules/infotext_utils.py. What a stranger's file says is only text: nothing here raises
-on any, and no text takes more than linear time.
+Parses like SD-WebUI 1.10's modules/infotext_utils.py. Files are untrusted input: no text raises an error or takes more
+than linear time.
 """
 
 import io
@@ -22,21 +22,21 @@ from mflux_api.errors import InvalidImage
 PROMPT, NEGATIVE = "Prompt", "Negative prompt"
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 EXIF_IFD, USER_COMMENT = 0x8769, 0x9286
-# What a JPEG has room for (ITU-T T.81, B.1.1.4).
+# Largest EXIF block in a JPEG, in bytes (ITU-T T.81, B.1.1.4).
 EXIF_LIMIT = 65_533
 # Exif 2.3, 4.6.5: the first eight bytes name the encoding.
 ENCODING_BYTES = 8
 UNICODE, ASCII, JIS = b"UNICODE\0", b"ASCII\0\0\0", b"JIS\0\0\0\0\0"
 BIG, LITTLE = "utf-16-be", "utf-16-le"
-# SD-WebUI takes the last line for facts when it holds this many.
+# SD-WebUI reads the last line as parameters if it has at least this many.
 FEWEST_FACTS = 3
 KEY = re.compile(r"[\w \-/]+")
-# With possessive repeats, so that a hostile text is never gone over twice.
+# Possessive quantifiers prevent backtracking on hostile text.
 VALUE = re.compile(r'\s*+("(?:\\.|[^\\"])++"(?=,|\Z)|[^,]*+)(?:,|\Z)')
 SIZE = re.compile(r"(\d+)x(\d+)")
 QUOTED = re.compile(r'[,:\n"]')
 
-# What SD-WebUI reads into an infotext that does not say otherwise.
+# SD-WebUI's values for parameters that an infotext does not contain.
 DEFAULTS: Mapping[str, str] = {
     "Clip skip": "1",
     "Hires resize-1": "0",
@@ -63,11 +63,11 @@ DEFAULTS: Mapping[str, str] = {
 
 
 def write(prompt: str, negative: str, facts: Mapping[str, object]) -> str:
-    """The infotext. A fact that is None is left out.
+    """Format an infotext. Facts that are None are left out.
 
-    `parse` gives prompts and facts back, but for: blanks around each line and empty lines before the first; a line
-    that begins with "Negative prompt:"; a value such as 64x32, which comes back in two; and everything where there
-    are fewer than three facts, or keys that are not two or more letters, digits, blanks, `-`, `/`.
+    `parse` restores prompts and facts, except: blanks around each line and empty lines before the first; a line that
+    begins with "Negative prompt:"; a value such as 64x32, which is split in two; and everything if there are fewer than
+    three facts, or keys other than two or more letters, digits, blanks, `-`, `/`.
     """
     against = f"Negative prompt: {negative}" if negative else ""
     line = ", ".join(f"{key}: {_quoted(str(value))}" for key, value in facts.items() if value is not None)
@@ -80,7 +80,7 @@ def _quoted(value: str) -> str:
 
 
 def parse(text: str) -> dict[str, str]:
-    """Both prompts and each fact by its name, `Size` as `Size-1` and `Size-2`. Never raises."""
+    """Parse an infotext into both prompts and each fact by name; `Size` becomes `Size-1` and `Size-2`. Never raises."""
     *lines, last = text.strip().split("\n")
     facts = list(_facts(last))
     if len(facts) < FEWEST_FACTS:
@@ -93,7 +93,7 @@ def parse(text: str) -> dict[str, str]:
 
 
 def _entries(key: str, value: str) -> dict[str, str]:
-    """Of one fact, its value as it was written. None where there was nothing, as in SD-WebUI."""
+    """Convert one fact into entries: two for a size, none for an empty value, as in SD-WebUI."""
     text = _unquoted(value)
     size = SIZE.fullmatch(text)
     if size:
@@ -102,7 +102,7 @@ def _entries(key: str, value: str) -> dict[str, str]:
 
 
 def _prompts(lines: list[str]) -> tuple[str, str]:
-    """Everything from the first line that says so on is the negative prompt."""
+    """Split into prompt and negative prompt, which starts at the first line that begins with "Negative prompt:"."""
     stripped = [line.strip() for line in lines]
     marker = f"{NEGATIVE}:"
     first = next((at for at, line in enumerate(stripped) if line.startswith(marker)), len(stripped))
@@ -111,7 +111,7 @@ def _prompts(lines: list[str]) -> tuple[str, str]:
 
 
 def _facts(line: str) -> Iterator[tuple[str, str]]:
-    """`Key: value` by `Key: value`, values as they were written."""
+    """Yield each key with its value as written, quotes included."""
     at = 0
     while at < len(line):
         run = KEY.match(line, at)
@@ -132,20 +132,20 @@ def _unquoted(value: str) -> str:
 
 
 def _printable(text: str) -> str:
-    """Without halves of characters (`"\\ud800"`), which no reply could carry."""
+    """Replace lone surrogates (`"\\ud800"`), which cannot be encoded as UTF-8."""
     return text.encode("utf-8", "replace").decode()
 
 
 def with_defaults(parsed: Mapping[str, str]) -> dict[str, str]:
-    """What `parse` found with what SD-WebUI takes for granted. Without any fact there is nothing to complete."""
+    """Add SD-WebUI's default values to a parsed infotext, unless it has no facts at all."""
     missing = DEFAULTS.keys() - parsed.keys() if parsed.keys() - {PROMPT, NEGATIVE} else set()
     return {**parsed, **{key: value for key, value in DEFAULTS.items() if key in missing}}
 
 
 def read(data: bytes) -> tuple[str, dict[str, str]]:
-    """The infotext in a PNG, JPEG, WebP or GIF file, "" without one, and its other texts by name.
+    """Read the infotext in a PNG, JPEG, WebP or GIF file ("" if there is none), and its other texts by name.
 
-    Raises InvalidImage. Pictures may be of any size that Pillow opens: check that first.
+    Raises InvalidImage. The picture's size is not limited here: check it first.
     """
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data), formats=FORMATS) as image:
@@ -157,12 +157,12 @@ def read(data: bytes) -> tuple[str, dict[str, str]]:
 
 
 def _is_too_much_text(error: Exception) -> bool:
-    """Pillow's limits on what texts may unpack to are named MAX_TEXT_CHUNK and MAX_TEXT_MEMORY."""
+    """Recognize the error of Pillow's limits on decompressed text: MAX_TEXT_CHUNK and MAX_TEXT_MEMORY."""
     return isinstance(error, ValueError) and "MAX_TEXT" in str(error)
 
 
 def _information(image: Image.Image) -> dict[str | tuple[int, int], object]:
-    """Pillow's. A PNG may have texts behind its pixels as well; those are only found by reading these."""
+    """Return Pillow's `info`. A PNG's texts may follow the pixels, so these are decoded if no infotext came before."""
     if image.format == "PNG" and "parameters" not in image.info:
         try:
             image.load()
@@ -197,7 +197,10 @@ def _user_comment(data: bytes) -> str:
 
 
 def _decoded(comment: bytes, big: bool) -> str:
-    """`big`: the block around it is big-endian, as SD-WebUI's. In others, writers use either order for UTF-16."""
+    """Decode an EXIF UserComment.
+
+    `big`: the EXIF block is big-endian, as SD-WebUI writes it. In little-endian blocks, UTF-16 occurs in either order.
+    """
     body = comment[ENCODING_BYTES:]
     if comment.startswith(UNICODE):
         return body.decode(BIG if big else _order(body), "replace").removeprefix("\ufeff")
@@ -209,14 +212,14 @@ def _decoded(comment: bytes, big: bool) -> str:
 
 
 def _order(body: bytes) -> str:
-    """Of UTF-16, by its mark or by where the zeros of its Latin letters are."""
+    """Guess the byte order of UTF-16 from its byte order mark, or from where the zero bytes of Latin letters are."""
     return LITTLE if body.startswith(b"\xff\xfe") or body[1::2].count(0) > body[::2].count(0) else BIG
 
 
 def exif(text: str) -> bytes:
-    """The text as SD-WebUI puts it into JPEG and WebP, for Pillow's `exif`; b"" if there is none or it is too long.
+    """Encode the text as SD-WebUI does for JPEG and WebP, for Pillow's `exif` option.
 
-    Too long is what a JPEG has no room for: about 32,000 characters.
+    Returns b"" for an empty text, and for one that does not fit in a JPEG (over about 32,000 characters).
     """
     block = Image.Exif()
     block.endian = ">"

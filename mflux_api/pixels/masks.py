@@ -1,4 +1,4 @@
-"""Masks: white is repainted. Their forms, edges, boxes, and what is under them (SD-WebUI's modules/masking.py)."""
+"""Inpainting masks, in which white is repainted (SD-WebUI's modules/masking.py)."""
 
 import io
 
@@ -7,28 +7,28 @@ from PIL import Image, ImageChops, ImageFilter, ImageOps
 Box = tuple[int, int, int, int]
 OPAQUE = (255, 255)
 HALF = 128
-# Radius in pixels and how often: SD-WebUI's own table.
+# (blur radius in pixels, repetitions): SD-WebUI's table.
 SURROUNDINGS = ((256, 1), (64, 1), (16, 2), (4, 4), (2, 2), (0, 1))
 
 
 def as_mask(image: Image.Image) -> Image.Image:
-    """A mask as mode L: its alpha channel, made black and white, where that varies, else its brightness."""
+    """Convert to mode L: the alpha channel in black and white if any pixel is transparent, else the brightness."""
     if image.has_transparency_data:
         alpha = image.convert("RGBA").getchannel("A")
         if alpha.getextrema() != OPAQUE:
             return alpha.point(lambda value: 255 if value > HALF else 0)
     if image.mode.startswith("I"):
-        # Sixteen bits of grey: Pillow would clip them where it should scale.
-        import numpy as np  # here: most servers never see such a picture, and numpy takes 15 MiB
+        # 16-bit grey: Pillow's convert clips the values instead of scaling them.
+        import numpy as np  # imported here because it takes 15 MiB and such pictures are rare
 
         return Image.fromarray(np.rint(np.asarray(image) / 257).clip(0, 255).astype(np.uint8))
     return image.convert("L")
 
 
 def from_transparency(data: bytes) -> bytes | None:
-    """A mask whose fully transparent parts are repainted (OpenAI's), as one whose white is; None without alpha channel.
+    """Convert OpenAI's kind of mask, which repaints fully transparent pixels, to a PNG that repaints white ones.
 
-    Raises ValueError when nothing in it is fully transparent.
+    Returns None without an alpha channel. Raises ValueError when no pixel is fully transparent.
     """
     with Image.open(io.BytesIO(data)) as image:
         if not image.has_transparency_data:
@@ -42,16 +42,16 @@ def from_transparency(data: bytes) -> bytes | None:
 
 
 def prepared(mask: Image.Image, invert: bool, blur: tuple[float, float]) -> Image.Image:
-    """Inverted where wanted, its edge softened; `blur`: sigmas in pixels, across and down."""
+    """Invert the mask if asked, and blur its edge. `blur`: horizontal and vertical sigma in pixels."""
     mask = ImageOps.invert(mask) if invert else mask
     return mask.filter(ImageFilter.GaussianBlur(blur)) if max(blur) > 0 else mask
 
 
 def closeup(mask: Image.Image, padding: int, size: tuple[int, int]) -> Box | None:
-    """The box around what is white, `padding` pixels larger, grown to the shape of `size` as far as the picture goes.
+    """Find the box around the white pixels, padded and grown to the aspect ratio of `size` inside the picture.
 
-    (left, top, right, bottom); None for a mask without any white. Source: `get_crop_region_v2`,
-    `expand_crop_region`.
+    `padding`: pixels on each side. Returns (left, top, right, bottom), or None for a mask without white. Source:
+    SD-WebUI's `get_crop_region_v2`, `expand_crop_region`.
     """
     box = mask.getbbox()
     if box is None:
@@ -67,7 +67,7 @@ def closeup(mask: Image.Image, padding: int, size: tuple[int, int]) -> Box | Non
 
 
 def over_surroundings(image: Image.Image, mask: Image.Image) -> Image.Image:
-    """The picture with its surroundings' colours, blurred, where the mask is white (`masking.fill`)."""
+    """Fill the white part of the mask with the blurred colours around it (SD-WebUI's `masking.fill`)."""
     kept = image.convert("RGBA")
     kept.putalpha(ImageOps.invert(mask))
     premultiplied = kept.convert("RGBa")
@@ -80,7 +80,7 @@ def over_surroundings(image: Image.Image, mask: Image.Image) -> Image.Image:
 
 
 def set_back(painted: Image.Image, source: Image.Image, mask: Image.Image, box: Box) -> Image.Image:
-    """The painted box in its place in the source, through the mask: outside it the source's own pixels."""
+    """Paste the painted box into the source through the mask. Outside the mask the source is unchanged."""
     result = source.copy()
     size = (box[2] - box[0], box[3] - box[1])
     fitted = painted if painted.size == size else painted.resize(size, Image.Resampling.LANCZOS)
@@ -89,12 +89,12 @@ def set_back(painted: Image.Image, source: Image.Image, mask: Image.Image, box: 
 
 
 def is_blank(mask: Image.Image) -> bool:
-    """Whether nothing is to be repainted."""
+    """Tell whether the mask is black, so that nothing is repainted."""
     return not ImageChops.difference(mask, Image.new("L", mask.size)).getbbox()
 
 
 def _grown(low: int, high: int, length: int, limit: int) -> tuple[int, int]:
-    """The span at this length around its middle, moved inside 0..limit."""
+    """Grow a span to `length` around its middle, and shift it into 0..limit."""
     length = min(max(length, high - low), limit)
     low = min(max(0, (low + high - length) // 2), limit - length)
     return low, low + length

@@ -1,4 +1,4 @@
-"""The FLUX.2 web server's files: `flux2_{date}_{time}_{id}.png`, and what stands in the `.prompt` beside each."""
+"""File names and `.prompt` files of the FLUX.2 web server: `flux2_{date}_{time}_{id}.png`."""
 
 import re
 import time
@@ -8,14 +8,14 @@ NAME = re.compile(r"flux2_\d{8}_\d{6}_[0-9a-f]{8}\.png")
 
 
 def picture_name(moment: float, token: str) -> str:
-    """`moment`: seconds since 1970; `token`: eight hexadecimal digits."""
+    """Name a picture's file. `moment`: seconds since 1970, written in local time; `token`: 8 hexadecimal digits."""
     return f"flux2_{time.strftime('%Y%m%d_%H%M%S', time.localtime(moment))}_{token}.png"
 
 
 def sidecar(
     *, raw: str, prompt: str, size: tuple[int, int], seed: int, steps: int, timings: Mapping[str, float]
 ) -> str:
-    """How a picture was painted, a fact a line. `timings`: seconds of "encoding", "diffusion" and "decoding"."""
+    """Format a `.prompt` file, one fact per line. `timings`: seconds of "encoding", "diffusion" and "decoding"."""
     stages = {"encoding": "encoding", "diffusion": "diffusion", "decoding": "save"}
     lines = {
         "Raw input": raw,
@@ -25,5 +25,5 @@ def sidecar(
         "Steps": steps,
         "Timings": ", ".join(f"{shown}={timings.get(stage, 0.0):.2f}s" for stage, shown in stages.items()),
     }
-    # A line break in a prompt must not look like a line of its own.
+    # Line breaks in a prompt become blanks, so that they cannot look like another fact.
     return "".join(f"# {name}: {' '.join(str(value).split())}\n" for name, value in lines.items())

@@ -1,4 +1,4 @@
-"""Pictures to PNG bytes, fast, with text inside, and those to files of their own."""
+"""A fast PNG encoder with text chunks, and atomic writing to new files."""
 
 import itertools
 import struct
@@ -18,10 +18,10 @@ LEVEL = 1
 
 
 def encode_png(image: Image.Image, text: Mapping[str, str]) -> bytes:
-    """An RGB picture as PNG with a text chunk for each entry (PNG specification, third edition).
+    """Encode an RGB picture as PNG, with a text chunk for each entry (PNG specification, third edition).
 
-    Every row is stored as its difference from the one above, at zlib's fastest level: about a tenth of the time of
-    Pillow's default for a fifth more bytes, and the same pixels.
+    Uses the "up" filter on every row and zlib's fastest level: lossless, in about a tenth of the time of Pillow's
+    default, for a fifth more bytes.
     """
     pixels = np.asarray(image.convert("RGB"))
     height, width, _ = pixels.shape
@@ -32,12 +32,12 @@ def encode_png(image: Image.Image, text: Mapping[str, str]) -> bytes:
 
 
 def write_new(path: Path, data: bytes) -> Path:
-    """Write a file at the path or, where there is one, at path-2, path-3, ...: all of it or nothing."""
+    """Write a new file atomically at the path or, if that exists, at path-2, path-3, ... Returns the path used."""
     path.parent.mkdir(parents=True, exist_ok=True)
     claimed = next(filter(_claim, _names(path)))
     partial = claimed.with_name(f".{claimed.name}.partial")
     with ExitStack() as undo:
-        # On Ctrl-C and a full disk as well: neither half a file nor the empty one that holds its name.
+        # On any failure, Ctrl-C included, remove the partial file and the empty file that reserves the name.
         undo.callback(claimed.unlink, missing_ok=True)
         undo.callback(partial.unlink, missing_ok=True)
         partial.write_bytes(data)
@@ -52,7 +52,7 @@ def _names(path: Path) -> Iterator[Path]:
 
 
 def _claim(path: Path) -> bool:
-    """Make an empty file, unless there is one. Asking first would leave another run time to take the name."""
+    """Reserve a name by creating an empty file; False if the file exists. A check beforehand would be a race."""
     try:
         path.touch(exist_ok=False)
     except FileExistsError:
@@ -76,7 +76,7 @@ def _text_chunks(text: Mapping[str, str]) -> Iterator[tuple[bytes, bytes]]:
         try:
             yield b"tEXt", name + b"\0" + value.encode("latin-1")
         except UnicodeEncodeError:
-            # Keyword, no compression, no language, no translated keyword.
+            # After the keyword: not compressed, no language, no translated keyword.
             yield b"iTXt", name + b"\0\0\0\0\0" + value.encode("utf-8", "replace")
 
 

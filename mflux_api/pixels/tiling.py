@@ -1,4 +1,4 @@
-"""A large picture in tiles that overlap, and together again (SD-WebUI's `split_grid` and `combine_grid`)."""
+"""Split a large picture into overlapping tiles, and join them (SD-WebUI's `split_grid` and `combine_grid`)."""
 
 import math
 from collections.abc import Sequence
@@ -14,7 +14,10 @@ Pixels = NDArray[np.float32]
 
 
 def boxes(size: tuple[int, int], tile: tuple[int, int], overlap: int) -> list[Box]:
-    """Where tiles lie in a picture at least as large as one: row by row, evenly spread, sharing `overlap` or more."""
+    """Place tiles row by row, evenly spaced, with at least `overlap` pixels in common.
+
+    The picture must be at least as large as a tile.
+    """
     return [
         (left, top, left + tile[0], top + tile[1])
         for top in _starts(size[1], tile[1], overlap)
@@ -23,7 +26,7 @@ def boxes(size: tuple[int, int], tile: tuple[int, int], overlap: int) -> list[Bo
 
 
 def joined(tiles: Sequence[Image.Image], places: Sequence[Box], size: tuple[int, int], overlap: int) -> Image.Image:
-    """The tiles in their places, each blended linearly over the first `overlap` pixels of its left and upper edges."""
+    """Join tiles into one picture. Each is blended linearly over the first `overlap` pixels at its left and top."""
     result = np.zeros((size[1], size[0], 3), np.float32)
     for top, row in groupby(zip(tiles, places, strict=True), key=lambda pair: pair[1][1]):
         strip = np.zeros((0, 0, 3), np.float32)
@@ -48,5 +51,5 @@ def _starts(length: int, tile: int, overlap: int) -> list[int]:
 
 
 def _ramp(length: int, overlap: int) -> Pixels:
-    """Rising over the overlap, then 1."""
+    """Return blend weights that rise linearly over the overlap, then stay at 1."""
     return np.minimum(1.0, np.arange(1, length + 1) / (overlap + 1)).astype(np.float32)

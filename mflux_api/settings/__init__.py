@@ -1,4 +1,4 @@
-"""Every option once, and where its value came from."""
+"""Settings: their declaration, and their values with the origin of each."""
 
 from mflux_api.settings.loading import Loaded, describe, example, load
 from mflux_api.settings.schema import (

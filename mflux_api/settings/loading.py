@@ -1,4 +1,4 @@
-"""Where values come from: command line > environment > config.yaml > default."""
+"""Load settings. Precedence: command line, environment, config.yaml, default."""
 
 import difflib
 import json
@@ -18,12 +18,12 @@ from mflux_api.settings.yaml_file import parse
 
 FILE = Path("config.yaml")
 HIDDEN = "***"
-# What pydantic says beyond what is expected.
+# Parts of pydantic's messages that do not describe the expected value.
 NOISE = re.compile(r"^Value error, |, unable.*| after validation.*| for <class.*")
 
 
 class Given(NamedTuple):
-    """A value somebody set, and where."""
+    """A value that was set explicitly, and its origin."""
 
     value: object
     origin: str
@@ -38,9 +38,10 @@ class Loaded:
 
 
 def load(arguments: Mapping[str, str], environ: Mapping[str, str], file: Path | None) -> Loaded:
-    """The settings in effect. `arguments` has dotted keys; `file` None is config.yaml here, if there is one.
+    """Load the effective settings.
 
-    Raises InvalidSetting with the key, what is expected and where the value came from.
+    `arguments` maps dotted keys to values. With `file` None, config.yaml in the working directory is read if it exists.
+    Raises InvalidSetting, which names the key, the expected value and the origin.
     """
     given = _from_file(file) | _from_environment(environ) | _from_arguments(arguments)
     settings = _validated(given)
@@ -49,16 +50,16 @@ def load(arguments: Mapping[str, str], environ: Mapping[str, str], file: Path | 
 
 
 def describe(loaded: Loaded) -> Iterator[str]:
-    """One line a setting: key, value, origin. API keys are not shown."""
+    """Yield one line per setting: key, value, origin. Secrets are masked."""
     for key, option in options().items():
         yield f"{key} = {_shown(_value(loaded.settings, key), option)} ({loaded.origins[key]})"
 
 
 def example() -> str:
-    """The text of config.yaml.example."""
+    """Return the text of config.yaml.example."""
     lines = [
         "# Every setting with its default. Copy this file to config.yaml and keep the lines you change.",
-        "# The command line wins over environment variables (in parentheses), and those over this file.",
+        "# The command line overrides environment variables (in parentheses), which override this file.",
     ]
     for section, values in Settings():
         lines += ["", f"# {type(values).__doc__}", f"{section}:"]
@@ -74,7 +75,7 @@ def _value(settings: Settings, key: str) -> object:
 
 
 def _shown(value: object, option: Option) -> str:
-    """As JSON, which YAML reads as well."""
+    """Format a value as JSON, which is also valid YAML. Secrets are masked."""
     if option.secret and value is not None:
         value = dict.fromkeys(value, HIDDEN) if isinstance(value, Mapping) else HIDDEN
     if isinstance(value, float) and value.is_integer():
@@ -82,7 +83,7 @@ def _shown(value: object, option: Option) -> str:
     return json.dumps(value, default=str)
 
 
-# Places
+# Sources
 
 
 def _from_arguments(arguments: Mapping[str, str]) -> dict[str, Given]:
@@ -95,7 +96,7 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Given]:
     keys = {option.env: key for key, option in options().items()}
     given = {name: value for name, value in environ.items() if value}
     prefixes = ("MFLUX_API_", *(f"MFLUX_{section.upper()}_" for section in Settings.model_fields))
-    # mflux reads variables of its own.
+    # Other variables that start with MFLUX_ are mflux's own, so only these prefixes are checked.
     for name in given:
         if name not in keys and name.startswith(prefixes):
             usual = {usual_env(key): env for env, key in keys.items()} | {env: env for env in keys}
@@ -124,7 +125,7 @@ def _flat(document: Mapping[str, object]) -> Iterator[tuple[str, object]]:
     for section, values in document.items():
         if isinstance(values, dict):
             yield from ((f"{section}.{name}", value) for name, value in values.items())
-        # A section whose settings are all commented out is there, and empty.
+        # A section whose settings are all commented out is empty, which is valid.
         elif section not in Settings.model_fields or values not in NULLS:
             yield section, values
 
@@ -164,7 +165,7 @@ def _validated(given: Mapping[str, Given]) -> Settings:
 
 def _complaint(option: Option, given: Given, message: str) -> str:
     if option.secret and option.default is None:
-        return f"{option.key}: letters, digits and signs without blanks are expected ({given.origin})."
+        return f"{option.key}: printable ASCII characters without blanks are expected ({given.origin})."
     if option.secret:
         return f'{option.key}: names with their keys are expected, as in "alice:key1,bob:key2" ({given.origin}).'
     expected = NOISE.sub("", message)

@@ -1,4 +1,4 @@
-"""Every option once: name, type, default, help, environment variable."""
+"""Declaration of every setting: name, type, default, help, environment variable and flag."""
 
 import functools
 from collections.abc import Iterator, Mapping
@@ -27,7 +27,7 @@ from mflux_api.settings.types import (
 )
 
 DIALECTS = ("klein", "flux2-web", "edge", "bfl", "replicate", "openai")
-# Those whose clients know no path before theirs.
+# Dialects whose clients cannot be given a path prefix.
 ROOTS = ("klein", "flux2-web", "edge")
 
 
@@ -38,103 +38,108 @@ class Server(Section):
     port: int = option(
         7861, "Port to listen on; 0 takes any free one.", env="MFLUX_API_PORT", flag="--port", ge=0, le=65535
     )
-    cors_origins: Names = option(("*",), "Origins whose web pages may use the server; * for all.")
-    allowed_hosts: Names = option(("*",), "Host headers that are answered; * for all.", min_length=1)
+    cors_origins: Names = option(("*",), "Origins whose web pages may use the server (CORS); * for all.")
+    allowed_hosts: Names = option(("*",), "Accepted Host headers; * for all.", min_length=1)
     max_body_mb: Count = option(64, "Largest request body, in MB.")
-    body_seconds: Wait = option(30, "Time a client may take to send a body.")
-    shutdown_seconds: float = option(30, "Time the running job gets to finish on shutdown.", ge=0, le=LONGEST_SECONDS)
-    public_url: str | None = option(None, "Its address as clients see it; null for the one that each of them used.")
-    heartbeat_seconds: Wait = option(15, "Time between the comment lines that keep a stream of events open.")
-    send_seconds: Wait = option(15, "A reader of events that takes nothing for so long is dropped.")
+    body_seconds: Wait = option(30, "Seconds a client may take to send a request body.")
+    shutdown_seconds: float = option(
+        30, "Seconds the running job gets to finish on shutdown.", ge=0, le=LONGEST_SECONDS
+    )
+    public_url: str | None = option(None, "URL of the server as clients see it; null to take it from each request.")
+    heartbeat_seconds: Wait = option(15, "Seconds between the comment lines that keep an event stream open.")
+    send_seconds: Wait = option(15, "Seconds after which an event stream whose client reads nothing is closed.")
 
 
 class Security(Section):
-    """Who may use the server, and how much."""
+    """Authentication, rate limits and what clients may name."""
 
     api_keys: Keys = option(
-        {}, "API keys by name, here {alice: key1}, elsewhere alice:key1,bob:key2; none lets everybody in.", repr=False
+        {}, "API keys: {alice: key1} here, alice:key1,bob:key2 elsewhere; without keys all are let in.", repr=False
     )
     api_auth: Keys = option(
         {},
-        "Users and passwords for HTTP Basic, as SD-WebUI has them: user:password,user2:password2.",
+        "Users and passwords for HTTP Basic, as in SD-WebUI: user:password,user2:password2.",
         flag="--api-auth",
         repr=False,
     )
-    token_seconds: Wait = option(300, "Life of a token for EventSource.")
-    requests_per_minute: int = option(0, "Requests a minute of one key or address; 0 for no limit.", ge=0)
-    fetch_hosts: Names = option((), "Hosts whose addresses clients may name although they are not public.")
-    fetch_seconds: Wait = option(30, "Time to fetch a picture that a client names by its address.")
-    link_seconds: Wait = option(3600, "Life of the addresses of pictures that replies name.")
-    lora_paths: bool = option(False, "Clients may name LoRA files by path, anywhere on this machine.")
+    token_seconds: Wait = option(300, "Lifetime of a token for EventSource, in seconds.")
+    requests_per_minute: int = option(0, "Requests per minute for each key or IP address; 0 for no limit.", ge=0)
+    fetch_hosts: Names = option((), "Private hosts that clients may use in URLs.")
+    fetch_seconds: Wait = option(30, "Seconds to fetch a picture from a URL.")
+    link_seconds: Wait = option(3600, "Lifetime of the picture URLs in replies, in seconds.")
+    lora_paths: bool = option(False, "Clients may give LoRA files by path, anywhere on this machine.")
 
 
 class Models(Section):
-    """Which models, and where their files are."""
+    """The models and their folders."""
 
     default: str = option(
-        "flux2-klein-4b", "Model of requests that name none.", env="MFLUX_DEFAULT_MODEL", flag="--model"
+        "flux2-klein-4b", "Model for requests that name none.", env="MFLUX_DEFAULT_MODEL", flag="--model"
     )
-    auto_download: bool = option(True, "Download a known model when it is first asked for.")
+    auto_download: bool = option(True, "Download a known model when a request first uses it.")
     cache_dir: Folder = option(Path("./models"), "Folder of the models.", env="MFLUX_MODELS_DIR", flag="--models-dir")
-    lora_dir: Folder | None = option(None, "Folder of the LoRA files; null for loras inside cache_dir.")
+    lora_dir: Folder | None = option(None, "Folder of the LoRA files; null for the folder loras in cache_dir.")
 
     @property
     def loras(self) -> Path:
-        """The folder of the LoRA files."""
         return self.lora_dir or self.cache_dir / "loras"
 
 
 class Engine(Section):
-    """The process that paints."""
+    """The process that paints the pictures."""
 
-    memory_budget_gb: float | None = option(None, "Memory it may use; null for three quarters of this machine's.", gt=0)
+    memory_budget_gb: float | None = option(
+        None, "Memory the engine may use; null for three quarters of this machine's.", gt=0
+    )
     precision: Literal["auto", "float32", "bfloat16", "float16"] = option("auto", "auto, float32, bfloat16 or float16.")
-    low_ram: bool = option(False, "Let go of the text encoder before denoising.")
-    silence_seconds: Wait = option(600, "It is ended when it reports nothing for so long while working.")
+    low_ram: bool = option(False, "Unload the text encoder before denoising.")
+    silence_seconds: Wait = option(600, "Seconds without a report from a working engine until it is killed.")
     idle_seconds: float = option(
-        0, "It gives its memory back after so long without work; 0 for never.", ge=0, le=LONGEST_SECONDS
+        0, "Seconds without work until the engine frees its memory; 0 for never.", ge=0, le=LONGEST_SECONDS
     )
     preload: bool = option(False, "Load the default model at start.")
     background: bool = option(
-        True, "Linux only: it leaves the CPU to every other program that wants it, the server first."
+        True, "Linux only: run the engine at idle CPU priority, behind the server and all other programs."
     )
 
 
 class Generation(Section):
-    """What a request gets by default and may ask for at most."""
+    """Defaults and limits of requests."""
 
-    default_steps: Count = option(4, "Denoising steps of distilled models; base models have their own.")
-    default_width: Side = option(512, "Width in pixels, a multiple of 16 from 64 up.")
-    default_height: Side = option(512, "Height in pixels, a multiple of 16 from 64 up.")
-    max_batch_size: Count = option(4, "Most pictures of one request.")
+    default_steps: Count = option(4, "Denoising steps of distilled models; base models have their own default.")
+    default_width: Side = option(512, "Width in pixels, a multiple of 16, at least 64.")
+    default_height: Side = option(512, "Height in pixels, a multiple of 16, at least 64.")
+    max_batch_size: Count = option(4, "Most pictures per request.")
     max_side: int = option(2048, "Longest side of a picture, in pixels.", ge=64, le=LARGEST_SIDE)
     max_steps: Count = option(100, "Most denoising steps.")
     max_prompt_chars: Count = option(10000, "Longest prompt, in characters.")
-    max_references: int = option(8, "Most reference pictures of one request.", ge=0)
-    max_image_megapixels: Count = option(32, "Largest picture that may be sent.")
-    styles_file: Folder = option(Path("./styles.csv"), "SD-WebUI's styles: name, prompt, negative_prompt.")
+    max_references: int = option(8, "Most reference pictures per request.", ge=0)
+    max_image_megapixels: Count = option(32, "Largest picture a client may send, in megapixels.")
+    styles_file: Folder = option(
+        Path("./styles.csv"), "CSV file of SD-WebUI styles, with the columns name, prompt, negative_prompt."
+    )
     output_dir: Folder = option(
         Path("./output"), "Folder of the pictures and jobs.", env="MFLUX_OUTPUT_DIR", flag="--output-dir"
     )
 
 
 class Queue(Section):
-    """The jobs: how many wait, and how long finished ones are kept."""
+    """The job queue, and how long finished jobs are kept."""
 
     limit: Count = option(100, "Most waiting jobs.")
-    tries: Count = option(2, "Times a job is started before it counts as failed.")
-    keep_days: float = option(30, "Days that finished jobs are kept; 0 for ever.", ge=0, le=LONGEST_DAYS)
-    keep_gb: float = option(20.0, "Size that finished jobs are kept up to; 0 for no limit.", ge=0)
+    tries: Count = option(2, "Attempts to run a job before it is marked as failed.")
+    keep_days: float = option(30, "Days to keep finished jobs; 0 for no limit.", ge=0, le=LONGEST_DAYS)
+    keep_gb: float = option(20.0, "Total size of the finished jobs to keep, in GB; 0 for no limit.", ge=0)
 
 
 class Storage(Section):
-    """Where pictures are put whose addresses clients are given. They are kept in generation.output_dir as well."""
+    """Storage for pictures that clients get as URLs. All pictures are kept in generation.output_dir as well."""
 
-    kind: Literal["local", "s3"] = option("local", "local: on this server. s3: in a bucket, at presigned addresses.")
-    bucket: BucketName | None = option(None, "The bucket.")
-    endpoint_url: Address | None = option(None, "Address of an S3-compatible store; null for Amazon's.")
-    public_url: Address | None = option(None, "That address as clients see it; null for the same.")
-    region: Region | None = option(None, "Its region; null for AWS_REGION or us-east-1.")
+    kind: Literal["local", "s3"] = option("local", "local: served by this server. s3: in a bucket, as presigned URLs.")
+    bucket: BucketName | None = option(None, "Name of the bucket.")
+    endpoint_url: Address | None = option(None, "URL of an S3-compatible store; null for Amazon S3.")
+    public_url: Address | None = option(None, "URL of the store as clients see it; null for endpoint_url.")
+    region: Region | None = option(None, "Region of the bucket; null for AWS_REGION or us-east-1.")
     prefix: str | None = option(None, "Folder in the bucket; null for none.")
     access_key: Secret | None = option(
         None, "Access key; null for AWS_ACCESS_KEY_ID or the machine's role.", repr=False
@@ -142,37 +147,41 @@ class Storage(Section):
     secret_key: Secret | None = option(
         None, "Secret key; null for AWS_SECRET_ACCESS_KEY or the machine's role.", repr=False
     )
-    path_style: bool = option(True, "The bucket is in the path of addresses; false: in the host's name.")
-    seconds: Wait = option(60, "Time to upload a picture, tries included.")
+    path_style: bool = option(True, "Put the bucket's name into the URL's path; false: into its host name.")
+    seconds: Wait = option(60, "Seconds to upload a picture, retries included.")
 
 
 class Dialects(Section):
-    """Which foreign APIs are answered, where, and what they are told. /api/v1 and /sdapi/v1 always are."""
+    """Compatible APIs (dialects). /api/v1 and /sdapi/v1 are always served."""
 
-    enabled: Names = option(DIALECTS, "Those that are answered: " + ", ".join(DIALECTS) + ".")
+    enabled: Names = option(DIALECTS, "Dialects to serve: " + ", ".join(DIALECTS) + ".")
     root: Literal["klein", "flux2-web", "edge"] | None = option(
-        None, "klein, flux2-web or edge: answered at / as well; null for none.", flag="--root-dialect"
+        None, "Dialect served at / as well: klein, flux2-web or edge; null for none.", flag="--root-dialect"
     )
-    ports: Keys = option({}, "Ports of their own, here {klein: 8000}, elsewhere klein:8000,edge:8787.")
-    klein_model: str | None = option(None, "Model that paints under /klein; null for the default one.")
-    edge_model: str | None = option(None, "Model that paints under /edge; null for the default one.")
-    edge_requests_per_minute: int = option(720, "Requests a minute under /edge; 0 for no limit.", ge=0)
-    million_tiles_usd: float = option(53.0, "Dollars of a million tiles of 512x512, as /edge tells.", ge=0)
-    million_steps_usd: float = option(110.0, "Dollars of a million steps, as /edge tells.", ge=0)
-    thb_per_usd: float = option(35.0, "Baht of a dollar.", ge=0)
-    kwh_usd: float | None = option(None, "Dollars of a kilowatt-hour: /edge tells what the electricity cost.", ge=0)
-    watts: float = option(60.0, "What the machine takes while it paints.", ge=0)
+    ports: Keys = option({}, "Extra ports, each for one dialect: {klein: 8000} here, klein:8000,edge:8787 elsewhere.")
+    klein_model: str | None = option(None, "Model for /klein; null for the default model.")
+    edge_model: str | None = option(None, "Model for /edge; null for the default model.")
+    edge_requests_per_minute: int = option(
+        720, "Requests per minute to /edge for each key or IP address; 0 for no limit.", ge=0
+    )
+    million_tiles_usd: float = option(53.0, "Price of a million 512x512 tiles in US dollars, reported by /edge.", ge=0)
+    million_steps_usd: float = option(110.0, "Price of a million steps in US dollars, reported by /edge.", ge=0)
+    thb_per_usd: float = option(35.0, "Exchange rate used by /edge: baht per US dollar.", ge=0)
+    kwh_usd: float | None = option(
+        None, "Price of a kilowatt-hour in US dollars; /edge then reports electricity costs.", ge=0
+    )
+    watts: float = option(60.0, "Power the machine draws while painting, in watts; used with kwh_usd.", ge=0)
 
     @field_validator("enabled")
     @classmethod
     def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         if unknown := set(names) - set(DIALECTS):
-            raise ValueError(f"there is no dialect {', '.join(sorted(unknown))}; there are {', '.join(DIALECTS)}")
+            raise ValueError(f"unknown dialect {', '.join(sorted(unknown))}; the dialects are {', '.join(DIALECTS)}")
         return names
 
     @property
     def own_ports(self) -> dict[int, str]:
-        """Ports to prefixes. Raises ValueError for what is no port."""
+        """Map each port to its dialect's path prefix. Raises ValueError for an invalid port."""
         return {int(port): f"/{name}" for name, port in self.ports.items()}
 
     @field_validator("ports")
@@ -180,22 +189,22 @@ class Dialects(Section):
     def _are_ports(cls, ports: Mapping[str, str]) -> Mapping[str, str]:
         for name, port in ports.items():
             if name not in ROOTS or not port.isdecimal() or not 0 < int(port) < 65536:
-                raise ValueError(f"{name}:{port} is no dialect with a port; klein:8000,edge:8787 are")
+                raise ValueError(f"{name}:{port} is not a dialect with a port, such as klein:8000 or edge:8787")
         return ports
 
 
 class Logging(Section):
-    """What the log says, and how."""
+    """The log."""
 
     level: Literal["debug", "info", "warning", "error"] = option(
-        "info", "debug, info, warning or error.", flag="--log-level"
+        "info", "Lowest level to log: debug, info, warning or error.", flag="--log-level"
     )
     format: Literal["text", "json"] = option("text", "text or json.")
     prompts: bool = option(False, "Write prompts to the log.")
 
 
 class Settings(Section):
-    """Everything that can be set."""
+    """All settings."""
 
     server: Server = Server()
     security: Security = Security()
@@ -210,7 +219,7 @@ class Settings(Section):
 
 @dataclass(frozen=True)
 class Option:
-    """One declared setting: its dotted key, default and help, the variable and, if it has one, the flag that set it."""
+    """A declared setting: dotted key, default, help, environment variable and flag (empty if it has none)."""
 
     key: str
     default: object
@@ -221,18 +230,18 @@ class Option:
 
     @property
     def origin(self) -> str:
-        """Where a value from the command line came from."""
+        """Origin of a value that was set on the command line."""
         return f"command line {self.flag or f'--set {self.key}'}"
 
 
 @functools.cache
 def options() -> dict[str, Option]:
-    """Every setting by its dotted key, in the order of the file."""
+    """Return every setting by its dotted key, in the order of config.yaml.example."""
     return {option.key: option for section, values in Settings() for option in options_of(section, values)}
 
 
 def options_of(section: str, values: BaseModel) -> Iterator[Option]:
-    """The settings of one section, in order."""
+    """Yield the settings of one section, in order."""
     for name, field in type(values).model_fields.items():
         extra = cast(dict[str, str], field.json_schema_extra)
         env = extra["env"] or usual_env(f"{section}.{name}")
@@ -242,5 +251,5 @@ def options_of(section: str, values: BaseModel) -> Iterator[Option]:
 
 
 def usual_env(key: str) -> str:
-    """The environment variable of a setting that has no documented one."""
+    """Return the environment variable of a setting that declares none."""
     return f"MFLUX_{key.replace('.', '_').upper()}"

@@ -1,4 +1,4 @@
-"""What settings may be: kinds of values, and what every section shares."""
+"""Types of setting values, and the base class of the sections."""
 
 import re
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 NULLS = ("", "~", "null")
-# Longer than anybody waits, shorter than what timers overflow at.
+# Upper bounds that keep timers from overflowing: 115 days and 100 years.
 LONGEST_SECONDS, LONGEST_DAYS = 10_000_000, 36_500
 LARGEST_SIDE = 16_384
 PLAIN_HOST = re.compile(r"([A-Za-z0-9.-]+|\[[0-9a-f:]+\])(:\d{1,5})?")
@@ -26,7 +26,7 @@ def _split(value: object) -> object:
 
 
 def _pairs(value: object) -> object:
-    """NAME:KEY,NAME:KEY as a mapping; a name given twice stays text, which is refused."""
+    """Parse NAME:KEY,NAME:KEY into a mapping. With a repeated name, return the text, which validation rejects."""
     if not isinstance(value, str):
         return {} if value is None else value
     parts = [part.partition(":") for part in value.split(",") if part.strip()]
@@ -53,7 +53,7 @@ def option(default: Any, text: str, *, env: str = "", flag: str = "", **limits: 
 
 
 Text = Annotated[str, Field(min_length=1)]
-# What an HTTP header can carry.
+# Characters that are valid in an HTTP header.
 Secret = Annotated[str, Field(pattern=r"^[!-~]+$"), BeforeValidator(_unless_null)]
 Address = Annotated[str, AfterValidator(_plain_address)]
 BucketName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]$")]
@@ -67,7 +67,7 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class Section(BaseModel):
-    """Frozen, and without a setting that is not declared."""
+    """Base of the sections: frozen, and rejects undeclared settings."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
 

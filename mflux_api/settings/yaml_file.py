@@ -1,4 +1,4 @@
-"""A YAML file as text in mappings and lists, and what is wrong with it, by line."""
+"""Parse YAML into mappings and lists of text, with the line number in every error."""
 
 from pathlib import Path
 from typing import Any, cast
@@ -9,7 +9,7 @@ from mflux_api.errors import InvalidSetting
 
 
 class _Yaml(yaml.BaseLoader):
-    """Leaves scalars text, so that a value reads the same wherever it comes from."""
+    """Loader that keeps scalars as text, so that the file, environment and command line are validated alike."""
 
     def document(self) -> dict[str, object]:
         node = self.get_single_node()
@@ -27,7 +27,7 @@ class _Yaml(yaml.BaseLoader):
 
 
 def parse(text: str, path: Path) -> dict[str, object]:
-    """The mapping in a YAML text; `path` is for messages. Raises InvalidSetting with the line."""
+    """Parse a YAML mapping. `path` is used in error messages. Raises InvalidSetting with the line number."""
     try:
         loader = _Yaml(text)
     except yaml.reader.ReaderError as error:
@@ -35,9 +35,9 @@ def parse(text: str, path: Path) -> dict[str, object]:
     try:
         return loader.document()
     except yaml.MarkedYAMLError as error:
-        # Not str(error), which quotes the file and with it, perhaps, an API key.
+        # str(error) quotes the file, which may contain an API key.
         line = error.problem_mark.line if error.problem_mark else loader.line
-        raise _broken(path, line, error.problem or "it is no YAML") from None
+        raise _broken(path, line, error.problem or "invalid YAML") from None
     except (ValueError, OverflowError, RecursionError) as error:
         raise _broken(path, loader.line, str(error)) from None
 

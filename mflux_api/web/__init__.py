@@ -1,1 +1,1 @@
-"""HTTP tools that know no job and no model."""
+"""HTTP building blocks, independent of jobs and models."""

@@ -1,4 +1,7 @@
-"""API keys in every form clients send them, and short-lived tokens for EventSource, which can send no header."""
+"""Authentication: API keys in every form that clients send, and short-lived tokens for EventSource.
+
+An EventSource cannot send headers, so its token is part of the URL.
+"""
 
 import base64
 import binascii
@@ -20,9 +23,9 @@ from mflux_api.web.error_responses import Faults
 
 @dataclass(frozen=True)
 class Keys:
-    """Named keys. `token_seconds`: how long a token stays good; it is bound to this run of the server.
+    """API keys by name, users of HTTP Basic (`passwords`), and the signer of tokens.
 
-    `passwords`: users of HTTP Basic.
+    `token_seconds`: lifetime of a token. Tokens become invalid when the server restarts.
     """
 
     keys: Mapping[str, str]
@@ -35,7 +38,7 @@ class Keys:
         return bool(self.keys or self.passwords)
 
     def owner(self, key: str) -> str | None:
-        """The name of a key. Every known key is compared, each in constant time."""
+        """Return the name of a key, or None. Compares with every known key, each in constant time."""
         found = None
         for name, known in self.keys.items():
             if _is_same(known, key):
@@ -43,17 +46,18 @@ class Keys:
         return found
 
     def user(self, name: str, password: str) -> str | None:
-        """The user of this name and password."""
-        # An unknown name takes as long as a wrong password.
+        """Return the user's name if the password is right, else None."""
+        # Hashed and compared for unknown users too, so that both cases take the same time.
         known = self.passwords.get(name)
         return name if _is_same(known or "", password) and known else None
 
     def token(self, owner: str) -> str:
-        """Stands for the owner in the query string of a stream."""
+        """Make a signed token that authenticates `owner` in the query string of a stream."""
         claim = f"{int(time.time() + self.token_seconds)}.{owner}"
         return base64.urlsafe_b64encode(f"{claim}.{self._sign(claim)}".encode()).decode().rstrip("=")
 
     def token_owner(self, token: str) -> str | None:
+        """Return the owner of a valid token, or None."""
         try:
             text = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)).decode()
         except (binascii.Error, ValueError):
@@ -93,7 +97,7 @@ class BasicLogin:
 
 
 class Authentication:
-    """Lets a request in when it has a key, puts the key's name into its state; without configured keys lets all in.
+    """Middleware that requires a key and stores its name in `scope["state"]["owner"]`.
 
     `open_paths` and all paths with `open_prefixes` need none.
     """
@@ -167,7 +171,7 @@ def _keys(headers: Headers, *, basic: bool) -> list[str]:
 
 
 def _basic(headers: Headers) -> tuple[str, str] | None:
-    """Name and password of HTTP Basic; None without them, and for what clients send who have none."""
+    """Return name and password of HTTP Basic; None if they are missing, malformed or both empty."""
     scheme, _, encoded = headers.get("authorization", "").strip().partition(" ")
     if scheme.lower() != "basic":
         return None

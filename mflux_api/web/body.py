@@ -1,4 +1,4 @@
-"""Bodies: read with a limit on bytes and time, parsed as JSON, checked against a model."""
+"""Read request bodies with limits on size and time, parse them as JSON and validate them."""
 
 import asyncio
 import json
@@ -20,24 +20,27 @@ FILES, FIELDS = 20, 100
 
 @dataclass(frozen=True)
 class BodyReader:
-    """`limit`: bytes a body may have; `seconds`: how long it may take to arrive."""
+    """Reader of request bodies. `limit`: largest body in bytes. `seconds`: time a body may take to arrive."""
 
     limit: int
     seconds: float
 
     async def json(self, request: Request, model: type[M]) -> M:
-        """The body as a checked model.
+        """Read a JSON body and validate it against a model.
 
         Raises InvalidRequest, BodyTooLarge, BodyTooSlow, UnsupportedMedia.
         """
-        # A form sent by a foreign web page carries another type; asking for this one makes its browser ask us first.
+        # CSRF protection: other web pages cannot send this content type without a CORS preflight request.
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "application/json" and not kind.endswith("+json"):
             raise UnsupportedMedia("Send JSON, with the header Content-Type: application/json.")
         return validated(model, await self.object(request))
 
     async def object(self, request: Request) -> dict[str, Any]:
-        """The body as a JSON object, whatever it says it is. Nothing at all is an empty object."""
+        """Read a JSON object, whatever the Content-Type. An empty body is an empty object.
+
+        Raises InvalidRequest, BodyTooLarge, BodyTooSlow.
+        """
         data = await self.bytes(request)
         try:
             content = await asyncio.to_thread(_parsed, data) if len(data) > MEBIBYTE else _parsed(data or b"{}")
@@ -48,7 +51,7 @@ class BodyReader:
         return content
 
     async def form(self, request: Request) -> FormData:
-        """A multipart form. Raises InvalidRequest, BodyTooLarge, BodyTooSlow."""
+        """Read a multipart form. Raises InvalidRequest, BodyTooLarge, BodyTooSlow."""
         data = await self.bytes(request)
 
         async def whole() -> AsyncGenerator[bytes, None]:
@@ -58,9 +61,10 @@ class BodyReader:
         try:
             return await parser.parse()
         except (MultiPartException, KeyError, ValueError):
-            raise InvalidRequest("The body is no valid multipart form.", field="body") from None
+            raise InvalidRequest("The body is not a valid multipart form.", field="body") from None
 
     async def bytes(self, request: Request) -> bytes:
+        """Read the raw body. Raises InvalidRequest, BodyTooLarge, BodyTooSlow."""
         parts, size = [], 0
         try:
             async with asyncio.timeout(self.seconds):
@@ -77,16 +81,16 @@ class BodyReader:
 
 
 def _parsed(data: bytes) -> Any:
-    """Raises ValueError, RecursionError."""
+    """Parse JSON. Raises ValueError, RecursionError."""
     content = json.loads(data.decode("utf-8-sig"))
     if b"\\ud" in data or b"\\uD" in data:
-        # Half of a surrogate pair is no text: nothing could store it or send it back.
+        # Reject lone surrogates: they cannot be encoded as UTF-8, so neither stored nor sent back.
         json.dumps(content, ensure_ascii=False).encode()
     return content
 
 
 def validated(model: type[M], content: dict[str, Any]) -> M:
-    """Raises InvalidRequest, with the field and what it should have been."""
+    """Validate content against a model. Raises InvalidRequest, which names the first invalid field and the reason."""
     try:
         return model.model_validate(content)
     except ValidationError as error:
@@ -97,5 +101,5 @@ def validated(model: type[M], content: dict[str, Any]) -> M:
 
 
 def query(request: Request, model: type[M]) -> M:
-    """The query string as a checked model. Raises InvalidRequest."""
+    """Validate the query string against a model. Raises InvalidRequest."""
     return validated(model, dict(request.query_params))

@@ -1,4 +1,4 @@
-"""What every dialect gets to read requests and to stream replies."""
+"""Services that every dialect shares to read requests and to send replies."""
 
 from dataclasses import dataclass
 
@@ -27,11 +27,11 @@ class HttpContext:
     bucket: Bucket | None = None
 
     async def fetched(self, url: str, field: str) -> Upload:
-        """A picture at an address. Raises InvalidImage, FetchFailed, AddressForbidden."""
+        """Fetch a picture from a URL. Raises InvalidImage, FetchFailed, AddressForbidden."""
         return self.pictures.check(await self.fetcher.get(url, self.body.limit), field)
 
 
 def owner(request: Request) -> str:
-    """The name of the API key a request came with; empty where none is needed."""
+    """Return the name of the request's API key; empty when no key is required."""
     found: str = request.scope.get("state", {}).get("owner", "")
     return found

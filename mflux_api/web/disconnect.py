@@ -1,4 +1,4 @@
-"""Wait for an answer as long as somebody wants it."""
+"""Await a result until the client disconnects."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 async def while_connected(request: Request, answer: Awaitable[T], gone: Callable[[], Awaitable[object]]) -> T:
-    """The answer; if the client hangs up first, `gone` is called and the answer, whatever it is then, returned."""
+    """Await a result. If the client disconnects first, call `gone`, then go on waiting and return the result."""
     task = asyncio.ensure_future(answer)
     hung_up = asyncio.ensure_future(_hung_up(request))
     try:
@@ -31,7 +31,7 @@ async def _hung_up(request: Request) -> None:
 
 
 async def while_wanted(request: Request, answer: Coroutine[Any, Any, T]) -> T:
-    """The answer; if the client hangs up first it is cancelled, and JobCancelled is raised for nobody to read."""
+    """Await a result. If the client disconnects first, cancel the coroutine and raise JobCancelled."""
     task = asyncio.ensure_future(answer)
     hung_up = asyncio.ensure_future(_hung_up(request))
     try:
@@ -39,7 +39,7 @@ async def while_wanted(request: Request, answer: Coroutine[Any, Any, T]) -> T:
         if not task.done():
             task.cancel()
             await asyncio.wait([task])
-            raise JobCancelled("The client hung up.")
+            raise JobCancelled("The client disconnected.")
         return await task
     finally:
         hung_up.cancel()

@@ -1,4 +1,4 @@
-"""Errors to replies: each part of the address space in its own shape, and never a word of a foreign exception."""
+"""Turn errors into replies, in the format of each dialect. Texts of unexpected exceptions are never sent."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,13 +20,13 @@ OUT_OF_MEMORY = "Insufficient memory. Try using a quantized model or low_ram mod
 
 @dataclass(frozen=True)
 class Faults:
-    """`shapes`: (path prefix, shape), the first that matches counts; `usual` is for the rest."""
+    """Error handlers. `shapes`: (path prefix, format), the first match is used; `usual`: format of all other paths."""
 
     shapes: Sequence[tuple[str, Shape]]
     usual: Shape
 
     def reply(self, error: MfluxError, scope: Scope) -> Response:
-        """The error in the shape of the address it happened at, with its request's id, under which the log has it."""
+        """Log an error and make its reply: the format depends on the path, and the request id is that of the log."""
         path: str = scope["path"]
         shape = next((shape for prefix, shape in self.shapes if path.startswith(prefix)), self.usual)
         response = shape(error, request_id(scope))
@@ -38,11 +38,12 @@ class Faults:
         return response
 
     async def ours(self, request: Request, error: Exception) -> Response:
+        """Handle an MfluxError."""
         assert isinstance(error, MfluxError)
         return self.reply(error, request.scope)
 
     async def http(self, request: Request, error: Exception) -> Response:
-        """Starlette's own refusals: no such path, another method."""
+        """Handle Starlette's HTTPException: unknown path or method not allowed."""
         assert isinstance(error, HTTPException)
         response = self.reply(_translated(error, request), request.scope)
         if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
@@ -50,7 +51,8 @@ class Faults:
         return response
 
     async def unforeseen(self, request: Request, error: Exception) -> Response:
-        # This is called from outside every middleware: the log and the reply have lost the id by now.
+        """Handle any other exception: log its traceback and reply with a generic error."""
+        # Starlette calls this outside of all middleware, where the request id is no longer set.
         name = request_id(request.scope)
         REQUEST_ID.set(name)
         failure("http.error", error, method=request.method, path=request.url.path)
@@ -62,18 +64,18 @@ class Faults:
 def _translated(error: HTTPException, request: Request) -> MfluxError:
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         return MethodNotAllowed(f"{request.method} is not allowed here.", allowed=_allowed(request))
-    return NoSuchRoute("There is nothing at this address. /docs lists what there is.")
+    return NoSuchRoute("There is nothing at this address. /docs lists all endpoints.")
 
 
 def _allowed(request: Request) -> str:
-    """Starlette names the methods of one route; several may share a path."""
+    """List the allowed methods. Starlette lists those of one route only, but several routes may share a path."""
     routes = [route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE]
     return ", ".join(sorted({method for route in routes for method in route.methods}))
 
 
 def plain_shape(error: MfluxError, request_id: str) -> JSONResponse:
-    """The documented shape: error, code, details; and the id that the log knows the request by."""
-    # Details are facts for programs; one that JSON cannot carry must not turn an error into another.
+    """Make a reply in the documented format: error, code, details and request_id (the same as in the log)."""
+    # Details that JSON cannot represent are left out, so that sending one error does not cause another.
     message = OUT_OF_MEMORY if isinstance(error, OutOfMemory) else error.message
     details = {name: value for name, value in error.details.items() if _is_plain(value)}
     content = {"error": message, "code": error.code, "details": details, "request_id": request_id}

@@ -1,4 +1,4 @@
-"""What happens to every request: an id, a check of its host, a limit on its rate, a clock. Pure ASGI."""
+"""ASGI middleware for every request: id, timing, host and origin checks, rate limit."""
 
 import re
 import secrets
@@ -20,7 +20,7 @@ LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 
 
 class RequestId:
-    """Every request has an id: the client's own if it is fit for a log, else a new one. The reply carries it."""
+    """Give each request an id: the client's X-Request-ID if it is safe to log, else a new one. The reply repeats it."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -48,7 +48,7 @@ class RequestId:
 
 
 class Timing:
-    """Tells how long each request took: (method, route, status, seconds). A stream counts until its first byte."""
+    """Report each request to `tell`: method, route, status and seconds until the reply starts."""
 
     def __init__(self, app: ASGIApp, tell: Callable[[str, str, int, float], None]) -> None:
         self.app = app
@@ -70,7 +70,7 @@ class Timing:
 
 
 class AllowedHosts:
-    """Refuses a Host header that names none of ours, which is how a web page reaches a server it should not."""
+    """Refuse requests whose Host header is not in the allowed list. Protects against DNS rebinding by web pages."""
 
     def __init__(self, app: ASGIApp, hosts: Sequence[str], faults: Faults) -> None:
         self.app = app
@@ -89,9 +89,9 @@ class AllowedHosts:
 
 
 class AllowedOrigins:
-    """Refuses changes asked for by web pages of other origins.
+    """Refuse state-changing requests from web pages of other origins.
 
-    Browsers ask before they send JSON elsewhere, but send a request without a body at once.
+    Browsers send a CORS preflight before cross-origin JSON, but not before a POST without a body.
     """
 
     def __init__(self, app: ASGIApp, origins: Sequence[str], faults: Faults) -> None:
@@ -110,13 +110,13 @@ class AllowedOrigins:
         origin, site = headers.get("origin"), headers.get("sec-fetch-site")
         if "*" in self.origins or origin in self.origins or site in {"same-origin", "none"}:
             return True
-        # What is no browser sends neither; an old browser sends the origin only.
+        # Other clients than browsers send neither header; old browsers send only Origin.
         own = origin is not None and origin.partition("://")[2] == headers.get("host")
         return site is None and (origin is None or own)
 
 
 class RateLimit:
-    """At most so many requests a minute that ask for work (POST), for each key or else each address; 0 is no limit.
+    """Limit POST requests per minute for each API key or, without one, each IP address. 0 means no limit.
 
     `prefixes`: of the paths that count.
 
@@ -145,7 +145,7 @@ class RateLimit:
         return f"key {owner}" if owner else f"address {(scope.get('client') or ('',))[0]}"
 
     def _take(self, client: str) -> float:
-        """Take one from the client's bucket; seconds to wait when it is empty."""
+        """Take a token from the client's bucket. Return 0, or the seconds to wait when the bucket is empty."""
         now = time.monotonic()
         left, then = self._buckets.pop(client, (float(self.per_minute), now))
         left = min(float(self.per_minute), left + (now - then) * self.per_minute / 60)

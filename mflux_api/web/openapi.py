@@ -1,4 +1,4 @@
-"""Endpoints declared once: what Starlette routes and what /openapi.json says cannot differ."""
+"""Endpoint declarations, from which both Starlette's routes and /openapi.json are made."""
 
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -21,7 +21,7 @@ PARAMETER = re.compile(r"\{(\w+)(?::\w+)?\}")
 
 @dataclass(frozen=True)
 class Endpoint:
-    """`reply` is a model for JSON, or a media type. `headers`: name -> what it is for."""
+    """Declaration of an endpoint. `reply`: a model for JSON, or a media type. `headers`: name -> description."""
 
     method: str
     path: str
@@ -48,7 +48,7 @@ class Endpoint:
 
 
 class Problem(BaseModel):
-    """Every error."""
+    """Body of every error reply."""
 
     error: str
     code: str
@@ -57,7 +57,7 @@ class Problem(BaseModel):
 
 
 def document(title: str, endpoints: Iterable[Endpoint], *, keys: bool) -> dict[str, Any]:
-    """OpenAPI 3.1 for these endpoints; `keys`: an API key is needed."""
+    """Make the OpenAPI 3.1 document of the endpoints. `keys`: an API key is required."""
     listed = list(endpoints)
     models = list(dict.fromkeys([Problem, *(model for endpoint in listed for model in endpoint.models)]))
     inputs = [(model, "validation") for model in models]
@@ -122,7 +122,7 @@ def _success(endpoint: Endpoint) -> dict[str, Any]:
 
 
 def _failures(endpoint: Endpoint) -> dict[str, Any]:
-    """One entry a status, naming the codes it may carry."""
+    """Describe the error replies: one entry per status, listing its error codes."""
     found: dict[str, list[str]] = {}
     for kind in endpoint.errors:
         codes = found.setdefault(str(kind.status), [])

@@ -1,4 +1,4 @@
-"""A dialect at the root: its clients know addresses without its prefix, and sometimes a port of their own."""
+"""Serve a dialect at the root or on a port of its own, for clients that cannot use its path prefix."""
 
 from collections.abc import Collection, Mapping
 
@@ -7,7 +7,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 
 class Mounted:
-    """Puts a dialect's prefix before the paths that mean it.
+    """Middleware that adds a dialect's prefix to request paths.
 
     `ports`: all paths that arrive at a port mean the dialect of that prefix. `root`: the prefix whose own `routes`,
     (method, path without the prefix, as it is declared), are answered at the root as well; nothing else changes there.
@@ -28,7 +28,7 @@ class Mounted:
         path: str = scope["path"]
         _, port = scope.get("server") or ("", 0)
         prefix = self.ports.get(port or 0, "")
-        # Addresses that replies name are the same on every port.
+        # URLs in replies are the same on every port.
         if prefix and not path.startswith((f"{prefix}/", "/files/", "/api/v1/")):
             return {**scope, "path": prefix + path}
         if any(method == scope["method"] and pattern.match(path) for method, pattern in self.routes):

@@ -1,4 +1,4 @@
-"""Pictures in requests: base64 or data URL to bytes, checked by their header before anything decodes them."""
+"""Pictures in requests: decode base64 or data URLs, and check the image header before the pixels are decoded."""
 
 import asyncio
 import base64
@@ -14,7 +14,7 @@ from mflux_api.request import Upload
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 MEGAPIXEL = 1_000_000
-# Orientations that lay a picture on its side.
+# EXIF orientations that swap width and height.
 TURNED = {5, 6, 7, 8}
 ORIENTATION = 0x0112
 
@@ -25,12 +25,12 @@ def is_url(text: str) -> bool:
 
 @dataclass(frozen=True)
 class PictureReader:
-    """`limit`: pixels a picture may have."""
+    """Reader of pictures in requests. `limit`: most pixels of a picture."""
 
     limit: int
 
     async def read(self, text: str, field: str) -> Upload:
-        """A picture from base64, with or without `data:image/...;base64,` before it. Raises InvalidImage."""
+        """Decode a picture from base64, with or without a `data:image/...;base64,` prefix. Raises InvalidImage."""
         return await asyncio.to_thread(self._read, text, field)
 
     def _read(self, text: str, field: str) -> Upload:
@@ -43,16 +43,16 @@ class PictureReader:
         return self.check(data, field)
 
     def check(self, data: bytes, field: str) -> Upload:
-        """A picture as it came. Only its header is read here. Raises InvalidImage."""
+        """Check a picture's format and size by its header, and return it undecoded. Raises InvalidImage."""
         try:
             with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 width, height = image.size
-                # Pillow decodes a whole PNG to find its orientation; nobody turns those.
+                # Not for PNG: Pillow would decode all of it, and orientation is practically never set there.
                 turned = image.format in {"JPEG", "WEBP"} and image.getexif().get(ORIENTATION) in TURNED
         except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
             message = f"{field} is not a picture that can be read: send PNG, JPEG or WebP."
             raise InvalidImage(message, field=field) from None
         if width * height > self.limit:
-            limit = f"at most {self.limit / MEGAPIXEL:g} million are taken"
+            limit = f"at most {self.limit / MEGAPIXEL:g} million are allowed"
             raise InvalidImage(f"{field} has {width}x{height} pixels; {limit}.", field=field)
         return Upload(data, *((height, width) if turned else (width, height)))

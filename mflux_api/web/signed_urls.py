@@ -1,4 +1,4 @@
-"""Addresses of pictures that work without a key, for a while: signed, so that nobody can make one up."""
+"""Signed URLs of pictures, which work without an API key until they expire."""
 
 import functools
 import hashlib
@@ -23,8 +23,11 @@ NEW, OWNER_ONLY = os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600
 
 @dataclass(frozen=True)
 class Links:
-    """`file` holds the secret, made when it is first needed: links outlive the server. `public`: the server's address
-    as clients see it; None for the one each of them used. `seconds`: how long a link is good."""
+    """Make and check signed URLs.
+
+    `file` stores the signing secret, so that URLs stay valid across restarts; it is created on first use. `public`: URL
+    of the server as clients see it; None to take it from each request. `seconds`: lifetime of a URL.
+    """
 
     file: Path
     public: str | None
@@ -32,32 +35,32 @@ class Links:
 
     @functools.cached_property
     def secret(self) -> bytes:
-        """Raises StorageFailed."""
+        """The signing secret. Raises StorageFailed when it cannot be read or written."""
         try:
             self.file.parent.mkdir(parents=True, exist_ok=True)
             with suppress(FileExistsError), os.fdopen(os.open(self.file, NEW, OWNER_ONLY), "wb") as stream:
                 stream.write(secrets.token_bytes(SECRET_BYTES))
             return self.file.read_bytes()
         except OSError as error:
-            raise StorageFailed("The secret of the links cannot be kept: is the disk full?") from error
+            raise StorageFailed("The secret for signed links cannot be stored: is the disk full?") from error
 
     def base(self, request: Request) -> str:
-        """Where this server is, as the client sees it, without a slash at the end."""
+        """Return the server's URL as the client sees it, without a trailing slash."""
         return (self.public or f"{request.url.scheme}://{request.url.netloc}").rstrip("/")
 
     def at(self, base: str, job_id: str, index: int, form: Format) -> str:
-        """The address of a picture of a job."""
+        """Return the signed URL of a picture of a job."""
         path = f"{PREFIX}/{job_id}/{index}.{form}"
         expires = str(int(time.time() + self.seconds))
         return f"{base}{path}?expires={expires}&signature={self._sign(path, expires)}"
 
     def check(self, path: str, query: Mapping[str, str]) -> None:
-        """Raises LinkExpired for a link that is too old or that this server has not made."""
+        """Check the signature and expiry of a URL. Raises LinkExpired."""
         expires, signature = query.get("expires", ""), query.get("signature", "")
-        # Compared in constant time, and before anything is made of the rest.
+        # Compared in constant time, and before `expires` is parsed.
         genuine = hmac.compare_digest(self._sign(path, expires).encode(), signature.encode())
         if not genuine or not expires.isdecimal() or int(expires) < time.time():
-            raise LinkExpired("This address has expired, or was changed.")
+            raise LinkExpired("This address has expired or its signature is wrong.")
 
     def _sign(self, path: str, expires: str) -> str:
         return hmac.new(self.secret, f"{path}?{expires}".encode(), hashlib.sha256).hexdigest()

@@ -1,4 +1,4 @@
-"""Server-sent events. The only file that knows sse-starlette."""
+"""Server-sent events. The only module that uses sse-starlette."""
 
 import asyncio
 import json
@@ -14,19 +14,19 @@ from starlette.types import Receive, Scope, Send
 
 from mflux_api.logs import event
 
-# Streams end when their source does, and the application ends those before the server waits for connections.
+# Streams end with their source, and the application closes the sources before uvicorn waits for connections.
 AppStatus.disable_automatic_graceful_drain()  # type: ignore[no-untyped-call]
 
-# A large event goes out in pieces of the one text that all its readers share: each is waited for, and copied, alone.
+# Characters per chunk. A large event is sent in chunks of one text shared by all readers, so only chunks are copied.
 PIECE = 1 << 14
 PING = b": ping\r\n\r\n"
-# Sent after everything else, it waits until the reader has taken what came before.
+# Sent last: sending it waits until the client has read the events before it.
 END = b": end\r\n\r\n"
 
 
 @dataclass(frozen=True)
 class Message:
-    """One event: `data` is sent as JSON. A text is JSON already, on one line."""
+    """An event. `data`: an object, or text that is already JSON on one line."""
 
     id: str
     name: str
@@ -35,29 +35,33 @@ class Message:
 
 @dataclass(frozen=True)
 class Streamer:
-    """`heartbeat`: seconds between comments on a silent stream; `patience`: how long a reader may take nothing."""
+    """Make event-stream replies.
+
+    `heartbeat`: seconds between comments on a silent stream. `patience`: seconds after which a client that reads
+    nothing is disconnected. `retry_ms`: delay before browsers reconnect.
+    """
 
     heartbeat: float
     patience: float
     retry_ms: int = 2000
 
     def respond(self, messages: AsyncGenerator[Message, None]) -> Response:
-        # The library's own heartbeats would come between the pieces of an event.
+        # The library's own heartbeats are off: they could be sent between the chunks of an event.
         return _Stream(self._written(messages), ping=0, send_timeout=self.patience)
 
     async def _written(self, messages: AsyncGenerator[Message, None]) -> AsyncIterator[bytes]:
-        # Said once and first, so that a browser knows it whatever comes.
+        # Sent first, so that browsers know the delay even if the stream breaks early.
         yield f": stream\r\nretry: {self.retry_ms}\r\n\r\n".encode()
         async with aclosing(messages), aclosing(self._beating(messages)) as beating:
             async for message in beating:
                 for piece in [PING] if message is None else _pieces(message):
                     yield piece
-                    # A reader with much room must not keep everybody else waiting.
+                    # Let other tasks run: with a large socket buffer, sending never waits.
                     await asyncio.sleep(0)
         yield END
 
     async def _beating(self, messages: AsyncGenerator[Message, None]) -> AsyncGenerator[Message | None, None]:
-        """The messages, and None whenever none has come for a while."""
+        """Yield the messages, and None after each `heartbeat` seconds without one."""
         coming = asyncio.ensure_future(anext(messages, None))
         try:
             while True:
@@ -98,12 +102,12 @@ class _Stream(EventSourceResponse):
 
 
 async def _cut_off(receive: Receive) -> None:
-    """End the connection now: uvicorn would first wait for this reader to take what it holds for it.
+    """Abort the connection at once. A normal close would make uvicorn wait until the client has read its buffer.
 
-    ASGI has no word for that, so the connection is asked itself, where there is one.
+    ASGI has no message for this, so the transport is aborted directly, if there is one.
     """
     transport = getattr(getattr(receive, "__self__", None), "transport", None)
     if transport is not None:
         transport.abort()
-        # uvicorn learns of it in the loop's next round, and then misses no end of the reply.
+        # uvicorn notices in the next loop iteration; then it does not report an incomplete reply.
         await asyncio.sleep(0)

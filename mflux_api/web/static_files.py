@@ -1,4 +1,4 @@
-"""Files of the package that browsers load: the page and the documentation of the API. Nothing else is loaded."""
+"""Static files for browsers: the page and the API documentation. They load nothing from other hosts."""
 
 import hashlib
 import mimetypes
@@ -12,7 +12,7 @@ from starlette.routing import BaseRoute, Route
 STATIC = Path(__file__).parent / "static"
 FOLDERS = ("studio", "docs", "vendor")
 PAGES = {"/": "studio/index.html", "/docs": "docs/docs.html"}
-# Only what the package carries runs, and no text becomes HTML: trusted types refuse every assignment that would.
+# Only scripts of this package run. Trusted types block every assignment that would turn text into HTML.
 POLICY = "; ".join(
     (
         *("default-src 'none'", "script-src 'self'", "style-src 'self'", "connect-src 'self'", "manifest-src 'self'"),
@@ -25,7 +25,7 @@ TYPES = {".js": "text/javascript", ".webmanifest": "application/manifest+json"}
 
 
 def _paths() -> dict[str, Path]:
-    """Address -> file."""
+    """Map each URL path to its file."""
     found = sorted(file for folder in FOLDERS for file in (STATIC / folder).iterdir() if file.suffix != ".html")
     served = {f"/{file.parent.name}/{file.name}": file for file in found}
     return served | {address: STATIC / name for address, name in PAGES.items()}
@@ -35,7 +35,7 @@ PATHS = _paths()
 
 
 def routes() -> list[BaseRoute]:
-    """Read once; a browser asks each time whether they have changed, and mostly they have not."""
+    """Return the routes. Files are read once; browsers revalidate them by ETag on each load."""
     return [Route(address, _file(path)) for address, path in PATHS.items()]
 
 

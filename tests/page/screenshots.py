@@ -76,7 +76,7 @@ def _desktop(browser: Browser, live: Live) -> None:
 
 def _phone(browser: Browser, live: Live) -> None:
     with _opened(browser, live, "dark", **PHONE) as studio:
-        studio.page.get_by_label("Prompt").fill(LAST)
+        studio.page.get_by_label("Prompt", exact=True).fill(LAST)
         _loaded(studio.page)
         _save(studio.page, "phone")
         studio.open("gallery")

@@ -39,7 +39,7 @@ class Studio:
 
     def fill(self, prompt: str, *, steps: int = 1, side: int = 64) -> None:
         """A small picture: it takes no time."""
-        self.page.get_by_label("Prompt").fill(prompt)
+        self.page.get_by_label("Prompt", exact=True).fill(prompt)
         self.number("Width", side)
         self.number("Height", side)
         self.number("Steps, as a number", steps)

@@ -58,7 +58,7 @@ def test_what_stands_in_front_is_accessible(
     studio.page.emulate_media(color_scheme=scheme)
     studio.choose(file("red.png", png()))
     studio.button("Paint a mask").click()
-    expect(studio.page.get_by_text("What may change")).to_be_visible()
+    expect(studio.page.get_by_role("heading", name="Mask")).to_be_visible()
     assert violations(studio) == []
     studio.page.keyboard.press("Escape")
     studio.open("gallery")

@@ -49,10 +49,10 @@ def test_words_and_models_find_pictures(gallery: Studio) -> None:
     gallery.page.get_by_label("Search the prompts").fill("CIRCLE red")
     shows(gallery, "a red circle")
     gallery.page.get_by_label("Search the prompts").fill("")
-    gallery.page.get_by_label("Only of this model").select_option("flux2-tiny-base")
+    gallery.page.get_by_label("Filter by model").select_option("flux2-tiny-base")
     shows(gallery, "a green circle")
     gallery.page.get_by_label("Search the prompts").fill("zebra")
-    expect(gallery.page.get_by_text("No picture is like that")).to_be_visible()
+    expect(gallery.page.get_by_text("No pictures found")).to_be_visible()
 
 
 def opened(gallery: Studio, prompt: str) -> None:
@@ -84,7 +84,7 @@ def test_arrows_go_from_picture_to_picture_and_escape_goes_back(gallery: Studio)
 def test_again_paints_the_same_and_vary_another(gallery: Studio, painter: Live) -> None:
     opened(gallery, "a red circle")
     gallery.button("Again").click()
-    expect(gallery.page.get_by_text("The same is in the queue again.")).to_be_visible()
+    expect(gallery.page.get_by_text("The same picture is in the queue again.")).to_be_visible()
     again = painter.until(gallery.job()["id"])
     opened(gallery, "a red circle")
     gallery.button("Vary").click()
@@ -99,7 +99,7 @@ def test_again_paints_the_same_and_vary_another(gallery: Studio, painter: Live) 
 def test_upscale_makes_it_twice_as_large(gallery: Studio, painter: Live) -> None:
     opened(gallery, "a red square")
     gallery.button("Upscale").click()
-    expect(gallery.page.get_by_text(re.compile("Twice as large is in the queue"))).to_be_visible()
+    expect(gallery.page.get_by_text(re.compile("The enlarged picture is in the queue"))).to_be_visible()
     done = painter.until(gallery.job()["id"])
     image = Image.open(io.BytesIO(painter.get(f"/api/v1/jobs/{done['id']}/images/0").content))
     assert image.size == (128, 128)
@@ -107,8 +107,8 @@ def test_upscale_makes_it_twice_as_large(gallery: Studio, painter: Live) -> None
 
 def test_a_picture_goes_back_into_the_form(gallery: Studio) -> None:
     opened(gallery, "a red square")
-    gallery.button("Into the form").click()
-    expect(gallery.page.get_by_label("Prompt")).to_have_value("a red square")
+    gallery.button("Load into the form").click()
+    expect(gallery.page.get_by_label("Prompt", exact=True)).to_have_value("a red square")
     expect(gallery.page.get_by_label("Seed", exact=True)).to_have_value("6")
     expect(gallery.page.get_by_label("Width", exact=True)).to_have_value("64")
 
@@ -152,7 +152,7 @@ def test_a_file_of_this_server_or_of_sdwebui_fills_the_form(gallery: Studio, pai
     job = painter.get("/api/v1/jobs?limit=200").json()["jobs"][-1]
     content = painter.get(f"/api/v1/jobs/{job['id']}/images/0").content
     gallery.drop(content, "parameters")
-    expect(gallery.page.get_by_label("Prompt")).to_have_value("a red circle")
+    expect(gallery.page.get_by_label("Prompt", exact=True)).to_have_value("a red circle")
     expect(gallery.page.get_by_label("Seed", exact=True)).to_have_value("5")
     expect(gallery.page.get_by_label("Width", exact=True)).to_have_value("64")
 

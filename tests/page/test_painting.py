@@ -39,7 +39,7 @@ def test_the_picture_sharpens_while_the_progress_moves_and_can_be_cancelled(stud
 def test_keys_alone_paint_and_cancel(studio: Studio) -> None:
     studio.fill("a green triangle", **LONG)
     studio.page.keyboard.press("/")
-    studio.page.get_by_label("Prompt").focus()
+    studio.page.get_by_label("Prompt", exact=True).focus()
     studio.page.keyboard.press("Control+Enter")
     expect(studio.page.locator(".painting")).to_be_visible()
     studio.page.keyboard.press("Escape")
@@ -53,7 +53,7 @@ def test_a_reload_in_the_middle_of_a_job_shows_it_go_on(studio: Studio) -> None:
     studio.page.reload()
     expect(studio.page.locator(".painting .prompt")).to_have_text("a yellow star")
     expect(studio.page.locator(".status")).to_contain_text(re.compile(r"Step \d+ of 50"))
-    expect(studio.page.get_by_label("Prompt")).to_have_value("a yellow star")
+    expect(studio.page.get_by_label("Prompt", exact=True)).to_have_value("a yellow star")
     studio.page.keyboard.press("Escape")
     expect(studio.page.locator(".painting")).to_have_count(0)
 
@@ -81,21 +81,21 @@ def test_jobs_in_the_queue_are_reordered_cancelled_and_held_back(studio: Studio)
     expect(studio.page.locator(".queue li .prompt")).to_have_text(["first", "third", "second"])
     studio.button("Cancel “first”").click()
     expect(studio.page.locator(".queue li .prompt")).to_have_text(["third", "second"])
-    studio.button("Go on").click()
+    studio.button("Resume").click()
     studio.made("second")
     assert studio.job(2)["status"] == "cancelled"
 
 
 def test_a_model_with_guidance_takes_words_to_paint_away_from(studio: Studio) -> None:
     studio.page.get_by_label("Model", exact=True).select_option("flux2-tiny-base")
-    studio.page.get_by_label("Not in the picture").fill("people")
+    studio.page.get_by_label("Negative prompt").fill("people")
     studio.number("Guidance, as a number", 3.5)
     studio.paint("a quiet beach")
     studio.made("a quiet beach")
     parameters = studio.parameters()
     assert (parameters["negative_prompt"], parameters["guidance"]) == ("people", 3.5)
     studio.page.get_by_label("Model", exact=True).select_option("flux2-tiny")
-    expect(studio.page.get_by_label("Not in the picture")).to_have_count(0)
+    expect(studio.page.get_by_label("Negative prompt")).to_have_count(0)
 
 
 def test_a_model_that_only_enlarges_is_asked_for_nothing_it_has_no_use_for(studio: Studio) -> None:
@@ -148,7 +148,7 @@ def test_shapes_areas_and_the_corner_of_the_canvas_set_the_size(studio: Studio) 
     studio.button("16:9").first.click()
     expect(width).to_have_value("688")
     expect(height).to_have_value("384")
-    studio.button("Turn").click()
+    studio.button("Swap").click()
     expect(width).to_have_value("384")
     studio.page.locator(".corner").press("ArrowRight")
     expect(width).to_have_value("400")
@@ -203,7 +203,7 @@ def test_a_brush_marks_what_may_change(studio: Studio) -> None:
 
 def test_references_are_looked_at(studio: Studio) -> None:
     studio.choose(file("red.png", png()), file("blue.png", png("blue")))
-    studio.button("As reference").click()
+    studio.button("Use as reference").click()
     expect(studio.page.get_by_text("Reference 2", exact=True)).to_be_visible()
     studio.paint("both of them")
     studio.made("both of them")
@@ -231,7 +231,7 @@ def test_a_picture_may_be_dropped(studio: Studio, role: str) -> None:
 
 def test_what_is_no_picture_is_told(studio: Studio) -> None:
     studio.choose(file("words.png", b"words"))
-    expect(studio.page.get_by_text("words.png is no picture that can be read.")).to_be_visible()
+    expect(studio.page.get_by_text("words.png cannot be read as a picture.")).to_be_visible()
 
 
 def test_a_refusal_of_the_server_is_shown(studio: Studio) -> None:
@@ -241,7 +241,7 @@ def test_a_refusal_of_the_server_is_shown(studio: Studio) -> None:
 
 def test_without_words_nothing_is_ordered(studio: Studio) -> None:
     studio.button("Paint").first.click()
-    expect(studio.page.get_by_text("Write what the picture shows first.")).to_be_visible()
+    expect(studio.page.get_by_text("Enter a prompt first.")).to_be_visible()
     expect(studio.page.locator(".painting")).to_have_count(0)
 
 
@@ -267,7 +267,7 @@ def test_adapters_are_put_on_with_a_weight(context: BrowserContext, tiny: Model,
         studio.paint("a circle in warm colours")
         studio.made("a circle in warm colours")
         assert studio.parameters()["loras"] == [{"name": "warm.safetensors", "scale": 0.5}]
-        studio.button("Take warm off").click()
+        studio.button("Remove warm").click()
         studio.paint("without it")
         studio.made("without it")
         assert studio.parameters()["loras"] == []

@@ -31,7 +31,7 @@ def test_models_say_how_large_they_are_and_whether_they_fit(models: Studio) -> N
     tiny = models.page.locator(".card").first
     expect(tiny).to_contain_text("15 MB on disk")
     expect(tiny).to_contain_text(re.compile(r"in memory \(fits\)"))
-    expect(models.page.get_by_role("heading", name="To be downloaded")).to_be_visible()
+    expect(models.page.get_by_role("heading", name="Available for download")).to_be_visible()
     expect(models.page.locator(".card", has_text="flux2-dev").first).to_contain_text("HF_TOKEN")
 
 
@@ -47,10 +47,10 @@ def test_a_download_that_cannot_begin_says_why(context: BrowserContext, tmp_path
 def test_the_system_is_shown_with_its_plots(studio: Studio) -> None:
     studio.server.until(studio.server.submit())
     studio.open("system")
-    expect(studio.page.locator(".health")).to_contain_text("runs")
+    expect(studio.page.locator(".health")).to_contain_text("running")
     expect(studio.page.locator(".health")).to_contain_text(re.compile(r"\d+ pictures in \d+ jobs"))
     expect(studio.page.locator(".plot svg")).to_have_count(4)
-    expect(studio.page.locator(".plot").first).to_contain_text(re.compile(r"Pictures an hour, the last day: [1-9]"))
+    expect(studio.page.locator(".plot").first).to_contain_text(re.compile(r"Pictures per hour, last 24 hours: [1-9]"))
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def test_a_server_with_keys_asks_for_one_and_works_with_it(context: BrowserConte
     expect(box.get_by_label("API key")).to_have_js_property("validationMessage", "The server does not know this key.")
     box.get_by_label("API key").fill(KEY)
     page.get_by_role("button", name="Open").click()
-    expect(page.get_by_role("heading", name="This server wants a key")).to_be_hidden()
+    expect(page.get_by_role("heading", name="This server requires an API key")).to_be_hidden()
     page.close()
     studio = Studio(context, locked)
     studio.paint("a red circle behind a lock")
@@ -96,7 +96,7 @@ def test_a_key_may_be_put_right_before_the_wrong_one_was_refused(context: Browse
         asked[0].continue_()
     page.unroute("**/api/v1/queue")
     page.get_by_role("button", name="Open").click()
-    expect(page.get_by_role("heading", name="This server wants a key")).to_be_hidden()
+    expect(page.get_by_role("heading", name="This server requires an API key")).to_be_hidden()
 
 
 def test_what_failed_says_why_and_can_be_tried_again(studio: Studio) -> None:
@@ -105,7 +105,7 @@ def test_what_failed_says_why_and_can_be_tried_again(studio: Studio) -> None:
     for _ in range(2):
         studio.server.children[0].kill()
         studio.page.wait_for_timeout(1500)
-    expect(studio.page.get_by_text("That did not work")).to_be_visible()
+    expect(studio.page.get_by_role("heading", name="The job failed")).to_be_visible()
     studio.button("Try again").click()
     expect(studio.page.locator(".status")).to_contain_text("Step")
     studio.button("Cancel").first.click()
@@ -139,7 +139,7 @@ def test_keys_go_from_part_to_part(studio: Studio) -> None:
         studio.page.keyboard.press(f"Alt+{number}")
         expect(studio.page.get_by_role("link", name=part, exact=True)).to_have_attribute("aria-current", "page")
     studio.page.keyboard.press("?")
-    expect(studio.page.get_by_role("heading", name="Keys")).to_be_visible()
+    expect(studio.page.get_by_role("heading", name="Keyboard shortcuts")).to_be_visible()
 
 
 def test_progress_is_announced_to_those_who_listen(studio: Studio) -> None:

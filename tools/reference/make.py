@@ -1,4 +1,4 @@
-"""Make tests/reference: tiny random checkpoints, LoRA files, and what diffusers paints with them in float32."""
+"""Make tests/reference: tiny random checkpoints, LoRA files, and the pictures of diffusers in float32."""
 
 import json
 import shutil
@@ -31,7 +31,7 @@ PIPELINES: dict[str, tuple[type, dict[str, bool]]] = {
     "dev": (Flux2Pipeline, {}),
 }
 PARTS = ("scheduler", "vae", "text_encoder", "tokenizer", "transformer")
-# diffusers' names -> Black Forest Labs', in which kohya's and ComfyUI's files are written.
+# diffusers' layer names -> those of Black Forest Labs, which kohya's and ComfyUI's files use.
 BFL_BLOCK = {
     "attn.to_q": "img_attn.qkv",
     "attn.add_q_proj": "txt_attn.qkv",
@@ -80,7 +80,7 @@ def write_checkpoint(name: str, folder: Path) -> None:
     torch.manual_seed(0)
     pipe = build(name) if name in CHECKPOINTS else build_dev(name)
     pipe.to(torch.bfloat16).save_pretrained(folder)
-    # Words of ours that diffusers takes as arguments of a call.
+    # Our own entries in the index; diffusers takes them as arguments of a call instead.
     path = folder / "model_index.json"
     index = json.loads(path.read_text()) | (CHECKPOINTS | DEV_CHECKPOINTS)[name]["index"]
     path.write_text(json.dumps(index, indent=2) + "\n")
@@ -138,7 +138,7 @@ def text_options(checkpoint: str, layers: tuple[int, ...]) -> dict[str, Any]:
 
 
 def encode(encoding: Encoding) -> tuple[np.ndarray, np.ndarray]:
-    """What dev's text encoder makes of a prompt: its mask and its hidden states."""
+    """Encode a prompt with dev's text encoder. Returns the attention mask and the hidden states."""
     pipe = load(Case(name="", pipeline="dev", checkpoint=encoding.checkpoint))
     options = text_options(encoding.checkpoint, (10, 20, 30))
     masks: list[torch.Tensor] = []
@@ -150,7 +150,7 @@ def encode(encoding: Encoding) -> tuple[np.ndarray, np.ndarray]:
 
 
 def negative_encoder(encode: Callable[..., Any], negative: str) -> Callable[..., Any]:
-    """diffusers' pipeline paints away from the empty prompt only; give it this one in its place."""
+    """Replace the empty prompt by `negative`: diffusers' pipeline uses the empty one as the only negative prompt."""
 
     def encode_prompt(prompt: str, **rest: Any) -> Any:
         return encode(prompt=prompt if prompt != "" else negative, **rest)
@@ -176,7 +176,10 @@ Factors = dict[str, tuple[torch.Tensor, torch.Tensor]]
 
 
 def draw_factors(transformer: torch.nn.Module, seed: int) -> Factors:
-    """Random factors for linear layers in and outside the blocks; query, key and value share a lower one, as fused."""
+    """Draw random LoRA factors for the linear layers in and outside the blocks.
+
+    Query, key and value share the lower factor, as in files with fused layers.
+    """
     generator = torch.Generator().manual_seed(seed)
     factors: Factors = {}
     lower: dict[str, torch.Tensor] = {}

@@ -1,4 +1,4 @@
-"""Random FLUX.2 klein pipelines, as small as the architecture allows, in which every tensor matters."""
+"""Random FLUX.2 klein pipelines, as small as possible, in which every tensor affects the result."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ CHAT_TEMPLATE = (
 )
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>"]
 
-# "klein" has the published proportions; in "odd" everything that a config file may change is changed.
+# "klein" has the published proportions. "odd" has an unusual value for everything that a config file can set.
 CHECKPOINTS: dict[str, dict[str, dict[str, Any]]] = {
     "klein": {
         "text_encoder": {"num_hidden_layers": 28, "hidden_size": 32, "num_attention_heads": 4},
@@ -67,7 +67,7 @@ CHECKPOINTS: dict[str, dict[str, dict[str, Any]]] = {
 
 
 def build(name: str) -> Flux2KleinPipeline:
-    """The pipeline of one entry of CHECKPOINTS, the same on every call."""
+    """Build the pipeline of an entry of CHECKPOINTS. Every call gives the same weights."""
     torch.manual_seed(0)
     sizes = CHECKPOINTS[name]
     states = len(sizes["index"].get("text_encoder_out_layers", (9, 18, 27)))
@@ -100,7 +100,7 @@ def build_vae(sizes: dict[str, Any]) -> AutoencoderKLFlux2:
 
 
 def randomise(module: torch.nn.Module) -> Any:
-    """Weights that keep activations near one, norms near one, biases near nothing but not there."""
+    """Randomise all parameters: weights that keep activations near 1, norms near 1, and small nonzero biases."""
     for name, parameter in module.named_parameters():
         noise = torch.randn_like(parameter)
         if parameter.ndim == 1:
@@ -111,7 +111,7 @@ def randomise(module: torch.nn.Module) -> Any:
 
 
 def build_tokenizer() -> Qwen2TokenizerFast:
-    """A byte-level BPE of 512 tokens: whatever is written can be read."""
+    """Train a byte-level BPE of 512 tokens, which can encode any text."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()

@@ -1,4 +1,4 @@
-"""Random FLUX.2-dev pipelines: the guidance embedding, and a Mistral 3 with a vision tower that nobody needs."""
+"""Random FLUX.2-dev pipelines, with guidance embedding and a Mistral 3 whose vision tower is unused."""
 
 from typing import Any
 
@@ -8,13 +8,13 @@ from transformers import Mistral3Config, Mistral3ForConditionalGeneration, PreTr
 
 from networks import build_transformer, build_vae, randomise
 
-# The published one's first tokens have these places; it counts from <unk> to [TOOL_CONTENT].
+# The first tokens of the published tokenizer in order, from <unk> to [TOOL_CONTENT].
 SPECIAL = [
     *("<unk>", "<s>", "</s>", "[INST]", "[/INST]", "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]", "[TOOL_RESULTS]"),
     *("[/TOOL_RESULTS]", "[TOOL_CALLS]", "[IMG]", "<pad>", "[IMG_BREAK]", "[IMG_END]", "[PREFIX]", "[MIDDLE]"),
     *("[SUFFIX]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "[TOOL_CONTENT]"),
 ]
-# What the published template says of a system message and one of the user, each a list of texts.
+# Gives the published template's result for a system and a user message, each a list of texts.
 CHAT_TEMPLATE = (
     "{{- bos_token }}{%- for message in messages %}"
     "{%- set word = '[SYSTEM_PROMPT]' if message['role'] == 'system' else '[INST]' %}{{- word }}"
@@ -22,7 +22,8 @@ CHAT_TEMPLATE = (
 )
 VISION = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 1, "head_dim": 16}
 
-# "dev" has the published proportions, and a layer too many; in "dev-odd" what a config file may change is changed.
+# "dev" has the published proportions, and a layer that is not used. "dev-odd" has an unusual value for everything that
+# a config file can set.
 DEV_CHECKPOINTS: dict[str, dict[str, dict[str, Any]]] = {
     "dev": {
         "text_encoder": {"num_hidden_layers": 31, "hidden_size": 32, "num_attention_heads": 4},
@@ -62,7 +63,7 @@ DEV_CHECKPOINTS: dict[str, dict[str, dict[str, Any]]] = {
 
 
 def build_dev(name: str) -> Flux2Pipeline:
-    """The pipeline of one entry of DEV_CHECKPOINTS. The caller seeds torch."""
+    """Build the pipeline of an entry of DEV_CHECKPOINTS. The caller seeds torch."""
     sizes = DEV_CHECKPOINTS[name]
     states = len(sizes["index"].get("text_encoder_out_layers", (10, 20, 30)))
     text_encoder = build_mistral(sizes["text_encoder"])
@@ -90,14 +91,14 @@ def build_mistral(sizes: dict[str, Any]) -> Mistral3ForConditionalGeneration:
     config = Mistral3Config(text_config=text, vision_config={"model_type": "pixtral", **VISION}, image_token_index=10)
     model = randomise(Mistral3ForConditionalGeneration(config))
     for name, parameter in model.named_parameters():
-        # Else thirty layers add up to states of 18, on which two float32 libraries differ by 4e-5.
+        # Without this, 30 layers add up to states of about 18, on which two float32 libraries differ by 4e-5.
         if name.endswith(("o_proj.weight", "down_proj.weight")):
             parameter.data *= 0.3
     return model
 
 
 def build_mistral_tokenizer(**options: Any) -> PreTrainedTokenizerFast:
-    """A byte-level BPE of 512 tokens, which like the published one puts <s> first when it is not told not to."""
+    """Train a byte-level BPE of 512 tokens, which puts <s> first by default, like the published tokenizer."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()

@@ -1,7 +1,7 @@
-"""Make tests/reference/writings.json: what transformers writes, token by token, with the tiny random text encoders.
+"""Make tests/reference/writings.json: text that transformers generates with the tiny random text encoders.
 
-Greedy search in float32, from the checkpoints that make.py has made. Random models soon say the same over and over, so
-there is also the likeliest token after each of a row of random ones. Run it in make.py's environment.
+Greedy search in float32, with the checkpoints made by make.py. Random models soon repeat themselves, so the file also
+has the likeliest next token after each token of a random sequence. Run this in make.py's environment.
 """
 
 import json
@@ -23,7 +23,7 @@ CHECKPOINTS: dict[str, Any] = {
 }
 TOKENS = 48
 CROWD = 96
-# Two libraries of float32 agree to 1e-5 on such a model: where the two likeliest tokens are closer, neither is right.
+# Two float32 libraries agree to 1e-5 on such models. Where the two likeliest tokens are closer, either may be chosen.
 CLEAR = 1e-3
 
 
@@ -61,14 +61,14 @@ def write(name: str, kind: Any, words: str) -> dict[str, Any]:
 
 
 def gaps(logits: torch.Tensor) -> list[float]:
-    """By how much the likeliest token is likelier than the next, row by row."""
+    """Return the difference between the two highest logits of each row."""
     best = logits.topk(2, dim=-1).values
     return (best[:, 0] - best[:, 1]).tolist()
 
 
 def check(name: str, logits: torch.Tensor) -> None:
     if min(gaps(logits)) < CLEAR:
-        sys.exit(f"{name}: two tokens are as likely as each other to {min(gaps(logits)):.1e}")
+        sys.exit(f"{name}: the logits of the two likeliest tokens differ by only {min(gaps(logits)):.1e}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-// What a person does to jobs and pictures.
+// User actions on jobs and pictures.
 
 import { base64, bytes, get, post, remove } from "./api.js";
 import { change, current, dice, filled, order, picture, side } from "./form.js";
@@ -11,7 +11,7 @@ const UPSCALE_STRENGTH = 0.3;
 
 export const modelOf = (name) => now().models.find((model) => model.title === name);
 
-/** Call, and show what goes wrong. */
+/** Wrap a call so that its errors are shown to the user; it then returns null. */
 export const attempt = (call) => async (...given) => {
   try {
     return await call(...given);
@@ -21,11 +21,11 @@ export const attempt = (call) => async (...given) => {
   }
 };
 
-/** Order what the form says; without the lock, the next one has another seed. */
+/** Submit the form as a job. Unless the seed is locked, choose a new one for the next job. */
 export const paint = attempt(async () => {
   const form = current();
   if (!form.prompt.trim() && !form.start && !form.references.length) {
-    toast("Write what the picture shows first.");
+    toast("Enter a prompt first.");
     return null;
   }
   const job = await post("/api/v1/generate", await order(form, modelOf(form.model)));
@@ -56,7 +56,7 @@ export const pause = attempt(async (paused) => {
   refreshQueue();
 });
 
-/** The name that an adapter's file has in the list. */
+/** The name in the list of LoRAs of an adapter's file. */
 function adapter(file) {
   const stem = file.replace(/\.safetensors$/, "");
   return now().loras.find(({ name }) => name === stem || name.endsWith(`/${stem}`))?.name ?? file;
@@ -65,7 +65,7 @@ function adapter(file) {
 const detailOf = (shot) => get(`/api/v1/jobs/${shot.job_id}?images=false`);
 const fetched = async (url) => base64(await bytes(url));
 
-/** The order that was made for a finished picture, its seed that picture's own. */
+/** Rebuild the request of a finished picture, with the picture's own seed. */
 async function orderOf(shot, detail) {
   const { parameters, inputs } = detail;
   const body = {
@@ -86,7 +86,7 @@ const repeated = (vary) =>
   attempt(async (shot) => {
     const body = await orderOf(shot, await detailOf(shot));
     await post("/api/v1/generate", vary ? { ...body, seed: dice() } : body);
-    toast(vary ? "A variation is in the queue." : "The same is in the queue again.");
+    toast(vary ? "A variation is in the queue." : "The same picture is in the queue again.");
     refreshQueue();
   });
 
@@ -109,11 +109,11 @@ export const upscale = attempt(async (shot) => {
     init_images: [await fetched(shot.url)],
     image_strength: UPSCALE_STRENGTH,
   });
-  toast(`Twice as large is in the queue${upscaler ? "" : ", painted over lightly"}.`);
+  toast(`The enlarged picture is in the queue${upscaler ? "" : ", repainted with low strength"}.`);
   refreshQueue();
 });
 
-/** Into the form: the parameters, to be changed before painting. */
+/** Load a picture's parameters into the form. */
 export const load = attempt(async (shot) => {
   const { parameters } = await detailOf(shot);
   change(
@@ -142,10 +142,10 @@ export const refer = attempt(async (shot) => {
   go("paint");
 });
 
-/** The canvas in the shape of the picture to start from. */
+/** The canvas size that fits a start picture. */
 export const fitting = ({ width, height }) => ({ width: side(width), height: side(height) });
 
-/** Hidden at once, deleted once nobody wants it back. */
+/** Hide a picture at once, and delete it when the time to undo is over. */
 export const discard = (shot) => {
   hidden.add(shot.url);
   picturesChanged();
@@ -158,10 +158,10 @@ export const discard = (shot) => {
   toast("The picture is deleted.", { action, seconds: UNDO_SECONDS, gone });
 };
 
-/** Addresses of pictures that are about to be deleted. */
+/** URLs of pictures that are hidden and will be deleted. */
 export const hidden = new Set();
 
-/** Save under a name that says what it is. */
+/** Download a picture, named after its job and index. */
 export const download = attempt(async (shot, format) => {
   const blob = await bytes(`${shot.url}?format=${format}`);
   const link = document.createElement("a");

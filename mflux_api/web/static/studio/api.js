@@ -1,4 +1,4 @@
-// The server's API: requests with the key of this browser, and every refusal as one kind of error.
+// Client of the server's API: sends this browser's API key, and turns every failure into an ApiError.
 
 const KEY = "mflux.key";
 
@@ -7,7 +7,7 @@ export const key = {
   set: (value) => (value ? localStorage.setItem(KEY, value) : localStorage.removeItem(KEY)),
 };
 
-/** What the server refused, in its own words. `status` is 0 when it could not be reached. */
+/** An error reply of the server. `status` is 0 when the server could not be reached. */
 export class ApiError extends Error {
   constructor(status, body) {
     super(body.error ?? `The server answered ${status}.`);
@@ -21,7 +21,7 @@ export function headers(more = {}) {
   return key.get() ? { ...more, "X-API-Key": key.get() } : more;
 }
 
-/** A reply that is well, whatever it carries. Raises ApiError. */
+/** Send a request and return the successful response. Throws ApiError. */
 async function request(method, path, body) {
   const json = body === undefined ? {} : { "Content-Type": "application/json" };
   const text = body === undefined ? undefined : JSON.stringify(body);
@@ -40,7 +40,7 @@ export const post = async (path, body) => (await request("POST", path, body)).js
 export const remove = async (path) => (await request("DELETE", path)).json();
 export const bytes = async (path) => (await request("GET", path)).blob();
 
-/** A file as base64 without the data URL's head. */
+/** Encode a file as base64, without the data URL's prefix. */
 export function base64(blob) {
   return new Promise((resolve, reject) => {
     const reader = new FileReader();

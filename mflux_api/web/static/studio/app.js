@@ -1,4 +1,4 @@
-// The page: its parts, the keys it hears, what stands in front of it.
+// The page: navigation, keyboard shortcuts, dialogs and messages.
 
 import { html, render, useEffect, useRef } from "../vendor/preact-htm.js";
 import { cancel, hidden, paint } from "./actions.js";
@@ -27,12 +27,12 @@ function App() {
   return html`
     <header>
       <h1>Studio</h1>
-      <nav aria-label="Parts of the page">
+      <nav aria-label="Views">
         ${Object.entries(VIEWS).map(([name, [label]]) => html`<a href=${`#${name}`}
           aria-current=${name === view ? "page" : null}>${label}</a>`)}
       </nav>
       <${Connection} />
-      <button type="button" class="help" aria-label="Keys" title="Keys (?)"
+      <button type="button" class="help" aria-label="Keyboard shortcuts" title="Keyboard shortcuts (?)"
         onClick=${() => set({ dialog: { kind: "keys" } })}>?</button>
     </header>
     <${Trouble} />
@@ -44,7 +44,7 @@ function Connection() {
   const online = useStore((state) => state.online);
   const { length, active } = useStore((state) => state.queue);
   const waiting = length + (active ? 1 : 0);
-  const text = online === false ? "away" : waiting ? `${waiting} in the queue` : "ready";
+  const text = online === false ? "offline" : waiting ? `${waiting} in the queue` : "ready";
   return html`<span class=${`connection ${online === false ? "off" : "on"}`}>${text}</span>`;
 }
 
@@ -52,10 +52,10 @@ function Trouble() {
   const online = useStore((state) => state.online);
   if (online !== false) return null;
   return html`<p class="trouble" role="alert">The server does not answer. Start it with <code>python api_main.py</code>;
-    this page connects again by itself, and nothing in the queue is lost.</p>`;
+    this page then reconnects automatically. No queued job is lost.</p>`;
 }
 
-/** Whatever stands in front of the page; Escape and the browser's own ways close it. */
+/** The open dialog. Escape and the browser's other ways close it. */
 function Dialog() {
   const dialog = useStore((state) => state.dialog);
   const box = useRef(null);
@@ -73,16 +73,16 @@ function Dialog() {
 
 const KEYS = [
   ["⌘/Ctrl + Enter", "Paint"],
-  ["Esc", "Close what is in front, else cancel what is being painted"],
-  ["Arrows", "From picture to picture, in the gallery and when one is open"],
+  ["Esc", "Close the dialog, or cancel the running job"],
+  ["Arrows", "Go to the next or previous picture"],
   ["Enter", "Open a picture"],
-  ["Delete", "Delete the picture in the gallery (it can be undone)"],
+  ["Delete", "Delete the picture in the gallery (can be undone)"],
   ["Alt + 1 … 4", "Paint, gallery, models, system"],
-  ["/", "To the prompt, or to the search in the gallery"],
+  ["/", "Go to the prompt, or to the search in the gallery"],
 ];
 
 function KeysDialog() {
-  return html`<h2>Keys</h2>
+  return html`<h2>Keyboard shortcuts</h2>
     <dl>${KEYS.map(([keys, meaning]) => html`<dt><kbd>${keys}</kbd></dt><dd>${meaning}</dd>`)}</dl>
     ${key.get() && html`<button type="button" onClick=${() => (key.set(""), location.reload())}>Forget the API key</button>`}`;
 }
@@ -101,14 +101,14 @@ function Locked() {
     key.set(asked.trim());
     const reply = await fetch("/api/v1/queue", { headers: headers() }).catch(() => null);
     if (reply?.ok) return location.reload();
-    // Said of another key than the one in the field by now, it would only stand in that one's way.
+    // The field has changed since: an error about the old key would block the new one.
     if (field.value !== asked) return;
     field.setCustomValidity(reply ? "The server does not know this key." : "The server does not answer.");
     field.reportValidity();
   };
   return html`<dialog ref=${box} class="locked" aria-label="API key" onCancel=${(event) => event.preventDefault()}>
-    <h2>This server wants a key</h2>
-    <p>It is one of the keys under <code>security.api_keys</code> in the server's settings. This browser remembers it.</p>
+    <h2>This server requires an API key</h2>
+    <p>Enter one of the keys under <code>security.api_keys</code> in the server's settings. This browser stores it.</p>
     <form onSubmit=${enter}>
       <label class="field"><span>API key</span><input name="key" type="password" required autocomplete="current-password"
         onInput=${(event) => event.target.setCustomValidity("")} /></label>
@@ -154,7 +154,7 @@ function press(event) {
 
 const look = () => set({ view: location.hash.slice(1) in VIEWS ? location.hash.slice(1) : "paint" });
 
-// What was deleted and not yet undone is deleted when the page goes.
+// Pictures that are still hidden are deleted when the page closes.
 function leave() {
   for (const url of hidden) fetch(url, { method: "DELETE", headers: headers(), keepalive: true });
 }

@@ -1,4 +1,4 @@
-// One picture, large: what it was painted with, and what can be done with it.
+// Detail view of a picture: its parameters and actions.
 
 import { html, useEffect, useState } from "../vendor/preact-htm.js";
 import { again, discard, download, load, refer, startFrom, upscale, vary } from "./actions.js";
@@ -32,7 +32,7 @@ export function DetailDialog({ shots, at }) {
         <span>${at + 1} of ${shots.length}</span>
         <button type="button" disabled=${at === shots.length - 1} onClick=${() => turn(1)}>Older →</button>
       </div>
-      <h2 class="prompt">${shot.prompt || "Without words"}</h2>
+      <h2 class="prompt">${shot.prompt || "No prompt"}</h2>
       <${Verbs} shot=${shot} />
       <${Facts} shot=${shot} job=${job} />
     </div>
@@ -61,7 +61,7 @@ function Verbs({ shot }) {
   const verbs = [
     ...[["Again", closed(again)], ["Vary", closed(vary)], ["Upscale", closed(upscale)]],
     ...[["Edit this", () => startFrom(shot)], ["Use as reference", () => refer(shot)]],
-    ...[["Into the form", () => load(shot)], ["Copy prompt", copy]],
+    ...[["Load into the form", () => load(shot)], ["Copy prompt", copy]],
   ];
   return html`<div class="row verbs">
       ${verbs.map(([label, act]) => html`<button type="button" onClick=${act}>${label}</button>`)}
@@ -81,13 +81,13 @@ function Facts({ shot, job }) {
     ["Seed", shot.seed],
     ["Steps", shot.steps],
     ["Guidance", parameters.guidance],
-    ["Not in the picture", parameters.negative_prompt],
+    ["Negative prompt", parameters.negative_prompt],
     ["LoRAs", parameters.loras?.map((each) => `${each.name}: ${each.scale}`).join(", ")],
-    ["Started from a picture", job?.inputs?.source && `changed by ${parameters.image_strength}`],
+    ["Started from a picture", job?.inputs?.source && `strength ${parameters.image_strength}`],
     ["Masked", parameters.masked && "yes"],
     ["References", parameters.references || ""],
     ["Painted", date(shot.created_at)],
-    ["Took", job?.started_at && job.completed_at && took(job)],
+    ["Duration", job?.started_at && job.completed_at && took(job)],
     ["Job", shot.job_id],
   ];
   const known = facts.filter(([, value]) => value !== undefined && value !== null && value !== "" && value !== false);

@@ -1,4 +1,4 @@
-// What is to be painted: the form's values, kept across reloads, and the order made of them.
+// The form's values, kept across reloads, and the request made from them.
 
 import { base64 } from "./api.js";
 import { now } from "./state.js";
@@ -20,7 +20,7 @@ const EMPTY = {
   locked: false,
   count: 1,
   loras: [],
-  // {id, blob, url, width, height}
+  // A picture or null: {id, blob, url, width, height}.
   start: null,
   strength: 0.75,
   mask: null,
@@ -69,7 +69,7 @@ export function side(pixels, largest = 4096) {
   return Math.min(largest, Math.max(smallest, Math.round(pixels / step) * step));
 }
 
-/** Width and height of about `area` pixels in this shape. */
+/** Width and height with this aspect ratio and about `area` pixels. */
 export function shaped([across, down], area) {
   const unit = Math.sqrt(area / (across * down));
   return { width: side(across * unit), height: side(down * unit) };
@@ -77,7 +77,7 @@ export function shaped([across, down], area) {
 
 export const dice = () => Math.floor(Math.random() * (LARGEST_SEED + 1));
 
-/** What the model paints by default, where the form says nothing of its own. */
+/** The model's default values for the form. */
 export function defaults(model) {
   return {
     width: model.default_width,
@@ -116,7 +116,7 @@ async function repainting({ start, mask, strength }, takesMask) {
 
 let pictures = 0;
 
-/** A file as the form holds it. Raises where it is no picture. */
+/** Make a form's picture from a file. Throws if the file is not a picture. */
 export async function picture(blob) {
   const bitmap = await createImageBitmap(blob);
   const { width, height } = bitmap;
@@ -124,13 +124,13 @@ export async function picture(blob) {
   return { id: ++pictures, blob, url: URL.createObjectURL(blob), width, height };
 }
 
-/** A form with the parameters of a finished job or of a file, as far as they are given. */
+/** The form with the given parameters of a job or a file. Undefined ones are left as they are. */
 export function filled(parameters) {
   const known = Object.entries(parameters).filter(([, value]) => value !== undefined && value !== null);
   return { ...form, loras: [], ...Object.fromEntries(known) };
 }
 
-/** The form's words for what SD-WebUI (and this server) writes into pictures. */
+/** Map the infotext that SD-WebUI (and this server) writes into pictures to the form's fields. */
 export function fromInfotext(found) {
   const number = (name) => (found[name] === undefined || found[name] === "" ? undefined : Number(found[name]));
   return {

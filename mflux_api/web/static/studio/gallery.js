@@ -1,4 +1,4 @@
-// Everything made, newest first. Only the rows in sight are in the page, however many there are.
+// The gallery: all pictures, newest first. Only the visible rows are in the DOM.
 
 import { html, useEffect, useLayoutEffect, useRef, useState } from "../vendor/preact-htm.js";
 import { discard, hidden } from "./actions.js";
@@ -13,7 +13,7 @@ const GAP = 8;
 const AROUND = 2;
 const TYPING = 250;
 
-/** The pictures of one search, page after page as they are needed. */
+/** The pictures of a search, loaded page by page. */
 class Listing {
   constructor(asked, told) {
     this.asked = asked;
@@ -29,7 +29,7 @@ class Listing {
     this.loading = null;
   }
 
-  /** Make sure that the first `count` are here. */
+  /** Load until the first `count` pictures are known. */
   async reach(count) {
     while (this.shots.length < count && (!this.begun || this.next !== null)) {
       this.loading ??= this.more();
@@ -45,7 +45,7 @@ class Listing {
     this.told();
   }
 
-  /** Something was added or went: the first page again, the rest kept where it is the same. */
+  /** Load the first page again after a change, and keep the following pages if they still connect to it. */
   async renew() {
     if (this.loading) await this.loading;
     const { pictures, next, total } = await get(`/api/v1/pictures?${new URLSearchParams({ limit: PAGE, ...this.asked })}`);
@@ -84,15 +84,15 @@ export function Gallery() {
   return html`<section class="gallery" aria-label="Gallery">
     <div class="row filters">
       <input type="search" id="search" placeholder="Search the prompts" aria-label="Search the prompts" onInput=${type} />
-      <select id="of-model" aria-label="Only of this model" onChange=${(event) => setModel(event.target.value)}>
+      <select id="of-model" aria-label="Filter by model" onChange=${(event) => setModel(event.target.value)}>
         <option value="">All models</option>
         ${models.filter((each) => each.downloaded).map((each) => html`<option value=${each.title}>${each.title}</option>`)}
       </select>
       <output>${listing?.begun ? counted(listing.total) : ""}</output>
     </div>
     ${listing?.begun && !listing.total
-      ? html`<div class="empty"><h2>${search || model ? "No picture is like that" : "Nothing painted yet"}</h2>
-          <p>${search || model ? "Try fewer words, or all models." : "What you paint is kept here."}</p></div>`
+      ? html`<div class="empty"><h2>${search || model ? "No pictures found" : "No pictures yet"}</h2>
+          <p>${search || model ? "Try fewer words, or all models." : "Your pictures appear here."}</p></div>`
       : html`<${Grid} listing=${listing} />`}
   </section>`;
 }
@@ -149,11 +149,11 @@ function Cell({ shot, at, place, focusable, open, focus }) {
   };
   return html`<button type="button" class="cell" style=${style} data-at=${at} tabindex=${focusable ? 0 : -1}
     onClick=${open} onFocus=${focus} title=${shot.prompt}>
-    <${Shot} url=${thumbnail(shot)} alt=${shot.prompt || "A picture without words"} />
+    <${Shot} url=${thumbnail(shot)} alt=${shot.prompt || "A picture without a prompt"} />
   </button>`;
 }
 
-/** Arrows go from picture to picture, Delete deletes. */
+/** Key handler of the grid: arrows, Home and End move the focus, Delete and Backspace delete. */
 function useKeys({ box, shots, columns, cell, focused, focus }) {
   return (event) => {
     const MOVES = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: columns, ArrowUp: -columns, Home: -focused, End: shots.length };
@@ -163,7 +163,7 @@ function useKeys({ box, shots, columns, cell, focused, focus }) {
     const to = Math.min(shots.length - 1, Math.max(0, focused + MOVES[event.key]));
     focus(to);
     reveal(box.current, Math.floor(to / columns) * cell, cell);
-    // Once it is in the page.
+    // After the cell has been rendered.
     requestAnimationFrame(() => requestAnimationFrame(() => box.current?.querySelector(`[data-at="${to}"]`)?.focus()));
   };
 }

@@ -1,4 +1,4 @@
-// Small drawings for buttons; the text beside or in the label says what they mean.
+// Icons for buttons. They are hidden from screen readers; the button's label has the meaning.
 
 import { html } from "../vendor/preact-htm.js";
 

@@ -1,4 +1,4 @@
-// Keeps the state true: listens to the server, and asks again for what events only hint at.
+// Keeps the state up to date: listens to the server's events, and reloads what they do not contain.
 
 import { get } from "./api.js";
 import { follow } from "./stream.js";
@@ -8,7 +8,7 @@ const SOON = 80;
 const NEWEST = 24;
 const listeners = new Set();
 
-/** Called with "pictures" when some were added or went. */
+/** Register a listener for added or deleted pictures. Returns a function that removes it. */
 export function onChange(listener) {
   listeners.add(listener);
   return () => listeners.delete(listener);
@@ -18,7 +18,7 @@ export function picturesChanged() {
   for (const listener of listeners) listener();
 }
 
-/** At most one call at a time, and one after it if something happened meanwhile. */
+/** Debounce a call: at most one runs at a time, and one more follows if it was requested meanwhile. */
 function debounced(call) {
   let timer = 0;
   let running = false;
@@ -45,7 +45,7 @@ function refused(error) {
 export const refreshQueue = debounced(async () => {
   const queue = await get("/api/v1/queue?limit=200");
   const known = new Set([queue.active, ...queue.queued].map((job) => job?.job_id));
-  // A job that has ended keeps its last step until it has left the queue here too: nothing flickers.
+  // Progress of an ended job is kept until the job has left the queue, to avoid flicker.
   set({ queue, progress: Object.fromEntries(Object.entries(now().progress).filter(([id]) => known.has(id))) });
 });
 export const refreshModels = debounced(async () => set({ models: (await get("/api/v1/models")).models }));
@@ -88,7 +88,7 @@ function painted(data) {
   set({ progress: { ...now().progress, [data.job_id]: { ...before, ...data } } });
 }
 
-/** A screen reader hears of every quarter, not of every step. */
+/** Announce every quarter to screen readers, not every step. */
 function tellQuarter(before, data) {
   const quarter = Math.floor((data.progress ?? 0) * 4);
   if (quarter > Math.floor((before.progress ?? 0) * 4) && quarter < 4) say(`${quarter * 25} percent painted.`);
@@ -114,13 +114,13 @@ function downloading(data) {
 function arrived(data, error) {
   const { [data.model]: over, ...rest } = now().downloads;
   set({ downloads: error ? { ...rest, [data.model]: { ...data, error } } : rest });
-  say(error ? `${data.model} could not be downloaded.` : `${data.model} is here.`);
+  say(error ? `${data.model} could not be downloaded.` : `${data.model} is downloaded.`);
   refreshModels();
 }
 
 let begun = false;
 
-/** Listen until the page is closed. With a key that is refused it waits for another. */
+/** Load everything, then listen until the page closes. If the API key is refused, ask for another. */
 export function start() {
   refreshAll();
   if (begun) return;

@@ -1,4 +1,4 @@
-// Adapters on the model, each with a slider for its weight.
+// Selected LoRAs, each with a slider for its weight.
 
 import { html } from "../vendor/preact-htm.js";
 import { change } from "./form.js";
@@ -19,13 +19,13 @@ export function Loras({ form }) {
     ${form.loras.map((each) => html`<div class="lora" key=${each.name}>
       <${Range} id=${`lora-${each.name}`} label=${each.name} value=${each.scale} least=${-2} most=${2} step=${0.05}
         put=${(scale) => put(each.name, scale)} />
-      <button type="button" aria-label=${`Take ${each.name} off`} onClick=${() => drop(each.name)}>✕</button>
+      <button type="button" aria-label=${`Remove ${each.name}`} onClick=${() => drop(each.name)}>✕</button>
     </div>`)}
     ${loras.length
       ? html`<select aria-label="Add a LoRA" onChange=${add}>
           <option value="">Add a LoRA…</option>
           ${loras.filter((each) => !chosen.has(each.name)).map((each) => html`<option value=${each.name}>${each.name}</option>`)}
         </select>`
-      : html`<small>Put .safetensors files into models/loras, and they can be chosen here.</small>`}
+      : html`<small>Put .safetensors files into models/loras to choose them here.</small>`}
   </fieldset>`;
 }

@@ -1,4 +1,4 @@
-// The mask brush: what is painted over is what may change.
+// The mask editor: the painted part of the picture may change.
 
 import { html, useEffect, useRef, useState } from "../vendor/preact-htm.js";
 import { change, current, picture } from "./form.js";
@@ -7,10 +7,10 @@ import { Range } from "./range.js";
 
 const COLOUR = "#fff";
 const UNDOS = 20;
-// Of the window, in per cent.
+// Height of the canvas in per cent of the window.
 const TALL = 55;
 
-/** White on black, as large as the picture. */
+/** The mask, as large as the picture: white strokes on a transparent canvas. */
 class Mask {
   constructor(canvas, mask) {
     this.canvas = canvas;
@@ -45,7 +45,7 @@ class Mask {
     this.pen.globalCompositeOperation = "source-over";
   }
 
-  /** Each pixel anew: `to` maps how white it is, 0 to 255. */
+  /** Map the whiteness of each pixel, 0 to 255, with `to`. */
   map(to) {
     const image = this.pen.getImageData(0, 0, this.canvas.width, this.canvas.height);
     for (let at = 0; at < image.data.length; at += 4) {
@@ -56,7 +56,7 @@ class Mask {
     this.pen.putImageData(image, 0, 0);
   }
 
-  /** A PNG on black; null where nothing is painted. */
+  /** The mask as PNG, white on black; null if nothing is painted. */
   async taken() {
     const { width, height } = this.canvas;
     const seen = this.pen.getImageData(0, 0, width, height).data.some((value, at) => at % 4 === 3 && value);
@@ -85,8 +85,8 @@ export function MaskDialog() {
     change({ mask: await tool.current.taken() });
     set({ dialog: null });
   };
-  return html`<h2>What may change</h2>
-    <p>Paint over the part that is to be painted anew.</p>
+  return html`<h2>Mask</h2>
+    <p>Paint over the part that should change.</p>
     <div class="easel" style=${{ width: `min(100%, ${(TALL * start.width) / start.height}vh)` }}>
       <img src=${start.url} alt="The picture to start from" />
       <canvas ref=${canvas} width=${start.width} height=${start.height} aria-label="Mask" ...${drawing}></canvas>
@@ -97,13 +97,13 @@ export function MaskDialog() {
       <button type="button" aria-pressed=${erasing} onClick=${() => setErasing(!erasing)}>Erase</button>
       <button type="button" onClick=${() => tool.current.undo()}>Undo</button>
       <button type="button" onClick=${all(() => 255)}>All</button>
-      <button type="button" onClick=${all(() => 0)}>Nothing</button>
-      <button type="button" onClick=${all((light) => 255 - light)}>The opposite</button>
+      <button type="button" onClick=${all(() => 0)}>None</button>
+      <button type="button" onClick=${all((light) => 255 - light)}>Invert</button>
       <button type="button" class="primary" onClick=${finish}>Use this mask</button>
     </div>`;
 }
 
-/** Handlers of the canvas: a stroke from point to point. */
+/** Pointer handlers of the canvas, which draw strokes. */
 function useDrawing(canvas, tool, width, erasing) {
   const last = useRef(null);
   const at = (event) => {

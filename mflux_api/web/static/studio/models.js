@@ -1,4 +1,4 @@
-// Models: what is here, what is in memory, what would fit, and bringing more.
+// The models: list, download, load and unload them, and show whether they fit in memory.
 
 import { html } from "../vendor/preact-htm.js";
 import { attempt } from "./actions.js";
@@ -33,8 +33,8 @@ export function Models() {
   const system = useStore((state) => state.system);
   const groups = [
     ["On this machine", models.filter((each) => each.downloaded && !each.unavailable)],
-    ["To be downloaded", models.filter((each) => !each.downloaded && !each.unavailable)],
-    ["Not with this version", models.filter((each) => each.unavailable)],
+    ["Available for download", models.filter((each) => !each.downloaded && !each.unavailable)],
+    ["Not supported by this version", models.filter((each) => each.unavailable)],
   ];
   return html`<section class="models" aria-label="Models">
     ${system && html`<${Memory} system=${system} models=${models} />`}
@@ -43,10 +43,10 @@ export function Models() {
   </section>`;
 }
 
-/** What is resident, and how much of the budget is free. */
+/** Memory in use and the budget, with the models in memory. */
 export function Memory({ system, models }) {
   const budget = system.engine.memory_budget_gb;
-  if (!budget) return html`<p class="note">The engine has not started yet: it does with the first picture.</p>`;
+  if (!budget) return html`<p class="note">The engine has not started yet. It starts with the first picture.</p>`;
   const used = Math.min(1, system.mlx_memory_gb / budget);
   const cached = Math.min(1 - used, system.mlx_cache_gb / budget);
   const loaded = models.filter((each) => each.loaded).map((each) => each.title);
@@ -69,7 +69,7 @@ function Model({ model, system }) {
     <p>${model.description}</p>
     <p class="facts">${facts(model, system).join(" · ")}</p>
     ${model.unavailable && html`<p class="note">${model.unavailable}</p>`}
-    ${model.gated && !model.downloaded && html`<p class="note">Its licence has to be accepted on Hugging Face first;
+    ${model.gated && !model.downloaded && html`<p class="note">Accept its licence on Hugging Face first;
       then start the server with HF_TOKEN set.</p>`}
     ${download ? html`<${Download} model=${model} download=${download} />` : html`<${Buttons} model=${model} busy=${busy} />`}
   </li>`;

@@ -1,8 +1,8 @@
-// A field for a number.
+// An input for a number.
 
 import { html, useState } from "../vendor/preact-htm.js";
 
-/** What is typed stays in the field until it is done: the page may be drawn again meanwhile, and would put `value` back. */
+/** A number input that keeps the typed text until it is committed, because a render meanwhile would restore `value`. */
 export function NumberField({ value, put, ...attributes }) {
   const [typed, type] = useState(null);
   const leave = () => type(null);

@@ -1,4 +1,4 @@
-// The form on the left: what the picture shows, with which model, how large, from what.
+// The form on the left: prompt, model, size, parameters, input pictures and LoRAs.
 
 import { html, useEffect, useState } from "../vendor/preact-htm.js";
 import { modelOf, paint } from "./actions.js";
@@ -47,7 +47,7 @@ export function Form() {
   </form>`;
 }
 
-/** The server's own model if it is here, else one that is, and what it paints by default, where the form has nothing. */
+/** Fill empty fields: the server's default model if it is downloaded, else another one, and the model's defaults. */
 function settle(form, models) {
   if (!models.length) return;
   const usable = models.filter((model) => !model.unavailable && model.capabilities.from_words);
@@ -67,7 +67,7 @@ function Model({ models, form }) {
   };
   const groups = [
     ["On this machine", models.filter((each) => each.downloaded && !each.unavailable)],
-    ["To be downloaded", models.filter((each) => !each.downloaded && !each.unavailable)],
+    ["Available for download", models.filter((each) => !each.downloaded && !each.unavailable)],
   ];
   const model = modelOf(form.model);
   return html`<div class="field">
@@ -85,7 +85,7 @@ const about = (model) =>
   [
     model.description,
     model.loaded && "in memory",
-    !model.downloaded && "downloaded when it is first used, or on the Models page",
+    !model.downloaded && "downloaded on first use, or on the Models page",
   ].filter(Boolean).join(" · ");
 
 const told = (model) => (model.size_gb ?? model.download_gb ? ` (${size(model.size_gb ?? model.download_gb)})` : "");

@@ -1,4 +1,4 @@
-// Showing pictures of the server, also where it wants a key: an <img> cannot send one, so they are fetched then.
+// Pictures of the server. With an API key they are fetched with a script, because <img> cannot send headers.
 
 import { html, useEffect, useState } from "../vendor/preact-htm.js";
 import { bytes, key } from "./api.js";
@@ -6,7 +6,7 @@ import { bytes, key } from "./api.js";
 const REMEMBERED = 400;
 const known = new Map();
 
-/** The address to show: the server's own, or of the fetched bytes. */
+/** The URL for <img>: the server's, or with an API key one of the fetched bytes. */
 async function shown(url) {
   if (!key.get()) return url;
   if (!known.has(url)) {

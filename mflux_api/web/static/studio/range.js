@@ -1,9 +1,9 @@
-// A slider and the same as a number.
+// A slider with a number input.
 
 import { html } from "../vendor/preact-htm.js";
 import { NumberField } from "./number.js";
 
-/** A slider with its number beside it. */
+/** A slider with an input for the same number beside it. */
 export function Range({ id, label, value, least, most, step, put }) {
   const given = (text) => {
     const number = Number(text);

@@ -1,4 +1,4 @@
-// How large: by shape, by area, by number, or by dragging the corner of the canvas.
+// The picture's size: by aspect ratio, by area, by number, or by dragging the corner of a small canvas.
 
 import { html, useRef } from "../vendor/preact-htm.js";
 import { change, shaped, side, sideRule } from "./form.js";
@@ -9,7 +9,7 @@ const SHAPES = [
   ...[["3:4", [3, 4]], ["2:3", [2, 3]], ["9:16", [9, 16]]],
 ];
 const AREAS = [["256²", 256], ["512²", 512], ["768²", 768], ["1024²", 1024], ["1440²", 1440]];
-// Pixels of a picture for one of the pad.
+// Pixels of the picture per CSS pixel of the pad.
 const SCALE = 12;
 const PAD = 1536;
 
@@ -37,7 +37,7 @@ export function Size({ form }) {
           ${AREAS.map(([name, of]) => html`<option value=${of}>${name}</option>`)}
         </select>
         <${Side} name="width" value=${width} /><${Side} name="height" value=${height} />
-        <button type="button" onClick=${() => change({ width: height, height: width })}>⇄ Turn</button>
+        <button type="button" onClick=${() => change({ width: height, height: width })}>⇄ Swap</button>
       </div>
     </div>
   </fieldset>`;
@@ -56,7 +56,7 @@ function Side({ name, value }) {
       put=${(text) => change({ [name]: side(Number(text) || value) })} />`;
 }
 
-/** The canvas, small: its corner can be dragged, or moved with the arrow keys. */
+/** A small canvas whose corner can be dragged, or moved with the arrow keys. */
 function Pad({ width, height }) {
   const pad = useRef(null);
   const { step, smallest } = sideRule();

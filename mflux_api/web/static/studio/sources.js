@@ -1,4 +1,4 @@
-// Pictures to begin with: one to start from, with a mask if only a part is to change, and references to look at.
+// Input pictures: one to start from, with an optional mask, and references.
 
 import { html, useEffect, useRef, useState } from "../vendor/preact-htm.js";
 import { fitting } from "./actions.js";
@@ -21,7 +21,7 @@ export function Sources({ form, model }) {
     <button type="button" class="drop" onClick=${() => input.current.click()}>
       Choose pictures, drop them anywhere, or paste</button>
     <input ref=${input} type="file" accept="image/png,image/jpeg,image/webp" multiple hidden
-      aria-label="Pictures to begin with" onChange=${choose} />
+      aria-label="Input pictures" onChange=${choose} />
   </fieldset>`;
 }
 
@@ -59,14 +59,14 @@ function Reference({ of, number }) {
       <strong>Reference ${number}</strong>
       <div class="row">
         <button type="button" onClick=${swap}>Start from it</button>
-        <button type="button" aria-label=${`Take reference ${number} away`}
+        <button type="button" aria-label=${`Remove reference ${number}`}
           onClick=${() => change({ references: rest() })}>✕</button>
       </div>
     </div>
   </div>`;
 }
 
-/** A file from outside, in one of three roles: "start", "reference" or "parameters". */
+/** Take a dropped, pasted or chosen file. `role`: "start", "reference" or "parameters". */
 export async function take(file, role) {
   try {
     if (role === "parameters") return await takeParameters(file);
@@ -75,7 +75,7 @@ export async function take(file, role) {
     else change({ references: [...current().references, found] });
     go("paint");
   } catch (error) {
-    if (error.status === undefined) toast(`${file.name} is no picture that can be read.`, { kind: "error" });
+    if (error.status === undefined) toast(`${file.name} cannot be read as a picture.`, { kind: "error" });
     else complain(error);
   }
 }
@@ -83,12 +83,12 @@ export async function take(file, role) {
 async function takeParameters(file) {
   const { parameters, info } = await post("/sdapi/v1/png-info", { image: await base64(file) });
   if (!info) {
-    toast(`${file.name} does not say how it was painted.`, { kind: "error" });
+    toast(`${file.name} contains no generation parameters.`, { kind: "error" });
     return;
   }
   change(filled(fromInfotext(parameters)));
   go("paint");
-  toast("The form has the picture's parameters.");
+  toast("The picture's parameters are loaded into the form.");
 }
 
 const ZONES = [
@@ -97,7 +97,7 @@ const ZONES = [
   ["parameters", "Load its parameters"],
 ];
 
-/** Covers the page while files are dragged over it, and asks what they are for. */
+/** Drop zones that cover the page while files are dragged over it, one per role. */
 export function DropZones() {
   const [dragged, change] = useState(false);
   useEffect(() => {

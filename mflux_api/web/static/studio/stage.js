@@ -1,4 +1,4 @@
-// The middle of the page: the picture as it comes along, what waits behind it, and the last ones made.
+// The middle of the page: the current picture with its progress, the queue, and recent pictures.
 
 import { html } from "../vendor/preact-htm.js";
 import { cancel, hidden, move, pause, retry } from "./actions.js";
@@ -26,10 +26,10 @@ function Welcome() {
   const models = useStore((state) => state.models);
   const none = models.length > 0 && !models.some((each) => each.downloaded && !each.unavailable);
   return html`<div class="empty">
-    <h2>Nothing painted yet</h2>
+    <h2>No pictures yet</h2>
     ${none
       ? html`<p>There is no model on this machine yet. <a href="#models">Download one.</a></p>`
-      : html`<p>Write what the picture shows and press Paint. It appears here, step by step.</p>`}
+      : html`<p>Enter a prompt and press Paint. The picture appears here, step by step.</p>`}
   </div>`;
 }
 
@@ -41,7 +41,7 @@ function Painting({ job }) {
     <div class="frame" style=${{ aspectRatio: `${job.width} / ${job.height}` }}>
       ${source ? html`<img src=${source} alt=${`So far: ${job.prompt}`} />` : html`<span class="blank"></span>`}
     </div>
-    <progress value=${done} max="1" aria-label="How much is painted">${share(done)}</progress>
+    <progress value=${done} max="1" aria-label="Progress">${share(done)}</progress>
     <div class="row spread">
       <span class="status">${status(progress, job)}</span>
       <button type="button" onClick=${() => cancel(job.job_id)}>Cancel <kbd>Esc</kbd></button>
@@ -53,7 +53,7 @@ function Painting({ job }) {
 function status(progress, job) {
   const left = progress.eta ?? job.eta_seconds;
   const of = progress.of > 1 ? `, picture ${progress.image} of ${progress.of}` : "";
-  const step = progress.step ? `Step ${progress.step} of ${progress.steps}${of}` : (STAGES[progress.stage] ?? "Begins");
+  const step = progress.step ? `Step ${progress.step} of ${progress.steps}${of}` : (STAGES[progress.stage] ?? "Starting");
   return left === null || left === undefined ? step : `${step} · ${seconds(left)} left`;
 }
 
@@ -61,7 +61,7 @@ const dismiss = () => set({ stage: { ...now().stage, failure: null } });
 
 function Failure({ job }) {
   return html`<div class="failure" role="alert">
-    <h2>That did not work</h2>
+    <h2>The job failed</h2>
     <p>${advice({ message: job.error, code: job.code })}</p>
     <p class="prompt">${job.prompt}</p>
     <div class="row">
@@ -81,22 +81,22 @@ function Finished({ shot, shots }) {
 }
 
 function Recent({ shots, all }) {
-  return html`<div class="recent" role="group" aria-label="Made before">
+  return html`<div class="recent" role="group" aria-label="Recent pictures">
     ${shots.slice(0, RECENT).map((shot) => html`<button type="button" key=${shot.url} onClick=${open(all, shot)}>
-      <${Shot} url=${thumbnail(shot)} alt=${shot.prompt || "A picture without words"} loading="lazy" />
+      <${Shot} url=${thumbnail(shot)} alt=${shot.prompt || "A picture without a prompt"} loading="lazy" />
     </button>`)}
     <a href="#gallery">All pictures</a>
   </div>`;
 }
 
-/** What waits: moved up and down, cancelled, held back. */
+/** The queue: jobs can be moved and cancelled, and the queue paused. */
 export function Queue() {
   const { queued, length, paused } = useStore((state) => state.queue);
   if (!length && !paused) return null;
   return html`<section class="queue" aria-label="Queue">
     <div class="row spread">
       <h3>${length === 1 ? "1 job waits" : `${length} jobs wait`}${paused ? ", paused" : ""}</h3>
-      <button type="button" aria-pressed=${paused} onClick=${() => pause(!paused)}>${paused ? "Go on" : "Pause"}</button>
+      <button type="button" aria-pressed=${paused} onClick=${() => pause(!paused)}>${paused ? "Resume" : "Pause"}</button>
     </div>
     <ol>${queued.map((job) => html`<${Waiting} key=${job.job_id} job=${job} last=${length} />`)}</ol>
   </section>`;
@@ -104,7 +104,7 @@ export function Queue() {
 
 function Waiting({ job, last }) {
   const download = useStore((state) => state.progress[job.job_id]?.download);
-  const named = `“${job.prompt || "without words"}”`;
+  const named = `“${job.prompt || "no prompt"}”`;
   const when = download === undefined ? seconds(job.eta_seconds) : `downloading the model, ${share(download)}`;
   return html`<li>
     <span class="place">${job.position}</span>

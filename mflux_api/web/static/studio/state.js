@@ -1,4 +1,4 @@
-// What the page knows. One object, replaced by each change; parts of it are watched with `useStore`.
+// The page's state: one object, replaced by each change. Components watch parts of it with `useStore`.
 
 import { useEffect, useState } from "../vendor/preact-htm.js";
 
@@ -10,15 +10,15 @@ let state = {
   loras: [],
   system: null,
   queue: { active: null, queued: [], length: 0, paused: false },
-  // By job: step, steps, image, of, eta, stage, preview.
+  // Job id -> {step, steps, image, of, eta, stage, preview}.
   progress: {},
   downloads: {},
-  // The newest finished pictures, for the stage, and the job that ended last: what was moved up in the line is not the newest.
+  // The newest finished pictures, and the job that ended last: after reordering, its pictures may not be the newest.
   stage: { pictures: [], latest: null, failure: null },
   toasts: [],
   said: "",
   dialog: null,
-  // The model that is being loaded or let go.
+  // Name of the model that is being loaded or unloaded.
   busy: null,
 };
 const listeners = new Set();
@@ -30,7 +30,7 @@ export function set(patch) {
   for (const listener of listeners) listener();
 }
 
-/** A part of the state; the component is drawn again when that part is another. */
+/** A part of the state; the component renders again when that part changes. */
 export function useStore(select) {
   const [value, change] = useState(() => select(state));
   useEffect(() => {
@@ -42,15 +42,15 @@ export function useStore(select) {
   return value;
 }
 
-/** To another part of the page; the address leads, so that the browser's Back goes back. */
+/** Switch the view by changing the URL, so that the browser's Back button works. */
 export const go = (view) => (location.hash = view === "paint" ? "" : view);
 
-/** Tell whoever listens to the page instead of looking at it. */
+/** Announce a text to screen readers. */
 export const say = (said) => set({ said });
 
 let toasts = 0;
 
-/** A message that goes by itself. `action`: {label, run}. `gone` is called when it went without that. */
+/** Show a message for `seconds`. `action`: {label, run} of a button. `gone` is called if the action was not used. */
 export function toast(text, { kind = "note", action = null, seconds = 6, gone = () => {} } = {}) {
   const id = ++toasts;
   const close = (acted) => {
@@ -65,7 +65,7 @@ export function toast(text, { kind = "note", action = null, seconds = 6, gone = 
   return close;
 }
 
-/** Show what went wrong, with what to do about it. */
+/** Show an error with advice. If the API key was refused, ask for one instead. */
 export function complain(error) {
   if (error.status === 401) set({ locked: true });
   else toast(advice(error), { kind: "error", seconds: 12 });
@@ -75,7 +75,7 @@ const ADVICE = {
   OFFLINE: "Is it running? Start it with: python api_main.py",
   OOM_ERROR: "Choose a smaller size, fewer pictures or a model with fewer bits.",
   MODEL_NOT_DOWNLOADED: "Download it on the Models page first.",
-  QUEUE_FULL: "Wait until some of the queue is painted.",
+  QUEUE_FULL: "Wait until some jobs are finished.",
 };
 
 export const advice = (error) => [error.message, ADVICE[error.code]].filter(Boolean).join(" ");

@@ -1,4 +1,4 @@
-// Server-sent events over fetch: EventSource can send neither a key nor, after a reload, the last event's id.
+// Server-sent events over fetch: EventSource cannot send an API key, nor the last event's id after a reload.
 
 import { ApiError, headers } from "./api.js";
 
@@ -6,7 +6,7 @@ const FIRST_WAIT = 500;
 const LONGEST_WAIT = 8000;
 const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
-/** The events of one connection: {id, name, data}. Raises ApiError when it is refused. */
+/** Yield the events of one connection: {id, name, data}. Throws ApiError when it is refused. */
 export async function* connected(path, lastId, opened) {
   const more = lastId ? { "Last-Event-ID": lastId } : {};
   const reply = await fetch(path, { headers: headers({ Accept: "text/event-stream", ...more }), cache: "no-store" });
@@ -26,7 +26,7 @@ export async function* connected(path, lastId, opened) {
   }
 }
 
-/** One block of the stream; null for a heartbeat. */
+/** Parse one block of the stream; null for a heartbeat. */
 export function parsed(block) {
   const fields = { event: "message", id: "", data: [] };
   for (const line of block.split(/\r?\n/)) {
@@ -39,8 +39,9 @@ export function parsed(block) {
 }
 
 /**
- * Listen for ever, connecting again after every end. `opened` is called after each connection: what was missed before
- * the server's memory of events must then be asked for. `lost` gets the error, or null where a stream just ended.
+ * Listen forever, reconnecting whenever the stream ends. `opened` is called after each connection; the caller then
+ * reloads its data, because the server may no longer have all missed events. `lost` gets the error, or null if the
+ * stream ended normally.
  */
 export async function follow(path, { heard, opened, lost }) {
   let lastId = "";

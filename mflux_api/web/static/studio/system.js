@@ -1,4 +1,4 @@
-// The server itself: its queue, its engine, and what it has done, as small plots.
+// The system view: engine, memory, queue, and small plots of the statistics.
 
 import { html, useEffect, useState } from "../vendor/preact-htm.js";
 import { get } from "./api.js";
@@ -22,16 +22,16 @@ export function System() {
   return html`<section class="system" aria-label="System">
     ${system && html`<${Memory} system=${system} models=${models} /><${Health} system=${system} stats=${stats} />`}
     <div class="plots">
-      ${hours && html`<${Plot} title="Pictures an hour, the last day" points=${hours.points}
+      ${hours && html`<${Plot} title="Pictures per hour, last 24 hours" points=${hours.points}
         value=${(point) => point.pictures} told=${(value) => value} />`}
-      ${days && html`<${Plot} title="Pictures a day, the last month" points=${days.points}
+      ${days && html`<${Plot} title="Pictures per day, last 30 days" points=${days.points}
         value=${(point) => point.pictures} told=${(value) => value} />`}
-      ${days && html`<${Plot} title="Seconds a picture, by day" points=${days.points}
+      ${days && html`<${Plot} title="Seconds per picture, by day" points=${days.points}
         value=${(point) => point.seconds_per_picture ?? 0} told=${seconds} />`}
-      <${Plot} title="Memory of the engine, now" points=${memory} value=${(point) => point.gb} told=${size} />
+      <${Plot} title="Engine memory, now" points=${memory} value=${(point) => point.gb} told=${size} />
     </div>
-    ${queue.length || queue.paused ? html`<${Queue} />` : html`<p>Nothing waits.</p>`}
-    <p class="row"><a href="/docs">Documentation of the API</a> <a href="/metrics">Metrics</a></p>
+    ${queue.length || queue.paused ? html`<${Queue} />` : html`<p>No jobs are waiting.</p>`}
+    <p class="row"><a href="/docs">API documentation</a> <a href="/metrics">Metrics</a></p>
   </section>`;
 }
 
@@ -44,7 +44,7 @@ function useStats(queue) {
   return known;
 }
 
-/** Memory while the page is looked at. */
+/** Memory samples, taken while the page is visible. */
 function useSamples() {
   const [samples, change] = useState([]);
   useEffect(() => {
@@ -64,22 +64,22 @@ function useSamples() {
 function Health({ system, stats }) {
   const { engine, system_memory_gb: memory } = system;
   const facts = [
-    ["Engine", engine.running ? "runs" : "is at rest: it starts with the first picture"],
+    ["Engine", engine.running ? "running" : "stopped; it starts with the first picture"],
     ["Ended unexpectedly", engine.restarts ? `${engine.restarts} times` : "never"],
-    ["Computes on", [system.device, engine.backend].filter(Boolean).join(", ")],
+    ["Device", [system.device, engine.backend].filter(Boolean).join(", ")],
     ["MLX", engine.mlx],
-    ["Memory of the machine", `${size(memory.free)} free of ${size(memory.total)}`],
-    ["Most in use so far", size(system.mlx_peak_gb)],
+    ["System memory", `${size(memory.free)} free of ${size(memory.total)}`],
+    ["Peak memory", size(system.mlx_peak_gb)],
     ["Painted", stats && `${stats.total_images} pictures in ${stats.total_generations} jobs`],
     ["Failed", stats && `${stats.total_failures} jobs`],
-    ["Up for", stats && seconds(stats.uptime_hours * 3600)],
+    ["Uptime", stats && seconds(stats.uptime_hours * 3600)],
   ];
   return html`<dl class="health">
     ${facts.filter(([, value]) => value).map(([name, value]) => html`<dt>${name}</dt><dd>${value}</dd>`)}
   </dl>`;
 }
 
-/** Bars, the newest on the right; each says what it stands for. */
+/** A bar chart with the newest value on the right. Each bar has a tooltip. */
 function Plot({ title, points, value, told }) {
   const most = Math.max(...points.map(value), 0) || 1;
   const step = WIDTH / Math.max(points.length, 1);

@@ -1,8 +1,8 @@
-// Numbers as people read them.
+// Format numbers for people.
 
 const GIGA = 1000;
 
-/** Gigabytes (10^9 or 2^30: as they are given), small ones in megabytes. */
+/** Format gigabytes (10^9 or 2^30 bytes, as given); below 1 in megabytes. */
 export function size(gigabytes) {
   if (gigabytes === null || gigabytes === undefined) return "size unknown";
   return gigabytes < 1 ? `${Math.max(1, Math.round(gigabytes * GIGA))} MB` : `${gigabytes.toFixed(1)} GB`;
