@@ -42,11 +42,11 @@ GENERATE: dict[str, dict[str, Any]] = {
 
 def main(argv: Sequence[str]) -> int:
     """Run a command and return its exit code: 0 done, 1 failed, 2 bad input, 130 cancelled."""
-    arguments = _parser().parse_args(argv)
+    arguments = _build_parser().parse_args(argv)
     try:
         code: int | None = arguments.command(arguments)
     except MfluxError as error:
-        return _refuse(error, error.message, debug=arguments.debug)
+        return _print_error(error, error.message, debug=arguments.debug)
     except KeyboardInterrupt:
         print("Cancelled.", file=sys.stderr)
         return CANCELLED
@@ -54,7 +54,7 @@ def main(argv: Sequence[str]) -> int:
         # The reader of our output is gone, so there is no point in printing an error.
         return FAILED
     except OSError as error:
-        return _refuse(error, f"{error.filename}: {error.strerror}", debug=arguments.debug)
+        return _print_error(error, f"{error.filename}: {error.strerror}", debug=arguments.debug)
     return OK if code is None else code
 
 
@@ -76,7 +76,7 @@ def leave(code: int) -> NoReturn:
     os._exit(code)
 
 
-def _refuse(error: Exception, message: str, *, debug: bool) -> int:
+def _print_error(error: Exception, message: str, *, debug: bool) -> int:
     if debug:
         traceback.print_exception(error)
     # A quoted path may contain line breaks; the message must stay on one line.
@@ -84,36 +84,36 @@ def _refuse(error: Exception, message: str, *, debug: bool) -> int:
     return BAD_INPUT if isinstance(error, InvalidRequest) else FAILED
 
 
-def _parser() -> argparse.ArgumentParser:
+def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="mflux_api", description="FLUX.2 on MLX.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    _add_painting(commands)
-    _add_serving(commands)
+    _add_generate_commands(commands)
+    _add_server_commands(commands)
     for command in commands.choices.values():
         command.add_argument("--debug", action="store_true", help="print the traceback of an error")
     return parser
 
 
-def _add_painting(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_generate_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     # argparse's own usage has the prompt last, where --reference and --lora would take it as one of their values.
     usage = "mflux_api generate PROMPT [OPTION ...]"
     painting = commands.add_parser("generate", help="paint pictures from a prompt", usage=usage)
     painting.add_argument("prompt")
     for flag, facts in GENERATE.items():
         painting.add_argument(flag, **facts)
-    painting.set_defaults(command=_generate)
+    painting.set_defaults(command=_run_generate)
     talking = commands.add_parser("chat", help="paint prompts interactively; type quit to leave")
     for flag in CHAT:
         talking.add_argument(flag, **GENERATE[flag])
-    talking.set_defaults(command=_chat)
+    talking.set_defaults(command=_run_chat)
     listing = commands.add_parser("models", help="list the models and which of them are on this machine")
     listing.add_argument("--models-dir", **GENERATE["--models-dir"])
-    listing.set_defaults(command=_models)
+    listing.set_defaults(command=_run_models)
     saving = commands.add_parser("save", help="quantize a model and write it to a folder")
     saving.add_argument("folder", type=Path)
     for flag in ("--model", "--quantize", "--models-dir"):
         saving.add_argument(flag, **GENERATE[flag])
-    saving.set_defaults(command=_save)
+    saving.set_defaults(command=_run_save)
     timing = commands.add_parser("bench", help="time a model on this machine")
     for flag in ("--model", "--models-dir"):
         timing.add_argument(flag, **GENERATE[flag])
@@ -122,17 +122,17 @@ def _add_painting(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     timing.add_argument("--repeats", type=int, default=5, metavar="N", help="default: %(default)s")
     timing.add_argument("--server", action="store_true", help="measure the server's overhead instead")
     timing.add_argument("--jobs", type=int, default=500, metavar="N", help="with --server: jobs of the memory test")
-    timing.set_defaults(command=_bench)
+    timing.set_defaults(command=_run_bench)
 
 
-def _add_serving(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_server_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     serving = commands.add_parser("serve", help="start the server")
-    serving.set_defaults(command=_serve)
+    serving.set_defaults(command=_run_serve)
     showing = commands.add_parser("settings", help="print every setting of the server and its origin")
     showing.add_argument("--example", action="store_true", help="print a complete configuration file instead")
-    showing.set_defaults(command=_settings)
+    showing.set_defaults(command=_run_settings)
     examining = commands.add_parser("doctor", help="find what is missing, slow or misconfigured on this machine")
-    examining.set_defaults(command=_doctor)
+    examining.set_defaults(command=_run_doctor)
     for parser in (serving, showing, examining):
         parser.add_argument("--config", type=Path, metavar="FILE", help="default: config.yaml, if it exists")
         parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="set any setting by name")
@@ -143,7 +143,7 @@ def _add_serving(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
                 parser.add_argument(option.flag, dest=option.key, metavar="VALUE", help=text)
 
 
-def _given(arguments: argparse.Namespace) -> dict[str, str]:
+def _parse_settings(arguments: argparse.Namespace) -> dict[str, str]:
     """Collect the settings of the command line by their dotted names. Raises InvalidRequest for a --set without `=`."""
     given: dict[str, str] = {}
     for pair in arguments.set:
@@ -158,52 +158,52 @@ def _given(arguments: argparse.Namespace) -> dict[str, str]:
 # Each command imports its libraries when it runs, so `--help` is fast and the server never loads MLX.
 
 
-def _generate(arguments: argparse.Namespace) -> None:
+def _run_generate(arguments: argparse.Namespace) -> None:
     from mflux_api.commands.generate import generate
 
     generate(arguments)
 
 
-def _chat(arguments: argparse.Namespace) -> None:
+def _run_chat(arguments: argparse.Namespace) -> None:
     from mflux_api.commands.chat import chat
 
     chat(arguments)
 
 
-def _models(arguments: argparse.Namespace) -> None:
+def _run_models(arguments: argparse.Namespace) -> None:
     from mflux_api.commands.models import models
 
     models(arguments)
 
 
-def _save(arguments: argparse.Namespace) -> None:
+def _run_save(arguments: argparse.Namespace) -> None:
     from mflux_api.commands.models import save
 
     save(arguments)
 
 
-def _bench(arguments: argparse.Namespace) -> None:
+def _run_bench(arguments: argparse.Namespace) -> None:
     from mflux_api.commands.models import bench
 
     bench(arguments)
 
 
-def _serve(arguments: argparse.Namespace) -> int:
-    from mflux_api.commands.serve import run
+def _run_serve(arguments: argparse.Namespace) -> int:
+    from mflux_api.commands.serve import run_server
 
-    return run(_given(arguments), arguments.config)
-
-
-def _settings(arguments: argparse.Namespace) -> None:
-    from mflux_api.commands.settings import show
-
-    show(_given(arguments), arguments.config, example=arguments.example)
+    return run_server(_parse_settings(arguments), arguments.config)
 
 
-def _doctor(arguments: argparse.Namespace) -> int:
-    from mflux_api.commands.settings import load
+def _run_settings(arguments: argparse.Namespace) -> None:
+    from mflux_api.commands.settings import print_settings
 
-    chosen = load(_given(arguments), arguments.config).settings
-    from mflux_api.commands.doctor import bucket, run
+    print_settings(_parse_settings(arguments), arguments.config, example=arguments.example)
 
-    return run(chosen.models.cache_dir, chosen.generation.output_dir, bucket(chosen))
+
+def _run_doctor(arguments: argparse.Namespace) -> int:
+    from mflux_api.commands.settings import load_settings
+
+    chosen = load_settings(_parse_settings(arguments), arguments.config).settings
+    from mflux_api.commands.doctor import check_bucket, run
+
+    return run(chosen.models.cache_dir, chosen.generation.output_dir, check_bucket(chosen))

@@ -22,34 +22,34 @@ class MfluxError(Exception):
 
 def from_code(code: str, message: str, details: Mapping[str, object]) -> MfluxError:
     """Rebuild an error from its code, after it was sent between processes."""
-    kinds = {kind.code: kind for kind in _descendants(MfluxError)}
+    kinds = {kind.code: kind for kind in _iter_subclasses(MfluxError)}
     return kinds.get(code, MfluxError)(message, **details)
 
 
-def without_folders(error: MfluxError, folders: Iterable[Path]) -> MfluxError:
+def strip_folders(error: MfluxError, folders: Iterable[Path]) -> MfluxError:
     """Copy an error and strip the local folders from its texts. File names are kept."""
     places = sorted({f"{folder}/" for folder in folders}, key=len, reverse=True)
 
-    def shortened(value: object) -> object:
+    def strip_text(value: object) -> object:
         if not isinstance(value, str):
             return value
         for place in places:
             value = value.replace(place, "")
         return value
 
-    details = {name: shortened(value) for name, value in error.details.items()}
-    return type(error)(str(shortened(error.message)), **details)
+    details = {name: strip_text(value) for name, value in error.details.items()}
+    return type(error)(str(strip_text(error.message)), **details)
 
 
-def kinds() -> list[type[MfluxError]]:
+def list_error_types() -> list[type[MfluxError]]:
     """Return all error classes, including those of the dialects."""
-    return [MfluxError, *_descendants(MfluxError)]
+    return [MfluxError, *_iter_subclasses(MfluxError)]
 
 
-def _descendants(kind: type[MfluxError]) -> Iterator[type[MfluxError]]:
+def _iter_subclasses(kind: type[MfluxError]) -> Iterator[type[MfluxError]]:
     for child in kind.__subclasses__():
         yield child
-        yield from _descendants(child)
+        yield from _iter_subclasses(child)
 
 
 # Requests

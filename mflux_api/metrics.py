@@ -48,46 +48,46 @@ class Metrics:
         self._downloads = Counter("mflux_downloads_bytes_total", "Bytes of models downloaded.", registry=home)
         Info("mflux", "This server.", registry=home).info({"version": __version__})
 
-    def job(self, outcome: str, model: str, seconds: float | None = None) -> None:
+    def count_job(self, outcome: str, model: str, seconds: float | None = None) -> None:
         """Count a job. `outcome`: completed, failed, cancelled or retried. Only completed jobs are timed."""
         self._jobs.labels(outcome, model).inc()
         if outcome == "completed" and seconds is not None:
             self._job_seconds.labels(model).observe(seconds)
 
-    def step(self, model: str, seconds: float) -> None:
+    def observe_step(self, model: str, seconds: float) -> None:
         self._steps.labels(model).observe(seconds)
 
-    def picture(self, model: str) -> None:
+    def count_picture(self, model: str) -> None:
         self._pictures.labels(model).inc()
 
-    def queue(self, depth: int) -> None:
+    def set_queue_depth(self, depth: int) -> None:
         self._queue.set(depth)
 
-    def watch_queue(self, depth: Callable[[], int]) -> None:
+    def set_queue_depth_source(self, depth: Callable[[], int]) -> None:
         """Call `depth` whenever the metrics are read, instead of storing a value."""
         self._queue.set_function(depth)
 
-    def engine_memory(self, active: int, cached: int, peak: int) -> None:
+    def set_engine_memory(self, active: int, cached: int, peak: int) -> None:
         for kind, size in {"active": active, "cached": cached, "peak": peak}.items():
             self._memory.labels(kind).set(size)
 
-    def engine_restart(self) -> None:
+    def count_engine_restart(self) -> None:
         self._restarts.inc()
 
-    def http(self, method: str, route: str, status: int, seconds: float) -> None:
+    def observe_request(self, method: str, route: str, status: int, seconds: float) -> None:
         """Record a request. `route` must be the matched pattern, not the path: every new label value is kept."""
         known = method if method in METHODS else "other"
         self._http.labels(known, route, status).observe(seconds)
 
-    def downloaded(self, size: int) -> None:
+    def count_downloaded_bytes(self, size: int) -> None:
         self._downloads.inc(size)
 
     def render(self) -> bytes:
         """Return all metrics in Prometheus' text format, whose media type is CONTENT_TYPE."""
-        return generate_latest(_WithoutBirthdays(self._registry))
+        return generate_latest(_WithoutCreatedSeries(self._registry))
 
 
-class _WithoutBirthdays(Collector):
+class _WithoutCreatedSeries(Collector):
     """Filter out the `..._created` series of counters and histograms.
 
     prometheus_client can disable them only for all registries at once.

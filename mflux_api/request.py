@@ -37,7 +37,7 @@ class Upload:
     height: int
 
 
-class Cut(StrEnum):
+class EarlyStop(StrEnum):
     """End the picture that is being painted with what there is of it, and go on with the next one, or with none."""
 
     SKIP = "skip"
@@ -61,7 +61,7 @@ class Variation:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Retouch:
+class InpaintOptions:
     """How the source becomes the canvas. `blur`: sigmas of the mask's edge in pixels, across and down.
 
     `closeup`: paint only the masked part, with so many pixels around it, at the size of the request, and set it
@@ -113,7 +113,7 @@ class Emphasis:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Craft:
+class PaintOptions:
     """What may be asked for beyond one pass of the model.
 
     `crop`: the size in pixels that the painted picture is cut to, at its centre. `stretch`: bring the source to the
@@ -124,7 +124,7 @@ class Craft:
     """
 
     variation: Variation | None = None
-    retouch: Retouch = Retouch()
+    retouch: InpaintOptions = InpaintOptions()
     hires: Hires | None = None
     tiles: Tiles | None = None
     crop: tuple[int, int] | None = None
@@ -135,13 +135,13 @@ class Craft:
     upsample: bool = False
     note: Mapping[str, str] = field(default_factory=dict)
 
-    def craft(self) -> dict[str, Any]:
+    def options_as_dict(self) -> dict[str, Any]:
         """These fields alone."""
-        return {each.name: getattr(self, each.name) for each in fields(Craft)}
+        return {each.name: getattr(self, each.name) for each in fields(PaintOptions)}
 
 
 @dataclass(frozen=True, kw_only=True)
-class GenerateRequest(Craft):
+class GenerateRequest(PaintOptions):
     """What to paint.
 
     `width`, `height` in pixels, multiples of 16 from 64 up. `guidance` above 1 paints against `negative_prompt`
@@ -173,26 +173,26 @@ class GenerateRequest(Craft):
             check(self)
 
     @property
-    def asked_size(self) -> tuple[int, int]:
+    def requested_size(self) -> tuple[int, int]:
         """Width and height as the client said them."""
         return self.crop or (self.width, self.height)
 
     @property
-    def largest(self) -> tuple[int, int]:
+    def largest_size(self) -> tuple[int, int]:
         """Width and height of the largest picture that is painted on the way, in pixels."""
-        return (self.width, self.height) if self.hires is None else stepped(self.hires.width, self.hires.height)
+        return (self.width, self.height) if self.hires is None else round_up_size(self.hires.width, self.hires.height)
 
     @property
     def is_one_pass(self) -> bool:
         return self.hires is None and self.tiles is None
 
 
-def repaint_steps(steps: int, strength: float) -> int:
+def count_repaint_steps(steps: int, strength: float) -> int:
     """How many of the steps a repaint of this strength runs."""
     return 0 if strength == 0 else max(1, math.ceil(steps * strength - 1e-6))
 
 
-def stepped(width: int, height: int) -> tuple[int, int]:
+def round_up_size(width: int, height: int) -> tuple[int, int]:
     """The smallest size that can be painted and holds this one, in pixels."""
     sides = (max(SMALLEST_SIDE, -(-side // SIDE_STEP) * SIDE_STEP) for side in (width, height))
     return next(sides), next(sides)

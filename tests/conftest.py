@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, settings
 from playwright.sync_api import Browser, BrowserContext, sync_playwright
 
 from mflux_api.engine.model import Model, load_model
-from mflux_api.models.registry import EMBEDDED
+from mflux_api.models.registry import EMBEDDED_MODELS_DIR
 from tests.browsers import FLAGS, INSTALL, find_browser
-from tests.server.live import Live, running
+from tests.server.live import LiveServer, run_server
 
 # A busy machine is slow, not wrong.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -34,7 +34,7 @@ LEFT_OUT = {
     # The folder.
     "page": WITHOUT_BROWSER,
 }
-TINY = EMBEDDED / "flux2-tiny"
+TINY = EMBEDDED_MODELS_DIR / "flux2-tiny"
 # A test that asks for one of these fixtures, itself or through another, starts what is named.
 # `make quick` leaves it out.
 # Tests that start something without them say so with `pytestmark` at the top of their file, or each for itself.
@@ -65,9 +65,9 @@ def checkpoint(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     """One server for all tests that leave it as they find it."""
-    with running(Path(tmp_path_factory.mktemp("server")) / "output") as live:
+    with run_server(Path(tmp_path_factory.mktemp("server")) / "output") as live:
         yield live
 
 

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from mflux_api.cli import main
-from mflux_api.engine.bench import Figure
+from mflux_api.engine.bench import Measurement
 from mflux_api.engine.model import Model, load_model
-from mflux_api.ipc.messages import Event, Step
+from mflux_api.ipc.messages import PaintingEvent, Step
 
 QUICK = ["--size", "64x64", "--steps", "1"]
 ROOT = Path(__file__).parents[1]
@@ -42,7 +42,7 @@ def generate(tmp_path: Path, *arguments: str) -> int:
     return main(["generate", "a red circle", *QUICK, "--output", str(tmp_path / "out"), *arguments])
 
 
-def made(tmp_path: Path) -> list[str]:
+def list_pictures(tmp_path: Path) -> list[str]:
     return sorted(path.name for path in (tmp_path / "out").iterdir())
 
 
@@ -52,7 +52,7 @@ def test_the_path_of_each_picture_is_printed_and_nothing_else(
     assert generate(tmp_path, "--seed", "7", "--n", "2") == 0
     paths = capsys.readouterr().out.splitlines()
     assert paths == [str(tmp_path / "out" / f"flux2-tiny_a-red-circle_seed{seed}.png") for seed in (7, 8)]
-    assert made(tmp_path) == [Path(path).name for path in paths]
+    assert list_pictures(tmp_path) == [Path(path).name for path in paths]
 
 
 def test_a_picture_carries_its_generation_data(tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_a_picture_carries_its_generation_data(tmp_path: Path) -> None:
 def test_nothing_is_ever_overwritten(tmp_path: Path) -> None:
     for _ in range(3):
         generate(tmp_path, "--seed", "7")
-    assert made(tmp_path) == [f"flux2-tiny_a-red-circle_seed7{end}.png" for end in ("-2", "-3", "")]
+    assert list_pictures(tmp_path) == [f"flux2-tiny_a-red-circle_seed7{end}.png" for end in ("-2", "-3", "")]
 
 
 def test_output_may_name_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -79,7 +79,7 @@ def test_output_may_name_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 def test_a_prompt_without_letters_still_gets_a_name(tmp_path: Path) -> None:
     main(["generate", "日本", *QUICK, "--seed", "1", "--output", str(tmp_path / "out")])
-    assert made(tmp_path) == ["flux2-tiny_picture_seed1.png"]
+    assert list_pictures(tmp_path) == ["flux2-tiny_picture_seed1.png"]
 
 
 def test_without_a_seed_one_is_chosen_and_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -164,11 +164,11 @@ def test_bad_input_is_one_line_and_an_exit_code(
 def test_ctrl_c_leaves_nothing_half_done(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupt(_self: object, event: Event) -> None:
+    def interrupt(_self: object, event: PaintingEvent) -> None:
         if isinstance(event, Step):
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("mflux_api.commands.generate._Progress.__call__", interrupt)
+    monkeypatch.setattr("mflux_api.commands.generate._ProgressBar.__call__", interrupt)
     assert generate(tmp_path) == 130
     assert capsys.readouterr().err == "Cancelled.\n"
     assert not (tmp_path / "out").exists()
@@ -182,7 +182,7 @@ def test_ctrl_c_while_writing_leaves_neither_half_a_file_nor_its_name(
 
     monkeypatch.setattr(Path, "replace", interrupt)
     assert generate(tmp_path) == 130
-    assert made(tmp_path) == []
+    assert list_pictures(tmp_path) == []
 
 
 def test_a_full_disk_is_one_line(
@@ -194,7 +194,7 @@ def test_a_full_disk_is_one_line(
     monkeypatch.setattr(Path, "write_bytes", full)
     assert generate(tmp_path, "--seed", "7") == 1
     assert capsys.readouterr().err.endswith("_seed7.png.partial: No space left on device\n")
-    assert made(tmp_path) == []
+    assert list_pictures(tmp_path) == []
 
 
 def test_debug_shows_where_an_error_comes_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -226,8 +226,8 @@ def test_the_bench_wants_a_number_of_runs(capsys: pytest.CaptureFixture[str]) ->
 def test_the_bench_prints_and_writes_its_figures(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    figure = Figure("load", 12.0, "ms")
-    monkeypatch.setattr("mflux_api.engine.bench.run", lambda *_: iter([figure]))
+    figure = Measurement("load", 12.0, "ms")
+    monkeypatch.setattr("mflux_api.engine.bench.run_benchmark", lambda *_: iter([figure]))
     # The command sets it for good; this puts it back.
     monkeypatch.setenv("TQDM_DISABLE", "1")
     target = tmp_path / "figures.json"

@@ -14,20 +14,20 @@ from PIL import Image
 
 from mflux_api.errors import StorageFailed
 from mflux_api.events import Event
-from mflux_api.ipc.messages import Load, Setup
+from mflux_api.ipc.messages import EngineSetup, LoadCommand
 from mflux_api.jobs.job import Inputs, Job, PictureFile, State
 from mflux_api.jobs.picture_files import PictureFiles
 from mflux_api.jobs.queue import Painted
 from mflux_api.jobs.sqlite_queue import SQLiteQueue
 from mflux_api.metrics import Metrics
-from mflux_api.models.registry import EMBEDDED, ResolvedModel, known
-from mflux_api.request import Cut
+from mflux_api.models.registry import EMBEDDED_MODELS_DIR, ResolvedModel, resolve_client_model
+from mflux_api.request import EarlyStop
 from mflux_api.worker import dispatcher
 from mflux_api.worker.dispatcher import Dispatcher
 from mflux_api.worker.engine_process import EngineProcess
-from tests.engine.faking import take_its_place
-from tests.engine.test_process import goes, is_gone
-from tests.jobs.making import REQUEST, asynchronous, files, make_job, make_painted, opened
+from tests.engine.faking import replace_engine
+from tests.engine.test_process import is_gone, wait_until_gone
+from tests.jobs.making import REQUEST, list_files, make_job, make_painted, open_queue, run_async
 
 pytestmark = pytest.mark.engine_process
 
@@ -36,7 +36,7 @@ QUICK = replace(REQUEST, steps=1)
 
 
 @dataclass
-class Workshop:
+class Bench:
     queue: SQLiteQueue
     engine: EngineProcess
     metrics: Metrics
@@ -47,31 +47,31 @@ class Workshop:
     async def put(self, **changes: object) -> Job:
         return await self.queue.submit(make_job(**{"request": QUICK, **changes}))
 
-    async def painted(self, **changes: object) -> Job:
+    async def submit_and_wait(self, **changes: object) -> Job:
         """A new job, once it has ended."""
-        return await self.ended(await self.put(**changes))
+        return await self.wait_ended(await self.put(**changes))
 
-    async def ended(self, job: Job) -> Job:
+    async def wait_ended(self, job: Job) -> Job:
         """Once all has been said of it, too: its row is written a moment earlier."""
         ended = await self.queue.wait_ended(job)
-        async with self.dispatcher.painting:
+        async with self.dispatcher.painting_lock:
             return ended
 
-    async def told(self, job: Job, wanted: Callable[[Event], bool]) -> Event:
+    async def wait_for_event(self, job: Job, wanted: Callable[[Event], bool]) -> Event:
         """The next event of a job that is wanted."""
         with self.queue.job_events.events.listen(job.id) as box:
             return await anext(event async for event in box if wanted(event))
 
-    def cut(self, job: Job, how: Cut) -> None:
+    def cut(self, job: Job, how: EarlyStop) -> None:
         """As the service does it for whatever is being painted."""
         self.queue.end_early(job.id, how)
 
-    async def kill(self, job: Job) -> None:
+    async def kill_engine_while_painting(self, job: Job) -> None:
         """Kill the engine once it paints this job."""
         # Steps of the one that was killed last may still be on their way.
         killed = self.killed
         while self.killed in {killed, None}:
-            await self.told(job, is_step)
+            await self.wait_for_event(job, is_step)
             self.killed = self.engine.pid
         assert self.killed is not None
         os.kill(self.killed, signal.SIGKILL)
@@ -85,32 +85,33 @@ def is_step(event: Event, image: int | None = None) -> bool:
 
 def make_engine(budget: int | None = None) -> EngineProcess:
     return EngineProcess(
-        Setup(budget=budget, precision="auto", embedding_cache=0, largest_image=10**6, background=True), silence=30
+        EngineSetup(budget=budget, precision="auto", embedding_cache=0, max_image_pixels=10**6, low_priority=True),
+        max_silence_seconds=30,
     )
 
 
 @asynccontextmanager
-async def working(
+async def run_dispatcher(
     folder: Path,
     *,
     idle_seconds: float = 0,
-    models: Path = EMBEDDED,
+    models: Path = EMBEDDED_MODELS_DIR,
     budget: int | None = None,
-) -> AsyncIterator[Workshop]:
-    async with opened(folder) as queue:
+) -> AsyncIterator[Bench]:
+    async with open_queue(folder) as queue:
         engine, metrics = make_engine(budget), Metrics()
         joined = Dispatcher(
             queue,
             engine,
             metrics,
-            locate=lambda job: known(job.model, models),
-            inputs=folder,
+            admit_job=lambda job: resolve_client_model(job.model, models),
+            inputs_dir=folder,
             idle_seconds=idle_seconds,
             log_prompts=False,
         )
-        worker = asyncio.create_task(joined.work())
+        worker = asyncio.create_task(joined.run_forever())
         try:
-            yield Workshop(queue, engine, metrics, joined, worker)
+            yield Bench(queue, engine, metrics, joined, worker)
         finally:
             # As the server stops.
             worker.cancel()
@@ -127,25 +128,25 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 # What becomes of a job
 
 
-@asynchronous
+@run_async
 async def test_a_job_is_completed_with_its_pictures_on_disk(tmp_path: Path) -> None:
-    async with working(tmp_path) as workshop:
-        job = await workshop.painted(request=replace(REQUEST, seeds=(7, 8)))
+    async with run_dispatcher(tmp_path) as workshop:
+        job = await workshop.submit_and_wait(request=replace(REQUEST, seeds=(7, 8)))
         assert job.state is State.COMPLETED
         assert [picture.seed for picture in job.pictures] == [7, 8]
         for picture in job.pictures:
             with Image.open(tmp_path / picture.file) as image:
                 assert image.size == (64, 64)
                 assert image.info["parameters"] == picture.text
-        assert files(tmp_path) == {picture.file for picture in job.pictures}
+        assert list_files(tmp_path) == {picture.file for picture in job.pictures}
         rendered = workshop.metrics.render().decode()
         assert 'mflux_jobs_total{model="flux2-tiny",outcome="completed"} 1.0' in rendered
         assert 'mflux_pictures_total{model="flux2-tiny"} 2.0' in rendered
 
 
-@asynchronous
+@run_async
 async def test_who_listens_is_told_the_stages_the_steps_and_the_previews(tmp_path: Path) -> None:
-    async with working(tmp_path) as workshop:
+    async with run_dispatcher(tmp_path) as workshop:
         with workshop.queue.viewers.watching(None), workshop.queue.job_events.events.listen(None) as box:
             await workshop.put(request=replace(REQUEST, seeds=(7, 8)))
             told = []
@@ -164,201 +165,203 @@ async def test_who_listens_is_told_the_stages_the_steps_and_the_previews(tmp_pat
         assert sum(event.preview is not None for event in progress) == 2
 
 
-@asynchronous
+@run_async
 async def test_the_pictures_a_job_starts_from_are_read_from_its_files(tmp_path: Path) -> None:
-    async with working(tmp_path) as workshop:
+    async with run_dispatcher(tmp_path) as workshop:
         (tmp_path / "inputs").mkdir()
         Image.new("RGB", (64, 64), "red").save(tmp_path / "inputs" / "source", "PNG")
         request = replace(QUICK, strength=0.0)
-        job = await workshop.painted(request=request, inputs=Inputs(source="inputs/source"))
+        job = await workshop.submit_and_wait(request=request, inputs=Inputs(source="inputs/source"))
         with Image.open(tmp_path / job.pictures[0].file) as image:
             assert image.getcolors() == [(64 * 64, (255, 0, 0))]
 
 
-@asynchronous
+@run_async
 async def test_a_picture_that_cannot_be_read_fails_its_job_only(tmp_path: Path) -> None:
-    async with working(tmp_path) as workshop:
+    async with run_dispatcher(tmp_path) as workshop:
         (tmp_path / "inputs").mkdir()
         (tmp_path / "inputs" / "source").write_bytes(b"no picture")
-        job = await workshop.painted(inputs=Inputs(source="inputs/source"))
+        job = await workshop.submit_and_wait(inputs=Inputs(source="inputs/source"))
         assert job.error is not None
         assert (job.state, job.error.code, job.attempts) == (State.FAILED, "INVALID_IMAGE", 1)
-        assert (await workshop.painted()).state is State.COMPLETED
-        assert workshop.engine.starts == 1
+        assert (await workshop.submit_and_wait()).state is State.COMPLETED
+        assert workshop.engine.start_count == 1
 
 
-@asynchronous
+@run_async
 async def test_a_job_whose_engine_is_killed_is_painted_again(tmp_path: Path) -> None:
-    async with working(tmp_path) as workshop:
+    async with run_dispatcher(tmp_path) as workshop:
         job = await workshop.put(request=replace(REQUEST, steps=50))
-        await workshop.kill(job)
-        job = await workshop.ended(job)
+        await workshop.kill_engine_while_painting(job)
+        job = await workshop.wait_ended(job)
         assert (job.state, job.attempts, len(job.pictures)) == (State.COMPLETED, 2, 1)
-        assert workshop.engine.starts == 2
+        assert workshop.engine.start_count == 2
         assert "mflux_engine_restarts_total 1.0" in workshop.metrics.render().decode()
 
 
-@asynchronous
+@run_async
 async def test_a_job_whose_engine_is_killed_in_every_try_fails_and_the_next_is_painted(tmp_path: Path) -> None:
-    async with working(tmp_path) as workshop:
+    async with run_dispatcher(tmp_path) as workshop:
         job = await workshop.put(request=ENDLESS)
         following = await workshop.put()
         for _ in range(2):
-            await workshop.kill(job)
-        job = await workshop.ended(job)
+            await workshop.kill_engine_while_painting(job)
+        job = await workshop.wait_ended(job)
         assert job.error is not None
         assert (job.state, job.error.code, job.attempts) == (State.FAILED, "ENGINE_DIED", 2)
         assert job.error.details == {"exit_code": -signal.SIGKILL}
-        assert (await workshop.ended(following)).state is State.COMPLETED
-        assert files(tmp_path) == {picture.file for picture in (await workshop.queue.get(following.id)).pictures}
+        assert (await workshop.wait_ended(following)).state is State.COMPLETED
+        assert list_files(tmp_path) == {picture.file for picture in (await workshop.queue.get(following.id)).pictures}
 
 
-@asynchronous
+@run_async
 async def test_a_job_whose_engine_dies_right_after_its_last_picture_is_completed_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     picture = make_painted()
     facts = {name: value for name, value in vars(picture).items() if name != "index"}
-    take_its_place(tmp_path, monkeypatch, f"send(READY); receive(); send(Finished(**{facts})); sys.exit(3)")
-    async with working(tmp_path / "output") as workshop:
-        job = await workshop.painted()
+    replace_engine(tmp_path, monkeypatch, f"send(READY); receive(); send(FinishedPicture(**{facts})); sys.exit(3)")
+    async with run_dispatcher(tmp_path / "output") as workshop:
+        job = await workshop.submit_and_wait()
         assert (job.state, job.attempts, len(job.pictures)) == (State.COMPLETED, 1, 1)
         assert 'mflux_jobs_total{model="flux2-tiny",outcome="completed"} 1.0' in workshop.metrics.render().decode()
         monkeypatch.undo()
-        assert (await workshop.painted()).state is State.COMPLETED
-        assert workshop.engine.starts == 2
+        assert (await workshop.submit_and_wait()).state is State.COMPLETED
+        assert workshop.engine.start_count == 2
 
 
-@asynchronous
+@run_async
 async def test_a_model_that_does_not_fit_fails_its_job_and_a_smaller_one_is_painted(tmp_path: Path) -> None:
-    async with working(tmp_path, budget=20_000_000) as workshop:
-        job = await workshop.painted()
+    async with run_dispatcher(tmp_path, budget=20_000_000) as workshop:
+        job = await workshop.submit_and_wait()
         assert job.error is not None
         assert (job.state, job.error.code, job.attempts) == (State.FAILED, "OOM_ERROR", 1)
         assert "suggestion" in job.error.details
-        assert (await workshop.painted(model="flux2-tiny-4-bit")).state is State.COMPLETED
+        assert (await workshop.submit_and_wait(model="flux2-tiny-4-bit")).state is State.COMPLETED
 
 
-@asynchronous
+@run_async
 async def test_a_model_deleted_after_its_job_was_accepted_fails_it_and_the_next_is_painted(
     tmp_path: Path, checkpoint: Path
 ) -> None:
-    async with working(tmp_path / "output", models=checkpoint.parent) as workshop:
-        assert (await workshop.painted(model="checkpoint")).state is State.COMPLETED
+    async with run_dispatcher(tmp_path / "output", models=checkpoint.parent) as workshop:
+        assert (await workshop.submit_and_wait(model="checkpoint")).state is State.COMPLETED
         workshop.queue.pause()
         job = await workshop.put(model="checkpoint")
         await asyncio.to_thread(checkpoint.rename, tmp_path / "elsewhere")
         workshop.queue.resume()
-        job = await workshop.ended(job)
+        job = await workshop.wait_ended(job)
         assert job.error is not None
         assert (job.state, job.error.code) == (State.FAILED, "MODEL_NOT_FOUND")
-        assert (await workshop.painted()).state is State.COMPLETED
+        assert (await workshop.submit_and_wait()).state is State.COMPLETED
 
 
 # Cancelling
 
 
-@asynchronous
+@run_async
 async def test_a_job_cancelled_while_it_is_painted_stops_at_its_step_and_the_next_is_painted(tmp_path: Path) -> None:
-    async with working(tmp_path) as workshop:
+    async with run_dispatcher(tmp_path) as workshop:
         job = await workshop.put(request=ENDLESS)
         following = await workshop.put()
-        await workshop.told(job, is_step)
+        await workshop.wait_for_event(job, is_step)
         pid = workshop.engine.pid
         await workshop.queue.cancel(job.id)
-        assert (await workshop.ended(following)).state is State.COMPLETED
+        assert (await workshop.wait_ended(following)).state is State.COMPLETED
         assert (await workshop.queue.get(job.id)).state is State.CANCELLED
         assert workshop.engine.pid == pid
         assert 'mflux_jobs_total{model="flux2-tiny",outcome="cancelled"} 1.0' in workshop.metrics.render().decode()
 
 
-@asynchronous
+@run_async
 async def test_a_job_cancelled_between_its_pictures_keeps_those_it_has(tmp_path: Path) -> None:
-    async with working(tmp_path) as workshop:
+    async with run_dispatcher(tmp_path) as workshop:
         job = await workshop.put(request=replace(QUICK, seeds=tuple(range(2000))))
-        await workshop.told(job, lambda event: is_step(event) and event.data["image"] == 3)
+        await workshop.wait_for_event(job, lambda event: is_step(event) and event.data["image"] == 3)
         await workshop.queue.cancel(job.id)
-        assert (await workshop.painted()).state is State.COMPLETED
+        assert (await workshop.submit_and_wait()).state is State.COMPLETED
         job = await workshop.queue.get(job.id)
         assert job.state is State.CANCELLED
         assert 2 <= len(job.pictures) < 2000
-        assert {picture.file for picture in job.pictures} < files(tmp_path)
+        assert {picture.file for picture in job.pictures} < list_files(tmp_path)
 
 
-@asynchronous
+@run_async
 async def test_a_job_cancelled_while_the_engine_starts_is_never_painted(tmp_path: Path) -> None:
-    async with working(tmp_path) as workshop:
+    async with run_dispatcher(tmp_path) as workshop:
         job = await workshop.put(request=ENDLESS)
-        await workshop.told(job, lambda event: event.name == "progress")
+        await workshop.wait_for_event(job, lambda event: event.name == "progress")
         assert workshop.engine.ready is None
         await workshop.queue.cancel(job.id)
-        following = await workshop.painted()
+        following = await workshop.submit_and_wait()
         assert following.state is State.COMPLETED
-        assert files(tmp_path) == {picture.file for picture in following.pictures}
+        assert list_files(tmp_path) == {picture.file for picture in following.pictures}
 
 
-@asynchronous
+@run_async
 async def test_cancelling_a_job_that_waits_for_the_engine_leaves_what_the_engine_does(tmp_path: Path) -> None:
-    async with working(tmp_path) as workshop:
+    async with run_dispatcher(tmp_path) as workshop:
         loading = asyncio.create_task(
-            workshop.engine.run(Load(known("flux2-tiny-4-bit", EMBEDDED), low_ram=False)),
+            workshop.engine.run_command(
+                LoadCommand(resolve_client_model("flux2-tiny-4-bit", EMBEDDED_MODELS_DIR), low_ram=False)
+            ),
         )
         job = await workshop.put()
-        await workshop.told(job, lambda event: event.name == "progress")
+        await workshop.wait_for_event(job, lambda event: event.name == "progress")
         await workshop.queue.cancel(job.id)
         await loading
         assert "flux2-tiny-4-bit" in workshop.engine.memory.loaded
-        assert (await workshop.painted()).state is State.COMPLETED
+        assert (await workshop.submit_and_wait()).state is State.COMPLETED
 
 
 # Cut short
 
 
-@asynchronous
+@run_async
 async def test_a_job_interrupted_while_it_is_painted_is_completed_with_the_picture_at_hand(tmp_path: Path) -> None:
-    async with working(tmp_path) as workshop:
+    async with run_dispatcher(tmp_path) as workshop:
         job = await workshop.put(request=replace(ENDLESS, seeds=(7, 8)))
-        await workshop.told(job, is_step)
-        workshop.cut(job, Cut.INTERRUPT)
-        job = await workshop.ended(job)
+        await workshop.wait_for_event(job, is_step)
+        workshop.cut(job, EarlyStop.INTERRUPT)
+        job = await workshop.wait_ended(job)
         assert (job.state, [picture.seed for picture in job.pictures]) == (State.COMPLETED, [7])
-        assert files(tmp_path) == {picture.file for picture in job.pictures}
-        following = await workshop.painted(request=replace(REQUEST, seeds=(7, 8)))
+        assert list_files(tmp_path) == {picture.file for picture in job.pictures}
+        following = await workshop.submit_and_wait(request=replace(REQUEST, seeds=(7, 8)))
         assert len(following.pictures) == 2
-        assert workshop.engine.starts == 1
+        assert workshop.engine.start_count == 1
 
 
-@asynchronous
+@run_async
 async def test_each_skip_ends_a_picture_of_a_job(tmp_path: Path) -> None:
-    async with working(tmp_path) as workshop:
+    async with run_dispatcher(tmp_path) as workshop:
         job = await workshop.put(request=replace(ENDLESS, seeds=(7, 8, 9)))
         for number in (1, 2, 3):
-            await workshop.told(job, partial(is_step, image=number))
-            workshop.cut(job, Cut.SKIP)
-        job = await workshop.ended(job)
+            await workshop.wait_for_event(job, partial(is_step, image=number))
+            workshop.cut(job, EarlyStop.SKIP)
+        job = await workshop.wait_ended(job)
         assert (job.state, [picture.seed for picture in job.pictures]) == (State.COMPLETED, [7, 8, 9])
 
 
-@asynchronous
+@run_async
 async def test_a_job_cut_while_the_engine_starts_and_loads_is_cut_in_its_first_step(tmp_path: Path) -> None:
-    async with working(tmp_path) as workshop:
+    async with run_dispatcher(tmp_path) as workshop:
         job = await workshop.put(request=replace(ENDLESS, seeds=(7, 8)))
-        await workshop.told(job, lambda event: event.name == "progress")
+        await workshop.wait_for_event(job, lambda event: event.name == "progress")
         assert workshop.engine.ready is None
-        workshop.cut(job, Cut.INTERRUPT)
-        job = await workshop.ended(job)
+        workshop.cut(job, EarlyStop.INTERRUPT)
+        job = await workshop.wait_ended(job)
         assert (job.state, len(job.pictures)) == (State.COMPLETED, 1)
 
 
-@asynchronous
+@run_async
 async def test_a_cut_is_for_the_job_at_hand_and_not_for_the_next(tmp_path: Path) -> None:
-    async with working(tmp_path) as workshop:
+    async with run_dispatcher(tmp_path) as workshop:
         job = await workshop.put(request=ENDLESS)
         following = await workshop.put(request=replace(REQUEST, steps=20))
-        await workshop.told(job, is_step)
+        await workshop.wait_for_event(job, is_step)
         # Several, as from somebody who is impatient.
         for _ in range(5):
-            workshop.cut(job, Cut.INTERRUPT)
+            workshop.cut(job, EarlyStop.INTERRUPT)
         with workshop.queue.job_events.events.listen(following.id) as box:
             steps = set()
             async for event in box:
@@ -368,22 +371,22 @@ async def test_a_cut_is_for_the_job_at_hand_and_not_for_the_next(tmp_path: Path)
         assert steps == set(range(1, 21))
 
 
-@asynchronous
+@run_async
 async def test_what_was_cut_short_is_no_measure_for_others(tmp_path: Path) -> None:
-    async with working(tmp_path) as workshop:
+    async with run_dispatcher(tmp_path) as workshop:
         job = await workshop.put(request=ENDLESS)
-        await workshop.told(job, is_step)
-        workshop.cut(job, Cut.INTERRUPT)
-        await workshop.ended(job)
+        await workshop.wait_for_event(job, is_step)
+        workshop.cut(job, EarlyStop.INTERRUPT)
+        await workshop.wait_ended(job)
         assert workshop.queue.paces.find("flux2-tiny", 64, 64) is None
-        await workshop.painted()
+        await workshop.submit_and_wait()
         assert workshop.queue.paces.find("flux2-tiny", 64, 64) is not None
 
 
 # Faults around it
 
 
-@asynchronous
+@run_async
 async def test_a_picture_that_finds_the_disk_full_is_painted_again_and_fails_when_it_stays_full(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -395,18 +398,18 @@ async def test_a_picture_that_finds_the_disk_full_is_painted_again_and_fails_whe
         return save(files, job, painted)
 
     monkeypatch.setattr(PictureFiles, "save", save_if_room)
-    async with working(tmp_path) as workshop:
-        job = await workshop.painted()
+    async with run_dispatcher(tmp_path) as workshop:
+        job = await workshop.submit_and_wait()
         assert (job.state, job.attempts, len(job.pictures)) == (State.COMPLETED, 2, 1)
-        job = await workshop.painted()
+        job = await workshop.submit_and_wait()
         assert job.error is not None
         assert (job.state, job.error.code, job.attempts) == (State.FAILED, "DISK_FULL", 2)
-        assert workshop.engine.starts == 1
+        assert workshop.engine.start_count == 1
         assert 'mflux_pictures_total{model="flux2-tiny"} 1.0' in workshop.metrics.render().decode()
 
 
 @pytest.mark.usefixtures("impatient")
-@asynchronous
+@run_async
 async def test_an_unforeseen_error_of_the_queue_does_not_end_the_worker(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -419,21 +422,21 @@ async def test_an_unforeseen_error_of_the_queue_does_not_end_the_worker(
         return await claim(queue)
 
     monkeypatch.setattr(SQLiteQueue, "claim", broken_twice)
-    async with working(tmp_path) as workshop:
-        assert (await workshop.painted()).state is State.COMPLETED
+    async with run_dispatcher(tmp_path) as workshop:
+        assert (await workshop.submit_and_wait()).state is State.COMPLETED
         assert len(calls) >= 3
 
 
-@asynchronous
+@run_async
 async def test_stopping_the_server_amid_a_painting_ends_the_worker_and_gives_the_job_back(tmp_path: Path) -> None:
-    async with working(tmp_path) as workshop:
+    async with run_dispatcher(tmp_path) as workshop:
         job = await workshop.put(request=ENDLESS)
-        await workshop.told(job, is_step)
+        await workshop.wait_for_event(job, is_step)
         pid = workshop.engine.pid
     assert workshop.worker.cancelled()
     assert pid is not None
     assert is_gone(pid)
-    async with opened(tmp_path) as queue:
+    async with open_queue(tmp_path) as queue:
         given_back = await queue.get(job.id)
         assert (given_back.state, given_back.attempts) == (State.INTERRUPTED, 0)
 
@@ -441,21 +444,21 @@ async def test_stopping_the_server_amid_a_painting_ends_the_worker_and_gives_the
 # Giving memory back
 
 
-@asynchronous
+@run_async
 async def test_an_idle_engine_is_ended_and_the_next_job_starts_it(tmp_path: Path) -> None:
-    async with working(tmp_path, idle_seconds=0.3) as workshop:
-        await workshop.painted()
+    async with run_dispatcher(tmp_path, idle_seconds=0.3) as workshop:
+        await workshop.submit_and_wait()
         pid = workshop.engine.pid
         assert pid is not None
-        assert await asyncio.to_thread(goes, pid, 5)
+        assert await asyncio.to_thread(wait_until_gone, pid, 5)
         assert workshop.engine.memory.loaded == ()
-        assert (await workshop.painted()).state is State.COMPLETED
-        assert workshop.engine.starts == 2
+        assert (await workshop.submit_and_wait()).state is State.COMPLETED
+        assert workshop.engine.start_count == 2
 
 
-@asynchronous
+@run_async
 async def test_a_model_being_loaded_is_no_idleness(tmp_path: Path) -> None:
-    async with working(tmp_path, idle_seconds=0.05) as workshop:
-        model: ResolvedModel = known("flux2-tiny", EMBEDDED)
-        await workshop.engine.run(Load(model, low_ram=False))
-        assert workshop.engine.starts == 1
+    async with run_dispatcher(tmp_path, idle_seconds=0.05) as workshop:
+        model: ResolvedModel = resolve_client_model("flux2-tiny", EMBEDDED_MODELS_DIR)
+        await workshop.engine.run_command(LoadCommand(model, low_ram=False))
+        assert workshop.engine.start_count == 1

@@ -11,10 +11,10 @@ from PIL import Image
 
 from mflux_api.engine.model import Model
 from mflux_api.ipc.messages import Picture, Preview
-from mflux_api.models.registry import EMBEDDED
+from mflux_api.models.registry import EMBEDDED_MODELS_DIR
 
 ROOT = Path(__file__).parents[1]
-FOLDER = EMBEDDED / "flux2-tiny"
+FOLDER = EMBEDDED_MODELS_DIR / "flux2-tiny"
 MEBIBYTE = 1024**2
 # The model card has the figures over 300 captions; these are floors for 24 of them.
 FLOORS = {"background": 85, "colour": 65, "place": 75, "time": 80}

@@ -25,7 +25,7 @@ def install(*arguments: str, script: Path = TOOLS / "install", **variables: str)
     return subprocess.run([script, *arguments], capture_output=True, text=True, check=False, env=environment)
 
 
-def filled(*, script: Path = TOOLS / "install", home: str = "/Users/me") -> dict[str, Any]:
+def render_plist(*, script: Path = TOOLS / "install", home: str = "/Users/me") -> dict[str, Any]:
     shown = install("--print", script=script, HOME=home)
     assert shown.returncode == 0, shown.stderr
     found: dict[str, Any] = plistlib.loads(shown.stdout.encode())
@@ -61,7 +61,7 @@ def test_the_template_is_a_property_list() -> None:
 
 
 def test_the_paths_are_filled_in() -> None:
-    root, found = str(TOOLS.parent.parent), filled()
+    root, found = str(TOOLS.parent.parent), render_plist()
     assert found["ProgramArguments"] == [f"{root}/.venv/bin/python", f"{root}/api_main.py"]
     assert found["WorkingDirectory"] == root
     assert found["StandardErrorPath"] == found["StandardOutPath"] == "/Users/me/Library/Logs/mflux-api.log"
@@ -69,17 +69,17 @@ def test_the_paths_are_filled_in() -> None:
 
 
 def test_a_running_job_gets_all_of_its_time_to_finish() -> None:
-    assert filled()["ExitTimeOut"] >= Settings().server.shutdown_seconds + 10
+    assert render_plist()["ExitTimeOut"] >= Settings().server.shutdown_seconds + 10
 
 
 def test_any_path_comes_through_whole(project: Path) -> None:
-    found = filled(script=project / "tools" / "launchd" / "install", home=f"/Users/{STRANGE}")
+    found = render_plist(script=project / "tools" / "launchd" / "install", home=f"/Users/{STRANGE}")
     assert found["WorkingDirectory"] == str(project)
     assert found["StandardErrorPath"] == f"/Users/{STRANGE}/Library/Logs/mflux-api.log"
 
 
 def test_printing_writes_nothing(tmp_path: Path) -> None:
-    filled(home=str(tmp_path))
+    render_plist(home=str(tmp_path))
     assert list(tmp_path.iterdir()) == []
 
 

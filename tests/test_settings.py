@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mflux_api.errors import InvalidSetting
-from mflux_api.settings import Loaded, Settings, describe, example, load, options
+from mflux_api.settings import LoadedSettings, Settings, describe, load, options, render_example
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTED = {
@@ -86,17 +86,17 @@ def write(text: str | bytes) -> Path:
     return path
 
 
-def value(loaded: Loaded, key: str) -> object:
+def value(loaded: LoadedSettings, key: str) -> object:
     section, _, name = key.partition(".")
     return getattr(getattr(loaded.settings, section), name)
 
 
-def at(key: str, text: str) -> str:
+def yaml_of(key: str, text: str) -> str:
     section, _, name = key.partition(".")
     return f"{section}:\n  {name}: {text!r}\n"
 
 
-def other(key: str) -> str:
+def other_value(key: str) -> str:
     """A valid text for a setting that is not its default."""
     default = options()[key].default
     if isinstance(default, bool):
@@ -110,7 +110,7 @@ def test_the_command_line_wins_over_the_environment_over_the_file_over_the_defau
 ) -> None:
     option = options()[key]
     assert value(load({}, {}, None), key) == default
-    write(at(key, texts[0]))
+    write(yaml_of(key, texts[0]))
     assert value(load({}, {}, None), key) == values[0]
     assert value(load({}, {option.env: texts[1]}, None), key) == values[1]
     assert value(load({key: texts[2]}, {option.env: texts[1]}, None), key) == values[2]
@@ -129,7 +129,7 @@ def test_there_is_one_environment_variable_for_every_setting(key: str) -> None:
     assert [option.key for option in options().values() if option.env == variable] == [key]
     assert DOCUMENTED.get(variable, key) == key
     assert variable in DOCUMENTED or variable == "MFLUX_" + key.replace(".", "_").upper()
-    loaded = load({}, {variable: other(key)}, None)
+    loaded = load({}, {variable: other_value(key)}, None)
     assert {name for name, origin in loaded.origins.items() if origin != "default"} == {key}
     assert value(loaded, key) != options()[key].default
 
@@ -154,9 +154,9 @@ def test_empty_variables_and_those_that_others_read_are_left_alone() -> None:
 @pytest.mark.parametrize("text", ["", "null", "~"])
 def test_null_unsets_what_can_be_unset(text: str) -> None:
     file = write("models: {cache_dir: m, lora_dir: there}\nengine: {memory_budget_gb: 3}")
-    assert load({}, {}, file).settings.models.loras == Path("there")
+    assert load({}, {}, file).settings.models.lora_folder == Path("there")
     settings = load({"models.lora_dir": text, "engine.memory_budget_gb": text}, {}, file).settings
-    assert (settings.models.loras, settings.engine.memory_budget_gb) == (Path("m/loras"), None)
+    assert (settings.models.lora_folder, settings.engine.memory_budget_gb) == (Path("m/loras"), None)
 
 
 @pytest.mark.parametrize(("yes", "no"), [("true", "false"), ("1", "0"), ("yes", "no"), ("on", "off"), ("TRUE", "Off")])
@@ -183,7 +183,7 @@ def test_a_bad_value_is_refused_with_its_key_and_place(key: str, text: str, expe
     places = {
         option.origin: ({key: text}, {}, ""),
         f"environment {option.env}": ({}, {option.env: text}, ""),
-        "config.yaml": ({}, {}, at(key, text)),
+        "config.yaml": ({}, {}, yaml_of(key, text)),
     }
     for place, (arguments, environ, file) in places.items():
         with pytest.raises(InvalidSetting) as caught:
@@ -263,7 +263,7 @@ def test_the_description_has_one_line_a_setting_and_hides_api_keys() -> None:
 
 def test_the_example_file_is_the_declarations_and_loads_to_the_defaults() -> None:
     file = ROOT / "config.yaml.example"
-    assert file.read_text(encoding="utf-8") == example()
+    assert file.read_text(encoding="utf-8") == render_example()
     loaded = load({}, {}, file)
     assert (loaded.settings, set(loaded.origins.values())) == (Settings(), {str(file)})
 

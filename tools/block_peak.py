@@ -17,10 +17,10 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from mflux_api.checkpoints.checkpoint import Checkpoint  # noqa: E402
-from mflux_api.engine.flux2.loading import Loader  # noqa: E402
+from mflux_api.engine.flux2.loading import NetworkLoader  # noqa: E402
 from mflux_api.engine.flux2.networks import build_text_encoder, build_transformer  # noqa: E402
-from mflux_api.engine.flux2.tensors import parameters  # noqa: E402
-from mflux_api.engine.precision import choose  # noqa: E402
+from mflux_api.engine.flux2.tensors import list_parameters  # noqa: E402
+from mflux_api.engine.precision import choose_precision  # noqa: E402
 
 DEV = ROOT / "tests" / "reference" / "checkpoints" / "dev"
 TRANSFORMER = {
@@ -47,7 +47,7 @@ def main(precision: str) -> None:
         write(folder / "text_encoder", build_text_encoder(config, (10, 20, 30)))
         for bits in (4, 8, None):
             for part in ("transformer", "text_encoder"):
-                measure(Loader(Checkpoint.read(folder), bits, choose(precision)), part)
+                measure(NetworkLoader(Checkpoint.read(folder), bits, choose_precision(precision)), part)
 
 
 def configure(folder: Path, changes: dict[str, object]) -> dict[str, object]:
@@ -61,17 +61,18 @@ def write(folder: Path, module: nn.Module) -> None:
     for path in folder.glob("*.safetensors"):
         path.unlink()
     names = {
-        name: (mx.random.normal(value.shape) / 50).astype(mx.bfloat16) for name, value in parameters(module).items()
+        name: (mx.random.normal(value.shape) / 50).astype(mx.bfloat16)
+        for name, value in list_parameters(module).items()
     }
     mx.save_safetensors(str(folder / "model.safetensors"), names, {"quantization_level": "None"})
 
 
-def measure(loader: Loader, part: str) -> None:
+def measure(loader: NetworkLoader, part: str) -> None:
     gc.collect()
     mx.clear_cache()
     before = mx.get_active_memory()
     mx.reset_peak_memory()
-    network = getattr(loader, part)()
+    network = getattr(loader, f"load_{part}")()
     kept, peak = ((used - before) / MEBIBYTE for used in (mx.get_active_memory(), mx.get_peak_memory()))
     stored = sum(path.stat().st_size for path in (loader.checkpoint.folder / part).glob("*.safetensors")) / MEBIBYTE
     print(f"{loader.bits or 16:2} bits {part:12} stored {stored:6.1f}  kept {kept:6.1f}  peak {peak:6.1f} MiB")

@@ -18,13 +18,13 @@ NEVER = "sys_platform == 'never'"
 ADDRESS = re.compile(r"https?://|\.org\b|\.com\b|\.io\b")
 
 
-def entries(text: str) -> list[str]:
+def split_entries(text: str) -> list[str]:
     """Split a lock file into its header and one string per pinned package, with hashes and comments."""
     return re.split(r"^(?=[a-z0-9])", text, flags=re.MULTILINE | re.IGNORECASE)
 
 
-def tidy(path: Path) -> None:
-    kept = [entry for entry in entries(path.read_text()) if NEVER not in entry.partition("\n")[0]]
+def clean_lock(path: Path) -> None:
+    kept = [entry for entry in split_entries(path.read_text()) if NEVER not in entry.partition("\n")[0]]
     text = "".join(kept)
     if found := ADDRESS.search(text):
         sys.exit(f"{path.name} contains a URL ({found.group()}). It was written for inspection only; do not use it.")
@@ -33,7 +33,7 @@ def tidy(path: Path) -> None:
 
 def compile_lock(name: str, args: list[str]) -> None:
     subprocess.run([*COMPILE, *args, "--output-file", name], cwd=ROOT, check=True)
-    tidy(ROOT / name)
+    clean_lock(ROOT / name)
 
 
 def main() -> None:

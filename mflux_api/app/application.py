@@ -17,11 +17,17 @@ from mflux_api.jobs.webhooks import Webhooks
 from mflux_api.metrics import Metrics
 from mflux_api.settings import Settings
 from mflux_api.web import static_files
-from mflux_api.web.auth import Authentication, Keys
-from mflux_api.web.error_responses import Faults, Shape, plain_shape
-from mflux_api.web.middleware import AllowedHosts, AllowedOrigins, RateLimit, RequestId, Timing
-from mflux_api.web.openapi import Endpoint, document
-from mflux_api.web.path_prefix import Mounted
+from mflux_api.web.auth import ApiKeys, AuthenticationMiddleware
+from mflux_api.web.error_responses import ErrorHandlers, ErrorShape, default_error_shape
+from mflux_api.web.middleware import (
+    AllowedHostsMiddleware,
+    AllowedOriginsMiddleware,
+    RateLimitMiddleware,
+    RequestIdMiddleware,
+    TimingMiddleware,
+)
+from mflux_api.web.openapi import Endpoint, build_openapi
+from mflux_api.web.path_prefix import PathPrefixMiddleware
 from mflux_api.wire.dialect import Dialect
 
 TITLE = "MFLUX API"
@@ -30,7 +36,7 @@ OPENAPI = "/openapi.json"
 Endpoints = Mapping[str, Sequence[Endpoint]]
 
 
-def build(settings: Settings, dialects: Sequence[MakeDialect] = DIALECTS) -> Starlette:
+def build_app(settings: Settings, dialects: Sequence[MakeDialect] = DIALECTS) -> Starlette:
     """The application. Its services are at `app.state.services`; they start and stop with its lifespan."""
     services = make_services(settings)
     context = make_context(settings)
@@ -38,7 +44,7 @@ def build(settings: Settings, dialects: Sequence[MakeDialect] = DIALECTS) -> Sta
     payloads = {each.name: each.webhook_payload(services.service, context) for each in made if each.webhook_payload}
     services.webhooks = Webhooks(services.queue, context.fetcher, payloads)
     services.bucket = context.bucket
-    faults = Faults(_shapes(made), plain_shape)
+    error_handlers = ErrorHandlers(_shapes(made), default_error_shape)
     endpoints = {each.name: each.endpoints(services.service, context) for each in made}
 
     @asynccontextmanager
@@ -50,47 +56,53 @@ def build(settings: Settings, dialects: Sequence[MakeDialect] = DIALECTS) -> Sta
             await services.stop()
 
     app = Starlette(
-        routes=_routes([each for each in made if is_enabled(each, settings)], endpoints, keys=context.keys.are_needed),
+        routes=_build_routes(
+            [each for each in made if is_enabled(each, settings)], endpoints, keys=context.keys.is_required
+        ),
         middleware=[
-            _root(settings, made, endpoints),
-            *_middleware(settings, services.metrics, context.keys, faults, made),
+            _root_prefix(settings, made, endpoints),
+            *_build_middleware(settings, services.metrics, context.keys, error_handlers, made),
         ],
-        exception_handlers={MfluxError: faults.ours, HTTPException: faults.http, Exception: faults.unforeseen},
+        exception_handlers={
+            MfluxError: error_handlers.handle_mflux_error,
+            HTTPException: error_handlers.handle_http_exception,
+            Exception: error_handlers.handle_unexpected,
+        },
         lifespan=lifespan,
     )
     app.state.services = services
     return app
 
 
-def _routes(dialects: Sequence[Dialect], endpoints: Endpoints, *, keys: bool) -> list[BaseRoute]:
+def _build_routes(dialects: Sequence[Dialect], endpoints: Endpoints, *, keys: bool) -> list[BaseRoute]:
     listed = [endpoint for each in dialects if each.is_listed for endpoint in endpoints[each.name]]
-    description = document(TITLE, listed, keys=keys)
+    description = build_openapi(TITLE, listed, requires_key=keys)
 
     async def openapi(request: object) -> JSONResponse:
         return JSONResponse(description)
 
-    served = [endpoint.route() for each in dialects for endpoint in endpoints[each.name]]
-    return [*served, Route(OPENAPI, openapi), *static_files.routes()]
+    served = [endpoint.build_route() for each in dialects for endpoint in endpoints[each.name]]
+    return [*served, Route(OPENAPI, openapi), *static_files.build_routes()]
 
 
-def _shapes(dialects: Sequence[Dialect]) -> list[tuple[str, Shape]]:
+def _shapes(dialects: Sequence[Dialect]) -> list[tuple[str, ErrorShape]]:
     """Longer prefixes first: the first that matches counts, and one may begin with another."""
     found = [(prefix, each.error_shape) for each in dialects for prefix in each.prefixes]
     return sorted(found, key=lambda entry: len(entry[0]), reverse=True)
 
 
-def _root(settings: Settings, dialects: Sequence[Dialect], endpoints: Endpoints) -> Middleware:
+def _root_prefix(settings: Settings, dialects: Sequence[Dialect], endpoints: Endpoints) -> Middleware:
     """What is answered at the root, and on ports of its own, as under the prefix of its dialect."""
-    chosen, ports = settings.dialects, settings.dialects.own_ports
+    chosen, ports = settings.dialects, settings.dialects.prefixes_by_port
     named = next((each for each in dialects if each.name == chosen.root), None)
     if named is None:
-        return Middleware(Mounted, ports=ports, root="", routes=frozenset())
+        return Middleware(PathPrefixMiddleware, ports=ports, root="", routes=frozenset())
     routes = {(each.method, each.path.removeprefix(named.root)) for each in endpoints[named.name]}
-    return Middleware(Mounted, ports=ports, root=named.root, routes=routes)
+    return Middleware(PathPrefixMiddleware, ports=ports, root=named.root, routes=routes)
 
 
-def _middleware(
-    settings: Settings, metrics: Metrics, keys: Keys, faults: Faults, dialects: Sequence[Dialect]
+def _build_middleware(
+    settings: Settings, metrics: Metrics, keys: ApiKeys, error_handlers: ErrorHandlers, dialects: Sequence[Dialect]
 ) -> list[Middleware]:
     """From the outside in: what refuses comes after what must be on every reply."""
     server = settings.server
@@ -98,8 +110,8 @@ def _middleware(
     # What a load balancer asks, and what a person sees first.
     open_paths = {OPENAPI, *static_files.PATHS, *(path for each in dialects for path in each.open_paths)}
     return [
-        Middleware(RequestId),
-        Middleware(Timing, tell=metrics.http),
+        Middleware(RequestIdMiddleware),
+        Middleware(TimingMiddleware, observe=metrics.observe_request),
         Middleware(
             CORSMiddleware,
             allow_origins=server.cors_origins,
@@ -107,19 +119,26 @@ def _middleware(
             allow_headers=["*"],
             expose_headers=["X-Request-ID", "Retry-After", *exposed],
         ),
-        Middleware(AllowedHosts, hosts=server.allowed_hosts, faults=faults),
-        Middleware(AllowedOrigins, origins=server.cors_origins, faults=faults),
+        Middleware(AllowedHostsMiddleware, hosts=server.allowed_hosts, error_handlers=error_handlers),
+        Middleware(AllowedOriginsMiddleware, origins=server.cors_origins, error_handlers=error_handlers),
         Middleware(
-            Authentication,
+            AuthenticationMiddleware,
             keys=keys,
-            faults=faults,
+            error_handlers=error_handlers,
             open_paths=frozenset(open_paths),
             open_prefixes=tuple(prefix for each in dialects for prefix in each.open_prefixes),
             logins=[each.basic_login for each in dialects if each.basic_login],
         ),
-        Middleware(RateLimit, per_minute=settings.security.requests_per_minute, faults=faults),
+        Middleware(
+            RateLimitMiddleware, per_minute=settings.security.requests_per_minute, error_handlers=error_handlers
+        ),
         *(
-            Middleware(RateLimit, per_minute=each.requests_per_minute, faults=faults, prefixes=each.prefixes)
+            Middleware(
+                RateLimitMiddleware,
+                per_minute=each.requests_per_minute,
+                error_handlers=error_handlers,
+                prefixes=each.prefixes,
+            )
             for each in dialects
             if each.requests_per_minute
         ),

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from mflux_api.app.lifecycle import Services, view
+from mflux_api.app.lifecycle import Services, get_engine_view
 from mflux_api.dialects import bfl, edge, files, flux2_web, klein, native, openai, ops, replicate, sdapi
 from mflux_api.settings import Settings, schema
 from mflux_api.wire.dialect import Dialect
@@ -19,7 +19,7 @@ def is_enabled(dialect: Dialect, settings: Settings) -> bool:
 def _sdapi(services: Services) -> Dialect:
     settings = services.settings
     return sdapi.dialect(
-        engine=lambda: view(services), styles_file=settings.generation.styles_file, flags=_flags(settings)
+        engine=lambda: get_engine_view(services), styles_file=settings.generation.styles_file, flags=_flags(settings)
     )
 
 
@@ -44,17 +44,17 @@ def _flags(settings: Settings) -> dict[str, Any]:
 def _edge(services: Services) -> Dialect:
     chosen = services.settings.dialects
     prices = edge.Prices(
-        tile=chosen.million_tiles_usd / 1e6,
-        step=chosen.million_steps_usd / 1e6,
-        baht=chosen.thb_per_usd,
-        kwh=chosen.kwh_usd,
+        usd_per_tile=chosen.million_tiles_usd / 1e6,
+        usd_per_step=chosen.million_steps_usd / 1e6,
+        thb_per_usd=chosen.thb_per_usd,
+        usd_per_kwh=chosen.kwh_usd,
         watts=chosen.watts,
     )
     return edge.dialect(model=chosen.edge_model, prices=prices, requests_per_minute=chosen.edge_requests_per_minute)
 
 
 DIALECTS: tuple[MakeDialect, ...] = (
-    lambda services: native.dialect(engine=lambda: view(services)),
+    lambda services: native.dialect(engine=lambda: get_engine_view(services)),
     _sdapi,
     lambda services: ops.dialect(render=services.metrics.render, content_type=services.metrics.CONTENT_TYPE),
     lambda _: files.dialect(),

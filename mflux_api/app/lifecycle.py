@@ -8,7 +8,7 @@ from mflux_api.errors import MfluxError
 from mflux_api.jobs.queue import JobQueue, Retention
 from mflux_api.jobs.service import EngineView, JobService
 from mflux_api.jobs.webhooks import Webhooks
-from mflux_api.logs import event, failure, warning
+from mflux_api.logs import log_error, log_event, log_warning
 from mflux_api.metrics import Metrics
 from mflux_api.net.s3 import Bucket, BucketFailed, BucketRefused
 from mflux_api.settings import Settings
@@ -40,10 +40,10 @@ class Services:
         """Raises BucketRefused, and what opening the job database raises."""
         await self._check_bucket()
         await self.queue.open()
-        await self.service.models.listed()
+        await self.service.models.list_models()
         await self.service.resume_downloads()
-        self.tasks = [asyncio.create_task(self.dispatcher.work()), asyncio.create_task(self._prune())]
-        self.tasks.append(asyncio.create_task(self._warm()))
+        self.tasks = [asyncio.create_task(self.dispatcher.run_forever()), asyncio.create_task(self._prune_jobs())]
+        self.tasks.append(asyncio.create_task(self._warm_up_engine()))
         if self.webhooks is not None:
             self.tasks.append(asyncio.create_task(self.webhooks.work()))
 
@@ -56,7 +56,7 @@ class Services:
             raise
         except BucketFailed as error:
             # The network may come up after this machine: it is tried again for each picture.
-            warning("storage.unreachable", reason=error.message)
+            log_warning("storage.unreachable", reason=error.message)
 
     def drain(self) -> None:
         """The server stops: nothing new begins. The running job may go on until the deadline."""
@@ -66,7 +66,7 @@ class Services:
             loop.call_at(self.deadline, self.queue.stop_waits)
             self.queue.drain()
             self.service.downloads.close()
-            event("server.stopping", running=len(self.queue.running_jobs()), waiting=self.queue.count_waiting())
+            log_event("server.stopping", running=len(self.queue.running_jobs()), waiting=self.queue.count_waiting())
 
     async def stop(self) -> None:
         self.drain()
@@ -74,42 +74,42 @@ class Services:
         with suppress(TimeoutError):
             async with asyncio.timeout_at(self.deadline):
                 await self.queue.wait_idle()
-                await self.dispatcher.painting.acquire()
+                await self.dispatcher.painting_lock.acquire()
         for task in self.tasks:
             task.cancel()
         # Killed first: a painting that is only asked to stop would first come to the end of its step.
         await self.engine.stop()
         await asyncio.gather(*self.tasks, return_exceptions=True)
         await self.queue.close()
-        event("server.stopped")
+        log_event("server.stopped")
 
-    async def _prune(self) -> None:
-        kept = self.settings.queue
-        retention = Retention(days=kept.keep_days, bytes=int(kept.keep_gb * GIGABYTE))
+    async def _prune_jobs(self) -> None:
+        limits = self.settings.queue
+        retention = Retention(days=limits.keep_days, bytes=int(limits.keep_gb * GIGABYTE))
         while True:
             try:
                 if count := await self.queue.prune(retention):
-                    event("jobs.pruned", count=count)
+                    log_event("jobs.pruned", count=count)
             except MfluxError as error:
-                failure("jobs.prune", error)
+                log_error("jobs.prune", error)
             await asyncio.sleep(PRUNE_SECONDS)
 
-    async def _warm(self) -> None:
+    async def _warm_up_engine(self) -> None:
         """The engine's start takes a second: better now than with the first picture."""
         try:
             await self.engine.start()
             if self.settings.engine.preload:
                 await self.service.models.load(self.settings.models.default)
         except MfluxError as error:
-            failure("engine.start", error)
+            log_error("engine.start", error)
 
 
-def view(services: Services) -> EngineView:
+def get_engine_view(services: Services) -> EngineView:
     """How the engine is, as clients may know it."""
-    engine, known, memory = services.engine, services.engine.machine, services.engine.memory
+    engine, known, memory = services.engine, services.engine.last_ready, services.engine.memory
     return EngineView(
         running=engine.ready is not None,
-        restarts=max(0, engine.starts - 1),
+        restarts=max(0, engine.start_count - 1),
         chip=known.chip if known else "unknown until the engine has started",
         backend=known.device if known else None,
         mlx=known.mlx if known else None,

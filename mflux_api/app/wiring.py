@@ -6,26 +6,26 @@ from pathlib import Path
 
 from mflux_api.app.lifecycle import Services
 from mflux_api.errors import InvalidSetting
-from mflux_api.events import Events
-from mflux_api.ipc.messages import Load, Setup, Unload
+from mflux_api.events import EventBus
+from mflux_api.ipc.messages import EngineSetup, LoadCommand, UnloadCommand
 from mflux_api.jobs.order import Defaults, Limits
 from mflux_api.jobs.queue import ClientQueue
 from mflux_api.jobs.service import JobService
 from mflux_api.jobs.sqlite_queue import SQLiteQueue
 from mflux_api.metrics import Metrics
-from mflux_api.models.download_queue import Downloads, Progress, Tell
+from mflux_api.models.download_queue import DownloadProgress, DownloadQueue, OnProgress
 from mflux_api.models.inventory import ModelInventory, ModelLoader
 from mflux_api.models.loras import LoraFolder
 from mflux_api.models.registry import ModelSpec
 from mflux_api.net.fetching import Fetcher
-from mflux_api.net.s3 import Bucket, Place
+from mflux_api.net.s3 import Bucket, BucketConfig
 from mflux_api.settings import Settings
-from mflux_api.web.auth import Keys
+from mflux_api.web.auth import ApiKeys
 from mflux_api.web.body import BodyReader
 from mflux_api.web.context import HttpContext
 from mflux_api.web.pictures import MEGAPIXEL, PictureReader
-from mflux_api.web.signed_urls import Links
-from mflux_api.web.sse import Streamer
+from mflux_api.web.signed_urls import SignedUrls
+from mflux_api.web.sse import EventStreamer
 from mflux_api.worker.admission import Admission
 from mflux_api.worker.dispatcher import Dispatcher
 from mflux_api.worker.engine_process import EngineProcess
@@ -41,78 +41,78 @@ LONGEST_LINK = 7 * 86_400
 def make_services(settings: Settings) -> Services:
     output = settings.generation.output_dir
     models_dir = settings.models.cache_dir
-    events, metrics = Events(), Metrics()
-    engine = EngineProcess(_setup(settings), settings.engine.silence_seconds)
+    events, metrics = EventBus(), Metrics()
+    engine = EngineProcess(_engine_setup(settings), settings.engine.silence_seconds)
     limits = settings.queue
     queue = SQLiteQueue(output, events, limit=limits.limit, tries=limits.tries)
     admission = Admission(engine, models_dir, output.resolve())
-    downloads = Downloads(partial(_fetch, metrics, models_dir), events)
+    downloads = DownloadQueue(partial(_download, metrics, models_dir), events)
     service = _make_service(settings, queue, downloads, engine, admission)
     dispatcher = Dispatcher(
         queue,
         engine,
         metrics,
-        locate=admission.locate,
-        recall=admission.recall,
-        inputs=output.resolve(),
+        admit_job=admission.admit_job,
+        find_admitted=admission.find_admitted,
+        inputs_dir=output.resolve(),
         idle_seconds=settings.engine.idle_seconds,
         log_prompts=settings.logging.prompts,
     )
-    metrics.watch_queue(queue.count_waiting)
+    metrics.set_queue_depth_source(queue.count_waiting)
     return Services(settings, queue, engine, service, dispatcher, metrics)
 
 
-def _setup(settings: Settings) -> Setup:
+def _engine_setup(settings: Settings) -> EngineSetup:
     budget = settings.engine.memory_budget_gb
-    return Setup(
+    return EngineSetup(
         budget=None if budget is None else int(budget * GIB),
         precision=settings.engine.precision,
         embedding_cache=EMBEDDINGS,
-        largest_image=int(settings.generation.max_image_megapixels * MEGAPIXEL),
-        background=settings.engine.background,
+        max_image_pixels=int(settings.generation.max_image_megapixels * MEGAPIXEL),
+        low_priority=settings.engine.background,
     )
 
 
 def _make_service(
-    settings: Settings, queue: ClientQueue, downloads: Downloads, engine: EngineProcess, admission: Admission
+    settings: Settings, queue: ClientQueue, downloads: DownloadQueue, engine: EngineProcess, admission: Admission
 ) -> JobService:
     models_dir, low_ram = settings.models.cache_dir, settings.engine.low_ram
     door = ModelLoader(
-        load=lambda model: engine.run(Load(model, low_ram)),
-        unload=lambda model: engine.run(Unload(model.spec.name)),
-        loaded=lambda: engine.memory.loaded,
-        weigh=admission.weigh,
+        load=lambda model: engine.run_command(LoadCommand(model, low_ram)),
+        unload=lambda model: engine.run_command(UnloadCommand(model.spec.name)),
+        loaded_names=lambda: engine.memory.loaded,
+        estimate_weights=admission.estimate_weights,
     )
     models = ModelInventory(models_dir, settings.models.default, door)
     return JobService(
         queue,
         models,
         downloads,
-        defaults=_defaults(settings),
-        loras=LoraFolder(folder=settings.models.loras, anywhere=settings.security.lora_paths),
-        admit=admission.admit,
+        defaults=_order_defaults(settings),
+        loras=LoraFolder(folder=settings.models.lora_folder, anywhere=settings.security.lora_paths),
+        admit=admission.check_request,
         auto_download=settings.models.auto_download,
         low_ram=low_ram,
     )
 
 
-def _fetch(metrics: Metrics, models_dir: Path, spec: ModelSpec, tell: Tell, stop: threading.Event) -> Path:
+def _download(metrics: Metrics, models_dir: Path, spec: ModelSpec, tell: OnProgress, stop: threading.Event) -> Path:
     """Download a model, its bytes counted."""
     # Here: what speaks with the hub takes 25 MiB, and most servers never download.
     from mflux_api.models.download import download
 
     before = 0
 
-    def counted(progress: Progress) -> None:
+    def report_progress(progress: DownloadProgress) -> None:
         nonlocal before
-        metrics.downloaded(max(0, progress.done_bytes - before))
+        metrics.count_downloaded_bytes(max(0, progress.done_bytes - before))
         before = progress.done_bytes
         tell(progress)
 
-    return download(spec, models_dir, counted, stop)
+    return download(spec, models_dir, report_progress, stop)
 
 
-def _defaults(settings: Settings) -> Defaults:
+def _order_defaults(settings: Settings) -> Defaults:
     chosen = settings.generation
     limits = Limits(
         side=chosen.max_side,
@@ -129,10 +129,10 @@ def make_context(settings: Settings) -> HttpContext:
     return HttpContext(
         body=BodyReader(server.max_body_mb * MEBIBYTE, server.body_seconds),
         pictures=PictureReader(int(settings.generation.max_image_megapixels * MEGAPIXEL)),
-        streamer=Streamer(server.heartbeat_seconds, server.send_seconds),
-        links=Links(settings.generation.output_dir / LINKS_KEY, server.public_url, security.link_seconds),
+        streamer=EventStreamer(server.heartbeat_seconds, server.send_seconds),
+        signed_urls=SignedUrls(settings.generation.output_dir / LINKS_KEY, server.public_url, security.link_seconds),
         fetcher=Fetcher(security.fetch_hosts, security.fetch_seconds),
-        keys=Keys(security.api_keys, security.token_seconds, security.api_auth),
+        keys=ApiKeys(security.api_keys, security.token_seconds, security.api_auth),
         bucket=make_bucket(settings),
     )
 
@@ -149,7 +149,7 @@ def make_bucket(settings: Settings) -> Bucket | None:
     if life > LONGEST_LINK:
         message = f"security.link_seconds: at most {LONGEST_LINK} with storage.kind: s3, not {life:g}."
         raise InvalidSetting(message, keys=["security.link_seconds"])
-    place = Place(
+    place = BucketConfig(
         bucket=chosen.bucket,
         endpoint=chosen.endpoint_url,
         public=chosen.public_url,
@@ -158,7 +158,7 @@ def make_bucket(settings: Settings) -> Bucket | None:
         access_key=chosen.access_key,
         secret_key=chosen.secret_key,
         path_style=chosen.path_style,
-        seconds=chosen.seconds,
+        timeout=chosen.seconds,
         link_seconds=life,
     )
     return Bucket(place)

@@ -46,11 +46,11 @@ class Capabilities:
 class ModelFacts:
     """What the registry or a folder says of a model of a family; None where it says nothing.
 
-    `distilled`: guidance is built in; `guided`: guidance is an input of the network; `cached_references`: references
-    are seen once; `overrides`: `distilled` holds whatever the folder says.
+    `distilled`: guidance is built in; `guidance_embeds`: guidance is an input of the network; `cached_references`:
+    references are seen once; `overrides`: `distilled` holds whatever the folder says.
     """
 
     distilled: bool | None = None
-    guided: bool = False
+    guidance_embeds: bool = False
     cached_references: bool | None = None
     overrides: bool = False

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from mflux_api.checkpoints.components import COMPONENTS, Component, read_any_header
-from mflux_api.checkpoints.inferred_config import has_guidance_embeds, tensors_of, transformer_config
+from mflux_api.checkpoints.inferred_config import collect_tensors, has_guidance_embeds, infer_transformer_config
 from mflux_api.checkpoints.safetensors import Config, read_json_if_present
 from mflux_api.errors import ModelIncomplete, ModelNotFound, ModelUnsupported
 
@@ -20,7 +20,7 @@ PIPELINES = {
     "Flux2KleinKVPipeline": True,
     DEV_PIPELINE: False,
 }
-REFERENCE_LAYERS = (9, 18, 27)
+KLEIN_OUT_LAYERS = (9, 18, 27)
 DEV_LAYERS = (10, 20, 30)
 # Whose text encoder, tokenizer and VAE belong to a transformer of so many hidden units.
 REPOSITORIES = {
@@ -28,9 +28,9 @@ REPOSITORIES = {
     4096: "black-forest-labs/FLUX.2-klein-9B",
     6144: DEV_REPOSITORY,
 }
-REFERENCE_TEXT_LENGTH = 512
+DEFAULT_MAX_SEQUENCE_LENGTH = 512
 # Options of diffusers' schedulers that no FLUX.2 has.
-OTHER_SCHEDULES = (
+UNSUPPORTED_SCHEDULER_OPTIONS = (
     "use_karras_sigmas",
     "use_exponential_sigmas",
     "use_beta_sigmas",
@@ -50,21 +50,21 @@ class Checkpoint:
     """What a model's folder holds and says of itself. The headers of a component are read when first asked for.
 
     `path`: the folder, or the transformer's file where that was named. `distilled`: guidance is fixed at 1
-    (`says_distilled`: the folder itself tells); `cached_references`: references are seen once (9b-kv);
-    `guidance_embeds`: guidance is an input of the transformer (dev); `layers`: the text encoder's hidden states that
-    are stacked; `text_length`: tokens a prompt is padded to; `language_model`: the text encoder can write, as published
-    ones can; `scheduler`: its config; `tokenizer`: its folder.
+    (`declares_distilled`: the folder itself tells); `cached_references`: references are seen once (9b-kv);
+    `guidance_embeds`: guidance is an input of the transformer (dev); `out_layers`: the text encoder's hidden states
+    that are stacked; `max_sequence_length`: tokens a prompt is padded to; `has_language_model`: the text encoder can
+    write, as published ones can; `scheduler`: its config; `tokenizer`: its folder.
     """
 
     path: Path
     folder: Path
     distilled: bool
-    says_distilled: bool
+    declares_distilled: bool
     cached_references: bool
     guidance_embeds: bool
-    layers: tuple[int, ...]
-    text_length: int
-    language_model: bool
+    out_layers: tuple[int, ...]
+    max_sequence_length: int
+    has_language_model: bool
     scheduler: Config
     tokenizer: Path
     transformer: Component
@@ -77,7 +77,7 @@ class Checkpoint:
 
         Raises ModelNotFound, ModelIncomplete, ModelCorrupt or ModelUnsupported.
         """
-        return _read(path, _stamp(path))
+        return _read(path, _stamp_files(path))
 
     @property
     def components(self) -> tuple[Component, Component, Component]:
@@ -89,26 +89,26 @@ class Checkpoint:
     ) -> "Checkpoint":
         """With what the registry knows, where the folder is silent or the registry overrides it."""
         changed = self
-        if distilled is not None and (override_folder or not self.says_distilled):
+        if distilled is not None and (override_folder or not self.declares_distilled):
             changed = replace(changed, distilled=distilled)
         if cached_references is not None:
             changed = replace(changed, cached_references=cached_references)
         return changed
 
 
-def _stamp(path: Path) -> Stamp:
+def _stamp_files(path: Path) -> Stamp:
     """What changes when any file of a checkpoint does."""
-    around, _ = _split(path)
+    around, _ = _split_path(path)
     folders = (around, *(around / name for name in FOLDERS))
     return tuple(
-        _entry_stamp(entry)
+        _stamp_entry(entry)
         for folder in folders
         if folder.is_dir()
         for entry in sorted(os.scandir(folder), key=lambda entry: entry.name)
     )
 
 
-def _entry_stamp(entry: os.DirEntry[str]) -> tuple[str, int, int, int]:
+def _stamp_entry(entry: os.DirEntry[str]) -> tuple[str, int, int, int]:
     try:
         stat = entry.stat()
     except OSError:
@@ -120,27 +120,27 @@ def _entry_stamp(entry: os.DirEntry[str]) -> tuple[str, int, int, int]:
 @functools.lru_cache(maxsize=32)
 def _read(path: Path, stamp: Stamp) -> Checkpoint:
     """Remembered until a file changes (`stamp`): a text encoder's GGUF header alone names 150,000 tokens."""
-    folder, file = _split(path)
+    folder, file = _split_path(path)
     index = read_json_if_present(folder / "model_index.json")
-    transformer, text_encoder, vae = _components(folder, file, index)
+    transformer, text_encoder, vae = _make_components(folder, file, index)
     _check_folder(folder, transformer)
     guidance_embeds = _has_guidance_embeds(transformer, index)
     if guidance_embeds or transformer.single_files:
-        _check_parts(folder, [transformer, text_encoder, vae], guidance_embeds=guidance_embeds)
+        _check_complete(folder, [transformer, text_encoder, vae], guidance_embeds=guidance_embeds)
     text_encoder.check_config()
     checkpoint = Checkpoint(
         path=path,
         folder=folder,
         distilled=bool(index.get("is_distilled", _is_distilled_by_default(index))),
-        says_distilled="is_distilled" in index,
-        cached_references=_cached_references(folder, index),
+        declares_distilled="is_distilled" in index,
+        cached_references=_has_cached_references(folder, index),
         guidance_embeds=guidance_embeds,
-        layers=_named_layers(
-            index, text_encoder.written_config, default=DEV_LAYERS if guidance_embeds else REFERENCE_LAYERS
+        out_layers=_find_out_layers(
+            index, text_encoder.written_config, default=DEV_LAYERS if guidance_embeds else KLEIN_OUT_LAYERS
         ),
-        text_length=int(index.get("max_sequence_length", REFERENCE_TEXT_LENGTH)),
-        language_model=bool(index.get("language_model", True)),
-        scheduler=_scheduler_config(folder),
+        max_sequence_length=int(index.get("max_sequence_length", DEFAULT_MAX_SEQUENCE_LENGTH)),
+        has_language_model=bool(index.get("language_model", True)),
+        scheduler=_read_scheduler_config(folder),
         tokenizer=folder / "tokenizer",
         transformer=transformer,
         text_encoder=text_encoder,
@@ -151,7 +151,7 @@ def _read(path: Path, stamp: Stamp) -> Checkpoint:
     return checkpoint
 
 
-def _split(path: Path) -> tuple[Path, Path | None]:
+def _split_path(path: Path) -> tuple[Path, Path | None]:
     """The model's folder, and the transformer's file where that is what was named."""
     if not path.is_file():
         return path, None
@@ -159,7 +159,7 @@ def _split(path: Path) -> tuple[Path, Path | None]:
     return (parent.parent if parent.name == "transformer" else parent), path
 
 
-def _components(folder: Path, file: Path | None, index: Config) -> tuple[Component, Component, Component]:
+def _make_components(folder: Path, file: Path | None, index: Config) -> tuple[Component, Component, Component]:
     # Each file beside the folders is looked at for the transformer and for the text encoder.
     read_header = functools.cache(read_any_header)
 
@@ -181,7 +181,7 @@ def _check_folder(folder: Path, transformer: Component) -> None:
         )
 
 
-def _cached_references(folder: Path, index: Config) -> bool:
+def _has_cached_references(folder: Path, index: Config) -> bool:
     name = index.get("_class_name", "Flux2KleinPipeline")
     if name not in PIPELINES:
         raise ModelUnsupported(
@@ -200,17 +200,17 @@ def _has_guidance_embeds(transformer: Component, index: Config) -> bool:
     """Whether it is a FLUX.2-dev: by its index, or without one by a guidance embedding among the tensors."""
     if index and transformer.file is None:
         return bool(index.get("_class_name") == DEV_PIPELINE)
-    return transformer.is_present and has_guidance_embeds(tensors_of(transformer.shards))
+    return transformer.is_present and has_guidance_embeds(collect_tensors(transformer.shards))
 
 
-def _check_parts(folder: Path, components: Sequence[Component], *, guidance_embeds: bool) -> None:
+def _check_complete(folder: Path, components: Sequence[Component], *, guidance_embeds: bool) -> None:
     transformer, text_encoder, vae = (component.is_present for component in components)
     tokenizer = any((folder / "tokenizer").glob("tokenizer*"))
     present = {"transformer": transformer, "text_encoder": text_encoder, "tokenizer": tokenizer, "vae": vae}
     missing = [name for name, is_present in present.items() if not is_present]
     if missing:
         wanted = " ".join(f"--include '{name}/*'" for name in missing)
-        repository = DEV_REPOSITORY if guidance_embeds else _repository(components[0])
+        repository = DEV_REPOSITORY if guidance_embeds else _find_repository(components[0])
         raise ModelIncomplete(
             f"{folder} has no {' and no '.join(missing)} of FLUX.2. The rest is in {repository}, which may be "
             "gated: then accept its licence there, set HF_TOKEN to a token of that account, and "
@@ -220,23 +220,23 @@ def _check_parts(folder: Path, components: Sequence[Component], *, guidance_embe
         )
 
 
-def _repository(transformer: Component) -> str:
+def _find_repository(transformer: Component) -> str:
     """Where the other parts of a transformer's model are."""
-    config = transformer_config(tensors_of(transformer.shards), None)
+    config = infer_transformer_config(collect_tensors(transformer.shards), None)
     hidden = int(config["num_attention_heads"]) * int(config["attention_head_dim"])
     return REPOSITORIES.get(hidden, "the repository of its model")
 
 
-def _scheduler_config(folder: Path) -> Config:
+def _read_scheduler_config(folder: Path) -> Config:
     """Raises ModelUnsupported for noise levels of a kind that FLUX.2 does not use."""
     config = read_json_if_present(folder / "scheduler" / "scheduler_config.json")
-    for name in OTHER_SCHEDULES:
+    for name in UNSUPPORTED_SCHEDULER_OPTIONS:
         if config.get(name):
             raise ModelUnsupported(f"The scheduler option {name} is not supported.", option=name)
     return config
 
 
-def _named_layers(*configs: Mapping[str, Any], default: tuple[int, ...]) -> tuple[int, ...]:
+def _find_out_layers(*configs: Mapping[str, Any], default: tuple[int, ...]) -> tuple[int, ...]:
     for config in configs:
         if "text_encoder_out_layers" in config:
             return tuple(int(layer) for layer in config["text_encoder_out_layers"])

@@ -11,39 +11,39 @@ from functools import cached_property
 from pathlib import Path
 
 from mflux_api.checkpoints.float8 import normalise_float8
-from mflux_api.checkpoints.gguf import SUFFIX, read_gguf
+from mflux_api.checkpoints.gguf import GGUF_SUFFIX, read_gguf
 from mflux_api.checkpoints.inferred_config import (
-    Shapes,
-    tensors_of,
-    text_encoder_config,
-    transformer_config,
-    vae_config,
+    Tensors,
+    collect_tensors,
+    infer_text_encoder_config,
+    infer_transformer_config,
+    infer_vae_config,
 )
 from mflux_api.checkpoints.safetensors import (
     Config,
     Shard,
+    find_stored_bits,
     is_saved_by_mflux,
     read_indexes,
     read_json,
     read_json_if_present,
     read_shard,
     read_shards,
-    stored_bits,
 )
-from mflux_api.checkpoints.tensor_names import HEAD, llama_name
+from mflux_api.checkpoints.tensor_names import LM_HEAD_WEIGHT, map_llama_cpp_name
 from mflux_api.errors import MfluxError, ModelUnsupported
 
 COMPONENTS = ("transformer", "text_encoder", "vae")
 SAFETENSORS = ".safetensors"
-SUFFIXES = (SUFFIX, SAFETENSORS)
-KINDS = {
+SUFFIXES = (GGUF_SUFFIX, SAFETENSORS)
+TENSOR_PATTERNS = {
     "transformer": re.compile(r"(^|\.)((double|single)_blocks|(single_)?transformer_blocks)\.\d+\."),
     "text_encoder": re.compile(r"^(blk\.\d+\.|(language_model\.|model\.)*layers\.\d+\.self_attn\.)"),
 }
-INFER: Mapping[str, Callable[[Shapes, int | None], Config]] = {
-    "transformer": transformer_config,
-    "text_encoder": text_encoder_config,
-    "vae": vae_config,
+INFER: Mapping[str, Callable[[Tensors, int | None], Config]] = {
+    "transformer": infer_transformer_config,
+    "text_encoder": infer_text_encoder_config,
+    "vae": infer_vae_config,
 }
 ARCHITECTURE = "general.architecture"
 QWEN3 = "qwen3"
@@ -104,7 +104,7 @@ class Component:
     @cached_property
     def stored_bits(self) -> int | None:
         """The bits mflux saved it in; None where it was not quantized, or not saved by mflux."""
-        return stored_bits(self.shards, self.indexes)
+        return find_stored_bits(self.shards, self.indexes)
 
     @cached_property
     def is_saved_by_mflux(self) -> bool:
@@ -123,7 +123,7 @@ class Component:
         written = read_json_if_present(path)
         if written or self.name != "text_encoder" or not self.single_files:
             return written
-        return _own_config(self.shards)
+        return _read_gguf_config(self.shards)
 
     def check_config(self) -> None:
         """Read config.json now. Raises as `written_config`."""
@@ -132,21 +132,25 @@ class Component:
     @cached_property
     def config(self) -> Config:
         """What it is built from: as written, else worked out from its tensors. Raises ModelUnsupported."""
-        return self.written_config or INFER[self.name](tensors_of(self.shards), self.stored_bits)
+        return self.written_config or INFER[self.name](collect_tensors(self.shards), self.stored_bits)
 
 
 def read_any_header(path: Path) -> Shard:
     """The checked header of a GGUF or safetensors file. Raises ModelCorrupt, ModelUnsupported."""
-    return read_gguf(path) if path.suffix == SUFFIX else read_shard(path)
+    return read_gguf(path) if path.suffix == GGUF_SUFFIX else read_shard(path)
 
 
 def _find_single_files(folder: Path, name: str, read_header: ReadHeader) -> list[Path]:
-    if name not in KINDS or any(folder.glob(f"*{SAFETENSORS}")):
+    if name not in TENSOR_PATTERNS or any(folder.glob(f"*{SAFETENSORS}")):
         return []
     around = folder.parent
     named = [path for suffix in SUFFIXES if (path := around / f"{name}{suffix}").is_file()]
-    found = sorted(folder.glob(f"*{SUFFIX}")) or named[:1] or _find_by_tensors(around, KINDS[name], read_header)
-    _check_one(found, name, read_header)
+    found = (
+        sorted(folder.glob(f"*{GGUF_SUFFIX}"))
+        or named[:1]
+        or _find_by_tensors(around, TENSOR_PATTERNS[name], read_header)
+    )
+    _check_no_duplicates(found, name, read_header)
     return found
 
 
@@ -163,7 +167,7 @@ def _holds(path: Path, kind: re.Pattern[str], read_header: ReadHeader) -> bool:
         return False
 
 
-def _check_one(paths: Sequence[Path], component: str, read_header: ReadHeader) -> None:
+def _check_no_duplicates(paths: Sequence[Path], component: str, read_header: ReadHeader) -> None:
     names = [name for path in paths for name in read_header(path).tensors] if len(paths) > 1 else []
     if len(names) != len(set(names)):
         raise ModelUnsupported(
@@ -173,7 +177,7 @@ def _check_one(paths: Sequence[Path], component: str, read_header: ReadHeader) -
         )
 
 
-def _own_config(shards: Sequence[Shard]) -> Config:
+def _read_gguf_config(shards: Sequence[Shard]) -> Config:
     """What a GGUF file says of its text encoder; empty for other files."""
     said = shards[0].metadata
     if said.get(ARCHITECTURE) != QWEN3:
@@ -185,13 +189,13 @@ def _own_config(shards: Sequence[Shard]) -> Config:
         "vocab_size": words.shape[0],
         "rms_norm_eps": float(said[f"{QWEN3}.attention.layer_norm_rms_epsilon"]),
         "rope_theta": float(said[f"{QWEN3}.rope.freq_base"]),
-        "tie_word_embeddings": not any(HEAD in shard.tensors for shard in shards),
+        "tie_word_embeddings": not any(LM_HEAD_WEIGHT in shard.tensors for shard in shards),
     }
 
 
 def _normalise_text_encoder(shard: Shard) -> Shard:
     """A text encoder's file under transformers' names. Raises ModelUnsupported."""
-    if shard.path.suffix != SUFFIX:
+    if shard.path.suffix != GGUF_SUFFIX:
         return normalise_float8([shard])[0]
     kind = shard.metadata.get(ARCHITECTURE)
     if kind != QWEN3:
@@ -201,5 +205,5 @@ def _normalise_text_encoder(shard: Shard) -> Shard:
             "Take it as safetensors.",
             path=str(shard.path),
         )
-    tensors = {llama_name(name): tensor for name, tensor in shard.tensors.items()}
+    tensors = {map_llama_cpp_name(name): tensor for name, tensor in shard.tensors.items()}
     return Shard(shard.path, tensors, shard.metadata)

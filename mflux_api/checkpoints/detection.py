@@ -6,27 +6,29 @@ import json
 import struct
 from pathlib import Path
 
-PARTS = ("transformer", "text_encoder", "vae")
+WEIGHT_COMPONENTS = ("transformer", "text_encoder", "vae")
 # A transformer or text encoder may be one file.
-SINGLE_FILES = (".gguf", ".safetensors")
+SINGLE_FILE_SUFFIXES = (".gguf", ".safetensors")
 
 
 def is_checkpoint(folder: Path) -> bool:
     """Whether it looks like FLUX.2 klein as diffusers or mflux write it; other pipelines have the same folders."""
-    return all(_has_part(folder, part) for part in PARTS) and _pipeline(folder).startswith("Flux2")
+    return all(_has_component(folder, part) for part in WEIGHT_COMPONENTS) and _read_pipeline_name(folder).startswith(
+        "Flux2"
+    )
 
 
-def _has_part(folder: Path, part: str) -> bool:
+def _has_component(folder: Path, part: str) -> bool:
     """Whether there are weights in the part's folder or, VAE aside, beside it: what they are is seen on loading."""
     places = [folder / part] if part == "vae" else [folder / part, folder]
-    return any(_weights(place) for place in places)
+    return any(_find_weight_files(place) for place in places)
 
 
-def _weights(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("*") if path.suffix in SINGLE_FILES)
+def _find_weight_files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("*") if path.suffix in SINGLE_FILE_SUFFIXES)
 
 
-def _pipeline(folder: Path) -> str:
+def _read_pipeline_name(folder: Path) -> str:
     try:
         return str(json.loads((folder / "model_index.json").read_text(encoding="utf-8"))["_class_name"])
     except FileNotFoundError:
@@ -35,7 +37,7 @@ def _pipeline(folder: Path) -> str:
         return ""
 
 
-def disk_bytes(folder: Path) -> int:
+def measure_disk_usage(folder: Path) -> int:
     """What a model takes on disk, links to the Hugging Face cache followed, each file once."""
     sizes: dict[tuple[int, int], int] = {}
     for path in folder.rglob("*"):
@@ -47,10 +49,10 @@ def disk_bytes(folder: Path) -> int:
     return sum(sizes.values())
 
 
-def fingerprint(folder: Path) -> str | None:
+def compute_fingerprint(folder: Path) -> str | None:
     """SHA-256 over names, sizes and headers of a model's weights: reading 8 GB to name it would take a minute."""
     digest = hashlib.sha256()
-    files = _weights(folder / "transformer") or _weights(folder)
+    files = _find_weight_files(folder / "transformer") or _find_weight_files(folder)
     for path in files:
         with path.open("rb") as stream:
             head = stream.read(8)

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 from mflux_api.checkpoints import seedvr2
 from mflux_api.checkpoints.capabilities import Capabilities, ModelFacts
-from mflux_api.checkpoints.checkpoint import REFERENCE_TEXT_LENGTH, Checkpoint
+from mflux_api.checkpoints.checkpoint import DEFAULT_MAX_SEQUENCE_LENGTH, Checkpoint
 from mflux_api.checkpoints.detection import is_checkpoint
 from mflux_api.checkpoints.language_model import find_language_model
 from mflux_api.checkpoints.memory_estimate import Machine, MemoryEstimate, estimate_memory
@@ -106,7 +106,7 @@ KLEIN = Capabilities(
     default_guidance=1.0,
     negative_prompt=False,
     prompt_upsampling=True,
-    prompt_tokens=REFERENCE_TEXT_LENGTH,
+    prompt_tokens=DEFAULT_MAX_SEQUENCE_LENGTH,
     fixed_steps=False,
     few_steps=True,
     default_steps=4,
@@ -153,14 +153,14 @@ def _read_flux2(folder: Path, facts: ModelFacts) -> Checkpoint:
 def _describe_flux2(checkpoint: Checkpoint) -> ModelFacts:
     return ModelFacts(
         distilled=checkpoint.distilled,
-        guided=checkpoint.guidance_embeds,
+        guidance_embeds=checkpoint.guidance_embeds,
         cached_references=checkpoint.cached_references,
         overrides=False,
     )
 
 
 def _variant_of_flux2(facts: ModelFacts) -> str:
-    if facts.guided:
+    if facts.guidance_embeds:
         return "dev"
     if facts.cached_references:
         return "klein-kv"
@@ -168,7 +168,7 @@ def _variant_of_flux2(facts: ModelFacts) -> str:
 
 
 def _refuse_upsampling(checkpoint: object) -> None:
-    raise no_words()
+    raise no_words_error()
 
 
 FAMILIES: Mapping[str, Family] = {
@@ -198,9 +198,9 @@ FAMILIES: Mapping[str, Family] = {
             title="SeedVR2",
             detect=seedvr2.has_files,
             is_whole=seedvr2.is_whole,
-            read=lambda folder, facts: seedvr2.read_layout(folder),
+            read=lambda folder, facts: seedvr2.read_checkpoint(folder),
             describe=lambda layout: ModelFacts(),
-            estimate=seedvr2.estimate,
+            estimate=seedvr2.estimate_memory,
             check_upsampling=_refuse_upsampling,
             load="mflux_api.engine.seedvr2.upscaler:load_upscaler",
             save=None,
@@ -223,6 +223,6 @@ def is_whole_model(folder: Path) -> bool:
     return any(family.is_whole(folder) for family in FAMILIES.values())
 
 
-def no_words() -> ModelUnsupported:
+def no_words_error() -> ModelUnsupported:
     """The error for a prompt that a model without words is to upsample."""
     return ModelUnsupported("prompt_upsampling is not available with a model that has no words.")

@@ -15,14 +15,19 @@ from mflux_api.errors import ModelCorrupt, ModelUnsupported
 FLOAT8 = "F8_E4M3"
 FORMAT = "float8_e4m3fn"
 SCALES = ("weight_scale", "scale_weight", "weight_scale_inv")
-MARK = "scaled_fp8"
-ASIDE = (*SCALES, "input_scale", "scale_input", "comfy_quant", MARK)
+SCALED_MARKER = "scaled_fp8"
+AUXILIARY_NAMES = (*SCALES, "input_scale", "scale_input", "comfy_quant", SCALED_MARKER)
 METADATA = "_quantization_metadata"
 PREFIXES = ("model.diffusion_model.", "diffusion_model.")
 # What else lies beside weights, and the format it betrays.
-STRANGERS = {"weight_scale_2": "nvfp4", "pre_quant_scale": "smoothed", "absmax": "bitsandbytes", "SCB": "bitsandbytes"}
-BYTES = {"I8": "int8", "U8": "4-bit numbers, two in a byte"}
-FLOATS = {"F8_E5M2": "float8_e5m2", "F4": "fp4", "F6_E2M3": "fp6", "F6_E3M2": "fp6"}
+FOREIGN_FORMATS = {
+    "weight_scale_2": "nvfp4",
+    "pre_quant_scale": "smoothed",
+    "absmax": "bitsandbytes",
+    "SCB": "bitsandbytes",
+}
+INTEGER_FORMATS = {"I8": "int8", "U8": "4-bit numbers, two in a byte"}
+FLOAT_FORMATS = {"F8_E5M2": "float8_e5m2", "F4": "fp4", "F6_E2M3": "fp6", "F6_E3M2": "fp6"}
 EXPONENTS = {"U8", "F8_E8M0"}
 
 Tensors = Mapping[str, Tensor]
@@ -34,16 +39,20 @@ def normalise_float8(shards: list[Shard]) -> list[Shard]:
     Raises ModelUnsupported for another format of few bits, ModelCorrupt for a weight whose scale is missing.
     """
     tensors = {name: tensor for shard in shards for name, tensor in shard.tensors.items()}
-    scales = _scales(tensors)
+    scales = _find_scales(tensors)
     for shard in shards:
-        _check_declared(shard)
-    _check_strangers(tensors, scales)
-    if scales or MARK in {_last(name) for name in tensors} or any(METADATA in shard.metadata for shard in shards):
-        _check_scaled(tensors, scales)
-    return [replace(shard, tensors=_kept(shard.tensors, scales)) for shard in shards]
+        _check_declared_formats(shard)
+    _check_foreign_formats(tensors, scales)
+    if (
+        scales
+        or SCALED_MARKER in {_last(name) for name in tensors}
+        or any(METADATA in shard.metadata for shard in shards)
+    ):
+        _check_every_scale(tensors, scales)
+    return [replace(shard, tensors=_drop_auxiliary(shard.tensors, scales)) for shard in shards]
 
 
-def _scales(tensors: Tensors) -> dict[str, str]:
+def _find_scales(tensors: Tensors) -> dict[str, str]:
     """The name of the scale that each weight has."""
     return {f"{name.rpartition('.')[0]}.weight": name for name in tensors if _last(name) in SCALES}
 
@@ -52,25 +61,25 @@ def _last(name: str) -> str:
     return name.rpartition(".")[2]
 
 
-def _kept(tensors: Tensors, scales: Mapping[str, str]) -> dict[str, Tensor]:
+def _drop_auxiliary(tensors: Tensors, scales: Mapping[str, str]) -> dict[str, Tensor]:
     found = {}
     for name, tensor in tensors.items():
-        if _last(name) not in ASIDE:
-            found[_unprefixed(name)] = replace(tensor, source=tensor.source or name, scale=scales.get(name, ""))
+        if _last(name) not in AUXILIARY_NAMES:
+            found[_strip_prefix(name)] = replace(tensor, source=tensor.source or name, scale=scales.get(name, ""))
     return found
 
 
-def _unprefixed(name: str) -> str:
+def _strip_prefix(name: str) -> str:
     return next((name.removeprefix(prefix) for prefix in PREFIXES if name.startswith(prefix)), name)
 
 
-def _check_declared(shard: Shard) -> None:
-    for layer, kind in _declared(shard):
+def _check_declared_formats(shard: Shard) -> None:
+    for layer, kind in _read_declared_formats(shard):
         if kind != FORMAT:
             raise _unsupported(layer, kind)
 
 
-def _declared(shard: Shard) -> Iterator[tuple[str, str]]:
+def _read_declared_formats(shard: Shard) -> Iterator[tuple[str, str]]:
     """Layers and their formats, as ComfyUI writes them into a header."""
     try:
         layers = json.loads(shard.metadata.get(METADATA, "{}")).get("layers", {})
@@ -80,13 +89,13 @@ def _declared(shard: Shard) -> Iterator[tuple[str, str]]:
         raise ModelCorrupt(f"{shard.path} has damaged metadata: {METADATA}.", path=str(shard.path)) from error
 
 
-def _check_strangers(tensors: Tensors, scales: Mapping[str, str]) -> None:
+def _check_foreign_formats(tensors: Tensors, scales: Mapping[str, str]) -> None:
     # Names before number types: they tell more of the format.
-    for name, tensor in sorted(tensors.items(), key=lambda each: _last(each[0]) not in STRANGERS):
+    for name, tensor in sorted(tensors.items(), key=lambda each: _last(each[0]) not in FOREIGN_FORMATS):
         layer, _, last = name.rpartition(".")
-        kind = STRANGERS.get(last) or FLOATS.get(tensor.dtype)
+        kind = FOREIGN_FORMATS.get(last) or FLOAT_FORMATS.get(tensor.dtype)
         if kind is None and last == "weight":
-            kind = BYTES.get(tensor.dtype)
+            kind = INTEGER_FORMATS.get(tensor.dtype)
         if kind is not None:
             raise _unsupported(layer, kind)
     for name, scale in scales.items():
@@ -98,11 +107,11 @@ def _check_scale(name: str, weight: Tensor, scale: Tensor) -> None:
     layer = name.removesuffix(".weight")
     if scale.dtype in EXPONENTS:
         raise _unsupported(layer, "mxfp8")
-    if weight.dtype != FLOAT8 or not _fits(scale.shape, weight.shape):
+    if weight.dtype != FLOAT8 or not _is_scale_shape(scale.shape, weight.shape):
         raise _unsupported(layer, f"{weight.dtype} {list(weight.shape)} with scales {list(scale.shape)}")
 
 
-def _fits(scale: tuple[int, ...], weight: tuple[int, ...]) -> bool:
+def _is_scale_shape(scale: tuple[int, ...], weight: tuple[int, ...]) -> bool:
     """One for all, one a row, or one a block of equal size."""
     one = all(side == 1 for side in scale)
     rows = scale in {weight[:1], (*weight[:1], 1)}
@@ -110,9 +119,9 @@ def _fits(scale: tuple[int, ...], weight: tuple[int, ...]) -> bool:
     return one or rows or blocks
 
 
-def _check_scaled(tensors: Tensors, scales: Mapping[str, str]) -> None:
+def _check_every_scale(tensors: Tensors, scales: Mapping[str, str]) -> None:
     for name, tensor in tensors.items():
-        if tensor.dtype == FLOAT8 and name not in scales and _last(name) not in ASIDE:
+        if tensor.dtype == FLOAT8 and name not in scales and _last(name) not in AUXILIARY_NAMES:
             raise ModelCorrupt(
                 f"{name} is in 8-bit floats and its scale is missing. Download the file again, or another edition.",
                 tensor=name,

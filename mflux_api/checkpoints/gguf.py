@@ -12,56 +12,56 @@ from pathlib import Path
 from mflux_api.checkpoints.safetensors import Shard, Tensor
 from mflux_api.errors import ModelCorrupt, ModelUnsupported
 
-SUFFIX = ".gguf"
+GGUF_SUFFIX = ".gguf"
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
 ALIGNMENT = 32
 # Scalars of the metadata by their number: struct's letters. 8 is text, 9 a list.
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
-TEXT, LIST = 8, 9
+STRING_TYPE, ARRAY_TYPE = 8, 9
 
 
-class Cursor:
+class HeaderReader:
     """Reads little-endian values one after the other. Raises struct.error or ValueError beyond the end."""
 
     def __init__(self, data: mmap.mmap) -> None:
         self.data = data
-        self.place = 0
+        self.position = 0
 
-    def number(self, letter: str) -> int:
-        return int(self.scalar(letter))
+    def read_integer(self, letter: str) -> int:
+        return int(self.read_scalar(letter))
 
-    def scalar(self, letter: str) -> float:
-        (value,) = struct.unpack_from(f"<{letter}", self.data, self.place)
-        self.place += struct.calcsize(f"<{letter}")
+    def read_scalar(self, letter: str) -> float:
+        (value,) = struct.unpack_from(f"<{letter}", self.data, self.position)
+        self.position += struct.calcsize(f"<{letter}")
         return value  # type: ignore[no-any-return]
 
-    def text(self) -> str:
-        return self.bytes().decode("utf-8")
+    def read_string(self) -> str:
+        return self.read_bytes().decode("utf-8")
 
-    def bytes(self) -> bytes:
-        length = self.number("Q")
-        start, self.place = self.place, self.place + length
-        if self.place > len(self.data):
+    def read_bytes(self) -> bytes:
+        length = self.read_integer("Q")
+        start, self.position = self.position, self.position + length
+        if self.position > len(self.data):
             raise ValueError("a text goes beyond the end")
-        return self.data[start : self.place]
+        return self.data[start : self.position]
 
-    def value(self) -> str:
+    def read_value(self) -> str:
         """A value of the metadata in words; of a list nothing but that it is one."""
-        kind = self.number("I")
-        if kind == TEXT:
-            return self.text()
-        if kind == LIST:
-            self.skip_list()
+        kind = self.read_integer("I")
+        if kind == STRING_TYPE:
+            return self.read_string()
+        if kind == ARRAY_TYPE:
+            self.skip_array()
             return ""
-        return str(self.scalar(SCALARS[kind]))
+        return str(self.read_scalar(SCALARS[kind]))
 
-    def skip_list(self) -> None:
-        kind, count = self.number("I"), self.number("Q")
+    def skip_array(self) -> None:
+        kind, count = self.read_integer("I"), self.read_integer("Q")
         if kind in SCALARS:
-            self.place += count * struct.calcsize(f"<{SCALARS[kind]}")
+            self.position += count * struct.calcsize(f"<{SCALARS[kind]}")
             return
-        skip: Callable[[], object] = {TEXT: self.bytes, LIST: self.skip_list}[kind]
+        skip: Callable[[], object] = {STRING_TYPE: self.read_bytes, ARRAY_TYPE: self.skip_array}[kind]
         for _ in range(count):
             skip()
 
@@ -74,7 +74,7 @@ def read_gguf(path: Path) -> Shard:
         raise ModelCorrupt(f"{path} cannot be read: {error.strerror}", path=str(path)) from error
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            shard, end = _parsed(path, Cursor(data))
+            shard, end = _parse(path, HeaderReader(data))
     except (OSError, ValueError, KeyError, struct.error, OverflowError) as error:
         raise ModelCorrupt(f"{path} is not a GGUF file: {error}", path=str(path)) from error
     if size < end:
@@ -82,41 +82,41 @@ def read_gguf(path: Path) -> Shard:
     return shard
 
 
-def _parsed(path: Path, cursor: Cursor) -> tuple[Shard, int]:
+def _parse(path: Path, reader: HeaderReader) -> tuple[Shard, int]:
     """The shard, and the length the file must have."""
-    if cursor.data[:4] != MAGIC:
+    if reader.data[:4] != MAGIC:
         raise ValueError("it does not begin as one")
-    cursor.place = 4
-    version = cursor.number("I")
+    reader.position = 4
+    version = reader.read_integer("I")
     if version not in VERSIONS:
         raise ModelUnsupported(f"{path} is GGUF of version {version}; 2 and 3 can be read.", path=str(path))
-    tensors, values = cursor.number("Q"), cursor.number("Q")
+    tensors, values = reader.read_integer("Q"), reader.read_integer("Q")
     metadata = {}
     for _ in range(values):
-        name = cursor.text()
-        metadata[name] = cursor.value()
-    found = dict(_entry(path, cursor) for _ in range(tensors))
+        name = reader.read_string()
+        metadata[name] = reader.read_value()
+    found = dict(_read_tensor_info(path, reader) for _ in range(tensors))
     step = int(metadata.get("general.alignment") or ALIGNMENT)
-    start = -(-cursor.place // step) * step
+    start = -(-reader.position // step) * step
     placed = {
-        name: Tensor(each.shape, each.dtype, each.size, source=name, offset=each.offset + start)
+        name: Tensor(each.shape, each.dtype, each.nbytes, source=name, offset=each.offset + start)
         for name, each in found.items()
     }
-    end = max((each.offset + each.size for each in placed.values()), default=start)
+    end = max((each.offset + each.nbytes for each in placed.values()), default=start)
     return Shard(path, placed, metadata), end
 
 
-def _entry(path: Path, cursor: Cursor) -> tuple[str, Tensor]:
-    name = cursor.text()
-    sides = [cursor.number("Q") for _ in range(cursor.number("I"))]
-    kind, offset = cursor.number("I"), cursor.number("Q")
-    dtype, block, size = _format(path, kind)
-    if sides and sides[0] % block:
+def _read_tensor_info(path: Path, reader: HeaderReader) -> tuple[str, Tensor]:
+    name = reader.read_string()
+    dimensions = [reader.read_integer("Q") for _ in range(reader.read_integer("I"))]
+    kind, offset = reader.read_integer("I"), reader.read_integer("Q")
+    dtype, block, size = _find_type(path, kind)
+    if dimensions and dimensions[0] % block:
         raise ValueError(f"the rows of {name} are no whole blocks")
-    return name, Tensor(tuple(reversed(sides)), dtype, math.prod(sides) // block * size, offset=offset)
+    return name, Tensor(tuple(reversed(dimensions)), dtype, math.prod(dimensions) // block * size, offset=offset)
 
 
-def _format(path: Path, kind: int) -> tuple[str, int, int]:
+def _find_type(path: Path, kind: int) -> tuple[str, int, int]:
     """A number of ggml as a word, with the values and the bytes of a block."""
     import gguf
 

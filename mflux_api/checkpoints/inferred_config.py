@@ -8,24 +8,24 @@ import re
 from collections.abc import Mapping
 
 from mflux_api.checkpoints.safetensors import Config, Shard, Tensor
-from mflux_api.checkpoints.tensor_names import DECODERS, as_separate, is_single_file
+from mflux_api.checkpoints.tensor_names import DECODERS, is_single_file, split_fused_tensors
 from mflux_api.errors import ModelUnsupported
 
-Shapes = Mapping[str, Tensor]
+Tensors = Mapping[str, Tensor]
 
 PUBLISHED_GROUPS = 32
-WIDTH_OF_UNTIED = 4096
+UNTIED_HIDDEN_SIZE = 4096
 PUBLISHED_MISTRAL_HEAD = 128
 PUBLISHED_HEAD_ROPE = {128: (32, 32, 32, 32)}
 
 
-def tensors_of(shards: list[Shard]) -> dict[str, Tensor]:
+def collect_tensors(shards: list[Shard]) -> dict[str, Tensor]:
     """Every tensor of a component, under mflux's names if it is a single file of Black Forest Labs."""
     tensors = {name: tensor for shard in shards for name, tensor in shard.tensors.items()}
-    return as_separate(tensors) if is_single_file(tensors) else tensors
+    return split_fused_tensors(tensors) if is_single_file(tensors) else tensors
 
 
-def transformer_config(tensors: Shapes, bits: int | None) -> Config:
+def infer_transformer_config(tensors: Tensors, bits: int | None) -> Config:
     inner = _rows(tensors, "x_embedder")
     head = _vector(tensors, "transformer_blocks.0.attn.norm_q")
     return {
@@ -42,15 +42,15 @@ def transformer_config(tensors: Shapes, bits: int | None) -> Config:
     }
 
 
-def has_guidance_embeds(tensors: Shapes) -> bool:
+def has_guidance_embeds(tensors: Tensors) -> bool:
     """Whether a transformer has an embedding for guidance, in mflux's names or diffusers'."""
     return any(name.startswith("time_guidance_embed.guidance") for name in tensors)
 
 
-def text_encoder_config(tensors: Shapes, bits: int | None) -> Config:
+def infer_text_encoder_config(tensors: Tensors, bits: int | None) -> Config:
     tensors = {DECODERS.sub("", name): tensor for name, tensor in tensors.items()}
     if "layers.0.self_attn.q_norm.weight" not in tensors:
-        return _mistral_config(tensors)
+        return _infer_mistral_config(tensors)
     head = _vector(tensors, "layers.0.self_attn.q_norm")
     return {
         "vocab_size": _rows(tensors, "embed_tokens"),
@@ -62,11 +62,11 @@ def text_encoder_config(tensors: Shapes, bits: int | None) -> Config:
         "head_dim": head,
         "rope_theta": 1_000_000.0,
         # Qwen3 up to 4B.
-        "tie_word_embeddings": _vector(tensors, "layers.0.input_layernorm") < WIDTH_OF_UNTIED,
+        "tie_word_embeddings": _vector(tensors, "layers.0.input_layernorm") < UNTIED_HIDDEN_SIZE,
     }
 
 
-def _mistral_config(tensors: Shapes) -> Config:
+def _infer_mistral_config(tensors: Tensors) -> Config:
     head = PUBLISHED_MISTRAL_HEAD
     return {
         "model_type": "mistral",
@@ -83,7 +83,7 @@ def _mistral_config(tensors: Shapes) -> Config:
     }
 
 
-def vae_config(tensors: Shapes, bits: int | None) -> Config:
+def infer_vae_config(tensors: Tensors, bits: int | None) -> Config:
     down, up = _widths(tensors, "encoder.down_blocks"), _widths(tensors, "decoder.up_blocks")[::-1]
     return {
         "latent_channels": _rows(tensors, "post_quant_conv"),
@@ -95,30 +95,30 @@ def vae_config(tensors: Shapes, bits: int | None) -> Config:
     }
 
 
-def _widths(tensors: Shapes, blocks: str) -> list[int]:
+def _widths(tensors: Tensors, blocks: str) -> list[int]:
     return [_rows(tensors, f"{blocks}.{i}.resnets.0.conv1") for i in range(_count(tensors, blocks))]
 
 
-def _tensor(tensors: Shapes, name: str) -> Tensor:
+def _tensor(tensors: Tensors, name: str) -> Tensor:
     if name not in tensors:
         raise ModelUnsupported(f"Not a FLUX.2 klein that mflux saved: no tensor {name}.", tensor=name)
     return tensors[name]
 
 
-def _rows(tensors: Shapes, layer: str) -> int:
+def _rows(tensors: Tensors, layer: str) -> int:
     return _tensor(tensors, f"{layer}.weight").shape[0]
 
 
-def _vector(tensors: Shapes, layer: str) -> int:
+def _vector(tensors: Tensors, layer: str) -> int:
     return _tensor(tensors, f"{layer}.weight").shape[0]
 
 
-def _columns(tensors: Shapes, layer: str, bits: int | None) -> int:
+def _columns(tensors: Tensors, layer: str, bits: int | None) -> int:
     # A quantized row is packed into 32-bit words.
     width = _tensor(tensors, f"{layer}.weight").shape[-1]
     return width * 32 // bits if bits and f"{layer}.scales" in tensors else width
 
 
-def _count(tensors: Shapes, prefix: str) -> int:
+def _count(tensors: Tensors, prefix: str) -> int:
     found = (re.match(rf"{re.escape(prefix)}\.(\d+)\.", name) for name in tensors)
     return max((int(match[1]) + 1 for match in found if match), default=0)

@@ -5,12 +5,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mflux_api.checkpoints.bit_packing import PACKED, PACKED_GROUP, group_size
+from mflux_api.checkpoints.bit_packing import PACKED_BITS, PACKED_GROUP, choose_group_size
 from mflux_api.checkpoints.checkpoint import Checkpoint
 from mflux_api.checkpoints.components import Component
 from mflux_api.checkpoints.language_model import find_language_model
 from mflux_api.checkpoints.safetensors import Tensor
-from mflux_api.checkpoints.tensor_names import text_encoder_name
+from mflux_api.checkpoints.tensor_names import map_text_encoder_name
 
 # Measured on the CPU backend with the embedded model from 128 to 1024 pixels a side (docs/performance.md): values
 # alive at once, per token and hidden unit in a step, per pixel and first channel in the autoencoder. It decodes in
@@ -35,18 +35,18 @@ class Machine:
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryEstimate:
-    """Bytes, part by part. `work`: what one picture takes beside the weights.
+    """Bytes, part by part. `activations`: what one picture takes beside the weights.
 
-    `writing`: what upsampling a prompt takes beside the text encoder, before the picture is begun.
-    `in_turn`: text encoder and transformer take turns where they have no room together (FLUX.2-dev).
+    `upsampling`: what upsampling a prompt takes beside the text encoder, before the picture is begun.
+    `takes_turns`: text encoder and transformer take turns where they have no room together (FLUX.2-dev).
     """
 
     transformer: int
     text_encoder: int
     vae: int
-    work: int
-    writing: int = 0
-    in_turn: bool = False
+    activations: int
+    upsampling: int = 0
+    takes_turns: bool = False
 
     @property
     def weights(self) -> int:
@@ -58,11 +58,11 @@ class MemoryEstimate:
 
         Networks that may take turns do so by themselves when they have to, so that is all they need.
         """
-        if self.in_turn:
-            return self.vae + max(self.text_encoder + self.writing, self.transformer + self.work)
+        if self.takes_turns:
+            return self.vae + max(self.text_encoder + self.upsampling, self.transformer + self.activations)
         if low_ram:
-            return self.transformer + self.vae + max(self.text_encoder + self.writing, self.work)
-        return self.weights + max(self.writing, self.work)
+            return self.transformer + self.vae + max(self.text_encoder + self.upsampling, self.activations)
+        return self.weights + max(self.upsampling, self.activations)
 
 
 def estimate_memory(
@@ -79,39 +79,39 @@ def estimate_memory(
 
     Raises the errors of a bad folder, and ModelUnsupported for a model that cannot upsample.
     """
-    work = picture_bytes(checkpoint, machine, size=size, references=references)
+    work = estimate_picture_bytes(checkpoint, machine, size=size, references=references)
     # Finished pictures leave the engine one by one; each is whole, and encoded, for a moment.
     work += min(pictures, 2) * 4 * size[0] * size[1]
-    transformer, text_encoder, vae = _networks_bytes(checkpoint, bits, machine.bytes_per_value)
+    transformer, text_encoder, vae = _estimate_network_bytes(checkpoint, bits, machine.bytes_per_value)
     return MemoryEstimate(
         transformer=transformer,
         text_encoder=text_encoder,
         vae=vae,
-        work=work,
-        writing=writing_bytes(checkpoint, bits, machine.bytes_per_value) if upsample else 0,
-        in_turn=checkpoint.guidance_embeds,
+        activations=work,
+        upsampling=estimate_upsampling_bytes(checkpoint, bits, machine.bytes_per_value) if upsample else 0,
+        takes_turns=checkpoint.guidance_embeds,
     )
 
 
-def model_bytes(checkpoint: Checkpoint, bits: int | None, bytes_per_value: int) -> int:
+def estimate_model_bytes(checkpoint: Checkpoint, bits: int | None, bytes_per_value: int) -> int:
     """Bytes the model will hold once loaded; `bytes_per_value`: bytes of a number in what it computes with."""
-    return sum(_networks_bytes(checkpoint, bits, bytes_per_value))
+    return sum(_estimate_network_bytes(checkpoint, bits, bytes_per_value))
 
 
-def turn_bytes(checkpoint: Checkpoint, bits: int | None, bytes_per_value: int) -> int:
+def estimate_bytes_in_turns(checkpoint: Checkpoint, bits: int | None, bytes_per_value: int) -> int:
     """Bytes a model will hold at most when its text encoder and its transformer take turns."""
-    transformer, text_encoder, vae = _networks_bytes(checkpoint, bits, bytes_per_value)
+    transformer, text_encoder, vae = _estimate_network_bytes(checkpoint, bits, bytes_per_value)
     return vae + max(transformer, text_encoder)
 
 
-def writing_bytes(checkpoint: Checkpoint, bits: int | None, bytes_per_value: int) -> int:
+def estimate_upsampling_bytes(checkpoint: Checkpoint, bits: int | None, bytes_per_value: int) -> int:
     """Bytes that upsampling a prompt takes beside the text encoder. Raises ModelUnsupported where it cannot write."""
     language = find_language_model(checkpoint)
-    weights = sum(_loaded_bytes(tensor, bits, bytes_per_value) for tensor in language.tail.values())
-    return weights + language.memory * bytes_per_value
+    weights = sum(_count_loaded_bytes(tensor, bits, bytes_per_value) for tensor in language.tail.values())
+    return weights + language.cached_values * bytes_per_value
 
 
-def picture_bytes(
+def estimate_picture_bytes(
     checkpoint: Checkpoint, machine: Machine, *, size: tuple[int, int], references: Sequence[tuple[int, int]]
 ) -> int:
     """Bytes one picture takes beside the weights: the most that a step, the decoding or a reference needs."""
@@ -120,7 +120,7 @@ def picture_bytes(
     hidden = heads * int(transformer.get("attention_head_dim", 128))
     channels = int(vae.get("block_out_channels", (128,))[0])
     seen = [min(width * height, LARGEST_REFERENCE) for width, height in references]
-    tokens = checkpoint.text_length + (size[0] * size[1] + sum(seen)) // PATCH**2
+    tokens = checkpoint.max_sequence_length + (size[0] * size[1] + sum(seen)) // PATCH**2
     step = tokens * hidden * STEP_VALUES * machine.bytes_per_value
     if machine.device == "cpu":
         # Only here attention writes its whole table.
@@ -132,37 +132,39 @@ def picture_bytes(
     return max(step, decode, encode)
 
 
-def _networks_bytes(checkpoint: Checkpoint, bits: int | None, bytes_per_value: int) -> tuple[int, int, int]:
+def _estimate_network_bytes(checkpoint: Checkpoint, bits: int | None, bytes_per_value: int) -> tuple[int, int, int]:
     """Of the transformer, the text encoder and the VAE, which is never quantized."""
-    last = max(checkpoint.layers)
+    last = max(checkpoint.out_layers)
     return (
-        _component_bytes(checkpoint.transformer, last, bits, bytes_per_value),
-        _component_bytes(checkpoint.text_encoder, last, bits, bytes_per_value),
-        _component_bytes(checkpoint.vae, last, None, bytes_per_value),
+        _estimate_component_bytes(checkpoint.transformer, last, bits, bytes_per_value),
+        _estimate_component_bytes(checkpoint.text_encoder, last, bits, bytes_per_value),
+        _estimate_component_bytes(checkpoint.vae, last, None, bytes_per_value),
     )
 
 
 @functools.lru_cache(maxsize=96)
-def _component_bytes(component: Component, layers: int, bits: int | None, bytes_per_value: int) -> int:
+def _estimate_component_bytes(component: Component, layers: int, bits: int | None, bytes_per_value: int) -> int:
     """Remembered: thousands of tensors, counted twice for every job."""
     quantized = bits if component.stored_bits is None else None
     tensors = (each for shard in component.shards for each in shard.tensors.items())
-    return sum(_loaded_bytes(tensor, quantized, bytes_per_value) for name, tensor in tensors if _is_used(name, layers))
+    return sum(
+        _count_loaded_bytes(tensor, quantized, bytes_per_value) for name, tensor in tensors if _is_used(name, layers)
+    )
 
 
 def _is_used(name: str, layers: int) -> bool:
     """Whether it is kept: of a text encoder only the first `layers`."""
-    kept = text_encoder_name(name)
+    kept = map_text_encoder_name(name)
     layer = re.match(r"layers\.(\d+)\.", kept or "")
     return kept is not None and not (layer and int(layer[1]) >= layers)
 
 
-def _loaded_bytes(tensor: Tensor, bits: int | None, bytes_per_value: int) -> int:
+def _count_loaded_bytes(tensor: Tensor, bits: int | None, bytes_per_value: int) -> int:
     if tensor.is_integer:
-        return tensor.size
-    if bits is None and tensor.dtype in PACKED and len(tensor.shape) == 2:
-        return tensor.count * PACKED[tensor.dtype] // 8 + 2 * bytes_per_value * tensor.count // PACKED_GROUP
-    group = group_size(tensor.shape)
+        return tensor.nbytes
+    if bits is None and tensor.dtype in PACKED_BITS and len(tensor.shape) == 2:
+        return tensor.count * PACKED_BITS[tensor.dtype] // 8 + 2 * bytes_per_value * tensor.count // PACKED_GROUP
+    group = choose_group_size(tensor.shape)
     if bits is None or group is None:
         return tensor.count * bytes_per_value
     return tensor.count * bits // 8 + 2 * bytes_per_value * tensor.count // group

@@ -18,7 +18,7 @@ INTEGER = re.compile(r"[UI]\d+|BOOL")
 
 @dataclass(frozen=True)
 class Tensor:
-    """One entry of a header. `size` in bytes; `dtype` in the format's own words; `shape` as torch has it.
+    """One entry of a header. `nbytes` in bytes; `dtype` in the format's own words; `shape` as torch has it.
 
     `source`: what the file calls the tensor, where it has another name here; `scale`: what it calls the scale of its
     8-bit floats; `offset`: of its bytes, in a GGUF file.
@@ -26,7 +26,7 @@ class Tensor:
 
     shape: tuple[int, ...]
     dtype: str
-    size: int
+    nbytes: int
     source: str = ""
     scale: str = ""
     offset: int = 0
@@ -75,8 +75,8 @@ def read_shard(path: Path) -> Shard:
     """
     header, data_start = _read_header(path)
     metadata = header.pop("__metadata__", None) or {}
-    tensors = {name: _tensor(path, entry) for name, entry in header.items()}
-    _object(metadata, path)
+    tensors = {name: _parse_tensor(path, entry) for name, entry in header.items()}
+    _check_object(metadata, path)
     end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
     actual = path.stat().st_size
     if actual != data_start + end:
@@ -101,7 +101,7 @@ def _read_header(path: Path) -> tuple[Config, int]:
     return header, 8 + length
 
 
-def _tensor(path: Path, entry: Any) -> Tensor:
+def _parse_tensor(path: Path, entry: Any) -> Tensor:
     try:
         start, end = entry["data_offsets"]
         return Tensor(tuple(entry["shape"]), entry["dtype"], end - start)
@@ -109,7 +109,7 @@ def _tensor(path: Path, entry: Any) -> Tensor:
         raise ModelCorrupt(f"{path} has a damaged header.", path=str(path)) from error
 
 
-def _object(value: Any, path: Path) -> Config:
+def _check_object(value: Any, path: Path) -> Config:
     if not isinstance(value, dict):
         raise ModelCorrupt(f"{path} is damaged: an object was expected.", path=str(path))
     return value
@@ -120,7 +120,7 @@ def read_indexes(folder: Path) -> list[Config]:
     found = []
     for path in sorted(folder.glob("*.safetensors.index.json")):
         index = read_json(path)
-        found.append({name: _object(index.get(name) or {}, path) for name in ("weight_map", "metadata")})
+        found.append({name: _check_object(index.get(name) or {}, path) for name in ("weight_map", "metadata")})
     return found
 
 
@@ -136,9 +136,9 @@ def read_shards(folder: Path, indexes: Iterable[Config]) -> list[Shard]:
     return [read_shard(path) for path in paths]
 
 
-def stored_bits(shards: Iterable[Shard], indexes: Iterable[Config]) -> int | None:
+def find_stored_bits(shards: Iterable[Shard], indexes: Iterable[Config]) -> int | None:
     """The bits an mflux-save component was quantized to; None for one that was not, or that mflux did not save."""
-    for metadata in _metadata(shards, indexes):
+    for metadata in _collect_metadata(shards, indexes):
         level = str(metadata.get("quantization_level", "None"))
         if level.isdigit():
             return int(level)
@@ -148,9 +148,10 @@ def stored_bits(shards: Iterable[Shard], indexes: Iterable[Config]) -> int | Non
 def is_saved_by_mflux(shards: Iterable[Shard], indexes: Iterable[Config]) -> bool:
     """Whether the names are those of mflux's modules rather than those of diffusers."""
     return any(
-        "mflux_version" in metadata or "quantization_level" in metadata for metadata in _metadata(shards, indexes)
+        "mflux_version" in metadata or "quantization_level" in metadata
+        for metadata in _collect_metadata(shards, indexes)
     )
 
 
-def _metadata(shards: Iterable[Shard], indexes: Iterable[Config]) -> list[Config]:
+def _collect_metadata(shards: Iterable[Shard], indexes: Iterable[Config]) -> list[Config]:
     return [*(shard.metadata for shard in shards), *(index["metadata"] for index in indexes)]

@@ -18,7 +18,7 @@ from mflux_api.errors import ModelIncomplete, ModelUnsupported
 TRANSFORMERS = ("seedvr2_ema_3b_fp16.safetensors", "seedvr2_ema_7b_fp16.safetensors")
 VAE_FILE = "ema_vae_fp16.safetensors"
 # Latents in a transformer's token: 2 x 2.
-PATCH = 4
+LATENTS_PER_TOKEN = 4
 LIKE_3B: Mapping[str, Any] = {
     "mlp_type": "swiglu",
     "rope_freqs_for": "lang",
@@ -34,13 +34,13 @@ LIKE_7B: Mapping[str, Any] = {
 
 
 @dataclass(frozen=True)
-class Layout:
+class SeedVR2Checkpoint:
     """The files, and the arguments of mflux's SeedVR2Transformer and SeedVR2VAE that fit them."""
 
     transformer: Shard
     vae: Shard
-    transformer_sizes: Config
-    vae_sizes: Config
+    transformer_config: Config
+    vae_config: Config
 
 
 def has_files(folder: Path) -> bool:
@@ -53,7 +53,7 @@ def is_whole(folder: Path) -> bool:
     return (folder / VAE_FILE).is_file() and any((folder / name).is_file() for name in TRANSFORMERS)
 
 
-def read_layout(folder: Path) -> Layout:
+def read_checkpoint(folder: Path) -> SeedVR2Checkpoint:
     """Read both headers; of two transformers the smaller counts.
 
     Raises ModelIncomplete, ModelCorrupt, and ModelUnsupported where a tensor that tells a size is missing.
@@ -64,7 +64,7 @@ def read_layout(folder: Path) -> Layout:
     if not (folder / VAE_FILE).is_file():
         raise _missing(folder, VAE_FILE)
     transformer, vae = read_shard(present[0]), read_shard(folder / VAE_FILE)
-    return Layout(transformer, vae, _transformer_sizes(transformer), _vae_sizes(vae))
+    return SeedVR2Checkpoint(transformer, vae, _infer_transformer_config(transformer), _infer_vae_config(vae))
 
 
 def _missing(folder: Path, name: str) -> ModelIncomplete:
@@ -72,7 +72,7 @@ def _missing(folder: Path, name: str) -> ModelIncomplete:
     return ModelIncomplete(f"{path} is missing. Download the model again.", path=str(path))
 
 
-def _transformer_sizes(shard: Shard) -> Config:
+def _infer_transformer_config(shard: Shard) -> Config:
     width, patch = _shape(shard, "vid_in.proj.weight")
     layers = _count(shard, "blocks.{}.")
     shared = next((layer for layer in range(layers) if _is_shared(shard, layer)), layers)
@@ -83,8 +83,8 @@ def _transformer_sizes(shard: Shard) -> Config:
     text, words = _shape(shard, "txt_in.weight")
     return {
         **(LIKE_3B if gated else LIKE_7B),
-        "vid_in_channels": patch // PATCH,
-        "vid_out_channels": _shape(shard, "vid_out.proj.weight")[0] // PATCH,
+        "vid_in_channels": patch // LATENTS_PER_TOKEN,
+        "vid_out_channels": _shape(shard, "vid_out.proj.weight")[0] // LATENTS_PER_TOKEN,
         "vid_dim": width,
         "txt_in_dim": words,
         "txt_dim": text,
@@ -100,7 +100,7 @@ def _transformer_sizes(shard: Shard) -> Config:
     }
 
 
-def _vae_sizes(shard: Shard) -> Config:
+def _infer_vae_config(shard: Shard) -> Config:
     blocks = _count(shard, "encoder.down_blocks.{}.")
     return {
         "in_channels": _shape(shard, "encoder.conv_in.weight")[1],
@@ -120,11 +120,11 @@ def _is_shared(shard: Shard, layer: int) -> bool:
 def _shape(shard: Shard, name: str) -> tuple[int, ...]:
     tensor: Tensor | None = shard.tensors.get(name)
     if tensor is None:
-        raise lacks(shard, [name])
+        raise missing_tensors_error(shard, [name])
     return tensor.shape
 
 
-def lacks(shard: Shard, names: list[str]) -> ModelUnsupported:
+def missing_tensors_error(shard: Shard, names: list[str]) -> ModelUnsupported:
     """The error for tensors that a file should have."""
     return ModelUnsupported(
         f"{shard.path} is not SeedVR2 as it is published: it lacks {len(names)} tensors, {', '.join(names[:3])}.",
@@ -147,15 +147,15 @@ DECODE_BYTES = {"cpu": 280}
 DECODE_BYTES_FUSED = 210
 # Colours are matched outside MLX, the whole picture at once.
 COLOUR_BYTES = 200
-TILE = 512
-PIXELS = 16
-WORDS = 58
-GROUPS = (64, 32)
-FLOAT = 4
+TILE_SIDE = 512
+TOKEN_SIDE = 16
+TEXT_TOKENS = 58
+GROUP_SIZES = (64, 32)
+FLOAT32_BYTES = 4
 
 
-def estimate(
-    layout: Layout,
+def estimate_memory(
+    layout: SeedVR2Checkpoint,
     bits: int | None,
     machine: Machine,
     *,
@@ -165,39 +165,43 @@ def estimate(
     upsample: bool,
 ) -> MemoryEstimate:
     """What enlarging to `size`, (width, height) in pixels, takes; there are neither `references` nor words."""
-    work = _work(layout, machine, size) + min(pictures, 2) * 4 * size[0] * size[1]
+    work = _estimate_activations(layout, machine, size) + min(pictures, 2) * 4 * size[0] * size[1]
     return MemoryEstimate(
-        transformer=_transformer_bytes(layout, bits, machine.bytes_per_value),
+        transformer=_estimate_transformer_bytes(layout, bits, machine.bytes_per_value),
         text_encoder=0,
-        vae=_vae_bytes(layout.vae, machine.bytes_per_value),
-        work=work,
+        vae=_estimate_vae_bytes(layout.vae, machine.bytes_per_value),
+        activations=work,
     )
 
 
-def _work(layout: Layout, machine: Machine, size: tuple[int, int]) -> int:
-    tokens = -(-size[0] // PIXELS) * -(-size[1] // PIXELS)
-    step = tokens * layout.transformer_sizes["vid_dim"] * STEP_VALUES * FLOAT
-    tile = min(size[0], TILE) * min(size[1], TILE)
+def _estimate_activations(layout: SeedVR2Checkpoint, machine: Machine, size: tuple[int, int]) -> int:
+    tokens = -(-size[0] // TOKEN_SIDE) * -(-size[1] // TOKEN_SIDE)
+    step = tokens * layout.transformer_config["vid_dim"] * STEP_VALUES * FLOAT32_BYTES
+    tile = min(size[0], TILE_SIDE) * min(size[1], TILE_SIDE)
     each = DECODE_BYTES.get(machine.device, DECODE_BYTES_FUSED)
-    decode = tile * layout.vae_sizes["block_out_channels"][0] * each
+    decode = tile * layout.vae_config["block_out_channels"][0] * each
     return int(max(step, decode, size[0] * size[1] * COLOUR_BYTES))
 
 
-def _transformer_bytes(layout: Layout, bits: int | None, width: int) -> int:
-    words = WORDS * int(layout.transformer_sizes["txt_in_dim"]) * width
+def _estimate_transformer_bytes(layout: SeedVR2Checkpoint, bits: int | None, bytes_per_value: int) -> int:
+    words = TEXT_TOKENS * int(layout.transformer_config["txt_in_dim"]) * bytes_per_value
     tensors = layout.transformer.tensors.items()
-    return words + sum(_loaded(tensor, bits, FLOAT if name.endswith(".freqs") else width) for name, tensor in tensors)
+    return words + sum(
+        _count_loaded_bytes(tensor, bits, FLOAT32_BYTES if name.endswith(".freqs") else bytes_per_value)
+        for name, tensor in tensors
+    )
 
 
-def _loaded(tensor: Tensor, bits: int | None, width: int) -> int:
-    group = next((size for size in GROUPS if tensor.shape[-1] % size == 0), None)
+def _count_loaded_bytes(tensor: Tensor, bits: int | None, bytes_per_value: int) -> int:
+    group = next((size for size in GROUP_SIZES if tensor.shape[-1] % size == 0), None)
     if bits is None or len(tensor.shape) != 2 or group is None:
-        return tensor.count * width
-    return tensor.count * bits // 8 + 2 * width * tensor.count // group
+        return tensor.count * bytes_per_value
+    return tensor.count * bits // 8 + 2 * bytes_per_value * tensor.count // group
 
 
-def _vae_bytes(shard: Shard, width: int) -> int:
+def _estimate_vae_bytes(shard: Shard, bytes_per_value: int) -> int:
     """Its convolutions over time, five-dimensional, become flat ones: (O, I, T, H, W) to (O, I, H, W)."""
     return sum(
-        tensor.count // (tensor.shape[2] if len(tensor.shape) == 5 else 1) * width for tensor in shard.tensors.values()
+        tensor.count // (tensor.shape[2] if len(tensor.shape) == 5 else 1) * bytes_per_value
+        for tensor in shard.tensors.values()
     )

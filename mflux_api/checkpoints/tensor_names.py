@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from mflux_api.checkpoints.safetensors import Tensor
 
-MARK = "double_blocks.0.img_attn.qkv.weight"
+SINGLE_FILE_MARKER = "double_blocks.0.img_attn.qkv.weight"
 OUTER = {
     "img_in": "x_embedder",
     "txt_in": "context_embedder",
@@ -49,10 +49,10 @@ SWAPPED = re.compile(r"norm_out\.linear\.(?:weight|scales|biases)")
 
 
 def is_single_file(tensors: Mapping[str, Tensor]) -> bool:
-    return MARK in tensors
+    return SINGLE_FILE_MARKER in tensors
 
 
-def single_file_name(name: str) -> str | None:
+def map_single_file_name(name: str) -> str | None:
     """Black Forest Labs' name -> mflux's; query, key and value still in one."""
     layer, _, kind = name.rpartition(".")
     kind = "weight" if kind == "scale" else kind
@@ -63,52 +63,52 @@ def single_file_name(name: str) -> str | None:
     return f"{BLOCKS[blocks]}.{number}.{INNER[inner]}.{kind}" if known else None
 
 
-def unfused(name: str) -> list[str]:
+def split_fused_name(name: str) -> list[str]:
     """The names of a tensor's equal parts: query, key and value, or itself alone."""
     match = FUSED.match(name)
     return [f"{match[1]}_{part}{match[2]}" for part in "qkv"] if match else [name]
 
 
-def as_separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def split_fused_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A header as it would be under mflux's names."""
     found = {}
     for old, tensor in tensors.items():
-        names = unfused(single_file_name(old) or old)
+        names = split_fused_name(map_single_file_name(old) or old)
         shape = (tensor.shape[0] // len(names), *tensor.shape[1:])
-        found.update({name: replace(tensor, shape=shape, size=tensor.size // len(names)) for name in names})
+        found.update({name: replace(tensor, shape=shape, nbytes=tensor.nbytes // len(names)) for name in names})
     return found
 
 
 # Before Mistral's decoder in a Mistral3ForConditionalGeneration, as transformers 4 and 5 write it.
 DECODERS = re.compile(r"^(language_model\.model|model\.language_model|model)\.")
 VISION = re.compile(r"^(model\.)?(vision_tower|multi_modal_projector)\.")
-HEAD = "lm_head.weight"
+LM_HEAD_WEIGHT = "lm_head.weight"
 
 
-def transformer_name(name: str) -> str | None:
+def map_transformer_name(name: str) -> str | None:
     """diffusers' Flux2Transformer2DModel -> mflux's Flux2Transformer."""
     name = name.replace("time_guidance_embed.timestep_embedder.", "time_guidance_embed.")
     name = name.replace("time_guidance_embed.guidance_embedder.", "time_guidance_embed.guidance_")
     return name.replace(".attn.to_out.0.", ".attn.to_out.")
 
 
-def text_encoder_name(name: str) -> str | None:
+def map_text_encoder_name(name: str) -> str | None:
     """transformers' Qwen3 or Mistral 3, with or without a head -> its decoder; head and vision are not used."""
-    known = decoder_name(name)
+    known = map_decoder_name(name)
     return None if known is None or known.startswith("lm_head.") else known
 
 
-def decoder_name(name: str) -> str | None:
-    """As `text_encoder_name`, with the head that writes."""
+def map_decoder_name(name: str) -> str | None:
+    """As `map_text_encoder_name`, with the head that writes."""
     return None if VISION.match(name) else DECODERS.sub("", name.replace("language_model.lm_head.", "lm_head."))
 
 
-def vae_name(name: str) -> str | None:
+def map_vae_name(name: str) -> str | None:
     """diffusers' AutoencoderKLFlux2 -> mflux's Flux2VAE."""
     return None if name.endswith("num_batches_tracked") else name.replace(".to_out.0.", ".to_out.")
 
 
-def same_name(name: str) -> str | None:
+def keep_name(name: str) -> str | None:
     """Names of a folder that mflux saved."""
     return name
 
@@ -132,7 +132,7 @@ LLAMA = {
 }
 
 
-def llama_name(name: str) -> str:
+def map_llama_cpp_name(name: str) -> str:
     """A tensor of a Qwen3 in a GGUF file, as transformers calls it; others keep their name."""
     layer, _, kind = name.rpartition(".")
     block, _, inner = layer.rpartition(".")

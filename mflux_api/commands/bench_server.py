@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import httpx
 import psutil
 
-from mflux_api.engine.bench import Figure
+from mflux_api.engine.bench import Measurement
 from mflux_api.engine.model import Model, load_model
 from mflux_api.pixels.png import encode_png
 
@@ -42,7 +42,7 @@ uvicorn.run(app, port=int(sys.argv[1]), log_level="error", access_log=False, lif
 SMALL = {"prompt": PROMPT, "width": 64, "height": 64, "steps": 1, "seed": 1}
 
 
-class Bench:
+class BenchServer:
     """Client of a server that runs in a temporary folder."""
 
     def __init__(self, client: httpx.Client, process: psutil.Process) -> None:
@@ -63,7 +63,7 @@ class Bench:
         while self.client.get(f"/api/v1/jobs/{job_id}?images=false").json()["completed_at"] is None:
             time.sleep(0.02)
 
-    def painted_in(self) -> float:
+    def get_painting_seconds(self) -> float:
         """Return the seconds of painting alone of the latest picture."""
         (latest,) = self.client.get("/api/v1/jobs?limit=1").json()["jobs"]
         job = self.client.get(f"/api/v1/jobs/{latest['id']}?images=false").json()
@@ -76,32 +76,32 @@ class Bench:
         return self.process.memory_info().rss / MEBIBYTE
 
 
-def run(jobs: int) -> Iterator[Figure]:
+def measure_server(jobs: int) -> Iterator[Measurement]:
     """Yield the lines of the table. `jobs`: number of jobs to run while the server's memory is watched."""
-    yield Figure("machine's load", os.getloadavg()[0], "", f"{os.cpu_count()} cores; {MODEL}")
-    with _server() as bench:
-        yield Figure("server (RSS) after start", bench.rss, "MiB")
-        yield from _overhead(bench)
-        yield from _health(bench)
-        yield from _memory(bench, jobs)
-        yield from _queues(bench)
+    yield Measurement("machine's load", os.getloadavg()[0], "", f"{os.cpu_count()} cores; {MODEL}")
+    with _start_server() as bench:
+        yield Measurement("server (RSS) after start", bench.rss, "MiB")
+        yield from _measure_overhead(bench)
+        yield from _measure_health(bench)
+        yield from _measure_memory(bench, jobs)
+        yield from _measure_queue(bench)
 
 
 @contextmanager
-def _server() -> Iterator[Bench]:
+def _start_server() -> Iterator[BenchServer]:
     with tempfile.TemporaryDirectory() as folder:
         flags = ["--host", "127.0.0.1", "--port", "0", "--output-dir", folder, "--model", MODEL]
         limit = ["--set", "queue.limit=100000"]
         command = [sys.executable, "-m", "mflux_api", "serve", *flags, *limit]
         with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
             try:
-                with httpx.Client(base_url=_address(process), timeout=600) as client:
-                    yield Bench(client, psutil.Process(process.pid))
+                with httpx.Client(base_url=_wait_for_address(process), timeout=600) as client:
+                    yield BenchServer(client, psutil.Process(process.pid))
             finally:
                 process.terminate()
 
 
-def _address(process: "subprocess.Popen[str]") -> str:
+def _wait_for_address(process: "subprocess.Popen[str]") -> str:
     assert process.stderr is not None
     for line in process.stderr:
         if match := re.search(r"MFLUX API at (http://\S+)", line):
@@ -111,18 +111,18 @@ def _address(process: "subprocess.Popen[str]") -> str:
     raise RuntimeError("The server did not start.")
 
 
-class Taken(NamedTuple):
+class RequestTime(NamedTuple):
     """Total seconds for a picture, and the seconds of painting alone."""
 
     wall: float
     painting: float
 
     @property
-    def around(self) -> float:
+    def overhead(self) -> float:
         return self.wall - self.painting
 
 
-def _overhead(bench: Bench) -> Iterator[Figure]:
+def _measure_overhead(bench: BenchServer) -> Iterator[Measurement]:
     """Paint the same picture with the library and over HTTP, in turn; the difference is the server's overhead.
 
     Painting speed varies between two processes, above all on a busy machine. So the difference without the painting
@@ -130,39 +130,39 @@ def _overhead(bench: Bench) -> Iterator[Figure]:
     """
     model = load_model(MODEL)
     for size, steps, rounds in ((64, 1, 60), (256, 4, 20)):
-        with _poster(bench, {**SMALL, "width": size, "height": size, "steps": steps}) as over_http:
-            taken = _in_turn({"library": partial(_paint, model, size, steps), "HTTP": over_http}, rounds)
+        with _open_poster(bench, {**SMALL, "width": size, "height": size, "steps": steps}) as over_http:
+            taken = _alternate({"library": partial(_time_painting, model, size, steps), "HTTP": over_http}, rounds)
         for name, times in taken.items():
-            yield Figure(f"{size}x{size}, {steps} steps: {name}", _milliseconds(each.wall for each in times), "ms")
+            yield Measurement(f"{size}x{size}, {steps} steps: {name}", _median_ms(each.wall for each in times), "ms")
         # Compared in pairs: a slowdown of the machine affects both of a pair.
         costs = [over.wall - here.wall for over, here in zip(taken["HTTP"], taken["library"], strict=True)]
         spread = statistics.stdev(costs) / rounds**0.5 * 1000
         note = f"at most 10; ±{spread:.0f} (standard error)"
-        yield Figure(f"{size}x{size}: HTTP costs", _milliseconds(costs), "ms", note)
-        around = {name: _milliseconds(each.around for each in times) for name, times in taken.items()}
-        yield Figure(f"{size}x{size}: without the painting", around["HTTP"] - around["library"], "ms")
+        yield Measurement(f"{size}x{size}: HTTP costs", _median_ms(costs), "ms", note)
+        around = {name: _median_ms(each.overhead for each in times) for name, times in taken.items()}
+        yield Measurement(f"{size}x{size}: without the painting", around["HTTP"] - around["library"], "ms")
 
 
-def _milliseconds(values: Iterable[float]) -> float:
+def _median_ms(values: Iterable[float]) -> float:
     return statistics.median(values) * 1000
 
 
-def _paint(model: Model, size: int, steps: int) -> Taken:
+def _time_painting(model: Model, size: int, steps: int) -> RequestTime:
     began = time.perf_counter()
     picture = model.generate(PROMPT, width=size, height=size, steps=steps, seeds=(1,))[0]
     encode_png(picture.image, {})
-    return Taken(time.perf_counter() - began, picture.timings["total"])
+    return RequestTime(time.perf_counter() - began, picture.timings["total"])
 
 
 @contextmanager
-def _poster(bench: Bench, body: dict[str, Any]) -> Iterator[Callable[[], Taken]]:
+def _open_poster(bench: BenchServer, body: dict[str, Any]) -> Iterator[Callable[[], RequestTime]]:
     """Yield a function that posts `body` with http.client, because httpx's own overhead would be measured as well.
 
     The connection stays open between requests, as in browsers.
     """
     with closing(http.client.HTTPConnection(bench.client.base_url.netloc.decode(), timeout=600)) as connection:
 
-        def post() -> Taken:
+        def post() -> RequestTime:
             began = time.perf_counter()
             connection.request("POST", "/sdapi/v1/txt2img", json.dumps(body), {"Content-Type": "application/json"})
             reply = connection.getresponse()
@@ -170,13 +170,13 @@ def _poster(bench: Bench, body: dict[str, Any]) -> Iterator[Callable[[], Taken]]
             wall = time.perf_counter() - began
             if reply.status != 200:
                 raise RuntimeError(f"The server answered with status {reply.status}: {content[:500]!r}")
-            return Taken(wall, bench.painted_in())
+            return RequestTime(wall, bench.get_painting_seconds())
 
         yield post
 
 
-def _in_turn(arms: dict[str, Callable[[], Taken]], rounds: int) -> dict[str, list[Taken]]:
-    taken: dict[str, list[Taken]] = {name: [] for name in arms}
+def _alternate(arms: dict[str, Callable[[], RequestTime]], rounds: int) -> dict[str, list[RequestTime]]:
+    taken: dict[str, list[RequestTime]] = {name: [] for name in arms}
     for turn in range(rounds + 1):
         for name in list(arms)[:: 1 if turn % 2 else -1]:
             time.sleep(REST_SECONDS)
@@ -186,13 +186,13 @@ def _in_turn(arms: dict[str, Callable[[], Taken]], rounds: int) -> dict[str, lis
     return taken
 
 
-def _health(bench: Bench) -> Iterator[Figure]:
+def _measure_health(bench: BenchServer) -> Iterator[Measurement]:
     """Measure the latency of /api/v1/health with an idle and with a busy engine.
 
     Requests alternate with those to a minimal server, whose latency shows the machine's own share.
     """
     body = {"width": 512, "height": 512, "steps": 50, "num_images": 4}
-    with _plain_server() as plain:
+    with _start_plain_server() as plain:
         arms: dict[str, Callable[[], object]] = {
             "health": lambda: bench.client.get("/api/v1/health"),
             "nothing": lambda: plain.get("/"),
@@ -203,16 +203,16 @@ def _health(bench: Bench) -> Iterator[Figure]:
             times: dict[str, list[float]] = {arm: [] for arm in arms}
             for _ in range(PROBES):
                 for arm, ask in arms.items():
-                    times[arm].append(_timed(ask))
+                    times[arm].append(_time_call(ask))
             if job_id is not None:
                 bench.client.delete(f"/api/v1/jobs/{job_id}")
             for arm, values in times.items():
-                yield Figure(f"{arm} {name}: median", statistics.median(values) * 1000, "ms")
-                yield Figure(f"{arm} {name}: p99", statistics.quantiles(values, n=100)[98] * 1000, "ms")
+                yield Measurement(f"{arm} {name}: median", statistics.median(values) * 1000, "ms")
+                yield Measurement(f"{arm} {name}: p99", statistics.quantiles(values, n=100)[98] * 1000, "ms")
 
 
 @contextmanager
-def _plain_server() -> Iterator[httpx.Client]:
+def _start_plain_server() -> Iterator[httpx.Client]:
     """Run a minimal ASGI application with uvicorn, and yield a client of it."""
     with socket.create_server(("127.0.0.1", 0)) as found:
         port = found.getsockname()[1]
@@ -227,24 +227,24 @@ def _plain_server() -> Iterator[httpx.Client]:
             process.terminate()
 
 
-def _timed(call: Callable[[], object]) -> float:
+def _time_call(call: Callable[[], object]) -> float:
     time.sleep(PACE_SECONDS)
     began = time.perf_counter()
     call()
     return time.perf_counter() - began
 
 
-def _memory(bench: Bench, jobs: int) -> Iterator[Figure]:
+def _measure_memory(bench: BenchServer, jobs: int) -> Iterator[Measurement]:
     before = 0.0
     for number in range(1, jobs + 1):
         bench.wait(bench.submit(seed=number))
         if number in {jobs // 5, jobs}:
             note = f"{bench.rss - before:+.1f}" if before else ""
-            yield Figure(f"server (RSS) after {number} jobs", bench.rss, "MiB", note)
+            yield Measurement(f"server (RSS) after {number} jobs", bench.rss, "MiB", note)
             before = bench.rss
 
 
-def _queues(bench: Bench) -> Iterator[Figure]:
+def _measure_queue(bench: BenchServer) -> Iterator[Measurement]:
     """Measure each queue operation at growing queue lengths."""
     bench.post("/api/v1/queue/pause")
     waiting: list[str] = []
@@ -260,5 +260,5 @@ def _queues(bench: Bench) -> Iterator[Figure]:
             "cancel": lambda: bench.client.delete(f"/api/v1/jobs/{waiting.pop()}"),
         }
         for name, verb in verbs.items():
-            value = statistics.median(_timed(verb) for _ in range(ROUNDS))
-            yield Figure(f"{length} waiting: {name}", value * 1000, "ms")
+            value = statistics.median(_time_call(verb) for _ in range(ROUNDS))
+            yield Measurement(f"{length} waiting: {name}", value * 1000, "ms")

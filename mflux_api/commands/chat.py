@@ -30,7 +30,7 @@ AGAIN, END = {"same", "s"}, {"quit", "q"}
 
 
 @dataclass(frozen=True)
-class Choices:
+class ChatState:
     """Parameters of the next picture. `raw`: the prompt as typed; `scale`: factor on `shape`."""
 
     steps: int
@@ -45,7 +45,7 @@ class Choices:
         return self.shape[0] * self.scale, self.shape[1] * self.scale
 
 
-def heard(line: str, choices: Choices) -> tuple[Choices, bool]:
+def parse_line(line: str, choices: ChatState) -> tuple[ChatState, bool]:
     """Interpret a line: return the new choices, and whether to paint. Raises InvalidRequest, and EOFError to leave."""
     words = line.strip()
     if words.lower() in END:
@@ -56,10 +56,10 @@ def heard(line: str, choices: Choices) -> tuple[Choices, bool]:
         if not choices.prompt:
             raise InvalidRequest("There is no prompt yet.", field="prompt")
         return replace(choices, seed=None if words.lower() in AGAIN else int(words.split()[1])), True
-    return _prompted(words, choices)
+    return _parse_prompt(words, choices)
 
 
-def _prompted(words: str, choices: Choices) -> tuple[Choices, bool]:
+def _parse_prompt(words: str, choices: ChatState) -> tuple[ChatState, bool]:
     """Interpret a prompt and the modifiers in it. Modifiers alone change the choices without painting."""
     for word in MODIFIER.findall(words):
         if word in SHAPES:
@@ -68,27 +68,27 @@ def _prompted(words: str, choices: Choices) -> tuple[Choices, bool]:
             choices = replace(choices, scale=SCALES[word])
         elif words.startswith(word):
             raise InvalidRequest(f"There is no command {word}.\n{HELP}", field="prompt")
-    prompt = " ".join(MODIFIER.sub(_kept, words).split())
+    prompt = " ".join(MODIFIER.sub(_drop_modifier, words).split())
     if not prompt:
         return choices, False
     return replace(choices, raw=words, prompt=prompt, seed=None), True
 
 
-def _kept(match: "re.Match[str]") -> str:
+def _drop_modifier(match: "re.Match[str]") -> str:
     return "" if match[0] in SHAPES or match[0] in SCALES else match[0]
 
 
 def chat(arguments: argparse.Namespace, ask: Callable[[str], str] = input) -> None:
     """Ask for prompts and paint them until the user leaves."""
-    from mflux_api.commands.generate import load
+    from mflux_api.commands.generate import load_from_arguments
 
-    model = load(arguments)
+    model = load_from_arguments(arguments)
     steps = arguments.steps if arguments.steps is not None else model.spec.capabilities.default_steps
-    choices = Choices(steps=steps, shape=_fitting(model.spec.capabilities.native_side))
+    choices = ChatState(steps=steps, shape=_default_shape(model.spec.capabilities.native_side))
     print(HELP, file=sys.stderr)
     while True:
         try:
-            choices, wanted = heard(ask("Prompt: "), choices)
+            choices, wanted = parse_line(ask("Prompt: "), choices)
             if wanted:
                 print(_paint(model, choices, arguments.output), flush=True)
             else:
@@ -100,30 +100,30 @@ def chat(arguments: argparse.Namespace, ask: Callable[[str], str] = input) -> No
             print(error.message, file=sys.stderr)
 
 
-def _fitting(side: int) -> tuple[int, int]:
+def _default_shape(side: int) -> tuple[int, int]:
     """Return the first picture's size: landscape, or for a smaller model the square it was trained on."""
     return SHAPES["/landscape"] if side >= 1024 else (side, side)
 
 
-def _paint(model: "Model", choices: Choices, folder: Path) -> Path:
+def _paint(model: "Model", choices: ChatState, folder: Path) -> Path:
     """Paint a picture, and store it with its `.prompt` file. The model caches the prompt's embedding for `same`."""
     seed = choices.seed if choices.seed is not None else random.randrange(2**32)
     width, height = choices.size
     picture = model.generate(choices.prompt, width=width, height=height, steps=choices.steps, seeds=[seed])[0]
-    return _store(model, picture, choices, folder)
+    return _save_picture(model, picture, choices, folder)
 
 
-def _store(model: "Model", picture: "Picture", choices: Choices, folder: Path) -> Path:
-    from mflux_api.engine.metadata import generation_text
-    from mflux_api.pixels.naming import picture_name, sidecar
-    from mflux_api.pixels.png import encode_png, write_new
+def _save_picture(model: "Model", picture: "Picture", choices: ChatState, folder: Path) -> Path:
+    from mflux_api.engine.metadata import format_generation_text
+    from mflux_api.pixels.naming import format_sidecar, make_picture_name
+    from mflux_api.pixels.png import encode_png, write_new_file
 
     facts = {"prompt": choices.prompt, "negative": "", "model": model.spec.name, "bits": model.bits}
-    text = generation_text(picture, **facts, strength=None)  # type: ignore[arg-type]
+    text = format_generation_text(picture, **facts, strength=None)  # type: ignore[arg-type]
     data = encode_png(picture.image, {"parameters": text})
-    path = write_new(folder / picture_name(time.time(), secrets.token_hex(4)), data)
-    told = _told(picture.timings)
-    words = sidecar(
+    path = write_new_file(folder / make_picture_name(time.time(), secrets.token_hex(4)), data)
+    timings = _format_timings(picture.timings)
+    words = format_sidecar(
         raw=choices.raw,
         prompt=choices.prompt,
         size=picture.image.size,
@@ -132,9 +132,9 @@ def _store(model: "Model", picture: "Picture", choices: Choices, folder: Path) -
         timings=picture.timings,
     )
     path.with_suffix(".prompt").write_text(words, encoding="utf-8")
-    print(f"seed {picture.seed}, {told}", file=sys.stderr)
+    print(f"seed {picture.seed}, {timings}", file=sys.stderr)
     return path
 
 
-def _told(timings: Mapping[str, float]) -> str:
+def _format_timings(timings: Mapping[str, float]) -> str:
     return ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in timings.items())

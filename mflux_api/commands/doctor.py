@@ -20,9 +20,9 @@ import psutil
 from huggingface_hub import get_token
 
 from mflux_api.app.wiring import make_bucket
-from mflux_api.commands.probe import Mlx, ask_mlx
+from mflux_api.commands.probe import MlxInfo, probe_mlx
 from mflux_api.errors import InvalidSetting
-from mflux_api.models.registry import ModelSpec, find, folders, is_here, registry
+from mflux_api.models.registry import ModelSpec, find_spec, find_unregistered_models, is_downloaded, load_registry
 from mflux_api.net.s3 import BucketFailed, BucketRefused
 from mflux_api.settings import Settings
 
@@ -57,7 +57,7 @@ class Finding:
 def run(models_dir: Path, output_dir: Path, more: Iterable[Finding] = ()) -> int:
     """Print each finding as soon as it is known, then `more`. Returns 1 if any failed, else 0."""
     states: list[State] = []
-    for finding in chain(examine(models_dir, output_dir), more):
+    for finding in chain(check_machine(models_dir, output_dir), more):
         states.append(finding.state)
         print(f"{finding.state:5} {finding.subject:12} {finding.message}", flush=True)
         if finding.advice:
@@ -66,39 +66,41 @@ def run(models_dir: Path, output_dir: Path, more: Iterable[Finding] = ()) -> int
     return 1 if "fail" in states else 0
 
 
-def examine(models_dir: Path, output_dir: Path) -> Iterator[Finding]:
+def check_machine(models_dir: Path, output_dir: Path) -> Iterator[Finding]:
     """Run all checks but that of the bucket."""
-    yield from _system()
-    found = ask_mlx()
-    yield from _engine(found)
-    yield from _memory(found.budget if isinstance(found, Mlx) else None)
-    yield from place("models", models_dir, int((find(REAL_MODEL).size_gb or 0) * GIGABYTE))
-    yield from place("output", output_dir, OUTPUT_SPACE)
-    yield from storage(output_dir, ((part.mountpoint, part.fstype) for part in psutil.disk_partitions(all=True)))
-    yield from _limits()
-    yield from _models(models_dir)
-    yield _token()
+    yield from _check_system()
+    found = probe_mlx()
+    yield from _check_mlx(found)
+    yield from _check_memory(found.budget if isinstance(found, MlxInfo) else None)
+    yield from check_folder("models", models_dir, int((find_spec(REAL_MODEL).size_gb or 0) * GIGABYTE))
+    yield from check_folder("output", output_dir, OUTPUT_SPACE)
+    yield from check_database_folder(
+        output_dir, ((part.mountpoint, part.fstype) for part in psutil.disk_partitions(all=True))
+    )
+    yield from _check_limits()
+    yield from _check_models(models_dir)
+    yield _check_token()
 
 
 # The system
 
 
-def _system() -> Iterator[Finding]:
-    yield _mac() if sys.platform == "darwin" else Finding("system", "ok", _linux())
+def _check_system() -> Iterator[Finding]:
+    yield _check_macos() if sys.platform == "darwin" else Finding("system", "ok", _describe_linux())
     yield Finding("python", "ok", f"{platform.python_version()}, {sys.executable}")
 
 
-def _mac() -> Finding:
+def _check_macos() -> Finding:
     version, machine = platform.mac_ver()[0], platform.machine()
     if machine != "arm64":
         advice = "MLX needs Apple silicon, and a native Python that does not run under Rosetta."
         return Finding("system", "fail", f"macOS {version} on {machine}", advice)
-    if numbers(version) < (14,):
+    if parse_version(version) < (14,):
         return Finding("system", "fail", f"macOS {version}", "MLX needs macOS 14 or newer.")
     return Finding("system", "ok", f"macOS {version}")
 
 
-def _linux() -> str:
+def _describe_linux() -> str:
     try:
         name = platform.freedesktop_os_release()["PRETTY_NAME"]
     except (OSError, KeyError):
@@ -106,7 +108,7 @@ def _linux() -> str:
     return f"{name}, {' '.join(platform.libc_ver())}, {platform.machine()}"
 
 
-def numbers(version: str) -> tuple[int, ...]:
+def parse_version(version: str) -> tuple[int, ...]:
     """Parse a version: "26.2.1" becomes (26, 2, 1)."""
     return tuple(map(int, re.findall(r"\d+", version)))
 
@@ -114,20 +116,20 @@ def numbers(version: str) -> tuple[int, ...]:
 # MLX
 
 
-def _engine(found: Mlx | str) -> Iterator[Finding]:
+def _check_mlx(found: MlxInfo | str) -> Iterator[Finding]:
     if isinstance(found, str):
         yield Finding("mlx", "fail", found, "Set up .venv again: make clean, then make demo.")
         return
     yield Finding("chip", "ok", found.chip)
     yield Finding("mlx", "ok", f"{found.version} on {found.device}")
-    yield speed(found)
+    yield check_speed(found)
     if found.device == "cpu":
-        yield _processor(found)
+        yield _check_gpu(found)
     if found.device == "metal":
-        yield from apple(found.chip, platform.mac_ver()[0], Path(found.kernels))
+        yield from check_apple_chip(found.chip, platform.mac_ver()[0], Path(found.kernels))
 
 
-def speed(found: Mlx) -> Finding:
+def check_speed(found: MlxInfo) -> Finding:
     """Judge the speed of a float32 matrix product."""
     message = f"{found.gflops:.0f} GFLOP/s in float32"
     if found.gflops >= SLOWEST_GFLOPS:
@@ -139,14 +141,14 @@ def speed(found: Mlx) -> Finding:
     return Finding("speed", "warn", message, advice)
 
 
-def _processor(found: Mlx) -> Finding:
+def _check_gpu(found: MlxInfo) -> Finding:
     if sys.platform == "darwin":
         return Finding("gpu", "warn", "MLX finds none.", "A virtual machine may have none; otherwise update macOS.")
     blas = f"OpenBLAS from {found.openblas}" if found.openblas else "No OpenBLAS"
     return Finding("gpu", "note", f"None: flux2-tiny takes seconds, real models many minutes a picture. {blas}.")
 
 
-def apple(chip: str, system: str, kernels: Path) -> Iterator[Finding]:
+def check_apple_chip(chip: str, system: str, kernels: Path) -> Iterator[Finding]:
     """Check what depends on the generation of Apple's chip: bfloat16 and matrix units."""
     generation = re.search(r"Apple M(\d+)", chip)
     if generation is None:
@@ -155,14 +157,14 @@ def apple(chip: str, system: str, kernels: Path) -> Iterator[Finding]:
         advice = "engine.precision: float16 may be faster. Compare the pictures first: float16 overflows more easily."
         yield Finding("bfloat16", "note", "M1 and M2 have no instructions for it and emulate it.", advice)
     if int(generation[1]) >= 5:
-        yield _matrix_units(system, kernels)
+        yield _check_matrix_units(system, kernels)
 
 
-def _matrix_units(system: str, kernels: Path) -> Finding:
-    if numbers(system) < (26, 2):
+def _check_matrix_units(system: str, kernels: Path) -> Finding:
+    if parse_version(system) < (26, 2):
         advice = "With macOS 26.2 or newer MLX is about three times faster on this chip."
         return Finding("matrix units", "warn", f"macOS {system} does not use them.", advice)
-    used = _holds(kernels, MATRIX_KERNEL)
+    used = _file_contains(kernels, MATRIX_KERNEL)
     if used is None:
         return Finding("matrix units", "note", f"Unknown: {kernels} cannot be read.")
     if not used:
@@ -171,7 +173,7 @@ def _matrix_units(system: str, kernels: Path) -> Finding:
     return Finding("matrix units", "ok", "used")
 
 
-def _holds(file: Path, word: bytes) -> bool | None:
+def _file_contains(file: Path, word: bytes) -> bool | None:
     try:
         with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
             return content.find(word) >= 0
@@ -182,43 +184,43 @@ def _holds(file: Path, word: bytes) -> bool | None:
 # Memory and disks
 
 
-def _memory(budget: int | None) -> Iterator[Finding]:
+def _check_memory(budget: int | None) -> Iterator[Finding]:
     memory, swap = psutil.virtual_memory(), psutil.swap_memory()
-    message = f"{_size(memory.total)}, {_size(memory.available)} free"
+    message = f"{_format_size(memory.total)}, {_format_size(memory.available)} free"
     if budget is None or memory.available >= budget:
         yield Finding("memory", "ok", message)
     else:
-        advice = f"The engine may use {_size(budget)}. Close other programs, or lower engine.memory_budget_gb."
+        advice = f"The engine may use {_format_size(budget)}. Close other programs, or lower engine.memory_budget_gb."
         yield Finding("memory", "note", message, advice)
     if swap.used > memory.total / 10:
-        yield Finding("swap", "warn", f"{_size(swap.used)} in use", "Swapped memory is very slow. Free memory.")
+        yield Finding("swap", "warn", f"{_format_size(swap.used)} in use", "Swapped memory is very slow. Free memory.")
     else:
-        yield Finding("swap", "ok", f"{_size(swap.used)} in use")
+        yield Finding("swap", "ok", f"{_format_size(swap.used)} in use")
 
 
-def place(subject: str, path: Path, space: int) -> Iterator[Finding]:
+def check_folder(subject: str, path: Path, space: int) -> Iterator[Finding]:
     """Check that a folder can be written to or created, and that its disk has `space` bytes free."""
     folder = path.absolute()
     nearest = next(parent for parent in (folder, *folder.parents) if os.access(parent, os.F_OK))
-    problem = _refusal(nearest)
+    problem = _find_write_error(nearest)
     if problem:
         # A read-only folder of models can still be used.
         state: State = "warn" if subject == "models" and folder.is_dir() else "fail"
         yield Finding(subject, state, f"{folder} cannot be written to: {problem}.", "Choose another folder.")
         return
     free = shutil.disk_usage(nearest).free
-    message = f"{folder}{'' if nearest == folder else ' (not there yet)'}, {_size(free)} free"
+    message = f"{folder}{'' if nearest == folder else ' (not there yet)'}, {_format_size(free)} free"
     if free >= space:
         yield Finding(subject, "ok", message)
     else:
-        yield Finding(subject, "warn", message, f"{_size(space)} should be free: {_purpose(subject)}.")
+        yield Finding(subject, "warn", message, f"{_format_size(space)} should be free: {_space_reason(subject)}.")
 
 
-def _purpose(subject: str) -> str:
+def _space_reason(subject: str) -> str:
     return f"{REAL_MODEL} needs that much" if subject == "models" else "jobs are refused when the disk is full"
 
 
-def _refusal(folder: Path) -> str:
+def _find_write_error(folder: Path) -> str:
     """Return why the folder cannot be written to, or "" if it can."""
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
@@ -228,7 +230,7 @@ def _refusal(folder: Path) -> str:
     return ""
 
 
-def storage(path: Path, mounts: Iterable[tuple[str, str]]) -> Iterator[Finding]:
+def check_database_folder(path: Path, mounts: Iterable[tuple[str, str]]) -> Iterator[Finding]:
     """Warn if the job database is on a network disk or synced folder, where SQLite's locking or syncing fails.
 
     `mounts`: (mount point, file system type).
@@ -246,15 +248,15 @@ def storage(path: Path, mounts: Iterable[tuple[str, str]]) -> Iterator[Finding]:
     yield Finding("output", "warn", f"{folder} is {where}.", advice)
 
 
-def _size(count: float) -> str:
+def _format_size(count: float) -> str:
     return f"{count / GIB:.1f} GiB"
 
 
 # Limits and libraries
 
 
-def _limits() -> Iterator[Finding]:
-    yield sqlite(sqlite3.sqlite_version)
+def _check_limits() -> Iterator[Finding]:
+    yield check_sqlite(sqlite3.sqlite_version)
     soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     if soft == resource.RLIM_INFINITY or soft >= LEAST_FILES:
         yield Finding("open files", "ok", "no limit" if soft == resource.RLIM_INFINITY else f"up to {soft}")
@@ -262,8 +264,8 @@ def _limits() -> Iterator[Finding]:
         yield Finding("open files", "warn", f"up to {soft}", "Every client uses one. Before starting: ulimit -n 4096")
 
 
-def sqlite(version: str) -> Finding:
-    if numbers(version) >= SAFE_SQLITE:
+def check_sqlite(version: str) -> Finding:
+    if parse_version(version) >= SAFE_SQLITE:
         return Finding("sqlite", "ok", version)
     message = f"{version}: before {SAFE_SQLITE_TEXT}, two programs that write at once can damage a database."
     return Finding("sqlite", "warn", message, "Do not open jobs.db with another program while the server runs.")
@@ -272,21 +274,21 @@ def sqlite(version: str) -> Finding:
 # Models
 
 
-def _models(models_dir: Path) -> Iterator[Finding]:
-    named = [spec for spec in registry().values() if spec.quantize is None]
+def _check_models(models_dir: Path) -> Iterator[Finding]:
+    named = [spec for spec in load_registry().values() if spec.quantize is None]
     try:
-        here = [spec for spec in chain(named, folders(models_dir)) if is_here(spec, models_dir)]
+        here = [spec for spec in chain(named, find_unregistered_models(models_dir)) if is_downloaded(spec, models_dir)]
     except OSError as error:
         yield Finding("models", "fail", f"{models_dir} cannot be read: {error.strerror}.")
         return
     for spec in here:
-        yield _model(spec)
+        yield _describe_model(spec)
     missing = sum(spec not in here and not spec.unavailable for spec in named)
     yield Finding("models", "ok", f"{len(here)} here, {missing} more to download: python -m mflux_api models")
 
 
-def _model(spec: ModelSpec) -> Finding:
-    home = "part of this project" if spec.name in registry() else "a folder of your own"
+def _describe_model(spec: ModelSpec) -> Finding:
+    home = "part of this project" if spec.name in load_registry() else "a folder of your own"
     message = f"{spec.name}, {spec.licence or home}{f', {spec.size_gb:g} GB' if spec.size_gb else ''}"
     if spec.capabilities.enlarges:
         message += ", enlarges pictures"
@@ -295,7 +297,7 @@ def _model(spec: ModelSpec) -> Finding:
     return Finding("model", "note" if "non-commercial" in spec.licence.lower() else "ok", message)
 
 
-def _token() -> Finding:
+def _check_token() -> Finding:
     if get_token():
         return Finding("hf token", "ok", "set")
     advice = "Accept the licence on the model's page, then: hf auth login"
@@ -305,7 +307,7 @@ def _token() -> Finding:
 SUBJECT = "storage"
 
 
-def bucket(settings: Settings) -> Iterator[Finding]:
+def check_bucket(settings: Settings) -> Iterator[Finding]:
     """Check that the configured bucket can be written to and read. Yields nothing without a bucket."""
     if settings.storage.kind == "local":
         return

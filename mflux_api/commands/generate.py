@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from mflux_api.engine.model import Model
-    from mflux_api.ipc.messages import Event, Picture
+    from mflux_api.ipc.messages import PaintingEvent, Picture
 
 WORDS_IN_NAME = 5
 LONGEST_NAME = 40
@@ -26,20 +26,20 @@ OTHER_FORMATS = {".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
 def generate(arguments: argparse.Namespace) -> None:
     """Paint pictures. Print the path of each on standard output as soon as it is written."""
     width, height = parse_size(arguments.size)
-    seeds = _seeds(arguments.seed, arguments.n)
+    seeds = _choose_seeds(arguments.seed, arguments.n)
     _check_output(arguments.output)
-    image, mask, *references = map(_open, [arguments.image, arguments.mask, *arguments.reference])
-    model = load(arguments)
-    progress = _Progress(len(seeds))
+    image, mask, *references = map(_open_picture, [arguments.image, arguments.mask, *arguments.reference])
+    model = load_from_arguments(arguments)
+    progress = _ProgressBar(len(seeds))
 
-    def on_event(event: "Event") -> None:
+    def on_event(event: "PaintingEvent") -> None:
         from mflux_api.ipc.messages import Picture
 
         progress(event)
         if isinstance(event, Picture):
             progress.clear()
-            print(_store(event, model, arguments), flush=True)
-            _tell(event, model, arguments)
+            print(_save_picture(event, model, arguments), flush=True)
+            _print_summary(event, model, arguments)
 
     with closing(progress):
         model.generate(
@@ -70,7 +70,7 @@ def parse_size(text: str | None) -> tuple[int | None, int | None]:
     return int(match[1]), int(match[2])
 
 
-def _seeds(first: int | None, count: int) -> list[int]:
+def _choose_seeds(first: int | None, count: int) -> list[int]:
     if count < 1:
         raise InvalidRequest(f"--n must be 1 or more, not {count}.", field="n")
     start = first if first is not None else random.randrange(2**32)
@@ -87,7 +87,7 @@ def _check_output(output: Path) -> None:
         raise InvalidRequest(f"--output: {nearest} is not a folder that can be written to.", field="output")
 
 
-def _open(path: Path | None) -> "Image.Image | None":
+def _open_picture(path: Path | None) -> "Image.Image | None":
     if path is None:
         return None
     from PIL import Image, ImageOps
@@ -100,7 +100,7 @@ def _open(path: Path | None) -> "Image.Image | None":
         raise InvalidImage(f"{path} is not a picture that can be read.", path=str(path)) from None
 
 
-def load(arguments: argparse.Namespace) -> "Model":
+def load_from_arguments(arguments: argparse.Namespace) -> "Model":
     from mflux_api.engine.model import load_model
 
     return load_model(
@@ -112,14 +112,14 @@ def load(arguments: argparse.Namespace) -> "Model":
     )
 
 
-class _Progress:
+class _ProgressBar:
     """A progress bar over the steps of all pictures, with the time left; shown on terminals only."""
 
     def __init__(self, pictures: int) -> None:
         self.pictures = pictures
         self.bar: Any = None
 
-    def __call__(self, event: "Event") -> None:
+    def __call__(self, event: "PaintingEvent") -> None:
         from tqdm import tqdm
 
         from mflux_api.ipc.messages import Step
@@ -139,12 +139,12 @@ class _Progress:
             self.bar.close()
 
 
-def _store(picture: "Picture", model: "Model", arguments: argparse.Namespace) -> Path:
+def _save_picture(picture: "Picture", model: "Model", arguments: argparse.Namespace) -> Path:
     """Write the picture with its generation data to a new file, and return the path."""
-    from mflux_api.engine.metadata import generation_text
-    from mflux_api.pixels.png import encode_png, write_new
+    from mflux_api.engine.metadata import format_generation_text
+    from mflux_api.pixels.png import encode_png, write_new_file
 
-    text = generation_text(
+    text = format_generation_text(
         picture,
         prompt=arguments.prompt if picture.prompt is None else picture.prompt,
         negative=arguments.negative or "",
@@ -153,10 +153,10 @@ def _store(picture: "Picture", model: "Model", arguments: argparse.Namespace) ->
         strength=arguments.strength if arguments.image else None,
         original=arguments.prompt if picture.prompt is not None else None,
     )
-    return write_new(_target(picture, model, arguments), encode_png(picture.image, {"parameters": text}))
+    return write_new_file(_output_path(picture, model, arguments), encode_png(picture.image, {"parameters": text}))
 
 
-def _target(picture: "Picture", model: "Model", arguments: argparse.Namespace) -> Path:
+def _output_path(picture: "Picture", model: "Model", arguments: argparse.Namespace) -> Path:
     output: Path = arguments.output
     if output.suffix.lower() == ".png" and not output.is_dir():
         return output if arguments.n == 1 else output.with_stem(f"{output.stem}_seed{picture.seed}")
@@ -165,7 +165,7 @@ def _target(picture: "Picture", model: "Model", arguments: argparse.Namespace) -
     return output / f"{model.spec.name}_{name}_seed{picture.seed}.png"
 
 
-def _tell(picture: "Picture", model: "Model", arguments: argparse.Namespace) -> None:
+def _print_summary(picture: "Picture", model: "Model", arguments: argparse.Namespace) -> None:
     """Print a summary on standard error; standard output has only the paths, for programs."""
     size = "{}x{}".format(*picture.image.size)
     seconds = picture.timings["total"]

@@ -9,10 +9,10 @@ from mflux_api.errors import InvalidRequest
 
 def models(arguments: argparse.Namespace) -> None:
     """Print one line per model: whether it is on this machine, its name, its description."""
-    from mflux_api.models.registry import is_here, registry
+    from mflux_api.models.registry import is_downloaded, load_registry
 
-    for spec in registry().values():
-        mark = "here" if is_here(spec, arguments.models_dir) else "-"
+    for spec in load_registry().values():
+        mark = "here" if is_downloaded(spec, arguments.models_dir) else "-"
         bits = f", quantized to {spec.quantize} bits while loading" if spec.quantize else ""
         print(f"{mark:5} {spec.name:32} {spec.description}{bits}")
 
@@ -32,14 +32,14 @@ def bench(arguments: argparse.Namespace) -> None:
         raise InvalidRequest(f"--repeats must be 1 or more, not {arguments.repeats}.", field="repeats")
     # Disables mflux's own progress bar. tqdm reads the variable when it is imported.
     os.environ["TQDM_DISABLE"] = "1"
-    from mflux_api.engine.bench import run
+    from mflux_api.engine.bench import run_benchmark
 
     if arguments.server:
-        from mflux_api.commands.bench_server import run as serve
+        from mflux_api.commands.bench_server import measure_server as serve
 
         found = serve(arguments.jobs)
     else:
-        found = run(arguments.model, arguments.sizes, arguments.repeats, arguments.models_dir)
+        found = run_benchmark(arguments.model, arguments.sizes, arguments.repeats, arguments.models_dir)
     figures = []
     for figure in found:
         print(figure, flush=True)

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 
-from mflux_api.models.registry import PROJECT
+from mflux_api.models.registry import PROJECT_DIR
 
 PROBE_SECONDS = 120
 # In a separate process, because MLX may abort, and because its BLAS can only be chosen before it is imported.
@@ -15,7 +15,7 @@ from mflux_api.engine.blas import load_openblas
 blas = load_openblas()
 from pathlib import Path
 import mlx.core as mx
-from mflux_api.engine.engine import chip
+from mflux_api.engine.engine import find_chip_name
 from mflux_api.engine.memory import default_budget
 from mflux_api.engine.precision import device_name
 
@@ -30,7 +30,7 @@ for _ in range(4):
 print(json.dumps({
     "version": mx.__version__,
     "device": device,
-    "chip": chip(),
+    "chip": find_chip_name(),
     "openblas": blas,
     "kernels": str(Path(mx.__file__).parent / "lib" / "mlx.metallib"),
     "budget": default_budget(),
@@ -40,7 +40,7 @@ print(json.dumps({
 
 
 @dataclass(frozen=True)
-class Mlx:
+class MlxInfo:
     """Facts about MLX on this machine.
 
     `openblas`: the OpenBLAS library in use, if any. `kernels`: path of the Metal library. `budget`: default memory
@@ -56,12 +56,12 @@ class Mlx:
     gflops: float
 
 
-def ask_mlx() -> Mlx | str:
+def probe_mlx() -> MlxInfo | str:
     """Return the facts about MLX, or the last line of the error if the process failed."""
     try:
         asked = subprocess.run(
             [sys.executable, "-c", PROBE],
-            cwd=PROJECT,
+            cwd=PROJECT_DIR,
             capture_output=True,
             text=True,
             check=False,
@@ -71,4 +71,4 @@ def ask_mlx() -> Mlx | str:
         return f"MLX did not answer within {PROBE_SECONDS} seconds."
     if asked.returncode != 0:
         return (asked.stderr.strip().splitlines() or [f"MLX's process exited with code {asked.returncode}."])[-1]
-    return Mlx(**json.loads(asked.stdout.splitlines()[-1]))
+    return MlxInfo(**json.loads(asked.stdout.splitlines()[-1]))

@@ -14,7 +14,7 @@ from types import FrameType
 import uvicorn
 
 from mflux_api import logs, settings
-from mflux_api.app.application import build
+from mflux_api.app.application import build_app
 from mflux_api.app.lifecycle import Services
 from mflux_api.errors import InvalidSetting
 from mflux_api.settings import Settings
@@ -39,7 +39,7 @@ class Server(uvicorn.Server):
         await self.services.start()
         await super().startup(sockets)
         if sockets:
-            _greet(self.services.settings, sockets[0].getsockname()[1])
+            _announce(self.services.settings, sockets[0].getsockname()[1])
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self.services.drain()
@@ -54,14 +54,14 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
 
-def run(arguments: Mapping[str, str], file: Path | None) -> int:
+def run_server(arguments: Mapping[str, str], file: Path | None) -> int:
     """Serve until a signal. Returns 0 after an orderly stop.
 
     Raises InvalidSetting, StorageFailed, and InvalidRequest when another server uses the output folder.
     """
     chosen = settings.load(arguments, os.environ, file).settings
-    logs.configure(chosen.logging.level, chosen.logging.format)
-    app = build(chosen)
+    logs.configure_logging(chosen.logging.level, chosen.logging.format)
+    app = build_app(chosen)
     config = uvicorn.Config(
         app,
         # Set explicitly: uvicorn would use uvloop and httptools if installed, with which the server is not tested.
@@ -83,12 +83,12 @@ def run(arguments: Mapping[str, str], file: Path | None) -> int:
     server = Server(config)
     server.services = app.state.services
     with ExitStack() as listening:
-        ports = [chosen.server.port, *chosen.dialects.own_ports]
-        server.run(sockets=[listening.enter_context(bound(chosen.server.host, port)) for port in ports])
+        ports = [chosen.server.port, *chosen.dialects.prefixes_by_port]
+        server.run(sockets=[listening.enter_context(bind_socket(chosen.server.host, port)) for port in ports])
     return OK
 
 
-def bound(host: str, port: int) -> socket.socket:
+def bind_socket(host: str, port: int) -> socket.socket:
     """Bind the address before anything else starts. Raises InvalidSetting when that fails."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # asyncio sets TCP_NODELAY, which avoids a delay of small replies, only if the protocol is given explicitly.
@@ -105,12 +105,12 @@ def bound(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _greet(chosen: Settings, port: int) -> None:
+def _announce(chosen: Settings, port: int) -> None:
     """Announce the server's URL: as text for people, and as an event in the log for programs."""
     host = chosen.server.host
     url = f"http://{'localhost' if host in ANYWHERE else host}:{port}"
     unguarded = not (chosen.security.api_keys or chosen.security.api_auth) and not _is_loopback(host)
-    logs.event("server.ready", url=url, unguarded=unguarded)
+    logs.log_event("server.ready", url=url, unguarded=unguarded)
     if chosen.logging.format == "json":
         return
     print(f"MFLUX API at {url}  (documentation: {url}/docs; Ctrl+C stops it)", file=sys.stderr)

@@ -11,11 +11,11 @@ from mflux_api.errors import InvalidRequest, MfluxError, NoSuchRoute
 from mflux_api.jobs.job import Job
 from mflux_api.jobs.order import Order
 from mflux_api.jobs.service import JobService
-from mflux_api.web.context import HttpContext, owner
-from mflux_api.web.disconnect import while_wanted
+from mflux_api.web.context import HttpContext, get_owner
+from mflux_api.web.disconnect import wait_or_cancel
 from mflux_api.web.openapi import Endpoint
 from mflux_api.wire.dialect import KNOWN_STATUSES, Dialect, known_status
-from mflux_api.wire.order_form import ORDER_ERRORS, Whole
+from mflux_api.wire.order_form import ORDER_ERRORS, LenientInt
 
 PREFIX = "/edge"
 TAG = "edge"
@@ -33,19 +33,19 @@ TILE_NEURONS, STEP_NEURONS = 4.8, 9.6
 class Prices:
     """Dollars for a tile of 512x512 and for a step; baht for a dollar.
 
-    With `kwh`, the price of a kilowatt-hour, and `watts` the picture costs the electricity it took instead.
+    With `usd_per_kwh`, the price of a kilowatt-hour, and `watts` the picture costs the electricity it took instead.
     """
 
-    tile: float
-    step: float
-    baht: float
-    kwh: float | None
+    usd_per_tile: float
+    usd_per_step: float
+    thb_per_usd: float
+    usd_per_kwh: float | None
     watts: float
 
-    def dollars(self, tiles: int, steps: int, seconds: float) -> float:
-        if self.kwh is not None:
-            return self.kwh * self.watts * seconds / JOULES_PER_KWH
-        return tiles * self.tile + steps * self.step
+    def cost_usd(self, tiles: int, steps: int, seconds: float) -> float:
+        if self.usd_per_kwh is not None:
+            return self.usd_per_kwh * self.watts * seconds / JOULES_PER_KWH
+        return tiles * self.usd_per_tile + steps * self.usd_per_step
 
 
 class EdgeRequest(BaseModel):
@@ -54,11 +54,11 @@ class EdgeRequest(BaseModel):
     model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
 
     prompt: str = ""
-    steps: Whole = Field(4, description="1 to 8")
+    steps: LenientInt = Field(4, description="1 to 8")
     aspectRatio: str = Field("1:1", description=", ".join(RATIOS))  # noqa: N815 - the wire's name
 
 
-class Edge:
+class EdgeEndpoints:
     """`model`: the one that paints here; None for the server's default."""
 
     def __init__(self, service: JobService, context: HttpContext, model: str | None, prices: Prices) -> None:
@@ -67,8 +67,8 @@ class Edge:
         self.model = model
         self.prices = prices
 
-    async def paint(self, request: Request) -> Response:
-        form = await self.context.body.json(request, EdgeRequest)
+    async def generate(self, request: Request) -> Response:
+        form = await self.context.body.read_json(request, EdgeRequest)
         if not form.prompt.strip():
             raise InvalidRequest("Prompt is required", field="prompt")
         if form.steps not in STEPS:
@@ -77,29 +77,29 @@ class Edge:
             raise InvalidRequest(f"aspectRatio must be one of {', '.join(RATIOS)}", field="aspectRatio")
         width, height = RATIOS[form.aspectRatio]
         order = Order(
-            prompt=form.prompt, model=self.model, width=width, height=height, steps=form.steps, owner=owner(request)
+            prompt=form.prompt, model=self.model, width=width, height=height, steps=form.steps, owner=get_owner(request)
         )
-        job, pictures = await while_wanted(request, self.service.submit_and_wait(order))
-        return Response(pictures[0], media_type="image/png", headers=self._headers(job))
+        job, pictures = await wait_or_cancel(request, self.service.submit_and_wait(order))
+        return Response(pictures[0], media_type="image/png", headers=self._cost_headers(job))
 
-    def _headers(self, job: Job) -> dict[str, str]:
+    def _cost_headers(self, job: Job) -> dict[str, str]:
         picture, steps = job.pictures[0], job.request.steps
         tiles = math.ceil(picture.width / TILE) * math.ceil(picture.height / TILE)
-        dollars = self.prices.dollars(tiles, steps, job.seconds or 0.0)
-        baht, neurons = dollars * self.prices.baht, tiles * TILE_NEURONS + steps * STEP_NEURONS
+        dollars = self.prices.cost_usd(tiles, steps, job.seconds or 0.0)
+        baht, neurons = dollars * self.prices.thb_per_usd, tiles * TILE_NEURONS + steps * STEP_NEURONS
         values = (f"{dollars:.6f}", f"{baht:.4f}", f"{neurons:.1f}", picture.width, picture.height, steps, tiles)
         return dict(zip(HEADERS, map(str, values), strict=True))
 
     def endpoints(self) -> list[Endpoint]:
         return [
             Endpoint(
-                "POST", path, self.paint, "Words to a PNG", TAG, "image/png", body=EdgeRequest, errors=ORDER_ERRORS
+                "POST", path, self.generate, "Words to a PNG", TAG, "image/png", body=EdgeRequest, errors=ORDER_ERRORS
             )
             for path in (PREFIX, f"{PREFIX}/")
         ]
 
 
-def shape(error: MfluxError, request_id: str) -> JSONResponse:
+def error_shape(error: MfluxError, request_id: str) -> JSONResponse:
     """`error` and nothing else, with the statuses of the document."""
     status = known_status(error, KNOWN_STATUSES - {503})
     words = error.message if status != 500 else "Failed to generate image"
@@ -111,8 +111,8 @@ def dialect(*, model: str | None, prices: Prices, requests_per_minute: int) -> D
     return Dialect(
         name=TAG,
         prefixes=(PREFIX,),
-        endpoints=lambda service, context: Edge(service, context, model, prices).endpoints(),
-        error_shape=shape,
+        endpoints=lambda service, context: EdgeEndpoints(service, context, model, prices).endpoints(),
+        error_shape=error_shape,
         exposed_headers=HEADERS,
         requests_per_minute=requests_per_minute,
     )

@@ -17,12 +17,12 @@ from mflux_api.jobs.order import Order
 from mflux_api.jobs.service import JobService
 from mflux_api.pixels import naming
 from mflux_api.request import Upload
-from mflux_api.web.byte_ranges import bytes_reply
-from mflux_api.web.context import HttpContext, owner
-from mflux_api.web.disconnect import while_wanted
+from mflux_api.web.byte_ranges import range_response
+from mflux_api.web.context import HttpContext, get_owner
+from mflux_api.web.disconnect import wait_or_cancel
 from mflux_api.web.openapi import Endpoint
 from mflux_api.wire.dialect import KNOWN_STATUSES, Dialect, known_status
-from mflux_api.wire.order_form import ORDER_ERRORS, Whole
+from mflux_api.wire.order_form import ORDER_ERRORS, LenientInt
 
 PREFIX = "/flux2-web"
 TAG = "flux2-web"
@@ -40,9 +40,9 @@ class Flux2WebRequest(BaseModel):
     prompt: str = ""
     orientation: Literal["square", "portrait", "landscape"] = "landscape"
     size: Literal["1mp", "2mp", "4mp"] = "1mp"
-    steps: Whole = Field(25, ge=10, le=50)
-    seed: Whole | None = None
-    batch: Whole = Field(1, ge=1, le=4)
+    steps: LenientInt = Field(25, ge=10, le=50)
+    seed: LenientInt | None = None
+    batch: LenientInt = Field(1, ge=1, le=4)
     input_image: str | None = Field(None, description="A picture to begin with, in base64")
     strength: float = Field(0.75, ge=0, le=1, description="0 keeps it, 1 ignores it")
 
@@ -53,9 +53,9 @@ class LinkedPictures:
 
     output: Path
 
-    def put(self, job: Job, form: Flux2WebRequest) -> list[str]:
-        self._tidy()
-        return [self._put(job, form, picture) for picture in job.pictures]
+    def link_pictures(self, job: Job, form: Flux2WebRequest) -> list[str]:
+        self._remove_dangling()
+        return [self._link_picture(job, form, picture) for picture in job.pictures]
 
     def read(self, name: str) -> bytes:
         """Raises PictureNotFound for a name that is none, or whose picture is gone."""
@@ -66,13 +66,13 @@ class LinkedPictures:
             pass
         raise PictureNotFound("There is no such picture.")
 
-    def _put(self, job: Job, form: Flux2WebRequest, picture: PictureFile) -> str:
+    def _link_picture(self, job: Job, form: Flux2WebRequest, picture: PictureFile) -> str:
         token = hashlib.sha256(picture.file.encode()).hexdigest()[:8]
-        name = naming.picture_name(job.finished or time.time(), token)
+        name = naming.make_picture_name(job.finished or time.time(), token)
         folder = self.output / FOLDER
         folder.mkdir(parents=True, exist_ok=True)
         (folder / name).symlink_to(Path("..") / picture.file)
-        words = naming.sidecar(
+        words = naming.format_sidecar(
             raw=form.prompt,
             prompt=form.prompt,
             size=(picture.width, picture.height),
@@ -83,7 +83,7 @@ class LinkedPictures:
         (folder / name).with_suffix(".prompt").write_text(words, encoding="utf-8")
         return name
 
-    def _tidy(self) -> None:
+    def _remove_dangling(self) -> None:
         """Take away what belonged to pictures that the queue has deleted meanwhile."""
         for link in (self.output / FOLDER).glob("*.png"):
             if not link.exists():
@@ -91,7 +91,7 @@ class LinkedPictures:
                 link.with_suffix(".prompt").unlink(missing_ok=True)
 
 
-class Web:
+class Flux2WebEndpoints:
     """Handlers. While a job runs or waits, no other is taken."""
 
     def __init__(self, service: JobService, context: HttpContext, output: Path) -> None:
@@ -100,21 +100,23 @@ class Web:
         self.linked = LinkedPictures(output)
 
     async def generate(self, request: Request) -> Response:
-        form = await self.context.body.json(request, Flux2WebRequest)
+        form = await self.context.body.read_json(request, Flux2WebRequest)
         if not form.prompt.strip():
             raise InvalidRequest("Prompt is required", field="prompt")
         source = None
         if form.input_image:
-            source = await self.context.pictures.read(form.input_image, "input_image")
+            source = await self.context.pictures.read_base64(form.input_image, "input_image")
         if self.service.queue.running_jobs() or self.service.queue.count_waiting():
             raise Busy("Generation already in progress")
         began = time.monotonic()
-        job, _ = await while_wanted(request, self.service.submit_and_wait(_order(form, source, owner(request))))
-        names = await asyncio.to_thread(self.linked.put, job, form)
+        job, _ = await wait_or_cancel(
+            request, self.service.submit_and_wait(_build_order(form, source, get_owner(request)))
+        )
+        names = await asyncio.to_thread(self.linked.link_pictures, job, form)
         images = [_image(name, picture) for name, picture in zip(names, job.pictures, strict=True)]
         return JSONResponse({"success": True, "images": images, "generation_time": round(time.monotonic() - began, 2)})
 
-    async def status(self, request: Request) -> Response:
+    async def get_status(self, request: Request) -> Response:
         active = next(iter(self.service.queue.running_jobs()), None)
         if active is None:
             return JSONResponse({"generating": False, "prompt": None, "batch": 0, "current": 0})
@@ -124,29 +126,29 @@ class Web:
             {"generating": True, "prompt": painted.prompt, "batch": len(painted.seeds), "current": current}
         )
 
-    async def model_info(self, request: Request) -> Response:
-        spec = await self.service.models.find(None)
+    async def get_model_info(self, request: Request) -> Response:
+        spec = await self.service.models.find_spec(None)
         bits = spec.quantize or spec.stored_bits
         model = f"{spec.name} ({bits}-bit)" if bits else spec.name
         encoder = "local encoder"
         return JSONResponse({"model": model, "encoder": encoder, "description": f"{model} with {encoder}"})
 
-    async def image(self, request: Request) -> Response:
+    async def get_image(self, request: Request) -> Response:
         data = await asyncio.to_thread(self.linked.read, request.path_params["name"])
-        return bytes_reply(request, data, "image/png")
+        return range_response(request, data, "image/png")
 
     def endpoints(self) -> list[Endpoint]:
         return [
             Endpoint(
                 "POST", f"{PREFIX}/generate", self.generate, "Paint", TAG, JSON, Flux2WebRequest, errors=ORDER_ERRORS
             ),
-            Endpoint("GET", f"{PREFIX}/status", self.status, "Whether it paints", TAG, JSON),
-            Endpoint("GET", f"{PREFIX}/model-info", self.model_info, "What paints", TAG, JSON),
-            Endpoint("GET", f"{PREFIX}/images/{{name}}", self.image, "A picture", TAG, "image/png"),
+            Endpoint("GET", f"{PREFIX}/status", self.get_status, "Whether it paints", TAG, JSON),
+            Endpoint("GET", f"{PREFIX}/model-info", self.get_model_info, "What paints", TAG, JSON),
+            Endpoint("GET", f"{PREFIX}/images/{{name}}", self.get_image, "A picture", TAG, "image/png"),
         ]
 
 
-def _order(form: Flux2WebRequest, source: Upload | None, owned: str) -> Order:
+def _build_order(form: Flux2WebRequest, source: Upload | None, owner: str) -> Order:
     width, height = (side * SCALES[form.size] for side in SIDES[form.orientation])
     return Order(
         prompt=form.prompt,
@@ -157,7 +159,7 @@ def _order(form: Flux2WebRequest, source: Upload | None, owned: str) -> Order:
         count=form.batch,
         source=source,
         strength=form.strength,
-        owner=owned,
+        owner=owner,
     )
 
 
@@ -172,7 +174,7 @@ def _image(name: str, picture: PictureFile) -> dict[str, Any]:
     }
 
 
-def shape(error: MfluxError, request_id: str) -> JSONResponse:
+def error_shape(error: MfluxError, request_id: str) -> JSONResponse:
     return JSONResponse({"success": False, "error": error.message}, known_status(error, KNOWN_STATUSES))
 
 
@@ -181,6 +183,6 @@ def dialect(*, output: Path) -> Dialect:
     return Dialect(
         name=TAG,
         prefixes=(f"{PREFIX}/",),
-        endpoints=lambda service, context: Web(service, context, output).endpoints(),
-        error_shape=shape,
+        endpoints=lambda service, context: Flux2WebEndpoints(service, context, output).endpoints(),
+        error_shape=error_shape,
     )

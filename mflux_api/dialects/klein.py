@@ -11,13 +11,13 @@ from mflux_api.errors import InvalidImage, InvalidRequest, MfluxError
 from mflux_api.jobs.order import Order
 from mflux_api.jobs.service import JobService
 from mflux_api.request import SMALLEST_SIDE, Upload
-from mflux_api.web.context import HttpContext, owner
-from mflux_api.web.disconnect import while_wanted
+from mflux_api.web.context import HttpContext, get_owner
+from mflux_api.web.disconnect import wait_or_cancel
 from mflux_api.web.openapi import Endpoint
 from mflux_api.wire.dialect import KNOWN_STATUSES, Dialect, known_status
-from mflux_api.wire.order_form import ORDER_ERRORS, Whole
+from mflux_api.wire.order_form import ORDER_ERRORS, LenientInt
 from mflux_api.wire.picture_size import PictureSize, exact_size
-from mflux_api.wire.picture_urls import addresses
+from mflux_api.wire.picture_urls import get_picture_urls
 
 PREFIX = "/klein"
 TAG = "klein"
@@ -26,13 +26,13 @@ MODEL = "flux2-klein-9b-fp8"
 LARGEST_AREA = 2 * 1024 * 1024
 
 
-def _present(value: object) -> object:
+def _require_text(value: object) -> object:
     if not isinstance(value, str) or not value.strip():
         raise ValueError("prompt is required")
     return value
 
 
-Prompt = Annotated[str, BeforeValidator(_present)]
+Prompt = Annotated[str, BeforeValidator(_require_text)]
 
 
 class KleinRequest(BaseModel):
@@ -41,17 +41,17 @@ class KleinRequest(BaseModel):
     model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
 
     prompt: Prompt
-    steps: Whole = Field(4, ge=1, le=50)
+    steps: LenientInt = Field(4, ge=1, le=50)
     cfg: float = Field(1.0, ge=0, le=20)
     guidance: float = Field(4.0, ge=0, le=20)
-    seed: Whole | None = None
+    seed: LenientInt | None = None
 
 
 class KleinGenerateRequest(KleinRequest):
     """Words to a picture."""
 
-    width: Whole = Field(1024, ge=256, le=2048)
-    height: Whole = Field(1024, ge=256, le=2048)
+    width: LenientInt = Field(1024, ge=256, le=2048)
+    height: LenientInt = Field(1024, ge=256, le=2048)
 
 
 class KleinEditRequest(KleinRequest):
@@ -74,7 +74,7 @@ class Health(BaseModel):
     model: str
 
 
-class Klein:
+class KleinEndpoints:
     """`model`: the one that paints here."""
 
     def __init__(self, service: JobService, context: HttpContext, model: str | None) -> None:
@@ -82,28 +82,28 @@ class Klein:
         self.context = context
         self.model = model
 
-    async def health(self, request: Request) -> Response:
+    async def get_health(self, request: Request) -> Response:
         return JSONResponse(Health(status="ok", model=MODEL).model_dump())
 
     async def generate(self, request: Request) -> Response:
-        form = await self.context.body.json(request, KleinGenerateRequest)
+        form = await self.context.body.read_json(request, KleinGenerateRequest)
         if form.width * form.height > LARGEST_AREA:
             raise InvalidRequest("The picture may have at most 2 megapixels.", field="width")
         size = exact_size(form.width, form.height, smallest=SMALLEST_SIDE)
-        return await self._paint(request, self._order(request, form, size, references=()))
+        return await self._paint(request, self._build_order(request, form, size, references=()))
 
     async def edit(self, request: Request) -> Response:
-        form = await self.context.body.json(request, KleinEditRequest)
+        form = await self.context.body.read_json(request, KleinEditRequest)
         if form.image_base64:
-            reference = await self.context.pictures.read(form.image_base64, "image_base64")
+            reference = await self.context.pictures.read_base64(form.image_base64, "image_base64")
         elif form.image_url:
-            reference = await self.context.fetched(form.image_url, "image_url")
+            reference = await self.context.fetch_picture(form.image_url, "image_url")
         else:
             raise InvalidImage("Send image_url or image_base64.", field="image_url")
         size = exact_size(None, None, smallest=SMALLEST_SIDE)
-        return await self._paint(request, self._order(request, form, size, references=(reference,)))
+        return await self._paint(request, self._build_order(request, form, size, references=(reference,)))
 
-    def _order(
+    def _build_order(
         self, request: Request, form: KleinRequest, size: PictureSize, *, references: tuple[Upload, ...]
     ) -> Order:
         return Order(
@@ -116,14 +116,16 @@ class Klein:
             guidance=form.cfg,
             seed=form.seed,
             references=references,
-            owner=owner(request),
+            owner=get_owner(request),
         )
 
     async def _paint(self, request: Request, order: Order) -> Response:
         began = time.monotonic()
-        job, _ = await while_wanted(request, self.service.submit_and_wait(order))
+        job, _ = await wait_or_cancel(request, self.service.submit_and_wait(order))
         picture = job.pictures[0]
-        found = await addresses(self.service, self.context, job, self.context.links.base(request), "png")
+        found = await get_picture_urls(
+            self.service, self.context, job, self.context.signed_urls.base_url(request), "png"
+        )
         reply = KleinReply(
             image_url=found[0],
             seed=picture.seed,
@@ -138,13 +140,13 @@ class Klein:
             return Endpoint("POST", f"{PREFIX}{path}", handle, summary, TAG, KleinReply, body=body, errors=ORDER_ERRORS)
 
         return [
-            Endpoint("GET", f"{PREFIX}/health", self.health, "Whether it answers", TAG, Health),
+            Endpoint("GET", f"{PREFIX}/health", self.get_health, "Whether it answers", TAG, Health),
             post("/generate", self.generate, "Words to a picture", KleinGenerateRequest),
             post("/edit", self.edit, "A picture after another", KleinEditRequest),
         ]
 
 
-def shape(error: MfluxError, request_id: str) -> JSONResponse:
+def error_shape(error: MfluxError, request_id: str) -> JSONResponse:
     """The document lists 400, 401 and 500 and gives no body; `error` says what is wrong."""
     content = {"error": error.message, "code": error.code, "request_id": request_id}
     return JSONResponse(content, known_status(error, KNOWN_STATUSES))
@@ -155,7 +157,7 @@ def dialect(*, model: str | None) -> Dialect:
     return Dialect(
         name=TAG,
         prefixes=(PREFIX,),
-        endpoints=lambda service, context: Klein(service, context, model).endpoints(),
-        error_shape=shape,
+        endpoints=lambda service, context: KleinEndpoints(service, context, model).endpoints(),
+        error_shape=error_shape,
         open_paths=frozenset({f"{PREFIX}/health"}),
     )

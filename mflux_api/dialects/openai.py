@@ -16,28 +16,28 @@ from mflux_api.errors import InvalidImage, InvalidRequest, MfluxError, ModelNotF
 from mflux_api.jobs.job import Job
 from mflux_api.jobs.order import Order
 from mflux_api.jobs.service import JobService
-from mflux_api.pixels.formats import Format, converted
-from mflux_api.pixels.masks import from_transparency
+from mflux_api.pixels.formats import PictureFormat, convert_png
+from mflux_api.pixels.masks import make_mask_from_transparency
 from mflux_api.request import SMALLEST_SIDE, Upload
-from mflux_api.web.body import validated
-from mflux_api.web.context import HttpContext, owner
-from mflux_api.web.disconnect import while_wanted
+from mflux_api.web.body import validate
+from mflux_api.web.context import HttpContext, get_owner
+from mflux_api.web.disconnect import wait_or_cancel
 from mflux_api.web.openapi import Endpoint
 from mflux_api.wire.cloud_names import find_local_model
 from mflux_api.wire.dialect import Dialect
-from mflux_api.wire.order_form import ORDER_ERRORS, Whole
+from mflux_api.wire.order_form import ORDER_ERRORS, LenientInt
 from mflux_api.wire.picture_size import PictureSize, exact_size
-from mflux_api.wire.picture_urls import addresses
+from mflux_api.wire.picture_urls import get_picture_urls
 
 PREFIX = "/v1"
 TAG = "openai"
 JSON = "application/json"
 # Names of theirs, which mean the server's default model.
-THEIRS = ("gpt-image", "dall-e", "chatgpt-image")
+OPENAI_MODEL_PREFIXES = ("gpt-image", "dall-e", "chatgpt-image")
 PICTURES = ("image", "image[]")
 
 
-def _text(value: object) -> object:
+def _empty_to_none(value: object) -> object:
     """Forms carry numbers and truth as text, and "" for nothing."""
     return None if value == "" else value
 
@@ -48,70 +48,72 @@ class OpenAIRequest(BaseModel):
     model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
 
     prompt: str = ""
-    model: Annotated[str | None, BeforeValidator(_text)] = None
-    n: Whole = 1
+    model: Annotated[str | None, BeforeValidator(_empty_to_none)] = None
+    n: LenientInt = 1
     size: str = "auto"
     response_format: Literal["url", "b64_json"] | None = None
-    output_format: Format = "png"
-    output_compression: Whole = Field(100, ge=0, le=100)
+    output_format: PictureFormat = "png"
+    output_compression: LenientInt = Field(100, ge=0, le=100)
     background: Literal["auto", "opaque", "transparent"] = "auto"
     stream: bool = False
-    partial_images: Whole = Field(0, ge=0, le=3)
+    partial_images: LenientInt = Field(0, ge=0, le=3)
     # Beyond theirs: the words of this server.
-    seed: Whole | None = None
-    steps: Whole | None = None
+    seed: LenientInt | None = None
+    steps: LenientInt | None = None
     strength: float | None = Field(None, ge=0, le=1)
 
 
-class OpenAI:
+class OpenAIEndpoints:
     """Handlers of pictures and of the list of models."""
 
     def __init__(self, service: JobService, context: HttpContext) -> None:
         self.service = service
         self.context = context
 
-    async def generations(self, request: Request) -> Response:
-        form = await self.context.body.json(request, OpenAIRequest)
-        return await self._paint(request, form, self._order(request, form))
+    async def generate(self, request: Request) -> Response:
+        form = await self.context.body.read_json(request, OpenAIRequest)
+        return await self._paint(request, form, self._build_order(request, form))
 
-    async def edits(self, request: Request) -> Response:
-        content, pictures, mask = await self._multipart(request)
-        form = validated(OpenAIRequest, content)
+    async def edit(self, request: Request) -> Response:
+        content, pictures, mask = await self._read_multipart(request)
+        form = validate(OpenAIRequest, content)
         if not pictures:
             raise InvalidRequest("image: send the picture to edit.", field="image")
-        return await self._paint(request, form, self._order(request, form, pictures=pictures, mask=mask))
+        return await self._paint(request, form, self._build_order(request, form, pictures=pictures, mask=mask))
 
-    async def variations(self, request: Request) -> Response:
-        content, pictures, _ = await self._multipart(request)
-        form = validated(OpenAIRequest, {**content, "prompt": content.get("prompt", "")})
+    async def create_variation(self, request: Request) -> Response:
+        content, pictures, _ = await self._read_multipart(request)
+        form = validate(OpenAIRequest, {**content, "prompt": content.get("prompt", "")})
         if len(pictures) != 1:
             raise InvalidRequest("image: send the one picture to vary.", field="image")
-        return await self._paint(request, form, self._order(request, form, pictures=pictures, vary=True))
+        return await self._paint(request, form, self._build_order(request, form, pictures=pictures, vary=True))
 
-    async def models(self, request: Request) -> Response:
+    async def list_models(self, request: Request) -> Response:
         entries = [
-            entry for entry in await self.service.models.listed() if entry.is_here and not entry.spec.unavailable
+            entry
+            for entry in await self.service.models.list_models()
+            if entry.is_downloaded and not entry.spec.unavailable
         ]
-        return JSONResponse({"object": "list", "data": [_model(entry.spec.name) for entry in entries]})
+        return JSONResponse({"object": "list", "data": [_model_row(entry.spec.name) for entry in entries]})
 
-    async def model(self, request: Request) -> Response:
-        return JSONResponse(_model((await self.service.models.find(request.path_params["model"])).name))
+    async def get_model(self, request: Request) -> Response:
+        return JSONResponse(_model_row((await self.service.models.find_spec(request.path_params["model"])).name))
 
-    async def _multipart(self, request: Request) -> tuple[dict[str, Any], list[Upload], Upload | None]:
+    async def _read_multipart(self, request: Request) -> tuple[dict[str, Any], list[Upload], Upload | None]:
         """Fields, pictures and the mask of a form, within the limits of a body. Raises InvalidRequest, InvalidImage."""
         kind = request.headers.get("content-type", "")
         if not kind.startswith("multipart/form-data"):
             raise UnsupportedMedia("Send multipart/form-data, as for uploading files.")
-        form = await self.context.body.form(request)
+        form = await self.context.body.read_form(request)
         fields = {name: value for name, value in form.multi_items() if isinstance(value, str)}
-        pictures = [await self._upload(value, name) for name, value in _files(form, PICTURES)]
-        masks = [await self._upload(value, name) for name, value in _files(form, ("mask",))]
-        return fields, pictures, await asyncio.to_thread(_white, masks[0]) if masks else None
+        pictures = [await self._read_upload(value, name) for name, value in _find_uploads(form, PICTURES)]
+        masks = [await self._read_upload(value, name) for name, value in _find_uploads(form, ("mask",))]
+        return fields, pictures, await asyncio.to_thread(_convert_mask, masks[0]) if masks else None
 
-    async def _upload(self, file: UploadFile, field: str) -> Upload:
-        return await asyncio.to_thread(self.context.pictures.check, await file.read(), field)
+    async def _read_upload(self, file: UploadFile, field: str) -> Upload:
+        return await asyncio.to_thread(self.context.pictures.read_bytes, await file.read(), field)
 
-    def _order(
+    def _build_order(
         self,
         request: Request,
         form: OpenAIRequest,
@@ -124,12 +126,12 @@ class OpenAI:
             raise InvalidRequest("prompt is required.", field="prompt")
         if form.background == "transparent":
             raise InvalidRequest("background: FLUX.2 paints no transparent pictures.", field="background")
-        found, size = pictures or [], _size(form.size)
+        found, size = pictures or [], _parse_size(form.size)
         # A mask repaints the first picture; without one the pictures are looked at.
         repaint = mask is not None or vary
         return Order(
             prompt=form.prompt,
-            model=_named(form.model),
+            model=_resolve_model(form.model),
             width=size.width,
             height=size.height,
             crop=size.crop,
@@ -140,39 +142,41 @@ class OpenAI:
             mask=mask,
             references=tuple(found[1:] if repaint else found),
             strength=form.strength if form.strength is not None else (0.6 if vary else 1.0),
-            owner=owner(request),
+            owner=get_owner(request),
         )
 
     async def _paint(self, request: Request, form: OpenAIRequest, order: Order) -> Response:
         if form.stream:
             job = await self.service.submit(order)
-            return StreamingResponse(self._stream(form, job), media_type="text/event-stream")
-        job, pictures = await while_wanted(request, self.service.submit_and_wait(order))
+            return StreamingResponse(self._stream_events(form, job), media_type="text/event-stream")
+        job, pictures = await wait_or_cancel(request, self.service.submit_and_wait(order))
         if form.response_format == "url":
-            base = self.context.links.base(request)
-            found = await addresses(self.service, self.context, job, base, form.output_format)
+            base = self.context.signed_urls.base_url(request)
+            found = await get_picture_urls(self.service, self.context, job, base, form.output_format)
             data = [{"url": address} for address in found]
         else:
-            data = await asyncio.to_thread(lambda: [{"b64_json": _encoded(form, picture)} for picture in pictures])
+            data = await asyncio.to_thread(
+                lambda: [{"b64_json": _encode_base64(form, picture)} for picture in pictures]
+            )
         created = int(job.finished or time.time())
-        return JSONResponse({**_facts(form, job), "created": created, "data": data, "usage": USAGE})
+        return JSONResponse({**_common_fields(form, job), "created": created, "data": data, "usage": USAGE})
 
-    async def _stream(self, form: OpenAIRequest, job: Job) -> AsyncIterator[str]:
+    async def _stream_events(self, form: OpenAIRequest, job: Job) -> AsyncIterator[str]:
         """The previews asked for, as they come, and each finished picture."""
         sent = 0
         async for event in self.service.queue.watch(job.id, None, previews=form.partial_images > 0):
             if event.preview is not None and sent < form.partial_images:
                 encoded = base64.b64encode(event.preview).decode("ascii")
-                yield _event("partial_image", form, job, b64_json=encoded, partial_image_index=sent)
+                yield _format_event("partial_image", form, job, b64_json=encoded, partial_image_index=sent)
                 sent += 1
         done = await self.service.queue.get(job.id)
         if done.error is not None:
-            problem = {"type": "error", "error": _problem(done.error.message, done.error.code)}
+            problem = {"type": "error", "error": _error_body(done.error.message, done.error.code)}
             yield f"event: error\ndata: {json.dumps(problem)}\n\n"
             return
         for picture in await self.service.read_pictures(done):
-            encoded = await asyncio.to_thread(_encoded, form, picture)
-            yield _event("completed", form, done, b64_json=encoded, usage=USAGE)
+            encoded = await asyncio.to_thread(_encode_base64, form, picture)
+            yield _format_event("completed", form, done, b64_json=encoded, usage=USAGE)
 
     def endpoints(self) -> list[Endpoint]:
         images = f"{PREFIX}/images"
@@ -181,17 +185,21 @@ class OpenAI:
             Endpoint(
                 "POST",
                 f"{images}/generations",
-                self.generations,
+                self.generate,
                 "Words to pictures",
                 TAG,
                 JSON,
                 OpenAIRequest,
                 errors=errors,
             ),
-            Endpoint("POST", f"{images}/edits", self.edits, "Pictures after others", TAG, JSON, errors=errors),
-            Endpoint("POST", f"{images}/variations", self.variations, "A picture varied", TAG, JSON, errors=errors),
-            Endpoint("GET", f"{PREFIX}/models", self.models, "Models that are here", TAG, JSON),
-            Endpoint("GET", f"{PREFIX}/models/{{model}}", self.model, "A model", TAG, JSON, errors=(ModelNotFound,)),
+            Endpoint("POST", f"{images}/edits", self.edit, "Pictures after others", TAG, JSON, errors=errors),
+            Endpoint(
+                "POST", f"{images}/variations", self.create_variation, "A picture varied", TAG, JSON, errors=errors
+            ),
+            Endpoint("GET", f"{PREFIX}/models", self.list_models, "Models that are here", TAG, JSON),
+            Endpoint(
+                "GET", f"{PREFIX}/models/{{model}}", self.get_model, "A model", TAG, JSON, errors=(ModelNotFound,)
+            ),
         ]
 
 
@@ -204,27 +212,27 @@ USAGE = {
 }
 
 
-def _files(form: FormData, names: tuple[str, ...]) -> list[tuple[str, UploadFile]]:
+def _find_uploads(form: FormData, names: tuple[str, ...]) -> list[tuple[str, UploadFile]]:
     return [(name, value) for name, value in form.multi_items() if name in names and isinstance(value, UploadFile)]
 
 
-def _white(mask: Upload) -> Upload:
+def _convert_mask(mask: Upload) -> Upload:
     """Theirs repaints what is transparent, ours what is white. One without an alpha channel is taken as ours."""
     try:
-        data = from_transparency(mask.data)
+        data = make_mask_from_transparency(mask.data)
     except ValueError:
         message = "mask: nothing in it is fully transparent. Parts whose alpha is 0 are repainted."
         raise InvalidImage(message, field="mask") from None
     return mask if data is None else Upload(data, mask.width, mask.height)
 
 
-def _named(model: str | None) -> str | None:
-    if model is None or model.startswith(THEIRS):
+def _resolve_model(model: str | None) -> str | None:
+    if model is None or model.startswith(OPENAI_MODEL_PREFIXES):
         return None
     return find_local_model(model)
 
 
-def _size(text: str) -> PictureSize:
+def _parse_size(text: str) -> PictureSize:
     if text in {"auto", ""}:
         return exact_size(None, None, smallest=SMALLEST_SIDE)
     across, _, down = text.lower().partition("x")
@@ -233,31 +241,31 @@ def _size(text: str) -> PictureSize:
     return exact_size(int(across), int(down), smallest=SMALLEST_SIDE)
 
 
-def _encoded(form: OpenAIRequest, picture: bytes) -> str:
-    return base64.b64encode(converted(picture, form.output_format, max(1, form.output_compression))).decode("ascii")
+def _encode_base64(form: OpenAIRequest, picture: bytes) -> str:
+    return base64.b64encode(convert_png(picture, form.output_format, max(1, form.output_compression))).decode("ascii")
 
 
-def _facts(form: OpenAIRequest, job: Job) -> dict[str, Any]:
-    width, height = job.request.asked_size
+def _common_fields(form: OpenAIRequest, job: Job) -> dict[str, Any]:
+    width, height = job.request.requested_size
     return {"background": "opaque", "output_format": form.output_format, "quality": "high", "size": f"{width}x{height}"}
 
 
-def _event(name: str, form: OpenAIRequest, job: Job, **facts: object) -> str:
+def _format_event(name: str, form: OpenAIRequest, job: Job, **facts: object) -> str:
     kind = f"image_generation.{name}"
-    content = {"type": kind, "created_at": int(time.time()), **_facts(form, job), **facts}
+    content = {"type": kind, "created_at": int(time.time()), **_common_fields(form, job), **facts}
     return f"event: {kind}\ndata: {json.dumps(content)}\n\n"
 
 
-def _model(name: str) -> dict[str, Any]:
+def _model_row(name: str) -> dict[str, Any]:
     return {"id": name, "object": "model", "created": 0, "owned_by": "mflux-api"}
 
 
-def _problem(message: str, code: str, field: object = None) -> dict[str, Any]:
+def _error_body(message: str, code: str, field: object = None) -> dict[str, Any]:
     return {"message": message, "type": "invalid_request_error", "param": field, "code": code.lower()}
 
 
-def shape(error: MfluxError, request_id: str) -> JSONResponse:
-    problem = _problem(error.message, error.code, error.details.get("field"))
+def error_shape(error: MfluxError, request_id: str) -> JSONResponse:
+    problem = _error_body(error.message, error.code, error.details.get("field"))
     if error.status >= 500:
         problem["type"] = "server_error"
     return JSONResponse({"error": problem}, error.status)
@@ -267,6 +275,6 @@ def dialect() -> Dialect:
     return Dialect(
         name=TAG,
         prefixes=(f"{PREFIX}/images/", f"{PREFIX}/models"),
-        endpoints=lambda service, context: OpenAI(service, context).endpoints(),
-        error_shape=shape,
+        endpoints=lambda service, context: OpenAIEndpoints(service, context).endpoints(),
+        error_shape=error_shape,
     )

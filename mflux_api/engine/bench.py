@@ -22,10 +22,10 @@ from mflux.models.common.vae.block_decoder import VAEBlockDecoder
 from mflux.models.flux2.variants.txt2img.flux2_klein import Flux2Klein
 from PIL import Image
 
-from mflux_api.engine.flux2.latents import text_positions
+from mflux_api.engine.flux2.latents import make_text_positions
 from mflux_api.engine.flux2.pipeline import Pipeline
 from mflux_api.engine.model import Model, load_model
-from mflux_api.engine.precision import computing_in, device_name
+from mflux_api.engine.precision import device_name, use_dtype
 from mflux_api.ipc.messages import Picture, Step
 from mflux_api.pixels.png import encode_png
 
@@ -38,7 +38,7 @@ SAME_PICTURE = 2
 
 
 @dataclass(frozen=True)
-class Figure:
+class Measurement:
     """A line of the table. `value` is None where there is nothing to compare."""
 
     name: str
@@ -51,55 +51,57 @@ class Figure:
         return f"{self.name:34} {value:>9} {self.unit:3}   {self.note}".rstrip()
 
 
-def run(name: str, sizes: Sequence[int], repeats: int, models_dir: Path) -> Iterator[Figure]:
+def run_benchmark(name: str, sizes: Sequence[int], repeats: int, models_dir: Path) -> Iterator[Measurement]:
     """The lines of the table: medians of `repeats` runs after one that is thrown away."""
     note = f"on {device_name()} of {os.cpu_count()} cores; {name}, {STEPS} steps, medians of {repeats}"
-    yield Figure("machine's load", os.getloadavg()[0], "", note)
-    yield _time("import", _import_seconds())
-    yield _time("load", _median(lambda: load_model(name, models_dir=models_dir), repeats))
+    yield Measurement("machine's load", os.getloadavg()[0], "", note)
+    yield _make_time_measurement("import", _measure_import())
+    yield _make_time_measurement("load", _measure_median(lambda: load_model(name, models_dir=models_dir), repeats))
     model = load_model(name, models_dir=models_dir)
-    yield from _prompts(model, repeats)
+    yield from _measure_prompts(model, repeats)
     for size in sizes:
-        yield from _painting(model, size, repeats)
+        yield from _measure_painting(model, size, repeats)
     # Before mflux paints: what follows is no longer ours alone.
-    yield Figure("process (RSS)", psutil.Process().memory_info().rss / MEBIBYTE, "MiB")
+    yield Measurement("process (RSS)", psutil.Process().memory_info().rss / MEBIBYTE, "MiB")
     for size in sizes:
-        yield from _against_mflux(model, size, repeats)
+        yield from _compare_with_mflux(model, size, repeats)
 
 
-def _prompts(model: Model, repeats: int) -> Iterator[Figure]:
-    conditioning = model.pipeline.conditioning
-    miss = _median(lambda: conditioning.compute(PROMPT), repeats)
+def _measure_prompts(model: Model, repeats: int) -> Iterator[Measurement]:
+    conditioning = model.pipeline.prompt_encoder
+    miss = _measure_median(lambda: conditioning.compute_embedding(PROMPT), repeats)
     conditioning.encode(PROMPT)
-    hit = _median(lambda: conditioning.encode(PROMPT), repeats)
-    yield _time("prompt, not remembered", miss)
-    yield _time("prompt, remembered", hit)
+    hit = _measure_median(lambda: conditioning.encode(PROMPT), repeats)
+    yield _make_time_measurement("prompt, not remembered", miss)
+    yield _make_time_measurement("prompt, remembered", hit)
 
 
-def _painting(model: Model, size: int, repeats: int) -> Iterator[Figure]:
+def _measure_painting(model: Model, size: int, repeats: int) -> Iterator[Measurement]:
     steps: list[float] = []
     pictures: list[Picture] = []
 
     def paint() -> None:
         on_event = lambda event: steps.append(event.seconds) if isinstance(event, Step) else None  # noqa: E731
-        pictures.extend(_paint(model, size, on_event))
+        pictures.extend(_generate(model, size, on_event))
 
     mx.reset_peak_memory()
-    total = _median(paint, repeats)
+    total = _measure_median(paint, repeats)
     image = pictures[-1].image
-    ours = _median(lambda: encode_png(image, {}), repeats)
-    pillow = _median(lambda: image.save(io.BytesIO(), "PNG"), repeats)
-    yield _time(f"{size}: a step", statistics.median(steps[STEPS:]))
-    yield _time(f"{size}: decode", statistics.median(picture.timings["decoding"] for picture in pictures[1:]))
-    yield _time(f"{size}: PNG", ours, f"{ours / pillow:.2f} of Pillow's {pillow * 1000:.1f} ms")
-    yield _time(f"{size}: picture", total)
-    yield Figure(f"{size}: peak of MLX", mx.get_peak_memory() / MEBIBYTE, "MiB")
+    ours = _measure_median(lambda: encode_png(image, {}), repeats)
+    pillow = _measure_median(lambda: image.save(io.BytesIO(), "PNG"), repeats)
+    yield _make_time_measurement(f"{size}: a step", statistics.median(steps[STEPS:]))
+    yield _make_time_measurement(
+        f"{size}: decode", statistics.median(picture.timings["decoding"] for picture in pictures[1:])
+    )
+    yield _make_time_measurement(f"{size}: PNG", ours, f"{ours / pillow:.2f} of Pillow's {pillow * 1000:.1f} ms")
+    yield _make_time_measurement(f"{size}: picture", total)
+    yield Measurement(f"{size}: peak of MLX", mx.get_peak_memory() / MEBIBYTE, "MiB")
 
 
-def _against_mflux(model: Model, size: int, repeats: int) -> Iterator[Figure]:
-    theirs = BareMflux(model.pipeline)
+def _compare_with_mflux(model: Model, size: int, repeats: int) -> Iterator[Measurement]:
+    theirs = MfluxReference(model.pipeline)
     arms: dict[str, Callable[[], Image.Image]] = {
-        "ours": lambda: _paint(model, size, None)[0].image,
+        "ours": lambda: _generate(model, size, None)[0].image,
         "mflux, eager": lambda: theirs.paint(size, compiled=False),
     }
     # MLX compiles for the CPU with the system's compiler, for a GPU by itself.
@@ -107,14 +109,16 @@ def _against_mflux(model: Model, size: int, repeats: int) -> Iterator[Figure]:
         arms["mflux"] = lambda: theirs.paint(size, compiled=True)
     images = [np.asarray(arm(), np.int16) for arm in arms.values()]
     if max(np.abs(images[0] - image).max() for image in images) > SAME_PICTURE:
-        yield Figure(f"{size}: mflux", None, "", "it paints another picture, so its time is not compared")
+        yield Measurement(f"{size}: mflux", None, "", "it paints another picture, so its time is not compared")
         return
-    seconds = _interleaved(arms, repeats)
+    seconds = _measure_interleaved(arms, repeats)
     for name in list(arms)[1:]:
-        yield _time(f"{size}: {name}", seconds[name], f"ours takes {seconds['ours'] / seconds[name]:.2f} of it")
+        yield _make_time_measurement(
+            f"{size}: {name}", seconds[name], f"ours takes {seconds['ours'] / seconds[name]:.2f} of it"
+        )
 
 
-class BareMflux(Flux2Klein):  # type: ignore[misc]
+class MfluxReference(Flux2Klein):  # type: ignore[misc]
     """mflux's own pipeline around the same modules. It encodes the prompt on every call, as mflux does."""
 
     def __init__(self, pipeline: Pipeline) -> None:
@@ -136,7 +140,7 @@ class BareMflux(Flux2Klein):  # type: ignore[misc]
         self.vae.decode_mode = VAEBlockDecoder.LOW_MEMORY
         (mx.enable_compile if compiled else mx.disable_compile)()
         try:
-            with computing_in(self.pipeline.dtype):
+            with use_dtype(self.pipeline.dtype):
                 made = self.generate_image(seed=SEED, prompt=PROMPT, num_inference_steps=STEPS, height=size, width=size)
         finally:
             self.vae.decode_mode = mode
@@ -146,38 +150,38 @@ class BareMflux(Flux2Klein):  # type: ignore[misc]
 
     def _encode_prompt_pair(self, *, prompt: str, **_: Any) -> tuple[mx.array, mx.array, None, None]:
         # The same, with this checkpoint's own layers and length instead of the published klein's.
-        embedding = self.pipeline.conditioning.compute(prompt)
-        return embedding, text_positions(embedding.shape[1])[None], None, None
+        embedding = self.pipeline.prompt_encoder.compute_embedding(prompt)
+        return embedding, make_text_positions(embedding.shape[1])[None], None, None
 
 
-def _paint(model: Model, size: int, on_event: Callable[[Any], None] | None) -> list[Picture]:
+def _generate(model: Model, size: int, on_event: Callable[[Any], None] | None) -> list[Picture]:
     return model.generate(PROMPT, width=size, height=size, steps=STEPS, seeds=(SEED,), on_event=on_event)
 
 
-def _interleaved(arms: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
+def _measure_interleaved(arms: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
     """Medians of arms run there and back (ABC CBA, always in pairs): a machine that slows down slows all of them."""
     seconds: dict[str, list[float]] = {name: [] for name in arms}
     for turn in range(repeats + repeats % 2):
         for name in list(arms)[:: 1 if turn % 2 == 0 else -1]:
-            seconds[name].append(_seconds(arms[name]))
+            seconds[name].append(_measure_seconds(arms[name]))
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
-def _median(action: Callable[[], Any], repeats: int) -> float:
+def _measure_median(action: Callable[[], Any], repeats: int) -> float:
     action()
-    return statistics.median(_seconds(action) for _ in range(repeats))
+    return statistics.median(_measure_seconds(action) for _ in range(repeats))
 
 
-def _seconds(action: Callable[[], Any]) -> float:
+def _measure_seconds(action: Callable[[], Any]) -> float:
     began = time.perf_counter()
     action()
     return time.perf_counter() - began
 
 
-def _import_seconds() -> float:
+def _measure_import() -> float:
     code = "import time; t = time.perf_counter(); import mflux_api.engine.model; print(time.perf_counter() - t)"
     return float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
 
 
-def _time(name: str, seconds: float, note: str = "") -> Figure:
-    return Figure(name, seconds * 1000, "ms", note)
+def _make_time_measurement(name: str, seconds: float, note: str = "") -> Measurement:
+    return Measurement(name, seconds * 1000, "ms", note)

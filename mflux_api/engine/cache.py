@@ -12,14 +12,14 @@ from mflux_api.checkpoints.memory_estimate import Machine, MemoryEstimate
 from mflux_api.engine import memory
 from mflux_api.engine.flux2.quantization import check_bits
 from mflux_api.engine.loaded_pipeline import LoadedPipeline, PipelineLoader
-from mflux_api.engine.precision import choose, device_name
+from mflux_api.engine.precision import choose_precision, device_name
 from mflux_api.errors import OutOfMemory
 
 USUAL_SIZE = (1024, 1024)
 
 
 @dataclass(frozen=True)
-class Plan:
+class LoadPlan:
     """Everything that makes one loaded model differ from another.
 
     `family`: its name in FAMILIES; `facts`: what the registry knows. `bits`: runtime quantization. `embedding_cache`:
@@ -34,16 +34,16 @@ class Plan:
     low_ram: bool
     embedding_cache: int
 
-    def machine(self) -> Machine:
-        return Machine(device=device_name(), bytes_per_value=choose(self.precision).dtype.size)
+    def describe_machine(self) -> Machine:
+        return Machine(device=device_name(), bytes_per_value=choose_precision(self.precision).dtype.size)
 
-    def checkpoint(self) -> Any:
+    def read_checkpoint(self) -> Any:
         """The folder as its family reads it. Raises the errors of a bad folder."""
         return FAMILIES[self.family].read(self.folder, self.facts)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
+class PictureDemand:
     """What a picture asks of memory: `size` in pixels, `references`: how many; `upsample`: the prompt, too."""
 
     size: tuple[int, int]
@@ -51,16 +51,16 @@ class Wanted:
     upsample: bool
 
 
-USUAL = Wanted(size=USUAL_SIZE, references=0, upsample=False)
+USUAL = PictureDemand(size=USUAL_SIZE, references=0, upsample=False)
 
 
 @dataclass(frozen=True)
-class Held:
+class CachedPipeline:
     """A loaded model and the bytes estimated for it. `estimates`: of pictures, so that its files are not read again."""
 
     pipeline: LoadedPipeline
     size: int
-    estimates: dict[Wanted, MemoryEstimate]
+    estimates: dict[PictureDemand, MemoryEstimate]
 
 
 class ModelCache:
@@ -68,61 +68,61 @@ class ModelCache:
 
     def __init__(self, budget: int) -> None:
         self.budget = budget
-        self._models: OrderedDict[Plan, Held] = OrderedDict()
+        self._models: OrderedDict[LoadPlan, CachedPipeline] = OrderedDict()
 
     @property
     def size(self) -> int:
         """Bytes estimated for the models held now."""
         return sum(held.size for held in self._models.values())
 
-    def plans(self) -> list[Plan]:
+    def list_plans(self) -> list[LoadPlan]:
         """What is loaded, least recently used first."""
         return list(self._models)
 
-    def fitted(
-        self, plan: Plan, size: tuple[int, int] = USUAL_SIZE, references: int = 0, *, upsample: bool = False
-    ) -> Plan:
+    def fit_to_budget(
+        self, plan: LoadPlan, size: tuple[int, int] = USUAL_SIZE, references: int = 0, *, upsample: bool = False
+    ) -> LoadPlan:
         """The plan with low_ram, if networks that may take turns have no room together beside such a picture.
 
         Once they do, they go on. `size`: pixels; `references`: how many; `upsample`: the prompt, too. Raises the errors
         of a bad folder, and ModelUnsupported where a text encoder cannot write.
         """
-        if plan.low_ram or not self._estimate(plan, USUAL).in_turn:
+        if plan.low_ram or not self._estimate(plan, USUAL).takes_turns:
             return plan
         in_turn = replace(plan, low_ram=True)
         if in_turn in self._models:
             return in_turn
-        need = self._estimate(plan, Wanted(size=size, references=references, upsample=upsample))
-        return in_turn if need.weights + max(need.work, need.writing) > self.budget else plan
+        need = self._estimate(plan, PictureDemand(size=size, references=references, upsample=upsample))
+        return in_turn if need.weights + max(need.activations, need.upsampling) > self.budget else plan
 
-    def get(self, plan: Plan) -> LoadedPipeline:
+    def get(self, plan: LoadPlan) -> LoadedPipeline:
         """The loaded model, loading it and evicting others as needed.
 
         Raises OutOfMemory, before anything is loaded or evicted, when it cannot fit at all, and the errors of loading.
         """
-        plan = plan if plan in self._models else self.fitted(plan)
+        plan = plan if plan in self._models else self.fit_to_budget(plan)
         if plan not in self._models:
             check_bits(plan.bits)
             need = self._estimate(plan, USUAL)
             size = _held_bytes(need, low_ram=plan.low_ram)
             self._make_room(plan, size)
-            with memory.overflow_is_ours():
-                self._models[plan] = Held(_load(plan), size, {USUAL: need})
+            with memory.translate_allocation_errors():
+                self._models[plan] = CachedPipeline(_load_pipeline(plan), size, {USUAL: need})
         self._models.move_to_end(plan)
         return self._models[plan].pipeline
 
-    def unload(self, plan: Plan) -> bool:
+    def unload(self, plan: LoadPlan) -> bool:
         """Let go of one model. False when it was not loaded."""
         found = self._models.pop(plan, None) is not None
-        memory.reclaim()
+        memory.release_unused()
         return found
 
     def clear(self) -> None:
         """Let go of every model."""
         self._models.clear()
-        memory.reclaim()
+        memory.release_unused()
 
-    def _estimate(self, plan: Plan, wanted: Wanted) -> MemoryEstimate:
+    def _estimate(self, plan: LoadPlan, wanted: PictureDemand) -> MemoryEstimate:
         """What the model and such a picture take. The files of a loaded model are read once for each such picture."""
         held = self._models.get(plan)
         if held is None:
@@ -131,7 +131,7 @@ class ModelCache:
             held.estimates[wanted] = _estimate(plan, wanted)
         return held.estimates[wanted]
 
-    def _make_room(self, plan: Plan, size: int) -> None:
+    def _make_room(self, plan: LoadPlan, size: int) -> None:
         if size > self.budget:
             raise OutOfMemory(
                 f"{plan.folder.name} needs {_gib(size)} and the budget for models is {_gib(self.budget)}. "
@@ -142,15 +142,15 @@ class ModelCache:
             )
         while self.size + size > self.budget:
             self._models.popitem(last=False)
-        memory.reclaim()
+        memory.release_unused()
 
 
-def _estimate(plan: Plan, wanted: Wanted) -> MemoryEstimate:
+def _estimate(plan: LoadPlan, wanted: PictureDemand) -> MemoryEstimate:
     """From headers alone."""
     return FAMILIES[plan.family].estimate(
-        plan.checkpoint(),
+        plan.read_checkpoint(),
         plan.bits,
-        plan.machine(),
+        plan.describe_machine(),
         size=wanted.size,
         references=[USUAL_SIZE] * wanted.references,
         pictures=0,
@@ -160,16 +160,16 @@ def _estimate(plan: Plan, wanted: Wanted) -> MemoryEstimate:
 
 def _held_bytes(need: MemoryEstimate, *, low_ram: bool) -> int:
     """Bytes held at most between pictures: networks that take turns are never in memory together."""
-    if low_ram and need.in_turn:
+    if low_ram and need.takes_turns:
         return need.vae + max(need.transformer, need.text_encoder)
     return need.weights
 
 
-def _load(plan: Plan) -> LoadedPipeline:
+def _load_pipeline(plan: LoadPlan) -> LoadedPipeline:
     return find_loader(FAMILIES[plan.family])(
-        plan.checkpoint(),
+        plan.read_checkpoint(),
         bits=plan.bits,
-        precision=choose(plan.precision),
+        precision=choose_precision(plan.precision),
         low_ram=plan.low_ram,
         embedding_cache=plan.embedding_cache,
     )

@@ -15,38 +15,38 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from mflux_api.checkpoints.detection import fingerprint
+from mflux_api.checkpoints.detection import compute_fingerprint
 from mflux_api.checkpoints.families import DEFAULT_FAMILY, FAMILIES
 from mflux_api.engine import memory
-from mflux_api.engine.cache import ModelCache, Plan, find_loader
+from mflux_api.engine.cache import LoadPlan, ModelCache, find_loader
 from mflux_api.engine.loaded_pipeline import LoadedPipeline
-from mflux_api.engine.metadata import generation_text
-from mflux_api.engine.model import plan
+from mflux_api.engine.metadata import format_generation_text
+from mflux_api.engine.model import plan_load
 from mflux_api.engine.passes import paint
-from mflux_api.engine.precision import choose, device_name
+from mflux_api.engine.precision import choose_precision, device_name
 from mflux_api.errors import InvalidImage
 from mflux_api.ipc.messages import (
-    AskCut,
     Command,
-    Event,
-    Finished,
-    Load,
+    EngineMemory,
+    EngineSetup,
+    FinishedPicture,
+    LoadCommand,
     Loading,
-    Memory,
-    Paint,
+    PaintCommand,
+    PaintingEvent,
     Picture,
     Preview,
     Ready,
     Reply,
-    Setup,
     Step,
+    TakeEarlyStop,
     Thumbnail,
-    Unload,
-    Writing,
-    always,
-    never,
+    UnloadCommand,
+    UpsamplingProgress,
+    always_watched,
+    never_stop_early,
 )
-from mflux_api.pixels.masks import as_mask
+from mflux_api.pixels.masks import convert_to_mask
 from mflux_api.pixels.png import encode_png
 from mflux_api.request import GenerateRequest
 
@@ -60,96 +60,115 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 class Engine:
     """Carries out commands, one after the other, on the thread that made it."""
 
-    def __init__(self, setup: Setup) -> None:
+    def __init__(self, setup: EngineSetup) -> None:
         memory.limit_cache(memory.CACHE_LIMIT)
-        Image.MAX_IMAGE_PIXELS = setup.largest_image
+        Image.MAX_IMAGE_PIXELS = setup.max_image_pixels
         self.setup = setup
-        self.names: dict[Plan, str] = {}
+        self.names: dict[LoadPlan, str] = {}
         # Imported now, the usual family's code does not keep the first picture waiting.
         find_loader(FAMILIES[DEFAULT_FAMILY])
         self.cache = ModelCache(setup.budget if setup.budget is not None else memory.default_budget())
 
-    def ready(self) -> Ready:
-        width = choose(self.setup.precision).dtype.size
-        return Ready(device=device_name(), chip=chip(), mlx=version("mlx"), width=width, budget=self.cache.budget)
+    def describe_engine(self) -> Ready:
+        width = choose_precision(self.setup.precision).dtype.size
+        return Ready(
+            device=device_name(),
+            chip=find_chip_name(),
+            mlx=version("mlx"),
+            bytes_per_value=width,
+            budget=self.cache.budget,
+        )
 
-    def memory(self) -> Memory:
-        used = memory.report()
-        loaded = tuple(self.names[held] for held in self.cache.plans())
-        return Memory(active=used.active, cached=used.cached, peak=used.peak, loaded=loaded)
+    def report_memory(self) -> EngineMemory:
+        used = memory.read_mlx_memory()
+        loaded = tuple(self.names[held] for held in self.cache.list_plans())
+        return EngineMemory(active=used.active, cached=used.cached, peak=used.peak, loaded=loaded)
 
-    def carry_out(
-        self, command: Command, ask_cut: AskCut = never, is_watched: Callable[[], bool] = always
+    def run_command(
+        self,
+        command: Command,
+        take_early_stop: TakeEarlyStop = never_stop_early,
+        is_watched: Callable[[], bool] = always_watched,
     ) -> Generator[Reply, None, None]:
-        """What there is to say while a command is carried out. Closing it stops a painting; `ask_cut` may shorten it.
+        """What there is to say while a command is carried out. Closing it stops a painting; `take_early_stop` may
+        shorten it.
 
         With nobody watching, there is a preview a second at most: of use to whoever comes in the middle of a long one.
         Raises what loading and painting raise.
         """
         match command:
-            case Paint():
-                yield from self._paint(command, ask_cut, is_watched)
-            case Load():
-                yield from self._load(self._plan(command), command.model.spec.name)
-            case Unload():
-                for held in self.cache.plans():
+            case PaintCommand():
+                yield from self._paint_pictures(command, take_early_stop, is_watched)
+            case LoadCommand():
+                yield from self._load_model(self._plan_load(command), command.model.spec.name)
+            case UnloadCommand():
+                for held in self.cache.list_plans():
                     if self.names[held] == command.model:
                         self.cache.unload(held)
 
-    def _plan(self, command: Paint | Load) -> Plan:
+    def _plan_load(self, command: PaintCommand | LoadCommand) -> LoadPlan:
         embeddings = self.setup.embedding_cache
-        asked = plan(command.model, None, self.setup.precision, low_ram=command.low_ram, embedding_cache=embeddings)
-        if isinstance(command, Load):
-            return self.cache.fitted(asked)
+        asked = plan_load(
+            command.model, None, self.setup.precision, low_ram=command.low_ram, embedding_cache=embeddings
+        )
+        if isinstance(command, LoadCommand):
+            return self.cache.fit_to_budget(asked)
         request = command.request
-        return self.cache.fitted(asked, request.largest, len(command.references), upsample=request.upsample)
+        return self.cache.fit_to_budget(asked, request.largest_size, len(command.references), upsample=request.upsample)
 
-    def _load(self, wanted: Plan, name: str) -> Iterator[Reply]:
-        self.names[wanted] = name
-        if wanted in self.cache.plans():
+    def _load_model(self, load_plan: LoadPlan, name: str) -> Iterator[Reply]:
+        self.names[load_plan] = name
+        if load_plan in self.cache.list_plans():
             return
         yield Loading(name)
-        self.cache.get(wanted)
-        yield self.memory()
+        self.cache.get(load_plan)
+        yield self.report_memory()
 
-    def _paint(self, command: Paint, ask_cut: AskCut, is_watched: Callable[[], bool]) -> Iterator[Reply]:
-        wanted = self._plan(command)
-        yield from self._load(wanted, command.model.spec.name)
-        pipeline = self.cache.get(wanted)
-        with memory.overflow_is_ours(), closing(paint(pipeline, _with_pictures(command), ask_cut)) as events:
+    def _paint_pictures(
+        self, command: PaintCommand, take_early_stop: TakeEarlyStop, is_watched: Callable[[], bool]
+    ) -> Iterator[Reply]:
+        load_plan = self._plan_load(command)
+        yield from self._load_model(load_plan, command.model.spec.name)
+        pipeline = self.cache.get(load_plan)
+        with (
+            memory.translate_allocation_errors(),
+            closing(paint(pipeline, _open_pictures(command), take_early_stop)) as events,
+        ):
             shown = time.monotonic()
             for event in events:
                 if isinstance(event, Preview):
                     if not is_watched() and time.monotonic() - shown < UNWATCHED_SECONDS:
                         continue
                     shown = time.monotonic()
-                yield _reply(event, command, pipeline)
+                yield _make_reply(event, command, pipeline)
 
 
-def _with_pictures(command: Paint) -> GenerateRequest:
+def _open_pictures(command: PaintCommand) -> GenerateRequest:
     return replace(
         command.request,
         source=None if command.source is None else open_picture(command.source, "The source"),
-        mask=None if command.mask is None else open_picture(command.mask, "The mask", opaque=as_mask),
+        mask=None if command.mask is None else open_picture(command.mask, "The mask", make_opaque=convert_to_mask),
         references=tuple(open_picture(path, "A reference") for path in command.references),
         further_sources=tuple(open_picture(path, "A source") for path in command.further_sources),
     )
 
 
-def open_picture(path: Path, what: str, opaque: Callable[[Image.Image], Image.Image] | None = None) -> Image.Image:
-    """A picture, upright, its transparent parts white or made `opaque` otherwise. Raises InvalidImage."""
+def open_picture(
+    path: Path, description: str, make_opaque: Callable[[Image.Image], Image.Image] | None = None
+) -> Image.Image:
+    """A picture, upright, its transparent parts white or made `make_opaque` otherwise. Raises InvalidImage."""
     try:
         # A picture larger than the limit is an error and no warning.
         with (
             warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning),
             Image.open(path, formats=FORMATS) as image,
         ):
-            return (opaque or _opaque)(ImageOps.exif_transpose(image))
+            return (make_opaque or _flatten_on_white)(ImageOps.exif_transpose(image))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise InvalidImage(f"{what} picture cannot be read: PNG, JPEG and WebP are.") from None
+        raise InvalidImage(f"{description} picture cannot be read: PNG, JPEG and WebP are.") from None
 
 
-def _opaque(image: Image.Image) -> Image.Image:
+def _flatten_on_white(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):
         # Sixteen bits of grey: Pillow would clip them where it should scale.
         return Image.fromarray(np.rint(np.asarray(image) / 257).astype(np.uint8))
@@ -159,33 +178,33 @@ def _opaque(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
 
 
-def _reply(event: Event, command: Paint, pipeline: LoadedPipeline) -> Reply:
+def _make_reply(event: PaintingEvent, command: PaintCommand, pipeline: LoadedPipeline) -> Reply:
     match event:
-        case Writing() | Step():
+        case UpsamplingProgress() | Step():
             return event
         case Preview():
             return Thumbnail(encode_png(event.image, {}))
         case Picture():
-            return _finished(event, command, pipeline)
+            return _make_picture_reply(event, command, pipeline)
 
 
-def _finished(picture: Picture, command: Paint, pipeline: LoadedPipeline) -> Finished:
+def _make_picture_reply(picture: Picture, command: PaintCommand, pipeline: LoadedPipeline) -> FinishedPicture:
     request = command.request
-    text = generation_text(
+    text = format_generation_text(
         picture,
         prompt=request.prompt if picture.prompt is None else picture.prompt,
         negative=request.negative_prompt,
         model=command.model.spec.name,
         bits=pipeline.bits,
         strength=None if command.source is None else request.strength,
-        size=request.asked_size,
-        model_hash=model_hash(command.model.folder),
+        size=request.requested_size,
+        model_hash=find_model_hash(command.model.folder),
         masked=command.mask is not None,
         index=request.seeds.index(picture.seed),
-        craft=request,
+        options=request,
         original=request.prompt if picture.prompt is not None else None,
     )
-    return Finished(
+    return FinishedPicture(
         data=encode_png(picture.image, {"parameters": text}),
         text=text,
         prompt=picture.prompt,
@@ -198,13 +217,13 @@ def _finished(picture: Picture, command: Paint, pipeline: LoadedPipeline) -> Fin
 
 
 @functools.lru_cache(maxsize=64)
-def model_hash(folder: Path) -> str | None:
+def find_model_hash(folder: Path) -> str | None:
     """The short name of a checkpoint's weights, as the server lists it."""
-    found = fingerprint(folder)
+    found = compute_fingerprint(folder)
     return None if found is None else found[:SHORT_HASH]
 
 
-def chip() -> str:
+def find_chip_name() -> str:
     """The name of this machine's processor, as its maker writes it."""
     if sys.platform == "darwin":
         asked = subprocess.run(

@@ -4,10 +4,10 @@ from collections.abc import Generator
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from mflux_api.engine.precision import Precision
-from mflux_api.ipc.messages import AskCut, Event, never
-from mflux_api.request import Cut, GenerateRequest
+from mflux_api.ipc.messages import PaintingEvent, TakeEarlyStop, never_stop_early
+from mflux_api.request import EarlyStop, GenerateRequest
 
-Painting: TypeAlias = Generator[Event, None, Cut | None]
+PaintingEvents: TypeAlias = Generator[PaintingEvent, None, EarlyStop | None]
 
 
 class LoadedPipeline(Protocol):
@@ -15,11 +15,11 @@ class LoadedPipeline(Protocol):
 
     bits: int | None
 
-    def paint(self, request: GenerateRequest, ask_cut: AskCut = never) -> Painting:
+    def paint(self, request: GenerateRequest, take_early_stop: TakeEarlyStop = never_stop_early) -> PaintingEvents:
         """One pass: yield each step once it is computed, and each picture when done.
 
-        The caller may stop after any event; working memory is then given back. `ask_cut` may end a picture, or all,
-        after any step; the last cut is returned.
+        The caller may stop after any event; working memory is then given back. `take_early_stop` may end a picture, or
+        all, after any step; the last cut is returned.
         """
         ...
 
@@ -28,7 +28,7 @@ class LoadedPipeline(Protocol):
 class PromptWriter(Protocol):
     """A loaded model that puts prompts into more words."""
 
-    def rewrite(self, prompt: str, *, edit: bool) -> Generator[Event, None, str]:
+    def upsample_prompt(self, prompt: str, *, edit: bool) -> Generator[PaintingEvent, None, str]:
         """The prompt in more words; `edit`: it says how pictures are to be changed."""
         ...
 

@@ -19,7 +19,7 @@ ALLOCATION = re.compile(r"malloc|[Uu]nable to allocate|Attempting to allocate|In
 
 
 @dataclass(frozen=True)
-class MemoryReport:
+class MlxMemory:
     """MLX's own counts, in bytes: in use, kept for reuse, and the most ever in use since the last reset."""
 
     active: int
@@ -27,12 +27,12 @@ class MemoryReport:
     peak: int
 
 
-def report() -> MemoryReport:
-    return MemoryReport(mx.get_active_memory(), mx.get_cache_memory(), mx.get_peak_memory())
+def read_mlx_memory() -> MlxMemory:
+    return MlxMemory(mx.get_active_memory(), mx.get_cache_memory(), mx.get_peak_memory())
 
 
 @contextmanager
-def overflow_is_ours() -> Iterator[None]:
+def translate_allocation_errors() -> Iterator[None]:
     """Turn MLX's failed allocations into OutOfMemory; its other errors pass."""
     try:
         yield
@@ -50,7 +50,7 @@ def limit_cache(limit: int) -> None:
     mx.set_cache_limit(limit)
 
 
-def reclaim() -> None:
+def release_unused() -> None:
     """Give back the memory of what nobody holds any more."""
     # Modules refer to themselves in cycles, so the collector has to run before MLX can give the memory back.
     gc.collect()

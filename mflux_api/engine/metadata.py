@@ -8,14 +8,14 @@ from pathlib import Path, PurePath
 from mflux_api.checkpoints.families import SAMPLER
 from mflux_api.ipc.messages import LoraReport, Picture
 from mflux_api.pixels import infotext
-from mflux_api.request import Craft, Hires, Retouch
+from mflux_api.request import Hires, InpaintOptions, PaintOptions
 from mflux_api.version import __version__
 
 HASH_LENGTH = 12
 FILLED = {"original": "original", "surroundings": "fill", "noise": "latent noise", "zero": "latent nothing"}
 
 
-def generation_text(
+def format_generation_text(
     picture: Picture,
     *,
     prompt: str,
@@ -27,7 +27,7 @@ def generation_text(
     model_hash: str | None = None,
     masked: bool = False,
     index: int = 0,
-    craft: Craft | None = None,
+    options: PaintOptions | None = None,
     original: str | None = None,
 ) -> str:
     """Generation data as the SD-WebUI family writes it, so that its readers know the picture. Names, never paths.
@@ -36,7 +36,7 @@ def generation_text(
     picture's own. `masked`: only a part was repainted. `index`: which picture of its request it is. `original`: the
     prompt before it was upsampled.
     """
-    craft = craft or Craft()
+    options = options or PaintOptions()
     width, height = size or picture.image.size
     facts: dict[str, object] = {
         "Steps": picture.steps,
@@ -46,30 +46,30 @@ def generation_text(
         "Size": f"{width}x{height}",
         "Model hash": model_hash,
         "Model": model,
-        "Denoising strength": strength if craft.hires is None else craft.hires.strength,
-        **_variation(craft, index),
-        **(_retouch(craft.retouch) if masked else {}),
-        **(_hires(craft.hires) if craft.hires else {}),
-        **_tiles(craft),
+        "Denoising strength": strength if options.hires is None else options.hires.strength,
+        **_list_variation_facts(options, index),
+        **(_list_inpaint_facts(options.retouch) if masked else {}),
+        **(_list_hires_facts(options.hires) if options.hires else {}),
+        **_list_tile_facts(options),
         "Quantized": f"{bits} bits" if bits else None,
         "Lora": "; ".join(f"{PurePath(use.path).stem}:{use.scale:g}" for use in picture.loras) or None,
-        "Lora hashes": _hashes(picture.loras) if craft.said else None,
+        "Lora hashes": _format_lora_hashes(picture.loras) if options.said else None,
         "Original prompt": original,
         "Version": f"mflux-api {__version__}",
     }
-    if craft.said is not None:
-        return infotext.write(*craft.said, facts)
-    return infotext.write(prompt, negative if picture.guidance > 1 else "", facts)
+    if options.said is not None:
+        return infotext.format_infotext(*options.said, facts)
+    return infotext.format_infotext(prompt, negative if picture.guidance > 1 else "", facts)
 
 
-def _variation(craft: Craft, index: int) -> dict[str, object]:
-    if craft.variation is None:
+def _list_variation_facts(options: PaintOptions, index: int) -> dict[str, object]:
+    if options.variation is None:
         return {}
-    strength = f"{craft.variation.strength:g}"
-    return {"Variation seed": craft.variation.seed + index, "Variation seed strength": strength}
+    strength = f"{options.variation.strength:g}"
+    return {"Variation seed": options.variation.seed + index, "Variation seed strength": strength}
 
 
-def _retouch(retouch: Retouch) -> dict[str, object]:
+def _list_inpaint_facts(retouch: InpaintOptions) -> dict[str, object]:
     across, down = (f"{side:g}" for side in retouch.blur)
     return {
         "Mask blur": across,
@@ -81,7 +81,7 @@ def _retouch(retouch: Retouch) -> dict[str, object]:
     }
 
 
-def _hires(hires: Hires) -> dict[str, object]:
+def _list_hires_facts(hires: Hires) -> dict[str, object]:
     return {
         "Hires upscale": None if hires.resized else f"{hires.scale or 1:g}",
         "Hires resize": f"{hires.width}x{hires.height}" if hires.resized else None,
@@ -92,18 +92,20 @@ def _hires(hires: Hires) -> dict[str, object]:
     }
 
 
-def _tiles(craft: Craft) -> dict[str, object]:
-    if craft.tiles is None:
+def _list_tile_facts(options: PaintOptions) -> dict[str, object]:
+    if options.tiles is None:
         return {}
-    return {"SD upscale overlap": craft.tiles.overlap, "SD upscale upscaler": craft.tiles.upscaler}
+    return {"SD upscale overlap": options.tiles.overlap, "SD upscale upscaler": options.tiles.upscaler}
 
 
-def _hashes(loras: Sequence[LoraReport]) -> str | None:
+def _format_lora_hashes(loras: Sequence[LoraReport]) -> str | None:
     named = ((PurePath(use.path).stem, Path(use.path)) for use in loras)
-    return ", ".join(f"{name}: {_hash(path, path.stat().st_mtime)}" for name, path in named if path.is_file()) or None
+    return (
+        ", ".join(f"{name}: {_hash_file(path, path.stat().st_mtime)}" for name, path in named if path.is_file()) or None
+    )
 
 
 @functools.lru_cache(maxsize=256)
-def _hash(path: Path, changed: float) -> str:
+def _hash_file(path: Path, changed: float) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()[:HASH_LENGTH]

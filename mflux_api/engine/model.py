@@ -13,13 +13,13 @@ from PIL import Image
 
 from mflux_api.checkpoints.families import FAMILIES
 from mflux_api.engine import memory
-from mflux_api.engine.cache import ModelCache, Plan
+from mflux_api.engine.cache import LoadPlan, ModelCache
 from mflux_api.engine.loaded_pipeline import LoadedPipeline
 from mflux_api.engine.passes import paint
 from mflux_api.errors import InvalidRequest, ModelNotFound, ModelUnsupported
-from mflux_api.ipc.messages import Event, Picture
-from mflux_api.models.loras import LoraChoice, resolve
-from mflux_api.models.registry import ModelSpec, ResolvedModel, locate
+from mflux_api.ipc.messages import PaintingEvent, Picture
+from mflux_api.models.loras import LoraChoice, resolve_lora
+from mflux_api.models.registry import ModelSpec, ResolvedModel, resolve_model
 from mflux_api.request import SIDE_STEP, SMALLEST_SIDE, GenerateRequest, LoraUse
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class Model:
         mask: Image.Image | None = None,
         loras: Sequence[LoraChoice] = (),
         upsample: bool = False,
-        on_event: Callable[[Event], None] | None = None,
+        on_event: Callable[[PaintingEvent], None] | None = None,
     ) -> list[Picture]:
         """Paint one picture a seed. What is None takes the model's default, and seeds a random one.
 
@@ -91,8 +91,8 @@ class Model:
         request = GenerateRequest(
             prompt=prompt,
             negative_prompt=negative_prompt if negative_prompt is not None else "",
-            width=width if width is not None else self._side(0, image, images),
-            height=height if height is not None else self._side(1, image, images),
+            width=width if width is not None else self._choose_side(0, image, images),
+            height=height if height is not None else self._choose_side(1, image, images),
             steps=steps if steps is not None else can.default_steps,
             guidance=guidance if guidance is not None else can.default_guidance,
             seeds=tuple(seeds) if seeds is not None else _random_seeds(1 if latents is None else len(latents)),
@@ -100,12 +100,12 @@ class Model:
             source=image,
             strength=strength if strength is not None else 0.75,
             mask=mask,
-            loras=self._resolve(loras),
+            loras=self._resolve_loras(loras),
             upsample=upsample,
             latents=None if latents is None else np.asarray(latents, dtype=np.float32),
         )
-        with memory.overflow_is_ours():
-            return list(_pictures(paint(self.painter, request), on_event))
+        with memory.translate_allocation_errors():
+            return list(_iter_pictures(paint(self.painter, request), on_event))
 
     def save(self, folder: str | Path) -> None:
         """Write the model as it is, quantized or not, to an empty folder that load_model and mflux can read.
@@ -117,12 +117,12 @@ class Model:
             raise ModelUnsupported(f"{self.spec.name} enlarges pictures and does nothing else.", model=self.spec.name)
         resolve_name(address)(self.painter, Path(folder))
 
-    def _resolve(self, loras: Sequence[LoraChoice]) -> tuple[LoraUse, ...]:
+    def _resolve_loras(self, loras: Sequence[LoraChoice]) -> tuple[LoraUse, ...]:
         anywhere = self.lora_folders is None
         folders = [LORAS_DIR] if self.lora_folders is None else self.lora_folders
-        return tuple(resolve(choice, folders, anywhere=anywhere) for choice in loras)
+        return tuple(resolve_lora(choice, folders, anywhere=anywhere) for choice in loras)
 
-    def _side(self, axis: int, image: Image.Image | None, images: Sequence[Image.Image]) -> int:
+    def _choose_side(self, axis: int, image: Image.Image | None, images: Sequence[Image.Image]) -> int:
         first = image if image is not None else next(iter(images), None)
         if first is None:
             return self.spec.capabilities.native_side
@@ -135,7 +135,9 @@ def _random_seeds(count: int) -> tuple[int, ...]:
     return tuple(random.randrange(2**32) for _ in range(count))
 
 
-def _pictures(events: Generator[Event, None, object], on_event: Callable[[Event], None] | None) -> Iterator[Picture]:
+def _iter_pictures(
+    events: Generator[PaintingEvent, None, object], on_event: Callable[[PaintingEvent], None] | None
+) -> Iterator[Picture]:
     with closing(events):
         for event in events:
             if on_event is not None:
@@ -175,21 +177,21 @@ def load_model(
     if full_model and quantize is not None:
         raise InvalidRequest("full_model means weights as they are stored: leave quantize out.", field="quantize")
     memory.limit_cache(memory.CACHE_LIMIT)
-    chosen = model if model is not None else _named_nothing(gguf_quant, Path(models_dir))
-    located = locate(chosen, Path(models_dir))
+    chosen = model if model is not None else _choose_default_model(gguf_quant, Path(models_dir))
+    located = resolve_model(chosen, Path(models_dir))
     cache = ModelCache(memory.default_budget())
-    painter = cache.get(plan(located, quantize, precision, low_ram=low_ram, embedding_cache=embedding_cache))
+    painter = cache.get(plan_load(located, quantize, precision, low_ram=low_ram, embedding_cache=embedding_cache))
     loaded = Model(painter, located.spec, lora_folders)
     if model is None:
-        _standing["model"] = loaded
+        _last_loaded["model"] = loaded
     return loaded
 
 
 # What `generate_image` paints with.
-_standing: dict[str, Model] = {}
+_last_loaded: dict[str, Model] = {}
 
 
-def _named_nothing(gguf_quant: str | None, models_dir: Path) -> str | Path:
+def _choose_default_model(gguf_quant: str | None, models_dir: Path) -> str | Path:
     if gguf_quant is None:
         return DEFAULT_MODEL
     inside = (path for path in sorted(models_dir.rglob("*.gguf")) if path.parent.name != "text_encoder")
@@ -202,10 +204,12 @@ def _named_nothing(gguf_quant: str | None, models_dir: Path) -> str | Path:
     return found
 
 
-def plan(located: ResolvedModel, quantize: int | None, precision: str, *, low_ram: bool, embedding_cache: int) -> Plan:
+def plan_load(
+    located: ResolvedModel, quantize: int | None, precision: str, *, low_ram: bool, embedding_cache: int
+) -> LoadPlan:
     """How to load a located model."""
     spec = located.spec
-    return Plan(
+    return LoadPlan(
         folder=located.folder,
         family=spec.family,
         facts=spec.facts,
@@ -232,7 +236,7 @@ def generate_image(  # noqa: PLR0917 - the documented signature
     `timings` has "encoding", "diffusion", "decoding" and "total". Raises as `Model.generate`.
     """
     seeds = (seed,) if seed is not None else None
-    model = _standing.get("model") or load_model()
+    model = _last_loaded.get("model") or load_model()
     picture = model.generate(
         prompt, seeds=seeds, steps=steps, width=width, height=height, image=input_image, strength=strength
     )[0]

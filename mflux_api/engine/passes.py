@@ -7,28 +7,38 @@ from dataclasses import replace
 import numpy as np
 from PIL import Image
 
-from mflux_api.checkpoints.families import no_words
-from mflux_api.engine.image_fit import framed
-from mflux_api.engine.loaded_pipeline import LoadedPipeline, Painting, PromptWriter
-from mflux_api.ipc.messages import AskCut, Event, Picture, Preview, Step, never
+from mflux_api.checkpoints.families import no_words_error
+from mflux_api.engine.image_fit import fit_request
+from mflux_api.engine.loaded_pipeline import LoadedPipeline, PaintingEvents, PromptWriter
+from mflux_api.ipc.messages import PaintingEvent, Picture, Preview, Step, TakeEarlyStop, never_stop_early
 from mflux_api.pixels import fitting, tiling
-from mflux_api.pixels.enlarging import LATENT, enlarged
-from mflux_api.request import Cut, GenerateRequest, Hires, Retouch, Tiles, repaint_steps, stepped
+from mflux_api.pixels.enlarging import LATENT_UPSCALERS, enlarge_to_cover
+from mflux_api.request import (
+    EarlyStop,
+    GenerateRequest,
+    Hires,
+    InpaintOptions,
+    Tiles,
+    count_repaint_steps,
+    round_up_size,
+)
 
 
-def paint(pipeline: LoadedPipeline, request: GenerateRequest, ask_cut: AskCut = never) -> Painting:
-    """As `LoadedPipeline.paint`, with everything that `Craft` may ask for.
+def paint(
+    pipeline: LoadedPipeline, request: GenerateRequest, take_early_stop: TakeEarlyStop = never_stop_early
+) -> PaintingEvents:
+    """As `LoadedPipeline.paint`, with everything that `PaintOptions` may ask for.
 
     A painting that is cut short in its first pass is given back as it is then. Raises ModelUnsupported for a prompt to
     be upsampled where the model cannot.
     """
     if not request.upsample:
-        return (yield from _painted(pipeline, request, ask_cut))
+        return (yield from _paint_passes(pipeline, request, take_early_stop))
     if not isinstance(pipeline, PromptWriter):
-        raise no_words()
+        raise no_words_error()
     edit = request.source is not None or bool(request.references)
-    prompt = yield from pipeline.rewrite(request.prompt, edit=edit)
-    with closing(_painted(pipeline, replace(request, prompt=prompt, upsample=False), ask_cut)) as painting:
+    prompt = yield from pipeline.upsample_prompt(request.prompt, edit=edit)
+    with closing(_paint_passes(pipeline, replace(request, prompt=prompt, upsample=False), take_early_stop)) as painting:
         while True:
             try:
                 event = next(painting)
@@ -37,52 +47,56 @@ def paint(pipeline: LoadedPipeline, request: GenerateRequest, ask_cut: AskCut = 
             yield replace(event, prompt=prompt) if isinstance(event, Picture) else event
 
 
-def _painted(pipeline: LoadedPipeline, request: GenerateRequest, ask_cut: AskCut) -> Painting:
+def _paint_passes(pipeline: LoadedPipeline, request: GenerateRequest, take_early_stop: TakeEarlyStop) -> PaintingEvents:
     if request.is_one_pass and not request.further_sources:
-        return (yield from _one_pass(pipeline, request, ask_cut))
-    for single in _singles(request):
+        return (yield from _paint_one_pass(pipeline, request, take_early_stop))
+    for single in _split_by_picture(request):
         if single.hires is not None:
-            cut = yield from _repainted(pipeline, single, single.hires, ask_cut)
+            early_stop = yield from _paint_hires(pipeline, single, single.hires, take_early_stop)
         elif single.tiles is not None:
-            cut = yield from _tiled(pipeline, single, single.tiles, ask_cut)
+            early_stop = yield from _paint_tiled(pipeline, single, single.tiles, take_early_stop)
         else:
-            cut = yield from _one_pass(pipeline, single, ask_cut)
-        if cut is Cut.INTERRUPT:
-            return cut
+            early_stop = yield from _paint_one_pass(pipeline, single, take_early_stop)
+        if early_stop is EarlyStop.INTERRUPT:
+            return early_stop
     return None
 
 
-def _one_pass(pipeline: LoadedPipeline, request: GenerateRequest, ask_cut: AskCut) -> Painting:
-    frame = framed(request)
-    painting = pipeline.paint(frame.request, ask_cut)
+def _paint_one_pass(
+    pipeline: LoadedPipeline, request: GenerateRequest, take_early_stop: TakeEarlyStop
+) -> PaintingEvents:
+    frame = fit_request(request)
+    painting = pipeline.paint(frame.request, take_early_stop)
     with closing(painting):
         while True:
             try:
                 event = next(painting)
             except StopIteration as end:
                 return end.value  # type: ignore[no-any-return]
-            yield replace(event, image=frame.finish(event)) if isinstance(event, Picture) else event
+            yield replace(event, image=frame.finish_picture(event)) if isinstance(event, Picture) else event
 
 
-def _repainted(pipeline: LoadedPipeline, request: GenerateRequest, hires: Hires, ask_cut: AskCut) -> Painting:
+def _paint_hires(
+    pipeline: LoadedPipeline, request: GenerateRequest, hires: Hires, take_early_stop: TakeEarlyStop
+) -> PaintingEvents:
     """Paint, enlarge, paint again over it: the composition of a small picture, the detail of a large one."""
     first = replace(request, hires=None)
-    begun = request.steps if request.source is None else repaint_steps(request.steps, request.strength)
-    total = begun + repaint_steps(hires.steps, hires.strength)
-    small, cut = yield from _numbered(_one_pass(pipeline, first, ask_cut), 0, total)
-    if cut is not None:
+    begun = request.steps if request.source is None else count_repaint_steps(request.steps, request.strength)
+    total = begun + count_repaint_steps(hires.steps, hires.strength)
+    small, early_stop = yield from _renumber_steps(_paint_one_pass(pipeline, first, take_early_stop), 0, total)
+    if early_stop is not None:
         yield small
-        return cut
-    second = _second_pass(first, small.image, hires)
-    large, cut = yield from _numbered(_one_pass(pipeline, second, ask_cut), begun, total)
-    yield replace(large, timings=_sum(small.timings, large.timings), steps=small.steps)
-    return cut
+        return early_stop
+    second = _make_second_request(first, small.image, hires)
+    large, early_stop = yield from _renumber_steps(_paint_one_pass(pipeline, second, take_early_stop), begun, total)
+    yield replace(large, timings=_sum_timings(small.timings, large.timings), steps=small.steps)
+    return early_stop
 
 
-def _second_pass(first: GenerateRequest, small: Image.Image, hires: Hires) -> GenerateRequest:
-    size, method = (hires.width, hires.height), LATENT.get(hires.upscaler)
-    canvas = stepped(*size)
-    source = enlarged(small, size, hires.upscaler) if method is None else _shaped(small, size)
+def _make_second_request(first: GenerateRequest, small: Image.Image, hires: Hires) -> GenerateRequest:
+    size, method = (hires.width, hires.height), LATENT_UPSCALERS.get(hires.upscaler)
+    canvas = round_up_size(*size)
+    source = enlarge_to_cover(small, size, hires.upscaler) if method is None else _crop_to_aspect(small, size)
     return replace(
         first,
         prompt=hires.prompt if hires.prompt is not None else first.prompt,
@@ -96,53 +110,59 @@ def _second_pass(first: GenerateRequest, small: Image.Image, hires: Hires) -> Ge
         strength=hires.strength,
         crop=size,
         latents=None,
-        retouch=Retouch(resize="stretch" if method is None else "latent"),
+        retouch=InpaintOptions(resize="stretch" if method is None else "latent"),
         stretch=method,
     )
 
 
-def _shaped(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+def _crop_to_aspect(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     """The largest middle part that has the shape of `size`."""
     scale = min(image.width / size[0], image.height / size[1])
-    return fitting.centre(image, (max(1, round(size[0] * scale)), max(1, round(size[1] * scale))))
+    return fitting.crop_centre(image, (max(1, round(size[0] * scale)), max(1, round(size[1] * scale))))
 
 
-def _tiled(pipeline: LoadedPipeline, request: GenerateRequest, tiles: Tiles, ask_cut: AskCut) -> Painting:
+def _paint_tiled(
+    pipeline: LoadedPipeline, request: GenerateRequest, tiles: Tiles, take_early_stop: TakeEarlyStop
+) -> PaintingEvents:
     """The source enlarged, each tile of it repainted. What a cut leaves over stays as it was enlarged."""
     assert request.source is not None
     size = tuple(max(1, int(side * tiles.scale)) for side in request.source.size)
-    tile = request.asked_size
-    large = enlarged(request.source.convert("RGB"), (size[0], size[1]), tiles.upscaler)
+    tile = request.requested_size
+    large = enlarge_to_cover(request.source.convert("RGB"), (size[0], size[1]), tiles.upscaler)
     canvas = fitting.padded(large, (max(size[0], tile[0]), max(size[1], tile[1])))
     # With more of it a tile would be hardly more than its edges, and there would be no end of tiles.
     overlap = min(tiles.overlap, min(tile) // 2)
-    places = tiling.boxes(canvas.size, tile, overlap)
-    parts = [canvas.crop(place) for place in places]
-    painted, cut = yield from _each_tile(pipeline, replace(request, tiles=None, mask=None), parts, ask_cut)
-    whole = tiling.joined(
-        [*(picture.image for picture in painted), *parts[len(painted) :]], places, canvas.size, overlap
+    boxes = tiling.place_tiles(canvas.size, tile, overlap)
+    parts = [canvas.crop(place) for place in boxes]
+    painted, early_stop = yield from _paint_each_tile(
+        pipeline, replace(request, tiles=None, mask=None), parts, take_early_stop
     )
-    image = fitting.centre(whole, (size[0], size[1]))
-    timings = _sum(*(picture.timings for picture in painted))
+    whole = tiling.join_tiles(
+        [*(picture.image for picture in painted), *parts[len(painted) :]], boxes, canvas.size, overlap
+    )
+    image = fitting.crop_centre(whole, (size[0], size[1]))
+    timings = _sum_timings(*(picture.timings for picture in painted))
     yield replace(painted[0], image=image, array=np.asarray(image, np.float32) / np.float32(255), timings=timings)
-    return cut
+    return early_stop
 
 
-def _each_tile(
-    pipeline: LoadedPipeline, request: GenerateRequest, parts: Sequence[Image.Image], ask_cut: AskCut
-) -> Generator[Event, None, tuple[list[Picture], Cut | None]]:
+def _paint_each_tile(
+    pipeline: LoadedPipeline, request: GenerateRequest, parts: Sequence[Image.Image], take_early_stop: TakeEarlyStop
+) -> Generator[PaintingEvent, None, tuple[list[Picture], EarlyStop | None]]:
     painted: list[Picture] = []
-    count = repaint_steps(request.steps, request.strength)
+    count = count_repaint_steps(request.steps, request.strength)
     for part in parts:
-        one = _one_pass(pipeline, replace(request, source=part), ask_cut)
-        picture, cut = yield from _numbered(one, count * len(painted), count * len(parts))
+        one = _paint_one_pass(pipeline, replace(request, source=part), take_early_stop)
+        picture, early_stop = yield from _renumber_steps(one, count * len(painted), count * len(parts))
         painted.append(picture)
-        if cut is not None:
-            return painted, cut
+        if early_stop is not None:
+            return painted, early_stop
     return painted, None
 
 
-def _numbered(painting: Painting, done: int, total: int) -> Generator[Event, None, tuple[Picture, Cut | None]]:
+def _renumber_steps(
+    painting: PaintingEvents, done: int, total: int
+) -> Generator[PaintingEvent, None, tuple[Picture, EarlyStop | None]]:
     """The events of one picture, their steps counted as those of a longer work; its picture is kept back."""
     picture = None
     with closing(painting):
@@ -161,7 +181,7 @@ def _numbered(painting: Painting, done: int, total: int) -> Generator[Event, Non
                     picture = event
 
 
-def _singles(request: GenerateRequest) -> Iterator[GenerateRequest]:
+def _split_by_picture(request: GenerateRequest) -> Iterator[GenerateRequest]:
     """The request picture by picture."""
     sources = () if request.source is None else (request.source, *request.further_sources)
     for index, seed in enumerate(request.seeds):
@@ -176,5 +196,5 @@ def _singles(request: GenerateRequest) -> Iterator[GenerateRequest]:
         )
 
 
-def _sum(*timings: dict[str, float]) -> dict[str, float]:
+def _sum_timings(*timings: dict[str, float]) -> dict[str, float]:
     return {name: sum(each.get(name, 0.0) for each in timings) for name in timings[0]}

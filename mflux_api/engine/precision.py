@@ -35,7 +35,7 @@ BY_DEVICE = {
 }
 
 
-def choose(name: str) -> Precision:
+def choose_precision(name: str) -> Precision:
     """The precision for "auto" (by device), "float32", "bfloat16" or "float16". Raises InvalidRequest for others."""
     automatic = BY_DEVICE[device_name()]
     if name == "auto":
@@ -47,7 +47,7 @@ def choose(name: str) -> Precision:
 
 
 @contextmanager
-def computing_in(dtype: mx.Dtype) -> Iterator[None]:
+def use_dtype(dtype: mx.Dtype) -> Iterator[None]:
     """Build graphs in `dtype`: mflux's modules read it from a global that is bfloat16 by default."""
     before = MfluxConfig.precision
     MfluxConfig.precision = dtype

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, TypeAlias
 from PIL import Image
 
 from mflux_api.models.registry import ResolvedModel
-from mflux_api.request import Cut, GenerateRequest
+from mflux_api.request import EarlyStop, GenerateRequest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,7 +35,7 @@ class Preview:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Writing:
+class UpsamplingProgress:
     """A prompt is being put into more words. `tokens`: how many there are."""
 
     tokens: int
@@ -73,26 +73,27 @@ class Picture:
     prompt: str | None = None
 
 
-Event: TypeAlias = Writing | Step | Preview | Picture
+PaintingEvent: TypeAlias = UpsamplingProgress | Step | Preview | Picture
 
 
 # Between the server's process and the engine's: what is asked
 
 
 @dataclass(frozen=True, kw_only=True)
-class Setup:
+class EngineSetup:
     """How the engine process is to work. `budget`: bytes for models, None for the default.
-    `largest_image`: pixels of the largest picture it opens. `background`: whether other processes go first (Linux)."""
+    `max_image_pixels`: pixels of the largest picture it opens. `low_priority`: whether other processes go first
+    (Linux)."""
 
     budget: int | None
     precision: str
     embedding_cache: int
-    largest_image: int
-    background: bool
+    max_image_pixels: int
+    low_priority: bool
 
 
 @dataclass(frozen=True, kw_only=True)
-class Paint:
+class PaintCommand:
     """`request` has no pictures: the engine reads them from files."""
 
     model: ResolvedModel
@@ -104,53 +105,53 @@ class Paint:
     further_sources: tuple[Path, ...] = ()
 
     @property
-    def folders(self) -> tuple[Path, ...]:
+    def private_folders(self) -> tuple[Path, ...]:
         """Where its files lie, which is nobody's business but the server's."""
         return (self.model.folder.parent, *(Path(use.path).parent for use in self.request.loras))
 
 
 @dataclass(frozen=True)
-class Load:
+class LoadCommand:
     model: ResolvedModel
     low_ram: bool
 
     @property
-    def folders(self) -> tuple[Path, ...]:
+    def private_folders(self) -> tuple[Path, ...]:
         return (self.model.folder.parent,)
 
 
 @dataclass(frozen=True)
-class Unload:
+class UnloadCommand:
     """Let go of a model, by its name."""
 
     model: str
-    folders: ClassVar[tuple[Path, ...]] = ()
+    private_folders: ClassVar[tuple[Path, ...]] = ()
 
 
 @dataclass(frozen=True)
-class Stop:
+class StopPainting:
     """Stop the painting that is going on, after its step."""
 
 
 @dataclass(frozen=True)
-class Look:
+class ShowPreviews:
     """Somebody looks on: show a preview of every further step of the painting that is going on."""
 
 
 # Asked after each step and each decoding. A skip counts for one picture, so asking takes it.
-AskCut: TypeAlias = Callable[[], Cut | None]
+TakeEarlyStop: TypeAlias = Callable[[], EarlyStop | None]
 
 
-def never() -> None:
+def never_stop_early() -> None:
     """Nobody cuts this painting short."""
 
 
-def always() -> bool:
+def always_watched() -> bool:
     """Somebody looks on."""
     return True
 
 
-Command: TypeAlias = Paint | Load | Unload
+Command: TypeAlias = PaintCommand | LoadCommand | UnloadCommand
 
 
 # And what is answered
@@ -158,12 +159,12 @@ Command: TypeAlias = Paint | Load | Unload
 
 @dataclass(frozen=True, kw_only=True)
 class Ready:
-    """The engine process works. `width`: bytes a number takes in what it computes with; `budget`: bytes for models."""
+    """The engine process is ready. `bytes_per_value`: of the type it computes with; `budget`: bytes for models."""
 
     device: str
     chip: str
     mlx: str
-    width: int
+    bytes_per_value: int
     budget: int
 
 
@@ -180,7 +181,7 @@ class Thumbnail:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finished:
+class FinishedPicture:
     """A picture as PNG. `text`: the generation data inside it; `prompt`: what upsampling made of it, None without."""
 
     data: bytes
@@ -194,7 +195,7 @@ class Finished:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Memory:
+class EngineMemory:
     """Bytes MLX uses, keeps for reuse, and has used at most; the names of the models it holds."""
 
     active: int
@@ -204,14 +205,14 @@ class Memory:
 
 
 @dataclass(frozen=True)
-class Done:
+class CommandDone:
     """The command is carried out; `stopped`: as far as it was wanted."""
 
     stopped: bool = False
 
 
 @dataclass(frozen=True)
-class Refused:
+class CommandRefused:
     """An error of ours, to be raised again on the other side."""
 
     code: str
@@ -220,10 +221,21 @@ class Refused:
 
 
 @dataclass(frozen=True)
-class Crashed:
+class CommandCrashed:
     """An error that nobody foresaw. `trace` is for the log only."""
 
     trace: str
 
 
-Reply: TypeAlias = Ready | Loading | Writing | Step | Thumbnail | Finished | Memory | Done | Refused | Crashed
+Reply: TypeAlias = (
+    Ready
+    | Loading
+    | UpsamplingProgress
+    | Step
+    | Thumbnail
+    | FinishedPicture
+    | EngineMemory
+    | CommandDone
+    | CommandRefused
+    | CommandCrashed
+)

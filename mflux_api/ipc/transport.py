@@ -9,7 +9,7 @@ from typing import Any
 LENGTH = struct.Struct(">Q")
 
 
-def pack(message: object) -> bytes:
+def pack_message(message: object) -> bytes:
     data = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
     return LENGTH.pack(len(data)) + data
 
@@ -43,13 +43,13 @@ class Inbox(asyncio.Protocol):
         self._messages.put_nowait(EOFError())
 
 
-def receive(connection: socket.socket) -> Any:
+def receive_message(connection: socket.socket) -> Any:
     """The next message, waiting for it. Raises EOFError when the other end is gone."""
-    (size,) = LENGTH.unpack(_exactly(connection, LENGTH.size))
-    return pickle.loads(_exactly(connection, size))
+    (size,) = LENGTH.unpack(_receive_exactly(connection, LENGTH.size))
+    return pickle.loads(_receive_exactly(connection, size))
 
 
-def _exactly(connection: socket.socket, size: int) -> bytes:
+def _receive_exactly(connection: socket.socket, size: int) -> bytes:
     data = bytearray()
     while len(data) < size:
         part = connection.recv(min(size - len(data), 1 << 20))

@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Any
 
 from mflux_api.errors import JobConflict, PictureNotFound
-from mflux_api.request import GenerateRequest, repaint_steps
+from mflux_api.request import GenerateRequest, count_repaint_steps
 
 
 class State(StrEnum):
@@ -159,7 +159,7 @@ class Job:
     def steps(self) -> int:
         """How many a picture takes in its first pass."""
         request = self.request
-        return request.steps if self.inputs.source is None else repaint_steps(request.steps, request.strength)
+        return request.steps if self.inputs.source is None else count_repaint_steps(request.steps, request.strength)
 
     @property
     def seconds(self) -> float | None:

@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import nullcontext
 
-from mflux_api.events import Event, Events
+from mflux_api.events import Event, EventBus
 from mflux_api.jobs.job import Job, State, public_status
 from mflux_api.jobs.queue import END_EVENTS, RunningJob
 from mflux_api.jobs.subscribers import PreviewViewers
@@ -14,14 +14,14 @@ LAST_EVENTS = frozenset(END_EVENTS.values())
 class JobEvents:
     """Publishes events of jobs, and lets clients watch them. Their order is that of the calls."""
 
-    def __init__(self, events: Events, viewers: PreviewViewers) -> None:
+    def __init__(self, events: EventBus, viewers: PreviewViewers) -> None:
         self.events = events
         self.viewers = viewers
 
     # Publish
 
     def publish_queued(self, job: Job, position: int | None) -> None:
-        self.events.forget(job.id)
+        self.events.forget_progress(job.id)
         data = {"job_id": job.id, "status": public_status(job.state), "position": position}
         self.events.publish(job.id, "queued", data)
 
@@ -53,7 +53,7 @@ class JobEvents:
         self.events.publish(job.id, "progress", {**data, "download": round(fraction, 4)})
 
     def publish_end(self, job: Job) -> None:
-        self.events.forget(job.id)
+        self.events.forget_progress(job.id)
         self.events.publish(job.id, END_EVENTS[job.state], {"job_id": job.id, "status": public_status(job.state)})
 
     def publish_paused(self, paused: bool) -> None:
@@ -70,7 +70,7 @@ class JobEvents:
         if job.is_final:
             data = {"job_id": job.id, "status": str(public_status(job.state))}
             return Event(f"end-{job.id}-{job.attempts}", job.id, END_EVENTS[job.state], data)
-        latest = self.events.latest(job.id)
+        latest = self.events.get_latest_progress(job.id)
         if latest is not None:
             return latest
         now = {"job_id": job.id, "status": public_status(job.state), "progress": 0.0, "position": position}
@@ -89,7 +89,7 @@ class JobEvents:
         viewer = self.viewers.watching(job_id) if previews else nullcontext()
         with viewer, self.events.listen(job_id) as box:
             job = await find(job_id)
-            missed = self.events.since(last_id, job_id)
+            missed = self.events.list_since(last_id, job_id)
             seen = set()
             for event in missed if missed is not None else [self.current_event(job, position(job_id))]:
                 seen.add(event.id)
@@ -109,7 +109,7 @@ class JobEvents:
         """Events of every job and download."""
         viewer = self.viewers.watching(None) if previews else nullcontext()
         with viewer, self.events.listen(None) as box:
-            for event in self.events.since(last_id, None) or []:
+            for event in self.events.list_since(last_id, None) or []:
                 yield event
             async for event in box:
                 yield event

@@ -5,7 +5,16 @@ from dataclasses import dataclass, field, replace
 
 from mflux_api.errors import InvalidRequest, ModelUnsupported
 from mflux_api.models.registry import ModelSpec
-from mflux_api.request import LARGEST_SEED, SIDE_STEP, SMALLEST_SIDE, Craft, GenerateRequest, Hires, LoraUse, Upload
+from mflux_api.request import (
+    LARGEST_SEED,
+    SIDE_STEP,
+    SMALLEST_SIDE,
+    GenerateRequest,
+    Hires,
+    LoraUse,
+    PaintOptions,
+    Upload,
+)
 
 LARGEST_AREA = 1024 * 1024
 RANDOM_SEEDS = 2**32
@@ -13,7 +22,7 @@ PRIORITIES = range(-10, 11)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Order(Craft):
+class Order(PaintOptions):
     """One request for pictures. None takes the default of the model or of the server; a seed below 0 is random.
 
     `source` is repainted by `strength` (0 keeps it, 1 ignores it), only where `mask` is white; `references` are

@@ -11,7 +11,7 @@ from typing import Literal, Protocol, TypeAlias
 
 from mflux_api.events import Event
 from mflux_api.jobs.job import Failure, Inputs, Job, PictureFile, State
-from mflux_api.request import Cut, GenerateRequest
+from mflux_api.request import EarlyStop, GenerateRequest
 
 DAY = 86400
 BucketLength: TypeAlias = Literal["hour", "day"]
@@ -98,7 +98,7 @@ class RunningJob:
     progress: Progress | None
     preview: bytes | None
     pictures: tuple[PictureFile, ...]
-    cut: Cut | None
+    cut: EarlyStop | None
     seconds_left: float | None
 
     @property
@@ -225,7 +225,7 @@ class WorkQueue(Protocol):
     async def release(self, job: Job) -> None:
         """Requeue the job at its old place; this try does not count."""
 
-    async def next_early_stop(self, job: Job) -> Cut:
+    async def next_early_stop(self, job: Job) -> EarlyStop:
         """Wait for the next request to end the picture, or the whole job, with what there is of it."""
 
     async def wait_for_viewer(self, job: Job) -> None:
@@ -271,7 +271,7 @@ class ClientQueue(Protocol):
     async def refuse(self, job: Job, failure: Failure) -> None:
         """Fail a waiting job that can never run. Nothing happens when it has stopped waiting meanwhile."""
 
-    def end_early(self, job_id: str, how: Cut) -> None:
+    def end_early(self, job_id: str, how: EarlyStop) -> None:
         """Ask the worker to end a running job, or its picture, with what there is; nothing happens to other jobs."""
 
     def pause(self) -> None:

@@ -8,7 +8,7 @@ from mflux_api.errors import JobConflict
 from mflux_api.jobs.eta import Paces
 from mflux_api.jobs.job import Job, PictureFile
 from mflux_api.jobs.queue import Progress, RunningJob
-from mflux_api.request import Cut
+from mflux_api.request import EarlyStop
 
 LEASE_SECONDS = 60.0
 
@@ -26,8 +26,8 @@ class Claim:
     pictures: tuple[PictureFile, ...] = ()
     progress: Progress | None = None
     preview: bytes | None = None
-    cuts: asyncio.Queue[Cut] = field(default_factory=asyncio.Queue)
-    cut: Cut | None = None
+    cuts: asyncio.Queue[EarlyStop] = field(default_factory=asyncio.Queue)
+    cut: EarlyStop | None = None
     updated_at: float = 0.0
 
     def is_of(self, job: Job) -> bool:
@@ -38,7 +38,7 @@ class Claim:
         self.progress, self.updated_at = progress, time.monotonic()
         self.preview = progress.preview or self.preview
 
-    def end_early(self, cut: Cut) -> None:
+    def end_early(self, cut: EarlyStop) -> None:
         self.cut = cut
         self.cuts.put_nowait(cut)
 

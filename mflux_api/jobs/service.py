@@ -11,11 +11,11 @@ from mflux_api.jobs import order as orders
 from mflux_api.jobs.job import Failure, Inputs, Job, State, new_job_id
 from mflux_api.jobs.order import Defaults, Order
 from mflux_api.jobs.queue import ClientQueue, InputPictures, NewJob, RunningJob
-from mflux_api.models.download_queue import Download, Downloads
+from mflux_api.models.download_queue import Download, DownloadQueue
 from mflux_api.models.inventory import ModelInventory
 from mflux_api.models.loras import LoraFolder
 from mflux_api.models.registry import ModelSpec, ResolvedModel
-from mflux_api.request import Cut, GenerateRequest
+from mflux_api.request import EarlyStop, GenerateRequest
 
 # Checks that the memory suffices, or raises OutOfMemory: (model, request, sizes of references, low_ram).
 Admit = Callable[[ResolvedModel, GenerateRequest, Sequence[tuple[int, int]], bool], None]
@@ -45,7 +45,7 @@ class JobService:
         self,
         queue: ClientQueue,
         models: ModelInventory,
-        downloads: Downloads,
+        downloads: DownloadQueue,
         *,
         defaults: Defaults,
         loras: LoraFolder,
@@ -113,7 +113,7 @@ class JobService:
         """Raises JobNotFound, and JobConflict for a job that has completed or failed."""
         return await self.queue.cancel(job_id)
 
-    def end_early(self, how: Cut) -> None:
+    def end_early(self, how: EarlyStop) -> None:
         """End the picture that is being painted, or all of its job, with what there is of it."""
         for running in self.queue.running_jobs():
             self.queue.end_early(running.job.id, how)
@@ -150,7 +150,7 @@ class JobService:
 
     async def list_loras(self) -> list[tuple[str, int]]:
         """(name, bytes) of the adapters in their folder."""
-        return await asyncio.to_thread(self.loras.listed)
+        return await asyncio.to_thread(self.loras.list_files)
 
     async def resume_downloads(self) -> None:
         """After a start: jobs that wait for a model go on waiting, or run if it has come meanwhile."""
@@ -167,23 +167,23 @@ class JobService:
 
     async def model_settled(self, spec: ModelSpec, error: MfluxError | None) -> None:
         """A download has ended: the jobs that waited for it may run, or never can."""
-        self.models.forget()
+        self.models.invalidate()
         waiting = [job for job in await self.queue.held_jobs() if await self._shares(job, spec)]
         if error is None:
             await self.queue.release_held({job.model for job in waiting})
             return
-        if self.downloads.of(spec) is not None:
+        if self.downloads.find_download(spec) is not None:
             return  # started again meanwhile: they wait for that
         for job in waiting:
             await self.queue.refuse(job, _failure(error))
 
     async def _shares(self, job: Job, spec: ModelSpec) -> bool:
-        return (await self.models.find(job.model)).folder == spec.folder
+        return (await self.models.find_spec(job.model)).folder == spec.folder
 
     def _completed(self, order: Order, low_ram: bool) -> tuple[ModelSpec, GenerateRequest, bool]:
         """Its model, its request with every gap filled, whether it waits for a download. Looks at files: it blocks."""
         spec, located = self._model(order.model)
-        request = orders.complete(order, spec, self.defaults, self.loras.resolve(order.loras))
+        request = orders.complete(order, spec, self.defaults, self.loras.resolve_loras(order.loras))
         if located is not None:
             sizes = [(upload.width, upload.height) for upload in order.references]
             self.admit(located, request, sizes, low_ram)
@@ -192,11 +192,11 @@ class JobService:
     def _model(self, name: str | None) -> tuple[ModelSpec, ResolvedModel | None]:
         """The model, and where it is, or None where it has to be downloaded first. It blocks."""
         try:
-            located = self.models.locate(name)
+            located = self.models.resolve_model(name)
         except ModelNotDownloaded:
             if not self.auto_download:
                 raise
-            return self.models.spec(name), None
+            return self.models.find_spec_blocking(name), None
         return located.spec, located
 
     async def _put(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from mflux_api.errors import JobConflict, QueueFull, ShuttingDown, StorageFailed
-from mflux_api.events import Event, Events
+from mflux_api.events import Event, EventBus
 from mflux_api.jobs.database import deliveries, reorder, statistics
 from mflux_api.jobs.database import jobs as job_rows
 from mflux_api.jobs.database import pictures as picture_rows
@@ -38,7 +38,7 @@ from mflux_api.jobs.retry import WORKER_LOST, RetryPolicy, server_stopped
 from mflux_api.jobs.running import RunningJobs
 from mflux_api.jobs.subscribers import EndWaiters, PreviewViewers
 from mflux_api.jobs.waiting import IdleWorkers, WaitingJobs
-from mflux_api.request import Cut
+from mflux_api.request import EarlyStop
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -61,7 +61,7 @@ class SQLiteQueue:
     `limit`: how many jobs may wait; `tries`: how often a job is started before it fails.
     """
 
-    def __init__(self, folder: Path, events: Events, *, limit: int, tries: int) -> None:
+    def __init__(self, folder: Path, events: EventBus, *, limit: int, tries: int) -> None:
         self.store = Store(folder / DATABASE)
         self.pictures = PictureFiles(folder)
         self.limit = limit
@@ -186,7 +186,7 @@ class SQLiteQueue:
         claim = self.running.find_owned(job)
         await self._requeue(await self.store.run(job_rows.release, job.id), claim.pictures)
 
-    async def next_early_stop(self, job: Job) -> Cut:
+    async def next_early_stop(self, job: Job) -> EarlyStop:
         return await self.running.find_owned(job).cuts.get()
 
     async def wait_for_viewer(self, job: Job) -> None:
@@ -268,7 +268,7 @@ class SQLiteQueue:
             return
         self._end(job)
 
-    def end_early(self, job_id: str, how: Cut) -> None:
+    def end_early(self, job_id: str, how: EarlyStop) -> None:
         claim = self.running.find(job_id)
         if claim is not None:
             claim.end_early(how)

@@ -13,7 +13,7 @@ from typing import Any
 from mflux_api.errors import MfluxError
 from mflux_api.jobs.job import Job
 from mflux_api.jobs.queue import Delivery, DeliveryQueue
-from mflux_api.logs import event
+from mflux_api.logs import log_event
 from mflux_api.net.fetching import Fetcher
 
 # Seconds to wait after each attempt that failed; after the last it is given up.
@@ -48,7 +48,7 @@ class Webhooks:
         next_try = time.time() + wait
         await self.queue.record_attempt(delivery.number, state=state, next_try=next_try, status=status, error=error)
         facts = {"told": delivery.event, "state": state, "attempt": delivery.attempts + 1, "error": error}
-        event("webhook", id=delivery.job.id, **facts)
+        log_event("webhook", id=delivery.job.id, **facts)
 
     async def _attempt(self, delivery: Delivery) -> tuple[int | None, str]:
         """The status it was answered with, and why it failed; empty when it was taken."""

@@ -19,20 +19,20 @@ from typing import Literal
 
 import httpx
 
-from mflux_api.checkpoints.detection import PARTS
+from mflux_api.checkpoints.detection import WEIGHT_COMPONENTS
 from mflux_api.errors import DiskFull, DownloadFailed, InvalidRequest, ModelIncomplete, ModelUnsupported, StorageFailed
-from mflux_api.models.download_queue import Progress, Tell
-from mflux_api.models.hub import RemoteFile, Repository, is_passing, list_files, opened, translated
-from mflux_api.models.registry import REST, ModelSpec, find
+from mflux_api.models.download_queue import DownloadProgress, OnProgress
+from mflux_api.models.hub import RemoteFile, Repository, is_transient, list_files, open_stream, translate_errors
+from mflux_api.models.registry import COMPANION_FILES, ModelSpec, find_spec
 
 CHUNK = 1 << 20
 SPARE_BYTES = 10**9
-LOCK_SECONDS = 0.2
+LOCK_POLL_SECONDS = 0.2
 # Waits before a broken connection is tried again; whatever arrives starts the row anew.
 RETRY_SECONDS = (1.0, 2.0, 4.0, 8.0, 15.0)
 
 
-def download(spec: ModelSpec, models_dir: Path, on_progress: Tell, stop: threading.Event) -> Path:
+def download(spec: ModelSpec, models_dir: Path, on_progress: OnProgress, stop: threading.Event) -> Path:
     """Bring a model's files to where `locate` finds them. Blocks; a folder that is there is left as it is.
 
     Until all of it is there and right it lies in a hidden folder, which the next attempt continues. Raises
@@ -44,13 +44,13 @@ def download(spec: ModelSpec, models_dir: Path, on_progress: Tell, stop: threadi
     if spec.repository is None:
         raise InvalidRequest(f"{spec.name} cannot be downloaded: no repository is known for it.", model=spec.name)
     target, partial = models_dir / spec.folder, models_dir / f".{spec.folder}.partial"
-    with _storage_errors(spec), translated(spec.repository):
+    with _storage_errors(spec), translate_errors(spec.repository):
         models_dir.mkdir(parents=True, exist_ok=True)
-        with _alone(models_dir / f".{spec.folder}.lock", spec, stop):
+        with _hold_lock(models_dir / f".{spec.folder}.lock", spec, stop):
             if target.is_dir():
                 _check_folder(spec, target)
             else:
-                repository = _listed(spec, spec.repository)
+                repository = _list_repository(spec, spec.repository)
                 _check_is_checkpoint(spec, repository)
                 _Download(spec, repository, partial, on_progress, stop).run()
                 partial.rename(target)
@@ -61,7 +61,7 @@ class _Download:
     """One attempt at bringing a repository into `folder`."""
 
     def __init__(
-        self, spec: ModelSpec, repository: Repository, folder: Path, on_progress: Tell, stop: threading.Event
+        self, spec: ModelSpec, repository: Repository, folder: Path, on_progress: OnProgress, stop: threading.Event
     ) -> None:
         self.spec = spec
         self.repository = repository
@@ -74,16 +74,16 @@ class _Download:
 
     def run(self) -> None:
         self.folder.mkdir(exist_ok=True)
-        self._check_room()
+        self._check_disk_space()
         for file in self.repository.files:
-            self._tell()
-            self._fetch(file)
+            self._report_progress()
+            self._fetch_file(file)
             self.verified.add(file.path)
-        self._tell()
-        self._remove_strangers()
+        self._report_progress()
+        self._remove_unlisted_files()
 
-    def _check_room(self) -> None:
-        needed = sum(file.size - self._have(file) for file in self.repository.files) + SPARE_BYTES
+    def _check_disk_space(self) -> None:
+        needed = sum(file.size - self._count_received(file) for file in self.repository.files) + SPARE_BYTES
         free = shutil.disk_usage(self.folder).free
         if needed > free:
             raise DiskFull(
@@ -94,13 +94,13 @@ class _Download:
                 free_bytes=free,
             )
 
-    def _fetch(self, file: RemoteFile) -> None:
+    def _fetch_file(self, file: RemoteFile) -> None:
         path = self.folder / file.path
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-        continued = self._have(file) > 0
-        self._complete(file)
-        if self._is_right(file):
+        continued = self._count_received(file) > 0
+        self._receive_with_retries(file)
+        if self._is_intact(file):
             return
         path.unlink()
         if not continued:
@@ -111,39 +111,39 @@ class _Download:
                 file=file.path,
             )
         # The old part was spoilt or belongs to another commit: once more, from the first byte.
-        self._fetch(file)
+        self._fetch_file(file)
 
-    def _complete(self, file: RemoteFile) -> None:
+    def _receive_with_retries(self, file: RemoteFile) -> None:
         waits = iter(RETRY_SECONDS)
-        while (have := self._have(file)) < file.size:
+        while (have := self._count_received(file)) < file.size:
             self._check_not_stopped()
             try:
-                self._receive(file, have)
+                self._receive_bytes(file, have)
             except httpx.HTTPError as error:
-                waits = iter(RETRY_SECONDS) if self._have(file) > have else waits
-                wait = next(waits, None) if is_passing(error) else None
+                waits = iter(RETRY_SECONDS) if self._count_received(file) > have else waits
+                wait = next(waits, None) if is_transient(error) else None
                 if wait is None:
                     raise
                 self.stop.wait(wait)
 
-    def _receive(self, file: RemoteFile, have: int) -> None:
+    def _receive_bytes(self, file: RemoteFile, have: int) -> None:
         path = self.folder / file.path
-        with opened(file, have) as response, path.open(_mode(response)) as out:
+        with open_stream(file, have) as response, path.open(_mode(response)) as out:
             for chunk in response.iter_bytes(CHUNK):
                 self._check_not_stopped()
                 out.write(chunk)
                 # What is counted is what an interruption leaves.
                 out.flush()
                 self.received += len(chunk)
-                self._tell()
+                self._report_progress()
                 if out.tell() > file.size:
                     return
             # The rename at the end must not reach the disk before the bytes do.
             os.fsync(out.fileno())
-        if self._have(file) < file.size:
+        if self._count_received(file) < file.size:
             raise httpx.RemoteProtocolError("The answer ended early.")
 
-    def _is_right(self, file: RemoteFile) -> bool:
+    def _is_intact(self, file: RemoteFile) -> bool:
         path = self.folder / file.path
         if path.stat().st_size != file.size:
             return False
@@ -155,23 +155,23 @@ class _Download:
                 digest.update(chunk)
         return digest.hexdigest() == (file.sha256 or file.blob_id)
 
-    def _remove_strangers(self) -> None:
+    def _remove_unlisted_files(self) -> None:
         # An earlier attempt at another commit may have left files that this one has not.
         for path in self.folder.rglob("*"):
             if path.is_file() and path.relative_to(self.folder).as_posix() not in self.verified:
                 path.unlink()
 
-    def _have(self, file: RemoteFile) -> int:
+    def _count_received(self, file: RemoteFile) -> int:
         path = self.folder / file.path
         return min(path.stat().st_size, file.size) if path.is_file() else 0
 
-    def _tell(self) -> None:
+    def _report_progress(self) -> None:
         seconds = time.monotonic() - self.started
         self.on_progress(
-            Progress(
+            DownloadProgress(
                 done_files=len(self.verified),
                 total_files=len(self.repository.files),
-                done_bytes=sum(map(self._have, self.repository.files)),
+                done_bytes=sum(map(self._count_received, self.repository.files)),
                 total_bytes=sum(file.size for file in self.repository.files),
                 bytes_per_second=self.received / seconds if seconds else 0.0,
             )
@@ -179,23 +179,23 @@ class _Download:
 
     def _check_not_stopped(self) -> None:
         if self.stop.is_set():
-            raise _stopped(self.spec)
+            raise _stopped_error(self.spec)
 
 
-def _listed(spec: ModelSpec, name: str) -> Repository:
+def _list_repository(spec: ModelSpec, name: str) -> Repository:
     """Its files, and those it takes from another model's repository."""
     repository = list_files(name, spec.revision, spec.files)
     if not spec.rest:
         return repository
-    rest = find(spec.rest)
-    with translated(str(rest.repository)):
-        others = list_files(str(rest.repository), rest.revision, REST)
+    rest = find_spec(spec.rest)
+    with translate_errors(str(rest.repository)):
+        others = list_files(str(rest.repository), rest.revision, COMPANION_FILES)
     return replace(repository, files=(*repository.files, *others.files))
 
 
 def _check_folder(spec: ModelSpec, folder: Path) -> None:
     missing = [name for name in spec.files if not (folder / name).is_file()]
-    missing += [name for name in PARTS[1:] if spec.rest and not (folder / name).is_dir()]
+    missing += [name for name in WEIGHT_COMPONENTS[1:] if spec.rest and not (folder / name).is_dir()]
     if missing:
         raise ModelIncomplete(
             f"models/{spec.folder} lacks {', '.join(missing)}: remove it, or add them.", model=spec.name
@@ -209,7 +209,7 @@ def _check_is_checkpoint(spec: ModelSpec, repository: Repository) -> None:
             raise ModelUnsupported(f"{repository.name} has no {', '.join(missing)}.", model=spec.name)
         return
     weights = [PurePosixPath(file.path) for file in repository.files if file.path.endswith(".safetensors")]
-    missing = [part for part in PARTS if not any(path.parts[0] == part for path in weights)]
+    missing = [part for part in WEIGHT_COMPONENTS if not any(path.parts[0] == part for path in weights)]
     if missing:
         raise ModelUnsupported(
             f"{repository.name} is not a FLUX.2 klein checkpoint: it has no {', '.join(missing)}.", model=spec.name
@@ -221,7 +221,7 @@ def _mode(response: httpx.Response) -> Literal["ab", "wb"]:
     return "ab" if response.status_code == 206 else "wb"
 
 
-def _stopped(spec: ModelSpec) -> DownloadFailed:
+def _stopped_error(spec: ModelSpec) -> DownloadFailed:
     return DownloadFailed(
         f"The download of {spec.name} was stopped. Start it again: it goes on where it stopped.", model=spec.name
     )
@@ -244,16 +244,16 @@ def _storage_errors(spec: ModelSpec) -> Iterator[None]:
 
 
 @contextmanager
-def _alone(lock: Path, spec: ModelSpec, stop: threading.Event) -> Iterator[None]:
+def _hold_lock(lock: Path, spec: ModelSpec, stop: threading.Event) -> Iterator[None]:
     """Wait for other downloads of this model, in this process or another."""
     with lock.open("w") as file:
-        while not _is_locked(file.fileno()):
-            if stop.wait(LOCK_SECONDS):
-                raise _stopped(spec)
+        while not _try_lock(file.fileno()):
+            if stop.wait(LOCK_POLL_SECONDS):
+                raise _stopped_error(spec)
         yield
 
 
-def _is_locked(descriptor: int) -> bool:
+def _try_lock(descriptor: int) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

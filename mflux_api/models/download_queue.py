@@ -8,16 +8,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mflux_api.errors import DownloadFailed, GenerationFailed, MfluxError
-from mflux_api.events import Box, Event, Events
-from mflux_api.logs import event, failure
+from mflux_api.events import Event, EventBus, Listener
+from mflux_api.logs import log_error, log_event
 from mflux_api.models.registry import ModelSpec
 
-TELL_SECONDS = 0.5
-Settled = Callable[[ModelSpec, MfluxError | None], Awaitable[None]]
+REPORT_SECONDS = 0.5
+OnSettled = Callable[[ModelSpec, MfluxError | None], Awaitable[None]]
 
 
 @dataclass(frozen=True)
-class Progress:
+class DownloadProgress:
     """How far a download is. What an earlier attempt left counts as done, but not in `bytes_per_second`."""
 
     done_files: int
@@ -27,8 +27,8 @@ class Progress:
     bytes_per_second: float
 
 
-Tell = Callable[[Progress], None]
-Fetch = Callable[[ModelSpec, Tell, threading.Event], Path]
+OnProgress = Callable[[DownloadProgress], None]
+FetchModel = Callable[[ModelSpec, OnProgress, threading.Event], Path]
 
 
 @dataclass
@@ -37,7 +37,7 @@ class Download:
 
     spec: ModelSpec
     done: asyncio.Future[None]
-    progress: Progress | None = None
+    progress: DownloadProgress | None = None
     stop: threading.Event = field(default_factory=threading.Event)
     published_at: float = 0.0
 
@@ -48,27 +48,27 @@ class Download:
         return self.progress.done_bytes / self.progress.total_bytes
 
 
-class Downloads:
+class DownloadQueue:
     """`fetch` blocks until a model is here; then `on_settled(spec, error)` is awaited. `on_progress` gets the download.
 
-    `latest`: the last event of each folder's download, for who comes late.
+    `latest_events`: the last event of each folder's download, for who comes late.
     """
 
-    def __init__(self, fetch: Fetch, events: Events) -> None:
+    def __init__(self, fetch: FetchModel, events: EventBus) -> None:
         self.fetch = fetch
         self.events = events
         self.active: dict[str, Download] = {}
-        self.latest: dict[str, Event] = {}
-        self.on_settled: Settled = _ignore
+        self.latest_events: dict[str, Event] = {}
+        self.on_settled: OnSettled = _ignore
         self.on_progress: Callable[[Download], None] = lambda _: None
-        self._turn = asyncio.Lock()
+        self._download_lock = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def of(self, spec: ModelSpec) -> Download | None:
+    def find_download(self, spec: ModelSpec) -> Download | None:
         """The download of this model's files, if they are on their way."""
         return self.active.get(spec.folder)
 
-    def listen(self, spec: ModelSpec) -> AbstractContextManager[Box]:
+    def listen(self, spec: ModelSpec) -> AbstractContextManager[Listener]:
         """A box that receives every event of the download of this model's files from now on."""
         return self.events.listen(f"model:{spec.folder}")
 
@@ -81,7 +81,7 @@ class Downloads:
         # Nobody need wait for it; its error is told to the jobs and the streams.
         download.done.add_done_callback(lambda future: future.cancelled() or future.exception())
         self.active[spec.folder] = download
-        self._tell(download, "download", None)
+        self._publish(download, "download", None)
         task = asyncio.create_task(self._run(download))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -101,25 +101,25 @@ class Downloads:
             task.cancel()
 
     async def _run(self, download: Download) -> None:
-        async with self._turn:
-            error = await self._fetched(download)
+        async with self._download_lock:
+            error = await self._wait_fetched(download)
         # One that was stopped may have been started again before it came to its end.
         if self.active.get(download.spec.folder) is download:
             del self.active[download.spec.folder]
         await self.on_settled(download.spec, error)
-        self._tell(download, "downloaded" if error is None else "download_failed", error)
+        self._publish(download, "downloaded" if error is None else "download_failed", error)
         if error is None:
             download.done.set_result(None)
         else:
             download.done.set_exception(error)
 
-    async def _fetched(self, download: Download) -> MfluxError | None:
+    async def _wait_fetched(self, download: Download) -> MfluxError | None:
         loop = asyncio.get_running_loop()
         finished: asyncio.Future[MfluxError | None] = loop.create_future()
 
         def work() -> None:
             error = self._attempt(download, loop)
-            _safely(loop, lambda: _answer(finished, error))
+            _call_threadsafe(loop, lambda: _set_result(finished, error))
 
         # A daemon: a stalled connection must not keep the server from ending.
         threading.Thread(target=work, daemon=True, name=f"download-{download.spec.folder}").start()
@@ -127,27 +127,31 @@ class Downloads:
 
     def _attempt(self, download: Download, loop: asyncio.AbstractEventLoop) -> MfluxError | None:
         try:
-            self.fetch(download.spec, lambda p: _safely(loop, lambda: self._progressed(download, p)), download.stop)
+            self.fetch(
+                download.spec,
+                lambda p: _call_threadsafe(loop, lambda: self._update_progress(download, p)),
+                download.stop,
+            )
         except MfluxError as error:
-            failure("model.download", error, model=download.spec.name)
+            log_error("model.download", error, model=download.spec.name)
             return error
         except Exception as error:  # noqa: BLE001 - the boundary of the thread: jobs wait for an answer
-            failure("model.download", error, model=download.spec.name)
+            log_error("model.download", error, model=download.spec.name)
             return GenerationFailed("The download ended with an internal error, described in the log.")
         if download.stop.is_set():
             return DownloadFailed("The download was stopped. Start it again: it goes on where it stopped.")
-        event("model.downloaded", model=download.spec.name)
+        log_event("model.downloaded", model=download.spec.name)
         return None
 
-    def _progressed(self, download: Download, progress: Progress) -> None:
+    def _update_progress(self, download: Download, progress: DownloadProgress) -> None:
         download.progress = progress
         now = asyncio.get_running_loop().time()
-        if now - download.published_at >= TELL_SECONDS:
+        if now - download.published_at >= REPORT_SECONDS:
             download.published_at = now
-            self._tell(download, "download", None)
+            self._publish(download, "download", None)
             self.on_progress(download)
 
-    def _tell(self, download: Download, name: str, error: MfluxError | None) -> None:
+    def _publish(self, download: Download, name: str, error: MfluxError | None) -> None:
         data = {
             "model": download.spec.name,
             "progress": 1.0 if name == "downloaded" else round(download.fraction, 4),
@@ -155,18 +159,18 @@ class Downloads:
             "total_bytes": download.progress.total_bytes if download.progress else None,
             **({} if error is None else {"error": error.message, "code": error.code}),
         }
-        self.latest[download.spec.folder] = self.events.publish(f"model:{download.spec.folder}", name, data)
+        self.latest_events[download.spec.folder] = self.events.publish(f"model:{download.spec.folder}", name, data)
 
 
 async def _ignore(spec: ModelSpec, error: MfluxError | None) -> None:
     """Nobody waits for it."""
 
 
-def _answer(future: "asyncio.Future[MfluxError | None]", error: MfluxError | None) -> None:
+def _set_result(future: "asyncio.Future[MfluxError | None]", error: MfluxError | None) -> None:
     if not future.done():
         future.set_result(error)
 
 
-def _safely(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
+def _call_threadsafe(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
     if not loop.is_closed():
         loop.call_soon_threadsafe(call)

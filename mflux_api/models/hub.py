@@ -22,8 +22,8 @@ from huggingface_hub.hf_api import RepoSibling
 
 from mflux_api.errors import DownloadFailed, MfluxError, ModelGated, ModelNotFound
 
-ANOTHER_HUB = "HF_ENDPOINT"
-PASSING = (408, 429, 500, 502, 503, 504)
+ENDPOINT_VARIABLE = "HF_ENDPOINT"
+TRANSIENT_STATUSES = (408, 429, 500, 502, 503, 504)
 SUFFIXES = (".json", ".txt", ".safetensors", ".jinja", ".model", ".md")
 COMMIT = re.compile(r"[0-9a-f]{40}")
 # Names come from the network: no part of one may begin with a dot or a slash.
@@ -51,28 +51,28 @@ class Repository:
     files: tuple[RemoteFile, ...]
 
 
-def list_files(name: str, revision: str | None, only: Sequence[str] = ()) -> Repository:
-    """The files a model needs, or `only` these of them (names, or patterns).
+def list_files(name: str, revision: str | None, patterns: Sequence[str] = ()) -> Repository:
+    """The files a model needs, or `patterns` these of them (names, or patterns).
 
-    Raises what httpx and huggingface_hub raise (see `translated`), and DownloadFailed for an answer of no hub."""
+    Raises what httpx and huggingface_hub raise (see `translate_errors`), and DownloadFailed for an answer of no hub."""
     try:
         info = HfApi(endpoint=_endpoint()).model_info(name, revision=revision, files_metadata=True, timeout=_timeout())
         if COMMIT.fullmatch(revision or "") and info.sha != revision:
             raise ValueError(f"The hub answered with commit {info.sha}.")
         commit = info.sha or revision or "main"
-        wanted = (file for file in info.siblings or [] if _is_wanted(file.rfilename, only))
-        files = tuple(_remote(file, name, commit) for file in wanted)
+        wanted = (file for file in info.siblings or [] if _is_wanted(file.rfilename, patterns))
+        files = tuple(_make_remote_file(file, name, commit) for file in wanted)
     except (ValueError, TypeError, LookupError) as error:
         raise DownloadFailed(
             f"What answered in place of Hugging Face is no model hub: {name} cannot be listed. "
-            f"Check the network and {ANOTHER_HUB}, and try again.",
+            f"Check the network and {ENDPOINT_VARIABLE}, and try again.",
             repository=name,
         ) from error
     return Repository(name, commit, files)
 
 
 @contextmanager
-def opened(file: RemoteFile, start: int) -> Iterator[httpx.Response]:
+def open_stream(file: RemoteFile, start: int) -> Iterator[httpx.Response]:
     """The file's bytes from `start` on; from 0 where the status is 200 and not 206."""
     url = hf_hub_url(file.repository, file.path, revision=file.commit, endpoint=_endpoint())
     # Compressed bytes could not be counted.
@@ -86,23 +86,23 @@ def opened(file: RemoteFile, start: int) -> Iterator[httpx.Response]:
         yield response
 
 
-def is_passing(error: httpx.HTTPError) -> bool:
+def is_transient(error: httpx.HTTPError) -> bool:
     """Whether the same question may be answered in a moment."""
     if isinstance(error, HfHubHTTPError):
-        return error.response.status_code in PASSING
+        return error.response.status_code in TRANSIENT_STATUSES
     return isinstance(error, httpx.TransportError)
 
 
 @contextmanager
-def translated(repository: str) -> Iterator[None]:
+def translate_errors(repository: str) -> Iterator[None]:
     """The client's exceptions as errors of this package; their text stays out of the messages."""
     try:
         yield
     except (httpx.HTTPError, httpx.InvalidURL, OfflineModeIsEnabled) as error:
-        raise _translation(error, repository) from error
+        raise _translate_error(error, repository) from error
 
 
-def _translation(error: Exception, repository: str) -> MfluxError:
+def _translate_error(error: Exception, repository: str) -> MfluxError:
     status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
     missing = isinstance(error, RepositoryNotFoundError | RevisionNotFoundError | EntryNotFoundError)
     if isinstance(error, GatedRepoError) or (status in (401, 403) and not missing):
@@ -130,9 +130,9 @@ def _gated(repository: str, status: int | None) -> ModelGated:
     return ModelGated(f"{repository} is gated: {page}. {do}", repository=repository, reason=reason, page=page)
 
 
-def _is_wanted(path: str, only: Sequence[str]) -> bool:
-    if only:
-        return SAFE_PATH.fullmatch(path) is not None and any(fnmatch(path, pattern) for pattern in only)
+def _is_wanted(path: str, patterns: Sequence[str]) -> bool:
+    if patterns:
+        return SAFE_PATH.fullmatch(path) is not None and any(fnmatch(path, pattern) for pattern in patterns)
     name = PurePosixPath(path)
     # Safetensors beside the folders repeat the transformer in one file.
     repeats = name.suffix == ".safetensors" and len(name.parts) == 1
@@ -140,7 +140,7 @@ def _is_wanted(path: str, only: Sequence[str]) -> bool:
     return SAFE_PATH.fullmatch(path) is not None and kept and not repeats
 
 
-def _remote(file: RepoSibling, repository: str, commit: str) -> RemoteFile:
+def _make_remote_file(file: RepoSibling, repository: str, commit: str) -> RemoteFile:
     if file.size is None or (file.lfs is None and file.blob_id is None):
         raise ValueError(f"The hub lists {file.rfilename} without a size or checksum.")
     sha256 = file.lfs.sha256 if file.lfs else None
@@ -148,7 +148,7 @@ def _remote(file: RepoSibling, repository: str, commit: str) -> RemoteFile:
 
 
 def _endpoint() -> str | None:
-    return os.environ.get(ANOTHER_HUB, "").rstrip("/") or None
+    return os.environ.get(ENDPOINT_VARIABLE, "").rstrip("/") or None
 
 
 def _timeout() -> float:

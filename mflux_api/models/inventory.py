@@ -18,7 +18,7 @@ REFRESH_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
-class Entry:
+class ModelEntry:
     """A model of the list. `folder` and `size` (bytes on disk) are None where it is not here.
 
     `capabilities`: what it can do, by its folder where it is here.
@@ -31,10 +31,10 @@ class Entry:
     capabilities: Capabilities
 
     @property
-    def is_here(self) -> bool:
+    def is_downloaded(self) -> bool:
         return self.folder is not None
 
-    def is_still_here(self) -> bool:
+    def is_still_downloaded(self) -> bool:
         """It blocks."""
         return self.folder is not None and self.folder.is_dir()
 
@@ -56,15 +56,15 @@ class Measured:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelLoader:
-    """What the engine can do about a model. `loaded`: names in memory now.
+    """What the engine can do about a model. `loaded_names`: names in memory now.
 
-    `weigh`: bytes it will hold once loaded, None for a folder that cannot be read; it blocks.
+    `estimate_weights`: bytes it will hold once loaded, None for a folder that cannot be read; it blocks.
     """
 
     load: Callable[[ResolvedModel], Awaitable[None]]
     unload: Callable[[ResolvedModel], Awaitable[None]]
-    loaded: Callable[[], Iterable[str]]
-    weigh: Callable[[ResolvedModel], int | None]
+    loaded_names: Callable[[], Iterable[str]]
+    estimate_weights: Callable[[ResolvedModel], int | None]
 
 
 class ModelInventory:
@@ -72,102 +72,103 @@ class ModelInventory:
 
     def __init__(self, models_dir: Path, default: str, engine: ModelLoader) -> None:
         self.models_dir = models_dir
-        known = catalogue.registry().get(default.lower())
+        known = catalogue.load_registry().get(default.lower())
         self.default = default if known is None else known.name
         self.engine = engine
-        self.entries: list[Entry] = []
-        self._made = -REFRESH_SECONDS
-        self._making = asyncio.Lock()
-        self._measured: dict[tuple[Path, str, ModelFacts], Measured] = {}
+        self.entries: list[ModelEntry] = []
+        self._refreshed_at = -REFRESH_SECONDS
+        self._refresh_lock = asyncio.Lock()
+        self._measurements: dict[tuple[Path, str, ModelFacts], Measured] = {}
 
-    async def listed(self) -> list[Entry]:
-        async with self._making:
-            if time.monotonic() - self._made > REFRESH_SECONDS:
-                self.entries = await asyncio.to_thread(self._look)
-                self._made = time.monotonic()
+    async def list_models(self) -> list[ModelEntry]:
+        async with self._refresh_lock:
+            if time.monotonic() - self._refreshed_at > REFRESH_SECONDS:
+                self.entries = await asyncio.to_thread(self._list_entries)
+                self._refreshed_at = time.monotonic()
         return self.entries
 
-    async def still_here(self) -> list[Entry]:
+    async def list_still_present(self) -> list[ModelEntry]:
         """The last list, less what has gone from it: whoever finds a name in it is spared a new one, of some 10 ms."""
-        if time.monotonic() - self._made <= REFRESH_SECONDS:
+        if time.monotonic() - self._refreshed_at <= REFRESH_SECONDS:
             return self.entries
-        return await asyncio.to_thread(lambda: [entry for entry in self.entries if entry.is_still_here()])
+        return await asyncio.to_thread(lambda: [entry for entry in self.entries if entry.is_still_downloaded()])
 
-    def forget(self) -> None:
+    def invalidate(self) -> None:
         """Files came or went: look again."""
-        self._made = -REFRESH_SECONDS
+        self._refreshed_at = -REFRESH_SECONDS
 
     @property
-    def here(self) -> int:
+    def ready_count(self) -> int:
         """How many could be painted with now, by the last list."""
         return sum(
-            entry.is_here and not entry.spec.unavailable and entry.capabilities.from_words for entry in self.entries
+            entry.is_downloaded and not entry.spec.unavailable and entry.capabilities.from_words
+            for entry in self.entries
         )
 
-    async def find(self, name: str | None) -> ModelSpec:
+    async def find_spec(self, name: str | None) -> ModelSpec:
         """The model of this name, in any case; None is the default one. Raises ModelNotFound."""
-        return await asyncio.to_thread(self.spec, name)
+        return await asyncio.to_thread(self.find_spec_blocking, name)
 
-    def spec(self, name: str | None) -> ModelSpec:
-        """As `find`; it blocks."""
-        return self._find(self._meant(name))[0]
+    def find_spec_blocking(self, name: str | None) -> ModelSpec:
+        """As `find_spec`; it blocks."""
+        return self._find_model(self._name_or_default(name))[0]
 
-    def locate(self, name: str | None) -> ResolvedModel:
+    def resolve_model(self, name: str | None) -> ResolvedModel:
         """A model that can paint now; it blocks. Raises ModelNotFound, ModelNotDownloaded, ModelUnsupported."""
-        return catalogue.known(self._meant(name), self.models_dir)
+        return catalogue.resolve_client_model(self._name_or_default(name), self.models_dir)
 
-    async def entry(self, name: str) -> Entry:
+    async def read_entry(self, name: str) -> ModelEntry:
         """One model, looked at now. Raises ModelNotFound."""
-        spec, located = await self._known(name)
-        return await asyncio.to_thread(self._entry, spec, located)
+        spec, located = await self._find_in_thread(name)
+        return await asyncio.to_thread(self._make_entry, spec, located)
 
-    def is_loaded(self, entry: Entry) -> bool:
-        return entry.spec.name in set(self.engine.loaded())
+    def is_loaded(self, entry: ModelEntry) -> bool:
+        return entry.spec.name in set(self.engine.loaded_names())
 
-    async def weights(self, entries: Iterable[Entry]) -> dict[str, int | None]:
+    async def estimate_weights(self, entries: Iterable[ModelEntry]) -> dict[str, int | None]:
         """Bytes that each of these will hold in memory, by name; only of those that are here and can paint."""
         here = [ResolvedModel(each.spec, each.folder) for each in entries if each.folder and not each.spec.unavailable]
-        return await asyncio.to_thread(lambda: {model.spec.name: self.engine.weigh(model) for model in here})
+        return await asyncio.to_thread(lambda: {model.spec.name: self.engine.estimate_weights(model) for model in here})
 
     async def load(self, name: str) -> None:
-        """Raises as `locate`, and what loading raises."""
-        await self.engine.load(await asyncio.to_thread(self.locate, name))
+        """Raises as `resolve_model`, and what loading raises."""
+        await self.engine.load(await asyncio.to_thread(self.resolve_model, name))
 
     async def unload(self, name: str) -> None:
-        _, located = await self._known(name)
+        _, located = await self._find_in_thread(name)
         if located is not None:
             await self.engine.unload(located)
 
-    def _meant(self, name: str | None) -> str:
+    def _name_or_default(self, name: str | None) -> str:
         return self.default if name is None else name
 
-    async def _known(self, name: str) -> tuple[ModelSpec, ResolvedModel | None]:
-        return await asyncio.to_thread(self._find, name)
+    async def _find_in_thread(self, name: str) -> tuple[ModelSpec, ResolvedModel | None]:
+        return await asyncio.to_thread(self._find_model, name)
 
-    def _find(self, name: str) -> tuple[ModelSpec, ResolvedModel | None]:
+    def _find_model(self, name: str) -> tuple[ModelSpec, ResolvedModel | None]:
         try:
-            located = catalogue.known(name, self.models_dir)
+            located = catalogue.resolve_client_model(name, self.models_dir)
         except (ModelNotDownloaded, ModelUnsupported):
-            return catalogue.find(name), None
+            return catalogue.find_spec(name), None
         return located.spec, located
 
-    def _look(self) -> list[Entry]:
-        found = [*catalogue.registry().values(), *catalogue.folders(self.models_dir)]
-        return [self._entry(*self._find(spec.name)) for spec in found]
+    def _list_entries(self) -> list[ModelEntry]:
+        found = [*catalogue.load_registry().values(), *catalogue.find_unregistered_models(self.models_dir)]
+        return [self._make_entry(*self._find_model(spec.name)) for spec in found]
 
-    def _entry(self, spec: ModelSpec, located: ResolvedModel | None) -> Entry:
+    def _make_entry(self, spec: ModelSpec, located: ResolvedModel | None) -> ModelEntry:
         if located is None:
-            return Entry(spec, None, None, None, spec.capabilities)
-        found = self._measure(spec, located.folder)
-        return Entry(spec, located.folder, found.size, found.fingerprint, spec.adjust(found.capabilities))
+            return ModelEntry(spec, None, None, None, spec.capabilities)
+        found = self._measure_folder(spec, located.folder)
+        return ModelEntry(spec, located.folder, found.size, found.fingerprint, spec.adjust(found.capabilities))
 
-    def _measure(self, spec: ModelSpec, folder: Path) -> Measured:
+    def _measure_folder(self, spec: ModelSpec, folder: Path) -> Measured:
         key, changed = (folder, spec.family, spec.facts), folder.stat().st_mtime
-        known = self._measured.get(key)
+        known = self._measurements.get(key)
         if known is None or known.changed != changed:
-            size, fingerprint = detection.disk_bytes(folder), detection.fingerprint(folder)
+            size, fingerprint = detection.measure_disk_usage(folder), detection.compute_fingerprint(folder)
             known = Measured(changed, size, fingerprint, _capabilities(spec, folder))
-            self._measured[key] = known
+            self._measurements[key] = known
         return known
 
 

@@ -15,35 +15,35 @@ SHOWN = 100
 LoraChoice = LoraUse | str | Path | tuple[str | Path, float]
 
 
-def parse(choice: LoraChoice) -> tuple[str, float]:
+def parse_lora_choice(choice: LoraChoice) -> tuple[str, float]:
     """A name or path and its scale, from "name", "name:0.8", a path, or a pair. Raises InvalidRequest."""
     if isinstance(choice, LoraUse):
         return choice.path, choice.scale
     if isinstance(choice, tuple):
-        return str(choice[0]), _scale(choice[1])
+        return str(choice[0]), _parse_scale(choice[1])
     if isinstance(choice, Path):
         return str(choice), 1.0
     name, colon, scale = choice.rpartition(":")
     # A colon inside a path is no scale: only what reads as a number is one.
     if colon and name and _is_number(scale):
-        return name, _scale(scale)
+        return name, _parse_scale(scale)
     return choice, 1.0
 
 
-def resolve(choice: LoraChoice, folders: Sequence[Path], *, anywhere: bool) -> LoraUse:
+def resolve_lora(choice: LoraChoice, folders: Sequence[Path], *, anywhere: bool) -> LoraUse:
     """The file an adapter choice means. `anywhere` also allows paths outside `folders`.
 
     Raises LoraNotFound or, for other files than safetensors and paths that lead outside, LoraInvalid.
     """
-    name, scale = parse(choice)
+    name, scale = parse_lora_choice(choice)
     for path in _candidates(name, folders, anywhere=anywhere):
         if path.is_file():
-            return LoraUse(path=str(_checked(path, folders, anywhere=anywhere)), scale=scale)
+            return LoraUse(path=str(_check_path(path, folders, anywhere=anywhere)), scale=scale)
     places = ", ".join(map(str, folders)) or "no folder"
     raise LoraNotFound(f"There is no LoRA '{name}' (looked in {places}).", lora=name)
 
 
-def named(choice: tuple[str, float], folder: Path) -> LoraUse:
+def resolve_client_lora(choice: tuple[str, float], folder: Path) -> LoraUse:
     """The adapter a client names: a file inside the folder. What is outside is not even looked for.
 
     Raises LoraNotFound, and InvalidRequest for a scale out of range.
@@ -53,7 +53,7 @@ def named(choice: tuple[str, float], folder: Path) -> LoraUse:
     outside = given.is_absolute() or ".." in given.parts or name.startswith("~")
     if not outside and len(name.encode()) <= LONGEST_NAME:
         with suppress(LoraNotFound, LoraInvalid):
-            return resolve(choice, [folder], anywhere=False)
+            return resolve_lora(choice, [folder], anywhere=False)
     raise LoraNotFound(f"There is no LoRA '{name[:SHOWN]}'. GET /api/v1/loras lists them.", lora=name[:SHOWN])
 
 
@@ -64,13 +64,13 @@ class LoraFolder:
     folder: Path
     anywhere: bool
 
-    def resolve(self, loras: Sequence[tuple[str, float]]) -> tuple[LoraUse, ...]:
+    def resolve_loras(self, loras: Sequence[tuple[str, float]]) -> tuple[LoraUse, ...]:
         """Raises LoraNotFound, LoraInvalid, InvalidRequest."""
         if self.anywhere:
-            return tuple(resolve(choice, [self.folder], anywhere=True) for choice in loras)
-        return tuple(named(choice, self.folder) for choice in loras)
+            return tuple(resolve_lora(choice, [self.folder], anywhere=True) for choice in loras)
+        return tuple(resolve_client_lora(choice, self.folder) for choice in loras)
 
-    def listed(self) -> list[tuple[str, int]]:
+    def list_files(self) -> list[tuple[str, int]]:
         """(name, bytes) of the files in the folder."""
         found = sorted(self.folder.rglob(f"*{SUFFIX}"))
         inside = [path for path in found if path.resolve().is_relative_to(self.folder.resolve())]
@@ -87,7 +87,7 @@ def _candidates(name: str, folders: Sequence[Path], *, anywhere: bool) -> Iterat
             yield folder / f"{name}{SUFFIX}"
 
 
-def _checked(path: Path, folders: Sequence[Path], *, anywhere: bool) -> Path:
+def _check_path(path: Path, folders: Sequence[Path], *, anywhere: bool) -> Path:
     # resolve() follows links and "..", so what is compared is the file that would be read.
     real = path.resolve()
     inside = anywhere or any(real.is_relative_to(folder.resolve()) for folder in folders)
@@ -106,7 +106,7 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _scale(value: str | float) -> float:
+def _parse_scale(value: str | float) -> float:
     scale = float(value)
     if not -10 <= scale <= 10:
         raise InvalidRequest(f"A LoRA scale must be between -10 and 10, not {value!r}.", field="loras")

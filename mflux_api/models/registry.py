@@ -12,18 +12,25 @@ from typing import Any
 import yaml
 
 from mflux_api.checkpoints.capabilities import Capabilities, ModelFacts
-from mflux_api.checkpoints.detection import PARTS, SINGLE_FILES
+from mflux_api.checkpoints.detection import SINGLE_FILE_SUFFIXES, WEIGHT_COMPONENTS
 from mflux_api.checkpoints.families import DEFAULT_FAMILY, FAMILIES, detect_family, is_whole_model
 from mflux_api.errors import ModelNotDownloaded, ModelNotFound, ModelUnsupported
 
-PROJECT = Path(__file__).resolve().parents[2]
-REGISTRY = PROJECT / "configs" / "models.yaml"
-EMBEDDED = PROJECT / "models"
+PROJECT_DIR = Path(__file__).resolve().parents[2]
+REGISTRY_FILE = PROJECT_DIR / "configs" / "models.yaml"
+EMBEDDED_MODELS_DIR = PROJECT_DIR / "models"
 CLOUD = "cloud-names"
 # Weights beside the folders repeat the transformer in one file: 64 GB of FLUX.2-dev.
 WITHOUT_REPEATS = " --include '*/*' '*.json'"
 # What a model whose own files are its transformer takes from another model's repository.
-REST = ("model_index.json", "transformer/config.json", "text_encoder/*", "tokenizer/*", "scheduler/*", "vae/*")
+COMPANION_FILES = (
+    "model_index.json",
+    "transformer/config.json",
+    "text_encoder/*",
+    "tokenizer/*",
+    "scheduler/*",
+    "vae/*",
+)
 # A dot in front would list half downloads, and ".." with them.
 FOLDER_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 LONGEST_NAME = 100
@@ -61,7 +68,7 @@ class ModelSpec:
         """What its family wants to know of it."""
         return ModelFacts(
             distilled=self.distilled,
-            guided=self.guided,
+            guidance_embeds=self.guided,
             cached_references=self.cached_references,
             overrides=self.overrides,
         )
@@ -92,34 +99,34 @@ class ResolvedModel:
 
 
 @functools.cache
-def registry() -> dict[str, ModelSpec]:
+def load_registry() -> dict[str, ModelSpec]:
     """Every name that may be asked for, the runtime-quantized ones (NAME-N-bit) included."""
-    entries = {name: entry for name, entry in _document().items() if name != CLOUD}
-    return {spec.name: spec for name, entry in entries.items() for spec in _variants(name, entry)}
+    entries = {name: entry for name, entry in _read_registry_file().items() if name != CLOUD}
+    return {spec.name: spec for name, entry in entries.items() for spec in _expand_variants(name, entry)}
 
 
 @functools.cache
-def cloud() -> dict[str, str | None]:
+def load_cloud_names() -> dict[str, str | None]:
     """Names of models that only clouds have, and the one that paints here in their place; None is the default one."""
-    found: dict[str, str | None] = _document()[CLOUD]
+    found: dict[str, str | None] = _read_registry_file()[CLOUD]
     return found
 
 
-def _document() -> dict[str, Any]:
-    found: dict[str, Any] = yaml.safe_load(REGISTRY.read_text(encoding="utf-8"))
+def _read_registry_file() -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load(REGISTRY_FILE.read_text(encoding="utf-8"))
     return found
 
 
-def _variants(name: str, entry: dict[str, Any]) -> Iterator[ModelSpec]:
+def _expand_variants(name: str, entry: dict[str, Any]) -> Iterator[ModelSpec]:
     spec = ModelSpec(name=name, **{"folder": name, **entry, "files": tuple(entry.get("files", ()))})
     yield spec
     for bits in spec.capabilities.bits:
         yield replace(spec, name=f"{name}-{bits}-bit", quantize=bits)
 
 
-def find(name: str) -> ModelSpec:
+def find_spec(name: str) -> ModelSpec:
     """The registry's entry for a name, in any case. Raises ModelNotFound with the nearest names."""
-    spec = registry().get(name.lower())
+    spec = load_registry().get(name.lower())
     if spec is None:
         raise _not_found(name)
     return spec
@@ -127,59 +134,62 @@ def find(name: str) -> ModelSpec:
 
 def _not_found(name: str) -> ModelNotFound:
     shown = name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
-    names = [spec.name for spec in registry().values() if spec.quantize is None]
+    names = [spec.name for spec in load_registry().values() if spec.quantize is None]
     if FLUX1.fullmatch(name):
         message = f"Model '{shown}' not found. Flux1 models removed. Use flux2-klein-4b or flux2-klein-9b"
         return ModelNotFound(message, model=shown, available_models=names)
-    near = difflib.get_close_matches(shown.lower(), registry(), n=3)
+    near = difflib.get_close_matches(shown.lower(), load_registry(), n=3)
     hint = f"Did you mean {' or '.join(near)}?" if near else "`python -m mflux_api models` lists the names."
     message = f"Model '{shown}' not found: neither a known name nor a folder. {hint}"
     return ModelNotFound(message, model=shown, suggestions=near, available_models=names)
 
 
-def locate(model: str | Path, models_dir: Path) -> ResolvedModel:
+def resolve_model(model: str | Path, models_dir: Path) -> ResolvedModel:
     """The folder of a model given by name or by path, or the file of its transformer. A name in the registry wins over
     a folder of that name.
 
     Raises ModelNotFound for an unknown name or a missing folder, ModelNotDownloaded for a known model without files,
     ModelUnsupported for one that this version cannot run.
     """
-    if isinstance(model, str) and model.lower() in registry():
-        return _located(registry()[model.lower()], models_dir)
+    if isinstance(model, str) and model.lower() in load_registry():
+        return _resolve_spec(load_registry()[model.lower()], models_dir)
     path = Path(model).expanduser()
     if path.is_dir():
         return ResolvedModel(ModelSpec(name=path.resolve().name, family=detect_family(path).name), path)
-    if path.suffix in SINGLE_FILES and path.is_file():
+    if path.suffix in SINGLE_FILE_SUFFIXES and path.is_file():
         return ResolvedModel(ModelSpec(name=path.stem), path)
     if isinstance(model, Path) or path.parent != Path():
         raise ModelNotFound(f"There is no model folder at {path}.", path=str(path))
-    return _located(find(str(model)), models_dir)
+    return _resolve_spec(find_spec(str(model)), models_dir)
 
 
-def known(name: str, models_dir: Path) -> ResolvedModel:
-    """A model named by a client: of the registry or a folder in `models_dir`, never a path. Raises as `locate`."""
-    if name.lower() in registry():
+def resolve_client_model(name: str, models_dir: Path) -> ResolvedModel:
+    """Find a model named by a client: in the registry or as a folder in `models_dir`, never a path.
+
+    Raises what `resolve_model` raises.
+    """
+    if name.lower() in load_registry():
         try:
-            return _located(registry()[name.lower()], models_dir)
+            return _resolve_spec(load_registry()[name.lower()], models_dir)
         except ModelNotDownloaded as error:
             # Where the folders are is not for clients to know.
             raise ModelNotDownloaded(
                 f"{name.lower()} is not on this machine: it must be downloaded first.", **error.details
             ) from None
     if len(name) <= LONGEST_NAME and _is_model_folder(name, models_dir):
-        return ResolvedModel(_folder_spec(models_dir / name), models_dir / name)
+        return ResolvedModel(_make_folder_spec(models_dir / name), models_dir / name)
     raise _not_found(name)
 
 
-def folders(models_dir: Path) -> Iterator[ModelSpec]:
+def find_unregistered_models(models_dir: Path) -> Iterator[ModelSpec]:
     """The checkpoints in `models_dir` that the registry does not know; each is a model with its folder's name."""
     if models_dir.is_dir():
         for folder in sorted(models_dir.iterdir()):
             if _is_model_folder(folder.name, models_dir):
-                yield _folder_spec(folder)
+                yield _make_folder_spec(folder)
 
 
-def _folder_spec(folder: Path) -> ModelSpec:
+def _make_folder_spec(folder: Path) -> ModelSpec:
     name, family = folder.name, detect_family(folder).name
     return ModelSpec(name=name, family=family, folder=name, description="A folder of your own")
 
@@ -188,52 +198,52 @@ def _is_model_folder(name: str, models_dir: Path) -> bool:
     # The name comes first: no path that a client made up reaches the file system.
     return (
         FOLDER_NAME.fullmatch(name) is not None
-        and name.lower() not in _taken()
+        and name.lower() not in _list_taken_names()
         and (models_dir / name).resolve().is_relative_to(models_dir.resolve())
         and is_whole_model(models_dir / name)
     )
 
 
 @functools.cache
-def _taken() -> frozenset[str]:
-    return frozenset(name for spec in registry().values() for name in (spec.name, spec.folder.lower()))
+def _list_taken_names() -> frozenset[str]:
+    return frozenset(name for spec in load_registry().values() for name in (spec.name, spec.folder.lower()))
 
 
-def is_here(spec: ModelSpec, models_dir: Path) -> bool:
+def is_downloaded(spec: ModelSpec, models_dir: Path) -> bool:
     """Whether the model's files are on this machine."""
     try:
-        _folder(spec, models_dir)
+        _find_folder(spec, models_dir)
     except ModelNotDownloaded:
         return False
     return True
 
 
-def _located(spec: ModelSpec, models_dir: Path) -> ResolvedModel:
+def _resolve_spec(spec: ModelSpec, models_dir: Path) -> ResolvedModel:
     if spec.unavailable:
         raise ModelUnsupported(spec.unavailable, model=spec.name)
-    return ResolvedModel(spec, _folder(spec, models_dir))
+    return ResolvedModel(spec, _find_folder(spec, models_dir))
 
 
-def _folder(spec: ModelSpec, models_dir: Path) -> Path:
-    for parent in (models_dir, EMBEDDED):
+def _find_folder(spec: ModelSpec, models_dir: Path) -> Path:
+    for parent in (models_dir, EMBEDDED_MODELS_DIR):
         if _has_files(parent / spec.folder, spec):
             return parent / spec.folder
-    snapshot = _snapshot(spec)
+    snapshot = _find_snapshot(spec)
     if snapshot is None or not _has_files(snapshot, spec):
         raise ModelNotDownloaded(
-            f"{spec.name} is not on this machine. Download it: {_download_command(spec, models_dir)}",
+            f"{spec.name} is not on this machine. Download it: {_format_download_command(spec, models_dir)}",
             model=spec.name,
             repository=spec.repository,
         )
     return snapshot
 
 
-def _download_command(spec: ModelSpec, models_dir: Path) -> str:
+def _format_download_command(spec: ModelSpec, models_dir: Path) -> str:
     wanted = " ".join([str(spec.repository), *spec.files])
     command = f"hf download {wanted} --local-dir {models_dir / spec.folder}"
     if spec.rest:
-        others = " ".join(f"--include '{pattern}'" for pattern in REST)
-        command += f" and hf download {find(spec.rest).repository} {others} --local-dir {models_dir / spec.folder}"
+        others = " ".join(f"--include '{pattern}'" for pattern in COMPANION_FILES)
+        command += f" and hf download {find_spec(spec.rest).repository} {others} --local-dir {models_dir / spec.folder}"
     if not spec.gated:
         return command
     return (
@@ -244,13 +254,13 @@ def _download_command(spec: ModelSpec, models_dir: Path) -> str:
 
 def _has_files(folder: Path, spec: ModelSpec) -> bool:
     """Whether they are all there, those of another repository too as far as a folder for each tells."""
-    places = ("", *PARTS[1:]) if spec.rest else ("",)
+    places = ("", *WEIGHT_COMPONENTS[1:]) if spec.rest else ("",)
     return all((folder / name).is_file() for name in spec.files) and all((folder / name).is_dir() for name in places)
 
 
-def _snapshot(spec: ModelSpec) -> Path | None:
+def _find_snapshot(spec: ModelSpec) -> Path | None:
     """The repository in the Hugging Face cache, if it was downloaded there; never over the network."""
-    cache = _hub_cache()
+    cache = _find_hub_cache()
     if spec.repository is None or not (cache / f"models--{spec.repository.replace('/', '--')}").is_dir():
         return None
     # Here: it takes 25 MiB, and is asked about what is in the cache only.
@@ -263,7 +273,7 @@ def _snapshot(spec: ModelSpec) -> Path | None:
         return None
 
 
-def _hub_cache() -> Path:
+def _find_hub_cache() -> Path:
     """The Hugging Face cache's folder (huggingface.co/docs/huggingface_hub, "Environment variables")."""
     read = os.environ.get
     home = read("HF_HOME") or f"{read('XDG_CACHE_HOME') or '~/.cache'}/huggingface"

@@ -8,7 +8,7 @@ from urllib.parse import urljoin, urlsplit
 import httpcore
 
 from mflux_api.errors import AddressForbidden, FetchFailed
-from mflux_api.net.ssrf import Guard
+from mflux_api.net.ssrf import PublicNetworkBackend
 from mflux_api.version import __version__
 
 REDIRECTS = 3
@@ -19,7 +19,7 @@ SHOWN = 200
 
 
 @dataclass(frozen=True)
-class Answer:
+class HttpResponse:
     status: int
     headers: Mapping[str, str]
     body: bytes
@@ -28,11 +28,11 @@ class Answer:
 class Fetcher:
     """HTTP client that connects to public addresses only.
 
-    `trusted`: host names that may resolve to any address. `seconds`: limit for a whole fetch, redirects included.
+    `trusted_hosts`: host names that may resolve to any address. `seconds`: limit for a whole fetch, redirects included.
     """
 
-    def __init__(self, trusted: Collection[str], seconds: float) -> None:
-        self.trusted = tuple(trusted)
+    def __init__(self, trusted_hosts: Collection[str], seconds: float) -> None:
+        self.trusted_hosts = tuple(trusted_hosts)
         self.seconds = seconds
 
     async def get(self, url: str, limit: int) -> bytes:
@@ -48,46 +48,50 @@ class Fetcher:
                         break
                     url = urljoin(url, answer.headers.get("location", ""))
         except TimeoutError:
-            raise FetchFailed(f"{_shown(url)} did not answer within {self.seconds:g} seconds.") from None
+            raise FetchFailed(f"{_redact_url(url)} did not answer within {self.seconds:g} seconds.") from None
         if answer.status != OK:
-            raise FetchFailed(f"{_shown(url)} was answered with status {answer.status}.")
+            raise FetchFailed(f"{_redact_url(url)} was answered with status {answer.status}.")
         return answer.body
 
-    async def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes, limit: int) -> Answer:
+    async def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes, limit: int) -> HttpResponse:
         """Send one request without following redirects; the response has at most `limit` bytes.
 
         Raises FetchFailed, AddressForbidden.
         """
-        check_address(url)
+        check_url(url)
         sent = {"User-Agent": AGENT, "Accept": "*/*", **headers}
         try:
             async with (
-                httpcore.AsyncConnectionPool(network_backend=Guard(self.trusted), max_connections=1) as pool,
+                httpcore.AsyncConnectionPool(
+                    network_backend=PublicNetworkBackend(self.trusted_hosts), max_connections=1
+                ) as pool,
                 pool.stream(method, url, headers=list(sent.items()), content=body) as reply,
             ):
-                return Answer(reply.status, _headers(reply.headers), await _read(reply, limit))
+                return HttpResponse(reply.status, _decode_headers(reply.headers), await _read_body(reply, limit))
         except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException, httpcore.UnsupportedProtocol):
-            raise FetchFailed(f"{_shown(url)} cannot be reached.") from None
+            raise FetchFailed(f"{_redact_url(url)} cannot be reached.") from None
 
 
-def check_address(url: str) -> None:
+def check_url(url: str) -> None:
     """Check the form of a URL: http or https, ASCII, without credentials. Raises FetchFailed, AddressForbidden."""
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        raise FetchFailed(f"{_shown(url)} is not a valid address.") from None
+        raise FetchFailed(f"{_redact_url(url)} is not a valid address.") from None
     if parts.scheme not in {"http", "https"} or not parts.hostname or port == 0:
-        raise FetchFailed(f"{_shown(url)}: only http and https addresses are fetched.")
+        raise FetchFailed(f"{_redact_url(url)}: only http and https addresses are fetched.")
     if parts.username is not None or not url.isascii() or any(letter.isspace() for letter in url):
-        raise AddressForbidden(f"{_shown(url)}: addresses must not contain passwords, blanks or non-ASCII letters.")
+        raise AddressForbidden(
+            f"{_redact_url(url)}: addresses must not contain passwords, blanks or non-ASCII letters."
+        )
 
 
-def _headers(pairs: list[tuple[bytes, bytes]]) -> dict[str, str]:
+def _decode_headers(pairs: list[tuple[bytes, bytes]]) -> dict[str, str]:
     return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in pairs}
 
 
-async def _read(reply: httpcore.Response, limit: int) -> bytes:
+async def _read_body(reply: httpcore.Response, limit: int) -> bytes:
     parts, size = [], 0
     async for part in reply.aiter_stream():
         size += len(part)
@@ -97,6 +101,6 @@ async def _read(reply: httpcore.Response, limit: int) -> bytes:
     return b"".join(parts)
 
 
-def _shown(url: str) -> str:
+def _redact_url(url: str) -> str:
     """Shorten a URL for error messages. The query is removed because it may hold a secret."""
     return url.partition("?")[0][:SHOWN]

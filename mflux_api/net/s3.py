@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from mflux_api.errors import InvalidSetting, MfluxError
-from mflux_api.logs import event, warning
+from mflux_api.logs import log_event, log_warning
 
 if TYPE_CHECKING:
     from obstore.store import S3Store
@@ -42,12 +42,12 @@ class BucketRefused(BucketFailed):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class BucketConfig:
     """Location and credentials of a bucket.
 
     `endpoint`: URL of the store as this server sees it; None for Amazon S3. `public`: the same as clients see it; None
     for `endpoint`. `path_style`: the bucket is part of the URL's path, not of its host name. Without keys, obstore's
-    default credential chain is used. `seconds`: time limit for one picture, retries included. `link_seconds`: lifetime
+    default credential chain is used. `timeout`: time limit for one picture, retries included. `link_seconds`: lifetime
     of a presigned URL.
     """
 
@@ -59,20 +59,20 @@ class Place:
     access_key: str | None
     secret_key: str | None
     path_style: bool
-    seconds: float
+    timeout: float
     link_seconds: float
 
 
 class Bucket:
     """Client of one bucket. It never deletes objects: expiry is left to the bucket's lifecycle rules."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, config: BucketConfig) -> None:
         """Raises InvalidSetting when obstore is not installed or rejects these settings."""
-        self.place = place
-        self._client = _client()
-        self._store = self._made(place.endpoint)
-        self._signer = self._made(place.public or place.endpoint)
-        self._turns = asyncio.Semaphore(AT_ONCE)
+        self.config = config
+        self._client = _import_obstore()
+        self._store = self._make_store(config.endpoint)
+        self._signer = self._make_store(config.public or config.endpoint)
+        self._upload_slots = asyncio.Semaphore(AT_ONCE)
 
     async def check(self) -> None:
         """Write and read the probe object.
@@ -80,34 +80,34 @@ class Bucket:
         Raises BucketRefused when the bucket, the keys or their permissions are wrong, BucketFailed when the store does
         not answer.
         """
-        await self._within(min(CHECK_SECONDS, self.place.seconds), self._probe())
+        await self._run_with_timeout(min(CHECK_SECONDS, self.config.timeout), self._write_probe())
 
-    async def address(self, key: str, make: Callable[[], Awaitable[bytes]], media_type: str) -> str:
+    async def get_url(self, key: str, make: Callable[[], Awaitable[bytes]], media_type: str) -> str:
         """Return a presigned URL of an object; make and upload the object first if it is missing.
 
         Raises BucketFailed.
         """
-        async with self._turns:
+        async with self._upload_slots:
             try:
-                return await self._within(self.place.seconds, self._address(key, make, media_type))
+                return await self._run_with_timeout(self.config.timeout, self._upload_and_sign(key, make, media_type))
             except BucketFailed as error:
-                warning("storage.failed", key=key, reason=error.message)
+                log_warning("storage.failed", key=key, reason=error.message)
                 raise
 
-    async def _address(self, key: str, make: Callable[[], Awaitable[bytes]], media_type: str) -> str:
+    async def _upload_and_sign(self, key: str, make: Callable[[], Awaitable[bytes]], media_type: str) -> str:
         # Checked every time, because the bucket's owner may have deleted the object.
-        if not await self._has(key):
+        if not await self._exists(key):
             data = await make()
             await self._put(key, data, media_type)
-            event("storage.stored", key=key, bytes=len(data))
-        life = timedelta(seconds=self.place.link_seconds)
+            log_event("storage.stored", key=key, bytes=len(data))
+        life = timedelta(seconds=self.config.link_seconds)
         return str(await self._client.sign_async(self._signer, "GET", key, life))
 
-    async def _probe(self) -> None:
+    async def _write_probe(self) -> None:
         await self._put(PROBE, b"", "text/plain")
         await self._client.head_async(self._store, PROBE)
 
-    async def _has(self, key: str) -> bool:
+    async def _exists(self, key: str) -> bool:
         try:
             await self._client.head_async(self._store, key)
         # Without permission to list, Amazon answers "forbidden" for missing objects.
@@ -118,23 +118,25 @@ class Bucket:
     async def _put(self, key: str, data: bytes, media_type: str) -> None:
         await self._client.put_async(self._store, key, data, attributes={"Content-Type": media_type})
 
-    async def _within(self, seconds: float, work: Awaitable[T]) -> T:
+    async def _run_with_timeout(self, seconds: float, work: Awaitable[T]) -> T:
         try:
             async with asyncio.timeout(seconds):
                 return await work
         except TimeoutError:
-            raise self._failed(BucketFailed, f"no answer within {seconds:g} seconds") from None
+            raise self._build_error(BucketFailed, f"no answer within {seconds:g} seconds") from None
         except (self._client.exceptions.BaseError, OSError) as error:
             kind = BucketRefused if REFUSED.search(str(error)) else BucketFailed
-            raise self._failed(kind, _reason(error)) from None
+            raise self._build_error(kind, _describe_error(error)) from None
 
-    def _failed(self, kind: type[BucketFailed], reason: str) -> BucketFailed:
-        return kind(f"Bucket {self.place.bucket}: {reason}.{'' if self.place.access_key else WITHOUT_KEYS}")
+    def _build_error(self, kind: type[BucketFailed], reason: str) -> BucketFailed:
+        return kind(f"Bucket {self.config.bucket}: {reason}.{'' if self.config.access_key else WITHOUT_KEYS}")
 
-    def _made(self, endpoint: str | None) -> "S3Store":
-        place = self.place
+    def _make_store(self, endpoint: str | None) -> "S3Store":
+        place = self.config
         config: Any = {
-            "endpoint": endpoint if endpoint is None or place.path_style else _with_host(endpoint, place.bucket),
+            "endpoint": endpoint
+            if endpoint is None or place.path_style
+            else _virtual_hosted_endpoint(endpoint, place.bucket),
             "region": place.region,
             "access_key_id": place.access_key,
             "secret_access_key": place.secret_key,
@@ -146,13 +148,13 @@ class Bucket:
                 prefix=place.prefix,
                 config={name: value for name, value in config.items() if value is not None},
                 client_options={"allow_http": True, "connect_timeout": timedelta(seconds=CONNECT_SECONDS)},
-                retry_config=_retries(place.seconds),
+                retry_config=_retry_config(place.timeout),
             )
         except (self._client.exceptions.BaseError, ValueError) as error:
-            raise InvalidSetting(f"storage: {_reason(error)}.", keys=["storage.kind"]) from None
+            raise InvalidSetting(f"storage: {_describe_error(error)}.", keys=["storage.kind"]) from None
 
 
-def _client() -> ModuleType:
+def _import_obstore() -> ModuleType:
     try:
         import obstore
         import obstore.store
@@ -162,17 +164,17 @@ def _client() -> ModuleType:
     return obstore
 
 
-def _retries(seconds: float) -> Any:
+def _retry_config(seconds: float) -> Any:
     backoff = {"init_backoff": FIRST_WAIT, "max_backoff": LONGEST_WAIT, "base": 2}
     return {"max_retries": RETRIES, "retry_timeout": timedelta(seconds=seconds), "backoff": backoff}
 
 
-def _with_host(endpoint: str, bucket: str) -> str:
+def _virtual_hosted_endpoint(endpoint: str, bucket: str) -> str:
     parts = urlsplit(endpoint)
     return parts._replace(netloc=f"{bucket}.{parts.netloc}").geturl()
 
 
-def _reason(error: Exception) -> str:
+def _describe_error(error: Exception) -> str:
     """Extract the store's error code and message. The rest of its reply may contain signing data."""
     text = str(error)
     code, message = CODE.search(text), MESSAGE.search(text)

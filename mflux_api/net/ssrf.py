@@ -14,7 +14,7 @@ import httpcore
 
 from mflux_api.errors import AddressForbidden
 
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 # Prefix of IPv4 addresses embedded in IPv6 for NAT64 translators (RFC 6052).
 NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
@@ -25,10 +25,10 @@ def is_public(text: str) -> bool:
     False for loopback, private, link-local (cloud metadata), multicast and reserved addresses.
     """
     address = ipaddress.ip_address(text.partition("%")[0])
-    return all(each.is_global and not each.is_multicast and not each.is_reserved for each in _meant(address))
+    return all(each.is_global and not each.is_multicast and not each.is_reserved for each in _expand(address))
 
 
-def _meant(address: Address) -> Iterable[Address]:
+def _expand(address: IPAddress) -> Iterable[IPAddress]:
     """Yield the address and the IPv4 addresses embedded in it (mapped, 6to4, Teredo, NAT64)."""
     yield address
     if isinstance(address, ipaddress.IPv6Address):
@@ -38,11 +38,11 @@ def _meant(address: Address) -> Iterable[Address]:
         yield from (each for each in wrapped if each is not None)
 
 
-class Guard(httpcore.AsyncNetworkBackend):
-    """Network backend that connects to public addresses only; `trusted` host names may resolve to any address."""
+class PublicNetworkBackend(httpcore.AsyncNetworkBackend):
+    """Network backend that connects to public addresses only; `trusted_hosts` host names may resolve to any address."""
 
-    def __init__(self, trusted: Collection[str]) -> None:
-        self.trusted = {name.lower() for name in trusted}
+    def __init__(self, trusted_hosts: Collection[str]) -> None:
+        self.trusted_hosts = {name.lower() for name in trusted_hosts}
         self.inner = httpcore.AnyIOBackend()
 
     async def connect_tcp(
@@ -54,16 +54,16 @@ class Guard(httpcore.AsyncNetworkBackend):
         socket_options: Any = None,
     ) -> httpcore.AsyncNetworkStream:
         """Connect after checking the resolved address. Raises AddressForbidden and httpcore's errors."""
-        address = await self._address(host, port)
+        address = await self._resolve(host, port)
         return await self.inner.connect_tcp(address, port, timeout, local_address, socket_options)
 
-    async def _address(self, host: str, port: int) -> str:
+    async def _resolve(self, host: str, port: int) -> str:
         try:
             found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
             raise httpcore.ConnectError(f"{host} cannot be resolved") from error
         addresses = [str(entry[4][0]) for entry in found]
-        public = addresses if host.lower() in self.trusted else [each for each in addresses if is_public(each)]
+        public = addresses if host.lower() in self.trusted_hosts else [each for each in addresses if is_public(each)]
         # A single private address among public ones is refused too: it may be an attack.
         if not public or len(public) < len(addresses):
             raise AddressForbidden(f"{host} is not on the public internet. security.fetch_hosts lists exceptions.")

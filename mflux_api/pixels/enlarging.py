@@ -9,7 +9,7 @@ NONE = "None"
 LANCZOS = "Lanczos"
 FILTERS = {LANCZOS: Image.Resampling.LANCZOS, "Nearest": Image.Resampling.NEAREST}
 # Upscalers of latents, for a hires fix. They only enlarge, so the antialiased variants are the same as the plain ones.
-LATENT: dict[str, Stretch] = {
+LATENT_UPSCALERS: dict[str, Stretch] = {
     "Latent": "bilinear",
     "Latent (antialiased)": "bilinear",
     "Latent (bicubic)": "bicubic",
@@ -19,6 +19,6 @@ LATENT: dict[str, Stretch] = {
 }
 
 
-def enlarged(image: Image.Image, size: tuple[int, int], upscaler: str) -> Image.Image:
+def enlarge_to_cover(image: Image.Image, size: tuple[int, int], upscaler: str) -> Image.Image:
     """Scale a picture to cover (width, height), and crop the rest. Unknown upscaler names mean Lanczos."""
-    return fitting.cropped(image, size, FILTERS.get(upscaler, FILTERS[LANCZOS]))
+    return fitting.resize_to_cover(image, size, FILTERS.get(upscaler, FILTERS[LANCZOS]))

@@ -8,7 +8,7 @@ from PIL import Image
 
 from mflux_api.pixels import infotext
 
-Format: TypeAlias = Literal["png", "jpeg", "webp"]
+PictureFormat: TypeAlias = Literal["png", "jpeg", "webp"]
 QUALITY = 90
 SIGNATURES = {
     "image/png": re.compile(rb"\x89PNG\r\n\x1a\n"),
@@ -19,34 +19,34 @@ SIGNATURES = {
 }
 
 
-def media_type(data: bytes) -> str | None:
+def detect_media_type(data: bytes) -> str | None:
     """Detect the media type of a picture by its first bytes; None for an unsupported format."""
     return next((name for name, signature in SIGNATURES.items() if signature.match(data)), None)
 
 
-def converted(data: bytes, form: Format, quality: int = QUALITY) -> bytes:
+def convert_png(data: bytes, form: PictureFormat, quality: int = QUALITY) -> bytes:
     """Convert a PNG to another format, and move its generation data to EXIF UserComment. A PNG stays as it is."""
     if form == "png":
         return data
     with Image.open(io.BytesIO(data)) as image:
-        exif = infotext.exif(image.info.get("parameters", ""))
-        return _encoded(image, form, quality=quality, exif=exif)
+        exif = infotext.encode_exif(image.info.get("parameters", ""))
+        return _encode(image, form, quality=quality, exif=exif)
 
 
-def scaled(data: bytes, form: Format, quality: int, side: int) -> bytes:
+def shrink_png(data: bytes, form: PictureFormat, quality: int, side: int) -> bytes:
     """Shrink a PNG to a longest side of at most `side` pixels, without its generation data.
 
-    A picture that is not larger is only converted, as by `converted`.
+    A picture that is not larger is only converted, as by `convert_png`.
     """
     with Image.open(io.BytesIO(data)) as image:
         if max(image.size) <= side:
-            return converted(data, form, quality)
+            return convert_png(data, form, quality)
         small = image.convert("RGB")
     small.thumbnail((side, side), Image.Resampling.LANCZOS)
-    return _encoded(small, form, **({} if form == "png" else {"quality": quality}))
+    return _encode(small, form, **({} if form == "png" else {"quality": quality}))
 
 
-def _encoded(image: Image.Image, form: Format, **options: object) -> bytes:
+def _encode(image: Image.Image, form: PictureFormat, **options: object) -> bytes:
     buffer = io.BytesIO()
     image.convert("RGB").save(buffer, form, **options)
     return buffer.getvalue()

@@ -62,46 +62,46 @@ DEFAULTS: Mapping[str, str] = {
 }
 
 
-def write(prompt: str, negative: str, facts: Mapping[str, object]) -> str:
+def format_infotext(prompt: str, negative: str, facts: Mapping[str, object]) -> str:
     """Format an infotext. Facts that are None are left out.
 
-    `parse` restores prompts and facts, except: blanks around each line and empty lines before the first; a line that
-    begins with "Negative prompt:"; a value such as 64x32, which is split in two; and everything if there are fewer than
-    three facts, or keys other than two or more letters, digits, blanks, `-`, `/`.
+    `parse_infotext` restores prompts and facts, except: blanks around each line and empty lines before the first; a
+    line that begins with "Negative prompt:"; a value such as 64x32, which is split in two; and everything if there are
+    fewer than three facts, or keys other than two or more letters, digits, blanks, `-`, `/`.
     """
     against = f"Negative prompt: {negative}" if negative else ""
-    line = ", ".join(f"{key}: {_quoted(str(value))}" for key, value in facts.items() if value is not None)
+    line = ", ".join(f"{key}: {_quote(str(value))}" for key, value in facts.items() if value is not None)
     return "\n".join(part for part in (prompt, against, line) if part).strip()
 
 
-def _quoted(value: str) -> str:
+def _quote(value: str) -> str:
     plain = value and value == value.strip() and not QUOTED.search(value)
     return value if plain else json.dumps(value, ensure_ascii=False)
 
 
-def parse(text: str) -> dict[str, str]:
+def parse_infotext(text: str) -> dict[str, str]:
     """Parse an infotext into both prompts and each fact by name; `Size` becomes `Size-1` and `Size-2`. Never raises."""
     *lines, last = text.strip().split("\n")
-    facts = list(_facts(last))
+    facts = list(_iter_facts(last))
     if len(facts) < FEWEST_FACTS:
         lines, facts = [*lines, last], []
     found: dict[str, str] = {PROMPT: "", NEGATIVE: ""}
     for key, value in facts:
-        found.update(_entries(key, value))
-    found[PROMPT], found[NEGATIVE] = _prompts(lines)
+        found.update(_parse_fact(key, value))
+    found[PROMPT], found[NEGATIVE] = _split_prompts(lines)
     return found
 
 
-def _entries(key: str, value: str) -> dict[str, str]:
+def _parse_fact(key: str, value: str) -> dict[str, str]:
     """Convert one fact into entries: two for a size, none for an empty value, as in SD-WebUI."""
-    text = _unquoted(value)
+    text = _unquote(value)
     size = SIZE.fullmatch(text)
     if size:
         return {f"{key}-1": size[1], f"{key}-2": size[2]}
     return {key: text} if value else {}
 
 
-def _prompts(lines: list[str]) -> tuple[str, str]:
+def _split_prompts(lines: list[str]) -> tuple[str, str]:
     """Split into prompt and negative prompt, which starts at the first line that begins with "Negative prompt:"."""
     stripped = [line.strip() for line in lines]
     marker = f"{NEGATIVE}:"
@@ -110,7 +110,7 @@ def _prompts(lines: list[str]) -> tuple[str, str]:
     return "\n".join(stripped[:first]).lstrip("\n"), "\n".join(negative).lstrip("\n")
 
 
-def _facts(line: str) -> Iterator[tuple[str, str]]:
+def _iter_facts(line: str) -> Iterator[tuple[str, str]]:
     """Yield each key with its value as written, quotes included."""
     at = 0
     while at < len(line):
@@ -122,34 +122,34 @@ def _facts(line: str) -> Iterator[tuple[str, str]]:
             at = value.end()
 
 
-def _unquoted(value: str) -> str:
+def _unquote(value: str) -> str:
     if not (value.startswith('"') and value.endswith('"')):
         return value
     try:
-        return _printable(json.loads(value))
+        return _replace_surrogates(json.loads(value))
     except ValueError:
         return value
 
 
-def _printable(text: str) -> str:
+def _replace_surrogates(text: str) -> str:
     """Replace lone surrogates (`"\\ud800"`), which cannot be encoded as UTF-8."""
     return text.encode("utf-8", "replace").decode()
 
 
-def with_defaults(parsed: Mapping[str, str]) -> dict[str, str]:
+def add_defaults(parsed: Mapping[str, str]) -> dict[str, str]:
     """Add SD-WebUI's default values to a parsed infotext, unless it has no facts at all."""
     missing = DEFAULTS.keys() - parsed.keys() if parsed.keys() - {PROMPT, NEGATIVE} else set()
     return {**parsed, **{key: value for key, value in DEFAULTS.items() if key in missing}}
 
 
-def read(data: bytes) -> tuple[str, dict[str, str]]:
+def read_infotext(data: bytes) -> tuple[str, dict[str, str]]:
     """Read the infotext in a PNG, JPEG, WebP or GIF file ("" if there is none), and its other texts by name.
 
     Raises InvalidImage. The picture's size is not limited here: check it first.
     """
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            return _texts(_information(image))
+            return _extract_texts(_read_information(image))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         if _is_too_much_text(error):
             return "", {}
@@ -161,7 +161,7 @@ def _is_too_much_text(error: Exception) -> bool:
     return isinstance(error, ValueError) and "MAX_TEXT" in str(error)
 
 
-def _information(image: Image.Image) -> dict[str | tuple[int, int], object]:
+def _read_information(image: Image.Image) -> dict[str | tuple[int, int], object]:
     """Return Pillow's `info`. A PNG's texts may follow the pixels, so these are decoded if no infotext came before."""
     if image.format == "PNG" and "parameters" not in image.info:
         try:
@@ -172,19 +172,21 @@ def _information(image: Image.Image) -> dict[str | tuple[int, int], object]:
     return dict(image.info)
 
 
-def _texts(information: Mapping[str | tuple[int, int], object]) -> tuple[str, dict[str, str]]:
+def _extract_texts(information: Mapping[str | tuple[int, int], object]) -> tuple[str, dict[str, str]]:
     comment = information.get("comment")
     texts = {str(key): str(value) for key, value in information.items() if isinstance(value, str)}
     if isinstance(comment, bytes):
         texts["comment"] = comment.decode("utf-8", "ignore")
     exif = information.get("exif")
-    text = _user_comment(exif) if isinstance(exif, bytes) else ""
+    text = _read_user_comment(exif) if isinstance(exif, bytes) else ""
     parameters = texts.pop("parameters", "")
     text = text or parameters or texts.pop("comment", "")
-    return _printable(text), {_printable(key): _printable(value) for key, value in texts.items()}
+    return _replace_surrogates(text), {
+        _replace_surrogates(key): _replace_surrogates(value) for key, value in texts.items()
+    }
 
 
-def _user_comment(data: bytes) -> str:
+def _read_user_comment(data: bytes) -> str:
     exif = Image.Exif()
     try:
         exif.load(data)
@@ -192,18 +194,19 @@ def _user_comment(data: bytes) -> str:
     except (OSError, ValueError, SyntaxError, TypeError, LookupError, OverflowError, struct.error):
         return ""
     if isinstance(comment, bytes):
-        return _decoded(comment, exif.endian == ">").rstrip("\0")
+        return _decode_comment(comment, exif.endian == ">").rstrip("\0")
     return comment if isinstance(comment, str) else ""
 
 
-def _decoded(comment: bytes, big: bool) -> str:
+def _decode_comment(comment: bytes, big_endian: bool) -> str:
     """Decode an EXIF UserComment.
 
-    `big`: the EXIF block is big-endian, as SD-WebUI writes it. In little-endian blocks, UTF-16 occurs in either order.
+    `big_endian`: the EXIF block is big-endian, as SD-WebUI writes it. In little-endian blocks, UTF-16 occurs in either
+    order.
     """
     body = comment[ENCODING_BYTES:]
     if comment.startswith(UNICODE):
-        return body.decode(BIG if big else _order(body), "replace").removeprefix("\ufeff")
+        return body.decode(BIG if big_endian else _guess_byte_order(body), "replace").removeprefix("\ufeff")
     if comment.startswith(JIS):
         return body.decode("shift_jis", "replace")
     if comment.startswith((ASCII, bytes(ENCODING_BYTES))):
@@ -211,12 +214,12 @@ def _decoded(comment: bytes, big: bool) -> str:
     return comment.decode("utf-8", "ignore")
 
 
-def _order(body: bytes) -> str:
+def _guess_byte_order(body: bytes) -> str:
     """Guess the byte order of UTF-16 from its byte order mark, or from where the zero bytes of Latin letters are."""
     return LITTLE if body.startswith(b"\xff\xfe") or body[1::2].count(0) > body[::2].count(0) else BIG
 
 
-def exif(text: str) -> bytes:
+def encode_exif(text: str) -> bytes:
     """Encode the text as SD-WebUI does for JPEG and WebP, for Pillow's `exif` option.
 
     Returns b"" for an empty text, and for one that does not fit in a JPEG (over about 32,000 characters).

@@ -11,7 +11,7 @@ HALF = 128
 SURROUNDINGS = ((256, 1), (64, 1), (16, 2), (4, 4), (2, 2), (0, 1))
 
 
-def as_mask(image: Image.Image) -> Image.Image:
+def convert_to_mask(image: Image.Image) -> Image.Image:
     """Convert to mode L: the alpha channel in black and white if any pixel is transparent, else the brightness."""
     if image.has_transparency_data:
         alpha = image.convert("RGBA").getchannel("A")
@@ -25,7 +25,7 @@ def as_mask(image: Image.Image) -> Image.Image:
     return image.convert("L")
 
 
-def from_transparency(data: bytes) -> bytes | None:
+def make_mask_from_transparency(data: bytes) -> bytes | None:
     """Convert OpenAI's kind of mask, which repaints fully transparent pixels, to a PNG that repaints white ones.
 
     Returns None without an alpha channel. Raises ValueError when no pixel is fully transparent.
@@ -41,13 +41,13 @@ def from_transparency(data: bytes) -> bytes | None:
     return buffer.getvalue()
 
 
-def prepared(mask: Image.Image, invert: bool, blur: tuple[float, float]) -> Image.Image:
+def prepare_mask(mask: Image.Image, invert: bool, blur: tuple[float, float]) -> Image.Image:
     """Invert the mask if asked, and blur its edge. `blur`: horizontal and vertical sigma in pixels."""
     mask = ImageOps.invert(mask) if invert else mask
     return mask.filter(ImageFilter.GaussianBlur(blur)) if max(blur) > 0 else mask
 
 
-def closeup(mask: Image.Image, padding: int, size: tuple[int, int]) -> Box | None:
+def find_crop_region(mask: Image.Image, padding: int, size: tuple[int, int]) -> Box | None:
     """Find the box around the white pixels, padded and grown to the aspect ratio of `size` inside the picture.
 
     `padding`: pixels on each side. Returns (left, top, right, bottom), or None for a mask without white. Source:
@@ -60,13 +60,13 @@ def closeup(mask: Image.Image, padding: int, size: tuple[int, int]) -> Box | Non
     right, bottom = min(mask.width, box[2] + padding), min(mask.height, box[3] + padding)
     wanted = size[0] / size[1]
     if (right - left) / (bottom - top) > wanted:
-        top, bottom = _grown(top, bottom, round((right - left) / wanted), mask.height)
+        top, bottom = _grow_span(top, bottom, round((right - left) / wanted), mask.height)
     else:
-        left, right = _grown(left, right, round((bottom - top) * wanted), mask.width)
+        left, right = _grow_span(left, right, round((bottom - top) * wanted), mask.width)
     return left, top, right, bottom
 
 
-def over_surroundings(image: Image.Image, mask: Image.Image) -> Image.Image:
+def fill_with_surroundings(image: Image.Image, mask: Image.Image) -> Image.Image:
     """Fill the white part of the mask with the blurred colours around it (SD-WebUI's `masking.fill`)."""
     kept = image.convert("RGBA")
     kept.putalpha(ImageOps.invert(mask))
@@ -79,7 +79,7 @@ def over_surroundings(image: Image.Image, mask: Image.Image) -> Image.Image:
     return result.convert("RGB")
 
 
-def set_back(painted: Image.Image, source: Image.Image, mask: Image.Image, box: Box) -> Image.Image:
+def paste_back(painted: Image.Image, source: Image.Image, mask: Image.Image, box: Box) -> Image.Image:
     """Paste the painted box into the source through the mask. Outside the mask the source is unchanged."""
     result = source.copy()
     size = (box[2] - box[0], box[3] - box[1])
@@ -93,7 +93,7 @@ def is_blank(mask: Image.Image) -> bool:
     return not ImageChops.difference(mask, Image.new("L", mask.size)).getbbox()
 
 
-def _grown(low: int, high: int, length: int, limit: int) -> tuple[int, int]:
+def _grow_span(low: int, high: int, length: int, limit: int) -> tuple[int, int]:
     """Grow a span to `length` around its middle, and shift it into 0..limit."""
     length = min(max(length, high - low), limit)
     low = min(max(0, (low + high - length) // 2), limit - length)

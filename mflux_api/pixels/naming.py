@@ -7,12 +7,12 @@ from collections.abc import Mapping
 NAME = re.compile(r"flux2_\d{8}_\d{6}_[0-9a-f]{8}\.png")
 
 
-def picture_name(moment: float, token: str) -> str:
-    """Name a picture's file. `moment`: seconds since 1970, written in local time; `token`: 8 hexadecimal digits."""
-    return f"flux2_{time.strftime('%Y%m%d_%H%M%S', time.localtime(moment))}_{token}.png"
+def make_picture_name(timestamp: float, token: str) -> str:
+    """Name a picture's file. `timestamp`: seconds since 1970, written in local time; `token`: 8 hexadecimal digits."""
+    return f"flux2_{time.strftime('%Y%m%d_%H%M%S', time.localtime(timestamp))}_{token}.png"
 
 
-def sidecar(
+def format_sidecar(
     *, raw: str, prompt: str, size: tuple[int, int], seed: int, steps: int, timings: Mapping[str, float]
 ) -> str:
     """Format a `.prompt` file, one fact per line. `timings`: seconds of "encoding", "diffusion" and "decoding"."""

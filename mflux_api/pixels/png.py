@@ -26,15 +26,15 @@ def encode_png(image: Image.Image, text: Mapping[str, str]) -> bytes:
     pixels = np.asarray(image.convert("RGB"))
     height, width, _ = pixels.shape
     header = struct.pack(">IIBBBBB", width, height, EIGHT_BITS, TRUECOLOUR, 0, 0, 0)
-    data = zlib.compress(_filtered(pixels).tobytes(), LEVEL)
+    data = zlib.compress(_filter_rows(pixels).tobytes(), LEVEL)
     chunks = [(b"IHDR", header), *_text_chunks(text), (b"IDAT", data), (b"IEND", b"")]
     return SIGNATURE + b"".join(_chunk(kind, content) for kind, content in chunks)
 
 
-def write_new(path: Path, data: bytes) -> Path:
+def write_new_file(path: Path, data: bytes) -> Path:
     """Write a new file atomically at the path or, if that exists, at path-2, path-3, ... Returns the path used."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    claimed = next(filter(_claim, _names(path)))
+    claimed = next(filter(_claim, _candidate_paths(path)))
     partial = claimed.with_name(f".{claimed.name}.partial")
     with ExitStack() as undo:
         # On any failure, Ctrl-C included, remove the partial file and the empty file that reserves the name.
@@ -46,7 +46,7 @@ def write_new(path: Path, data: bytes) -> Path:
     return claimed
 
 
-def _names(path: Path) -> Iterator[Path]:
+def _candidate_paths(path: Path) -> Iterator[Path]:
     yield path
     yield from (path.with_stem(f"{path.stem}-{number}") for number in itertools.count(2))
 
@@ -60,7 +60,7 @@ def _claim(path: Path) -> bool:
     return True
 
 
-def _filtered(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _filter_rows(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     height, width, channels = pixels.shape
     rows = np.empty((height, 1 + width * channels), np.uint8)
     flat = pixels.reshape(height, width * channels)

@@ -13,7 +13,7 @@ from mflux_api.pixels.masks import Box
 Pixels = NDArray[np.float32]
 
 
-def boxes(size: tuple[int, int], tile: tuple[int, int], overlap: int) -> list[Box]:
+def place_tiles(size: tuple[int, int], tile: tuple[int, int], overlap: int) -> list[Box]:
     """Place tiles row by row, evenly spaced, with at least `overlap` pixels in common.
 
     The picture must be at least as large as a tile.
@@ -25,22 +25,22 @@ def boxes(size: tuple[int, int], tile: tuple[int, int], overlap: int) -> list[Bo
     ]
 
 
-def joined(tiles: Sequence[Image.Image], places: Sequence[Box], size: tuple[int, int], overlap: int) -> Image.Image:
+def join_tiles(tiles: Sequence[Image.Image], boxes: Sequence[Box], size: tuple[int, int], overlap: int) -> Image.Image:
     """Join tiles into one picture. Each is blended linearly over the first `overlap` pixels at its left and top."""
     result = np.zeros((size[1], size[0], 3), np.float32)
-    for top, row in groupby(zip(tiles, places, strict=True), key=lambda pair: pair[1][1]):
+    for top, row in groupby(zip(tiles, boxes, strict=True), key=lambda pair: pair[1][1]):
         strip = np.zeros((0, 0, 3), np.float32)
         for tile, (left, _, right, _) in row:
             pixels = np.asarray(tile.convert("RGB"), np.float32)
             if not left:
                 strip = np.zeros((pixels.shape[0], size[0], 3), np.float32)
-            _lay(strip[:, left:right], pixels, _ramp(right - left, overlap if left else 0)[None, :, None])
+            _blend(strip[:, left:right], pixels, _ramp(right - left, overlap if left else 0)[None, :, None])
         height = strip.shape[0]
-        _lay(result[top : top + height], strip, _ramp(height, overlap if top else 0)[:, None, None])
+        _blend(result[top : top + height], strip, _ramp(height, overlap if top else 0)[:, None, None])
     return Image.fromarray(result.round().astype(np.uint8))
 
 
-def _lay(under: Pixels, over: Pixels, share: Pixels) -> None:
+def _blend(under: Pixels, over: Pixels, share: Pixels) -> None:
     under += share * (over - under)
 
 

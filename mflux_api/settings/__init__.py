@@ -1,34 +1,34 @@
 """Settings: their declaration, and their values with the origin of each."""
 
-from mflux_api.settings.loading import Loaded, describe, example, load
+from mflux_api.settings.loading import LoadedSettings, describe, load, render_example
 from mflux_api.settings.schema import (
-    Engine,
-    Generation,
-    Logging,
-    Models,
+    EngineSettings,
+    GenerationSettings,
+    LoggingSettings,
+    ModelSettings,
     Option,
-    Queue,
-    Security,
-    Server,
+    QueueSettings,
+    SecuritySettings,
+    ServerSettings,
     Settings,
-    Storage,
+    StorageSettings,
     options,
 )
 
 __all__ = [
-    "Engine",
-    "Generation",
-    "Loaded",
-    "Logging",
-    "Models",
+    "EngineSettings",
+    "GenerationSettings",
+    "LoadedSettings",
+    "LoggingSettings",
+    "ModelSettings",
     "Option",
-    "Queue",
-    "Security",
-    "Server",
+    "QueueSettings",
+    "SecuritySettings",
+    "ServerSettings",
     "Settings",
-    "Storage",
+    "StorageSettings",
     "describe",
-    "example",
     "load",
     "options",
+    "render_example",
 ]

@@ -12,9 +12,9 @@ from typing import NamedTuple
 from pydantic import ValidationError
 
 from mflux_api.errors import InvalidSetting
-from mflux_api.settings.schema import Option, Settings, options, options_of, usual_env
+from mflux_api.settings.schema import Option, Settings, default_env, iter_options, options
 from mflux_api.settings.types import NULLS
-from mflux_api.settings.yaml_file import parse
+from mflux_api.settings.yaml_file import parse_yaml
 
 FILE = Path("config.yaml")
 HIDDEN = "***"
@@ -22,7 +22,7 @@ HIDDEN = "***"
 NOISE = re.compile(r"^Value error, |, unable.*| after validation.*| for <class.*")
 
 
-class Given(NamedTuple):
+class GivenValue(NamedTuple):
     """A value that was set explicitly, and its origin."""
 
     value: object
@@ -30,32 +30,32 @@ class Given(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedSettings:
     """The settings, and the origin of each by its dotted key."""
 
     settings: Settings
     origins: dict[str, str]
 
 
-def load(arguments: Mapping[str, str], environ: Mapping[str, str], file: Path | None) -> Loaded:
+def load(arguments: Mapping[str, str], environ: Mapping[str, str], file: Path | None) -> LoadedSettings:
     """Load the effective settings.
 
     `arguments` maps dotted keys to values. With `file` None, config.yaml in the working directory is read if it exists.
     Raises InvalidSetting, which names the key, the expected value and the origin.
     """
-    given = _from_file(file) | _from_environment(environ) | _from_arguments(arguments)
-    settings = _validated(given)
+    given = _read_file(file) | _read_environment(environ) | _read_arguments(arguments)
+    settings = _validate(given)
     origins = {key: given[key].origin if key in given else "default" for key in options()}
-    return Loaded(settings, origins)
+    return LoadedSettings(settings, origins)
 
 
-def describe(loaded: Loaded) -> Iterator[str]:
+def describe(loaded: LoadedSettings) -> Iterator[str]:
     """Yield one line per setting: key, value, origin. Secrets are masked."""
     for key, option in options().items():
-        yield f"{key} = {_shown(_value(loaded.settings, key), option)} ({loaded.origins[key]})"
+        yield f"{key} = {_format_value(_get_value(loaded.settings, key), option)} ({loaded.origins[key]})"
 
 
-def example() -> str:
+def render_example() -> str:
     """Return the text of config.yaml.example."""
     lines = [
         "# Every setting with its default. Copy this file to config.yaml and keep the lines you change.",
@@ -63,18 +63,18 @@ def example() -> str:
     ]
     for section, values in Settings():
         lines += ["", f"# {type(values).__doc__}", f"{section}:"]
-        for option in options_of(section, values):
+        for option in iter_options(section, values):
             name = option.key.partition(".")[2]
-            lines += [f"  # {option.help} ({option.env})", f"  {name}: {_shown(option.default, option)}"]
+            lines += [f"  # {option.help} ({option.env})", f"  {name}: {_format_value(option.default, option)}"]
     return "\n".join(lines) + "\n"
 
 
-def _value(settings: Settings, key: str) -> object:
+def _get_value(settings: Settings, key: str) -> object:
     section, _, name = key.partition(".")
     return getattr(getattr(settings, section), name)
 
 
-def _shown(value: object, option: Option) -> str:
+def _format_value(value: object, option: Option) -> str:
     """Format a value as JSON, which is also valid YAML. Secrets are masked."""
     if option.secret and value is not None:
         value = dict.fromkeys(value, HIDDEN) if isinstance(value, Mapping) else HIDDEN
@@ -86,26 +86,26 @@ def _shown(value: object, option: Option) -> str:
 # Sources
 
 
-def _from_arguments(arguments: Mapping[str, str]) -> dict[str, Given]:
+def _read_arguments(arguments: Mapping[str, str]) -> dict[str, GivenValue]:
     for key in arguments:
         _require_known(key, f"command line --set {key}")
-    return {key: Given(value, options()[key].origin) for key, value in arguments.items()}
+    return {key: GivenValue(value, options()[key].origin) for key, value in arguments.items()}
 
 
-def _from_environment(environ: Mapping[str, str]) -> dict[str, Given]:
+def _read_environment(environ: Mapping[str, str]) -> dict[str, GivenValue]:
     keys = {option.env: key for key, option in options().items()}
     given = {name: value for name, value in environ.items() if value}
     prefixes = ("MFLUX_API_", *(f"MFLUX_{section.upper()}_" for section in Settings.model_fields))
     # Other variables that start with MFLUX_ are mflux's own, so only these prefixes are checked.
     for name in given:
         if name not in keys and name.startswith(prefixes):
-            usual = {usual_env(key): env for env, key in keys.items()} | {env: env for env in keys}
+            usual = {default_env(key): env for env, key in keys.items()} | {env: env for env in keys}
             near = [usual[word] for word in difflib.get_close_matches(name, usual, n=1)]
-            raise InvalidSetting(f"No setting reads the environment variable {name!r}.{_hint(near)}", origin=name)
-    return {keys[name]: Given(value, f"environment {name}") for name, value in given.items() if name in keys}
+            raise InvalidSetting(f"No setting reads the environment variable {name!r}.{_suggest(near)}", origin=name)
+    return {keys[name]: GivenValue(value, f"environment {name}") for name, value in given.items() if name in keys}
 
 
-def _from_file(file: Path | None) -> dict[str, Given]:
+def _read_file(file: Path | None) -> dict[str, GivenValue]:
     path = file or FILE
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -115,13 +115,13 @@ def _from_file(file: Path | None) -> dict[str, Given]:
         raise InvalidSetting(f"There is no configuration file {file}.", origin=str(file)) from None
     except (OSError, ValueError) as error:
         raise InvalidSetting(f"{path} cannot be read: {error}.", origin=str(path)) from None
-    given = {key: Given(value, str(path)) for key, value in _flat(parse(text, path))}
+    given = {key: GivenValue(value, str(path)) for key, value in _flatten(parse_yaml(text, path))}
     for key in given:
         _require_known(key, str(path))
     return given
 
 
-def _flat(document: Mapping[str, object]) -> Iterator[tuple[str, object]]:
+def _flatten(document: Mapping[str, object]) -> Iterator[tuple[str, object]]:
     for section, values in document.items():
         if isinstance(values, dict):
             yield from ((f"{section}.{name}", value) for name, value in values.items())
@@ -139,16 +139,16 @@ def _require_known(key: str, origin: str) -> None:
     if key not in options():
         name = key.rpartition(".")[2]
         near = [known for known in options() if known.endswith(f".{name}")]
-        hint = _hint(near or difflib.get_close_matches(key, options(), n=1))
+        hint = _suggest(near or difflib.get_close_matches(key, options(), n=1))
         raise InvalidSetting(f"There is no setting {key!r} ({origin}).{hint}", key=key, origin=origin)
 
 
-def _hint(near: Iterable[str]) -> str:
+def _suggest(near: Iterable[str]) -> str:
     words = " or ".join(near)
     return f" Did you mean {words}?" if words else ""
 
 
-def _validated(given: Mapping[str, Given]) -> Settings:
+def _validate(given: Mapping[str, GivenValue]) -> Settings:
     sections: dict[str, dict[str, object]] = {}
     for key, (value, _) in given.items():
         section, _, name = key.partition(".")
@@ -158,12 +158,12 @@ def _validated(given: Mapping[str, Given]) -> Settings:
     except ValidationError as error:
         problems = {".".join(map(str, found["loc"][:2])): found["msg"] for found in error.errors(include_input=False)}
     raise InvalidSetting(
-        " ".join(_complaint(options()[key], given[key], message) for key, message in problems.items()),
+        " ".join(_error_message(options()[key], given[key], message) for key, message in problems.items()),
         keys=list(problems),
     )
 
 
-def _complaint(option: Option, given: Given, message: str) -> str:
+def _error_message(option: Option, given: GivenValue, message: str) -> str:
     if option.secret and option.default is None:
         return f"{option.key}: printable ASCII characters without blanks are expected ({given.origin})."
     if option.secret:

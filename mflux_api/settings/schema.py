@@ -12,65 +12,65 @@ from mflux_api.settings.types import (
     LARGEST_SIDE,
     LONGEST_DAYS,
     LONGEST_SECONDS,
-    Address,
     BucketName,
     Count,
     Folder,
-    Keys,
-    Names,
+    HttpUrl,
+    NamedValues,
+    NameList,
     Region,
+    Seconds,
     Secret,
     Section,
     Side,
-    Wait,
     option,
 )
 
 DIALECTS = ("klein", "flux2-web", "edge", "bfl", "replicate", "openai")
 # Dialects whose clients cannot be given a path prefix.
-ROOTS = ("klein", "flux2-web", "edge")
+ROOT_DIALECTS = ("klein", "flux2-web", "edge")
 
 
-class Server(Section):
+class ServerSettings(Section):
     """Where the server listens and how long it waits for clients."""
 
     host: str = option("0.0.0.0", "Address to listen on.", env="MFLUX_API_HOST", flag="--host")
     port: int = option(
         7861, "Port to listen on; 0 takes any free one.", env="MFLUX_API_PORT", flag="--port", ge=0, le=65535
     )
-    cors_origins: Names = option(("*",), "Origins whose web pages may use the server (CORS); * for all.")
-    allowed_hosts: Names = option(("*",), "Accepted Host headers; * for all.", min_length=1)
+    cors_origins: NameList = option(("*",), "Origins whose web pages may use the server (CORS); * for all.")
+    allowed_hosts: NameList = option(("*",), "Accepted Host headers; * for all.", min_length=1)
     max_body_mb: Count = option(64, "Largest request body, in MB.")
-    body_seconds: Wait = option(30, "Seconds a client may take to send a request body.")
+    body_seconds: Seconds = option(30, "Seconds a client may take to send a request body.")
     shutdown_seconds: float = option(
         30, "Seconds the running job gets to finish on shutdown.", ge=0, le=LONGEST_SECONDS
     )
     public_url: str | None = option(None, "URL of the server as clients see it; null to take it from each request.")
-    heartbeat_seconds: Wait = option(15, "Seconds between the comment lines that keep an event stream open.")
-    send_seconds: Wait = option(15, "Seconds after which an event stream whose client reads nothing is closed.")
+    heartbeat_seconds: Seconds = option(15, "Seconds between the comment lines that keep an event stream open.")
+    send_seconds: Seconds = option(15, "Seconds after which an event stream whose client reads nothing is closed.")
 
 
-class Security(Section):
+class SecuritySettings(Section):
     """Authentication, rate limits and what clients may name."""
 
-    api_keys: Keys = option(
+    api_keys: NamedValues = option(
         {}, "API keys: {alice: key1} here, alice:key1,bob:key2 elsewhere; without keys all are let in.", repr=False
     )
-    api_auth: Keys = option(
+    api_auth: NamedValues = option(
         {},
         "Users and passwords for HTTP Basic, as in SD-WebUI: user:password,user2:password2.",
         flag="--api-auth",
         repr=False,
     )
-    token_seconds: Wait = option(300, "Lifetime of a token for EventSource, in seconds.")
+    token_seconds: Seconds = option(300, "Lifetime of a token for EventSource, in seconds.")
     requests_per_minute: int = option(0, "Requests per minute for each key or IP address; 0 for no limit.", ge=0)
-    fetch_hosts: Names = option((), "Private hosts that clients may use in URLs.")
-    fetch_seconds: Wait = option(30, "Seconds to fetch a picture from a URL.")
-    link_seconds: Wait = option(3600, "Lifetime of the picture URLs in replies, in seconds.")
+    fetch_hosts: NameList = option((), "Private hosts that clients may use in URLs.")
+    fetch_seconds: Seconds = option(30, "Seconds to fetch a picture from a URL.")
+    link_seconds: Seconds = option(3600, "Lifetime of the picture URLs in replies, in seconds.")
     lora_paths: bool = option(False, "Clients may give LoRA files by path, anywhere on this machine.")
 
 
-class Models(Section):
+class ModelSettings(Section):
     """The models and their folders."""
 
     default: str = option(
@@ -81,11 +81,11 @@ class Models(Section):
     lora_dir: Folder | None = option(None, "Folder of the LoRA files; null for the folder loras in cache_dir.")
 
     @property
-    def loras(self) -> Path:
+    def lora_folder(self) -> Path:
         return self.lora_dir or self.cache_dir / "loras"
 
 
-class Engine(Section):
+class EngineSettings(Section):
     """The process that paints the pictures."""
 
     memory_budget_gb: float | None = option(
@@ -93,7 +93,7 @@ class Engine(Section):
     )
     precision: Literal["auto", "float32", "bfloat16", "float16"] = option("auto", "auto, float32, bfloat16 or float16.")
     low_ram: bool = option(False, "Unload the text encoder before denoising.")
-    silence_seconds: Wait = option(600, "Seconds without a report from a working engine until it is killed.")
+    silence_seconds: Seconds = option(600, "Seconds without a report from a working engine until it is killed.")
     idle_seconds: float = option(
         0, "Seconds without work until the engine frees its memory; 0 for never.", ge=0, le=LONGEST_SECONDS
     )
@@ -103,7 +103,7 @@ class Engine(Section):
     )
 
 
-class Generation(Section):
+class GenerationSettings(Section):
     """Defaults and limits of requests."""
 
     default_steps: Count = option(4, "Denoising steps of distilled models; base models have their own default.")
@@ -123,7 +123,7 @@ class Generation(Section):
     )
 
 
-class Queue(Section):
+class QueueSettings(Section):
     """The job queue, and how long finished jobs are kept."""
 
     limit: Count = option(100, "Most waiting jobs.")
@@ -132,13 +132,13 @@ class Queue(Section):
     keep_gb: float = option(20.0, "Total size of the finished jobs to keep, in GB; 0 for no limit.", ge=0)
 
 
-class Storage(Section):
+class StorageSettings(Section):
     """Storage for pictures that clients get as URLs. All pictures are kept in generation.output_dir as well."""
 
     kind: Literal["local", "s3"] = option("local", "local: served by this server. s3: in a bucket, as presigned URLs.")
     bucket: BucketName | None = option(None, "Name of the bucket.")
-    endpoint_url: Address | None = option(None, "URL of an S3-compatible store; null for Amazon S3.")
-    public_url: Address | None = option(None, "URL of the store as clients see it; null for endpoint_url.")
+    endpoint_url: HttpUrl | None = option(None, "URL of an S3-compatible store; null for Amazon S3.")
+    public_url: HttpUrl | None = option(None, "URL of the store as clients see it; null for endpoint_url.")
     region: Region | None = option(None, "Region of the bucket; null for AWS_REGION or us-east-1.")
     prefix: str | None = option(None, "Folder in the bucket; null for none.")
     access_key: Secret | None = option(
@@ -148,17 +148,19 @@ class Storage(Section):
         None, "Secret key; null for AWS_SECRET_ACCESS_KEY or the machine's role.", repr=False
     )
     path_style: bool = option(True, "Put the bucket's name into the URL's path; false: into its host name.")
-    seconds: Wait = option(60, "Seconds to upload a picture, retries included.")
+    seconds: Seconds = option(60, "Seconds to upload a picture, retries included.")
 
 
-class Dialects(Section):
+class DialectSettings(Section):
     """Compatible APIs (dialects). /api/v1 and /sdapi/v1 are always served."""
 
-    enabled: Names = option(DIALECTS, "Dialects to serve: " + ", ".join(DIALECTS) + ".")
+    enabled: NameList = option(DIALECTS, "Dialects to serve: " + ", ".join(DIALECTS) + ".")
     root: Literal["klein", "flux2-web", "edge"] | None = option(
         None, "Dialect served at / as well: klein, flux2-web or edge; null for none.", flag="--root-dialect"
     )
-    ports: Keys = option({}, "Extra ports, each for one dialect: {klein: 8000} here, klein:8000,edge:8787 elsewhere.")
+    ports: NamedValues = option(
+        {}, "Extra ports, each for one dialect: {klein: 8000} here, klein:8000,edge:8787 elsewhere."
+    )
     klein_model: str | None = option(None, "Model for /klein; null for the default model.")
     edge_model: str | None = option(None, "Model for /edge; null for the default model.")
     edge_requests_per_minute: int = option(
@@ -174,26 +176,26 @@ class Dialects(Section):
 
     @field_validator("enabled")
     @classmethod
-    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+    def _check_dialects(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         if unknown := set(names) - set(DIALECTS):
             raise ValueError(f"unknown dialect {', '.join(sorted(unknown))}; the dialects are {', '.join(DIALECTS)}")
         return names
 
     @property
-    def own_ports(self) -> dict[int, str]:
+    def prefixes_by_port(self) -> dict[int, str]:
         """Map each port to its dialect's path prefix. Raises ValueError for an invalid port."""
         return {int(port): f"/{name}" for name, port in self.ports.items()}
 
     @field_validator("ports")
     @classmethod
-    def _are_ports(cls, ports: Mapping[str, str]) -> Mapping[str, str]:
+    def _check_ports(cls, ports: Mapping[str, str]) -> Mapping[str, str]:
         for name, port in ports.items():
-            if name not in ROOTS or not port.isdecimal() or not 0 < int(port) < 65536:
+            if name not in ROOT_DIALECTS or not port.isdecimal() or not 0 < int(port) < 65536:
                 raise ValueError(f"{name}:{port} is not a dialect with a port, such as klein:8000 or edge:8787")
         return ports
 
 
-class Logging(Section):
+class LoggingSettings(Section):
     """The log."""
 
     level: Literal["debug", "info", "warning", "error"] = option(
@@ -206,15 +208,15 @@ class Logging(Section):
 class Settings(Section):
     """All settings."""
 
-    server: Server = Server()
-    security: Security = Security()
-    models: Models = Models()
-    engine: Engine = Engine()
-    generation: Generation = Generation()
-    queue: Queue = Queue()
-    storage: Storage = Storage()
-    dialects: Dialects = Dialects()
-    logging: Logging = Logging()
+    server: ServerSettings = ServerSettings()
+    security: SecuritySettings = SecuritySettings()
+    models: ModelSettings = ModelSettings()
+    engine: EngineSettings = EngineSettings()
+    generation: GenerationSettings = GenerationSettings()
+    queue: QueueSettings = QueueSettings()
+    storage: StorageSettings = StorageSettings()
+    dialects: DialectSettings = DialectSettings()
+    logging: LoggingSettings = LoggingSettings()
 
 
 @dataclass(frozen=True)
@@ -237,19 +239,19 @@ class Option:
 @functools.cache
 def options() -> dict[str, Option]:
     """Return every setting by its dotted key, in the order of config.yaml.example."""
-    return {option.key: option for section, values in Settings() for option in options_of(section, values)}
+    return {option.key: option for section, values in Settings() for option in iter_options(section, values)}
 
 
-def options_of(section: str, values: BaseModel) -> Iterator[Option]:
+def iter_options(section: str, values: BaseModel) -> Iterator[Option]:
     """Yield the settings of one section, in order."""
     for name, field in type(values).model_fields.items():
         extra = cast(dict[str, str], field.json_schema_extra)
-        env = extra["env"] or usual_env(f"{section}.{name}")
+        env = extra["env"] or default_env(f"{section}.{name}")
         yield Option(
             f"{section}.{name}", getattr(values, name), field.description or "", env, extra["flag"], not field.repr
         )
 
 
-def usual_env(key: str) -> str:
+def default_env(key: str) -> str:
     """Return the environment variable of a setting that declares none."""
     return f"MFLUX_{key.replace('.', '_').upper()}"

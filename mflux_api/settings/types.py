@@ -15,17 +15,17 @@ LARGEST_SIDE = 16_384
 PLAIN_HOST = re.compile(r"([A-Za-z0-9.-]+|\[[0-9a-f:]+\])(:\d{1,5})?")
 
 
-def _unless_null(value: object) -> object:
+def _null_to_none(value: object) -> object:
     return None if value in NULLS else value
 
 
-def _split(value: object) -> object:
+def _split_list(value: object) -> object:
     if isinstance(value, str):
         return tuple(part.strip() for part in value.split(",") if part.strip())
     return () if value is None else value
 
 
-def _pairs(value: object) -> object:
+def _parse_pairs(value: object) -> object:
     """Parse NAME:KEY,NAME:KEY into a mapping. With a repeated name, return the text, which validation rejects."""
     if not isinstance(value, str):
         return {} if value is None else value
@@ -34,14 +34,14 @@ def _pairs(value: object) -> object:
     return found if len(found) == len(parts) else value
 
 
-def _expand(path: Path) -> Path:
+def _expand_home(path: Path) -> Path:
     try:
         return path.expanduser()
     except RuntimeError:
         raise ValueError("input should not be in the home of an unknown user") from None
 
 
-def _plain_address(text: str) -> str:
+def _check_url(text: str) -> str:
     parts = urlsplit(text)
     if parts.scheme not in {"http", "https"} or not PLAIN_HOST.fullmatch(parts.netloc) or parts.query or parts.fragment:
         raise ValueError("an address should begin with http:// or https:// and hold neither key nor query")
@@ -54,14 +54,14 @@ def option(default: Any, text: str, *, env: str = "", flag: str = "", **limits: 
 
 Text = Annotated[str, Field(min_length=1)]
 # Characters that are valid in an HTTP header.
-Secret = Annotated[str, Field(pattern=r"^[!-~]+$"), BeforeValidator(_unless_null)]
-Address = Annotated[str, AfterValidator(_plain_address)]
+Secret = Annotated[str, Field(pattern=r"^[!-~]+$"), BeforeValidator(_null_to_none)]
+HttpUrl = Annotated[str, AfterValidator(_check_url)]
 BucketName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]$")]
 Region = Annotated[str, Field(pattern=r"^[A-Za-z0-9-]+$")]
-Names = Annotated[tuple[Text, ...], BeforeValidator(_split)]
-Keys = Annotated[Mapping[Text, Secret], BeforeValidator(_pairs)]
-Folder = Annotated[Path, AfterValidator(_expand)]
-Wait = Annotated[float, Field(gt=0, le=LONGEST_SECONDS)]
+NameList = Annotated[tuple[Text, ...], BeforeValidator(_split_list)]
+NamedValues = Annotated[Mapping[Text, Secret], BeforeValidator(_parse_pairs)]
+Folder = Annotated[Path, AfterValidator(_expand_home)]
+Seconds = Annotated[float, Field(gt=0, le=LONGEST_SECONDS)]
 Side = Annotated[int, Field(ge=64, le=LARGEST_SIDE, multiple_of=16)]
 Count = Annotated[int, Field(ge=1)]
 
@@ -73,5 +73,5 @@ class Section(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _null(cls, value: object) -> object:
-        return _unless_null(value)
+    def _read_null(cls, value: object) -> object:
+        return _null_to_none(value)

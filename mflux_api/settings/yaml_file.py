@@ -8,10 +8,10 @@ import yaml
 from mflux_api.errors import InvalidSetting
 
 
-class _Yaml(yaml.BaseLoader):
+class _TextLoader(yaml.BaseLoader):
     """Loader that keeps scalars as text, so that the file, environment and command line are validated alike."""
 
-    def document(self) -> dict[str, object]:
+    def load_document(self) -> dict[str, object]:
         node = self.get_single_node()
         if node is None:
             return {}
@@ -26,21 +26,21 @@ class _Yaml(yaml.BaseLoader):
         return found
 
 
-def parse(text: str, path: Path) -> dict[str, object]:
+def parse_yaml(text: str, path: Path) -> dict[str, object]:
     """Parse a YAML mapping. `path` is used in error messages. Raises InvalidSetting with the line number."""
     try:
-        loader = _Yaml(text)
+        loader = _TextLoader(text)
     except yaml.reader.ReaderError as error:
-        raise _broken(path, text.count("\n", 0, error.position), error.reason) from None
+        raise _yaml_error(path, text.count("\n", 0, error.position), error.reason) from None
     try:
-        return loader.document()
+        return loader.load_document()
     except yaml.MarkedYAMLError as error:
         # str(error) quotes the file, which may contain an API key.
         line = error.problem_mark.line if error.problem_mark else loader.line
-        raise _broken(path, line, error.problem or "invalid YAML") from None
+        raise _yaml_error(path, line, error.problem or "invalid YAML") from None
     except (ValueError, OverflowError, RecursionError) as error:
-        raise _broken(path, loader.line, str(error)) from None
+        raise _yaml_error(path, loader.line, str(error)) from None
 
 
-def _broken(path: Path, line: int, problem: str) -> InvalidSetting:
+def _yaml_error(path: Path, line: int, problem: str) -> InvalidSetting:
     return InvalidSetting(f"{path}, line {line + 1}: {problem}.", origin=str(path), line=line + 1)

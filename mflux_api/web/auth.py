@@ -18,11 +18,11 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mflux_api.errors import Unauthorized
-from mflux_api.web.error_responses import Faults
+from mflux_api.web.error_responses import ErrorHandlers
 
 
 @dataclass(frozen=True)
-class Keys:
+class ApiKeys:
     """API keys by name, users of HTTP Basic (`passwords`), and the signer of tokens.
 
     `token_seconds`: lifetime of a token. Tokens become invalid when the server restarts.
@@ -34,10 +34,10 @@ class Keys:
     secret: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
 
     @property
-    def are_needed(self) -> bool:
+    def is_required(self) -> bool:
         return bool(self.keys or self.passwords)
 
-    def owner(self, key: str) -> str | None:
+    def find_owner(self, key: str) -> str | None:
         """Return the name of a key, or None. Compares with every known key, each in constant time."""
         found = None
         for name, known in self.keys.items():
@@ -45,18 +45,18 @@ class Keys:
                 found = name
         return found
 
-    def user(self, name: str, password: str) -> str | None:
+    def check_password(self, name: str, password: str) -> str | None:
         """Return the user's name if the password is right, else None."""
         # Hashed and compared for unknown users too, so that both cases take the same time.
         known = self.passwords.get(name)
         return name if _is_same(known or "", password) and known else None
 
-    def token(self, owner: str) -> str:
+    def create_token(self, owner: str) -> str:
         """Make a signed token that authenticates `owner` in the query string of a stream."""
         claim = f"{int(time.time() + self.token_seconds)}.{owner}"
         return base64.urlsafe_b64encode(f"{claim}.{self._sign(claim)}".encode()).decode().rstrip("=")
 
-    def token_owner(self, token: str) -> str | None:
+    def verify_token(self, token: str) -> str | None:
         """Return the owner of a valid token, or None."""
         try:
             text = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)).decode()
@@ -93,10 +93,10 @@ class BasicLogin:
     wrong: str
 
     def reason(self, scope: Scope) -> str:
-        return self.missing if _basic(Headers(scope=scope)) is None else self.wrong
+        return self.missing if _parse_basic_auth(Headers(scope=scope)) is None else self.wrong
 
 
-class Authentication:
+class AuthenticationMiddleware:
     """Middleware that requires a key and stores its name in `scope["state"]["owner"]`.
 
     `open_paths` and all paths with `open_prefixes` need none.
@@ -105,8 +105,8 @@ class Authentication:
     def __init__(
         self,
         app: ASGIApp,
-        keys: Keys,
-        faults: Faults,
+        keys: ApiKeys,
+        error_handlers: ErrorHandlers,
         *,
         open_paths: frozenset[str],
         open_prefixes: tuple[str, ...],
@@ -114,16 +114,16 @@ class Authentication:
     ) -> None:
         self.app = app
         self.keys = keys
-        self.faults = faults
+        self.error_handlers = error_handlers
         self.open_paths = open_paths
         self.open_prefixes = open_prefixes
         self.logins = logins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not self.keys.are_needed:
+        if scope["type"] != "http" or not self.keys.is_required:
             await self.app(scope, receive, send)
             return
-        owner = self._owner(scope)
+        owner = self._authenticate(scope)
         if owner is None and not self._is_open(scope["path"]):
             await self._refusal(scope)(scope, receive, send)
             return
@@ -138,39 +138,39 @@ class Authentication:
 
     def _refusal(self, scope: Scope) -> Response:
         login = self._login(scope)
-        response = self.faults.reply(Unauthorized(login.reason(scope) if login else NEEDED), scope)
+        response = self.error_handlers.build_response(Unauthorized(login.reason(scope) if login else NEEDED), scope)
         response.headers["WWW-Authenticate"] = 'Basic realm="mflux-api"' if login else "Bearer"
         return response
 
-    def _owner(self, scope: Scope) -> str | None:
+    def _authenticate(self, scope: Scope) -> str | None:
         headers = Headers(scope=scope)
-        for key in _keys(headers, basic=self._login(scope) is not None):
-            if owner := self.keys.owner(key):
+        for key in _extract_keys(headers, basic=self._login(scope) is not None):
+            if owner := self.keys.find_owner(key):
                 return owner
-        pair = _basic(headers)
-        if pair is not None and (user := self.keys.user(*pair)):
+        pair = _parse_basic_auth(headers)
+        if pair is not None and (user := self.keys.check_password(*pair)):
             return user
         tokens = parse_qs(scope.get("query_string", b"").decode("latin-1")).get("token", [])
         if scope["method"] == "GET" and scope["path"].endswith(STREAMS) and tokens:
-            return self.keys.token_owner(tokens[0])
+            return self.keys.verify_token(tokens[0])
         return None
 
 
-def _keys(headers: Headers, *, basic: bool) -> list[str]:
+def _extract_keys(headers: Headers, *, basic: bool) -> list[str]:
     """Every key a request may mean: X-API-Key, Bearer, the bare header, and with `basic` the password of HTTP Basic."""
     found = [headers["x-api-key"]] if "x-api-key" in headers else []
     scheme, _, rest = headers.get("authorization", "").strip().partition(" ")
     if scheme.lower() == "bearer":
         found.append(rest.strip())
     elif scheme.lower() == "basic":
-        name, password = _basic(headers) or ("", "")
+        name, password = _parse_basic_auth(headers) or ("", "")
         found += [password or name] if basic else []
     elif scheme:
         found.append(scheme)
     return found
 
 
-def _basic(headers: Headers) -> tuple[str, str] | None:
+def _parse_basic_auth(headers: Headers) -> tuple[str, str] | None:
     """Return name and password of HTTP Basic; None if they are missing, malformed or both empty."""
     scheme, _, encoded = headers.get("authorization", "").strip().partition(" ")
     if scheme.lower() != "basic":

@@ -25,7 +25,7 @@ class BodyReader:
     limit: int
     seconds: float
 
-    async def json(self, request: Request, model: type[M]) -> M:
+    async def read_json(self, request: Request, model: type[M]) -> M:
         """Read a JSON body and validate it against a model.
 
         Raises InvalidRequest, BodyTooLarge, BodyTooSlow, UnsupportedMedia.
@@ -34,36 +34,38 @@ class BodyReader:
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "application/json" and not kind.endswith("+json"):
             raise UnsupportedMedia("Send JSON, with the header Content-Type: application/json.")
-        return validated(model, await self.object(request))
+        return validate(model, await self.read_object(request))
 
-    async def object(self, request: Request) -> dict[str, Any]:
+    async def read_object(self, request: Request) -> dict[str, Any]:
         """Read a JSON object, whatever the Content-Type. An empty body is an empty object.
 
         Raises InvalidRequest, BodyTooLarge, BodyTooSlow.
         """
-        data = await self.bytes(request)
+        data = await self.read_bytes(request)
         try:
-            content = await asyncio.to_thread(_parsed, data) if len(data) > MEBIBYTE else _parsed(data or b"{}")
+            content = await asyncio.to_thread(_parse_json, data) if len(data) > MEBIBYTE else _parse_json(data or b"{}")
         except (ValueError, RecursionError):
             raise InvalidRequest("The body is not valid JSON.", field="body") from None
         if not isinstance(content, dict):
             raise InvalidRequest("The body must be a JSON object: {...}.", field="body")
         return content
 
-    async def form(self, request: Request) -> FormData:
+    async def read_form(self, request: Request) -> FormData:
         """Read a multipart form. Raises InvalidRequest, BodyTooLarge, BodyTooSlow."""
-        data = await self.bytes(request)
+        data = await self.read_bytes(request)
 
-        async def whole() -> AsyncGenerator[bytes, None]:
+        async def stream_data() -> AsyncGenerator[bytes, None]:
             yield data
 
-        parser = MultiPartParser(request.headers, whole(), max_files=FILES, max_fields=FIELDS, max_part_size=self.limit)
+        parser = MultiPartParser(
+            request.headers, stream_data(), max_files=FILES, max_fields=FIELDS, max_part_size=self.limit
+        )
         try:
             return await parser.parse()
         except (MultiPartException, KeyError, ValueError):
             raise InvalidRequest("The body is not a valid multipart form.", field="body") from None
 
-    async def bytes(self, request: Request) -> bytes:
+    async def read_bytes(self, request: Request) -> bytes:
         """Read the raw body. Raises InvalidRequest, BodyTooLarge, BodyTooSlow."""
         parts, size = [], 0
         try:
@@ -80,7 +82,7 @@ class BodyReader:
         return b"".join(parts)
 
 
-def _parsed(data: bytes) -> Any:
+def _parse_json(data: bytes) -> Any:
     """Parse JSON. Raises ValueError, RecursionError."""
     content = json.loads(data.decode("utf-8-sig"))
     if b"\\ud" in data or b"\\uD" in data:
@@ -89,7 +91,7 @@ def _parsed(data: bytes) -> Any:
     return content
 
 
-def validated(model: type[M], content: dict[str, Any]) -> M:
+def validate(model: type[M], content: dict[str, Any]) -> M:
     """Validate content against a model. Raises InvalidRequest, which names the first invalid field and the reason."""
     try:
         return model.model_validate(content)
@@ -100,6 +102,6 @@ def validated(model: type[M], content: dict[str, Any]) -> M:
         raise InvalidRequest(f"{field}: {problem}.", field=field) from None
 
 
-def query(request: Request, model: type[M]) -> M:
+def parse_query(request: Request, model: type[M]) -> M:
     """Validate the query string against a model. Raises InvalidRequest."""
-    return validated(model, dict(request.query_params))
+    return validate(model, dict(request.query_params))

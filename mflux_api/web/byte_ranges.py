@@ -9,7 +9,7 @@ from starlette.responses import Response
 RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 
 
-def bytes_reply(request: Request, data: bytes, media_type: str) -> Response:
+def range_response(request: Request, data: bytes, media_type: str) -> Response:
     """Reply with all bytes (200), one range (206), not modified (304) or an unsatisfiable range (416)."""
     etag = f'"{hashlib.sha256(data).hexdigest()[:32]}"'
     headers = {"ETag": etag, "Accept-Ranges": "bytes", "Cache-Control": "private, max-age=3600"}
@@ -20,14 +20,14 @@ def bytes_reply(request: Request, data: bytes, media_type: str) -> Response:
     # If-Range names another version than this one: the client needs all of it.
     if asked is None or asked.groups() == ("", "") or request.headers.get("if-range", etag) != etag:
         return Response(data, media_type=media_type, headers=headers)
-    start, end = _span(asked[1], asked[2], len(data))
+    start, end = _resolve_range(asked[1], asked[2], len(data))
     if start >= len(data) or end < start:
         return Response(status_code=416, headers={**headers, "Content-Range": f"bytes */{len(data)}"})
     part = f"bytes {start}-{end}/{len(data)}"
     return Response(data[start : end + 1], 206, {**headers, "Content-Range": part}, media_type)
 
 
-def _span(first: str, last: str, size: int) -> tuple[int, int]:
+def _resolve_range(first: str, last: str, size: int) -> tuple[int, int]:
     """Return the first and last byte of a range. Without `first`, `last` is the number of bytes from the end."""
     if not first:
         return max(0, size - int(last)), size - 1

@@ -7,31 +7,31 @@ from starlette.requests import Request
 from mflux_api.net.fetching import Fetcher
 from mflux_api.net.s3 import Bucket
 from mflux_api.request import Upload
-from mflux_api.web.auth import Keys
+from mflux_api.web.auth import ApiKeys
 from mflux_api.web.body import BodyReader
 from mflux_api.web.pictures import PictureReader
-from mflux_api.web.signed_urls import Links
-from mflux_api.web.sse import Streamer
+from mflux_api.web.signed_urls import SignedUrls
+from mflux_api.web.sse import EventStreamer
 
 
 @dataclass(frozen=True, kw_only=True)
 class HttpContext:
-    """`bucket`: where pictures are handed out from; None: from this server, by `links`."""
+    """`bucket`: where pictures are handed out from; None: from this server, by `signed_urls`."""
 
     body: BodyReader
     pictures: PictureReader
-    streamer: Streamer
-    keys: Keys
-    links: Links
+    streamer: EventStreamer
+    keys: ApiKeys
+    signed_urls: SignedUrls
     fetcher: Fetcher
     bucket: Bucket | None = None
 
-    async def fetched(self, url: str, field: str) -> Upload:
+    async def fetch_picture(self, url: str, field: str) -> Upload:
         """Fetch a picture from a URL. Raises InvalidImage, FetchFailed, AddressForbidden."""
-        return self.pictures.check(await self.fetcher.get(url, self.body.limit), field)
+        return self.pictures.read_bytes(await self.fetcher.get(url, self.body.limit), field)
 
 
-def owner(request: Request) -> str:
+def get_owner(request: Request) -> str:
     """Return the name of the request's API key; empty when no key is required."""
     found: str = request.scope.get("state", {}).get("owner", "")
     return found

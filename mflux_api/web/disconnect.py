@@ -11,36 +11,38 @@ from mflux_api.errors import JobCancelled
 T = TypeVar("T")
 
 
-async def while_connected(request: Request, answer: Awaitable[T], gone: Callable[[], Awaitable[object]]) -> T:
-    """Await a result. If the client disconnects first, call `gone`, then go on waiting and return the result."""
+async def wait_with_disconnect_callback(
+    request: Request, answer: Awaitable[T], on_close: Callable[[], Awaitable[object]]
+) -> T:
+    """Await a result. If the client disconnects first, call `on_close`, then go on waiting and return the result."""
     task = asyncio.ensure_future(answer)
-    hung_up = asyncio.ensure_future(_hung_up(request))
+    disconnect = asyncio.ensure_future(_wait_for_disconnect(request))
     try:
-        await asyncio.wait([task, hung_up], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([task, disconnect], return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
-            await gone()
+            await on_close()
         return await task
     finally:
-        hung_up.cancel()
+        disconnect.cancel()
         task.cancel()
 
 
-async def _hung_up(request: Request) -> None:
+async def _wait_for_disconnect(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         continue
 
 
-async def while_wanted(request: Request, answer: Coroutine[Any, Any, T]) -> T:
+async def wait_or_cancel(request: Request, answer: Coroutine[Any, Any, T]) -> T:
     """Await a result. If the client disconnects first, cancel the coroutine and raise JobCancelled."""
     task = asyncio.ensure_future(answer)
-    hung_up = asyncio.ensure_future(_hung_up(request))
+    disconnect = asyncio.ensure_future(_wait_for_disconnect(request))
     try:
-        await asyncio.wait([task, hung_up], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([task, disconnect], return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
             task.cancel()
             await asyncio.wait([task])
             raise JobCancelled("The client disconnected.")
         return await task
     finally:
-        hung_up.cancel()
+        disconnect.cancel()
         task.cancel()

@@ -11,83 +11,83 @@ from starlette.routing import Match
 from starlette.types import Scope
 
 from mflux_api.errors import MethodNotAllowed, MfluxError, NoSuchRoute, OutOfMemory
-from mflux_api.logs import REQUEST_ID, event, failure
+from mflux_api.logs import REQUEST_ID, log_error, log_event
 
-Shape = Callable[[MfluxError, str], Response]
+ErrorShape = Callable[[MfluxError, str], Response]
 LONGEST_PATH = 200
 OUT_OF_MEMORY = "Insufficient memory. Try using a quantized model or low_ram mode"
 
 
 @dataclass(frozen=True)
-class Faults:
-    """Error handlers. `shapes`: (path prefix, format), the first match is used; `usual`: format of all other paths."""
+class ErrorHandlers:
+    """Error handlers. `shapes`: (path prefix, format); `default_shape`: the format of all other paths."""
 
-    shapes: Sequence[tuple[str, Shape]]
-    usual: Shape
+    shapes: Sequence[tuple[str, ErrorShape]]
+    default_shape: ErrorShape
 
-    def reply(self, error: MfluxError, scope: Scope) -> Response:
+    def build_response(self, error: MfluxError, scope: Scope) -> Response:
         """Log an error and make its reply: the format depends on the path, and the request id is that of the log."""
         path: str = scope["path"]
-        shape = next((shape for prefix, shape in self.shapes if path.startswith(prefix)), self.usual)
-        response = shape(error, request_id(scope))
+        shape = next((shape for prefix, shape in self.shapes if path.startswith(prefix)), self.default_shape)
+        response = shape(error, get_request_id(scope))
         facts = {"method": scope["method"], "path": path[:LONGEST_PATH]}
-        event("http.refused", **facts, status=response.status_code, code=error.code)
+        log_event("http.refused", **facts, status=response.status_code, code=error.code)
         retry = error.details.get("retry_after")
         if isinstance(retry, (int, float)):
             response.headers["Retry-After"] = str(int(retry))
         return response
 
-    async def ours(self, request: Request, error: Exception) -> Response:
+    async def handle_mflux_error(self, request: Request, error: Exception) -> Response:
         """Handle an MfluxError."""
         assert isinstance(error, MfluxError)
-        return self.reply(error, request.scope)
+        return self.build_response(error, request.scope)
 
-    async def http(self, request: Request, error: Exception) -> Response:
+    async def handle_http_exception(self, request: Request, error: Exception) -> Response:
         """Handle Starlette's HTTPException: unknown path or method not allowed."""
         assert isinstance(error, HTTPException)
-        response = self.reply(_translated(error, request), request.scope)
+        response = self.build_response(_from_http_exception(error, request), request.scope)
         if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-            response.headers["Allow"] = _allowed(request)
+            response.headers["Allow"] = _allowed_methods(request)
         return response
 
-    async def unforeseen(self, request: Request, error: Exception) -> Response:
+    async def handle_unexpected(self, request: Request, error: Exception) -> Response:
         """Handle any other exception: log its traceback and reply with a generic error."""
         # Starlette calls this outside of all middleware, where the request id is no longer set.
-        name = request_id(request.scope)
+        name = get_request_id(request.scope)
         REQUEST_ID.set(name)
-        failure("http.error", error, method=request.method, path=request.url.path)
-        response = self.reply(MfluxError("Internal error. The server's log describes it."), request.scope)
+        log_error("http.error", error, method=request.method, path=request.url.path)
+        response = self.build_response(MfluxError("Internal error. The server's log describes it."), request.scope)
         response.headers.update({"X-Request-ID": name, "X-Content-Type-Options": "nosniff"})
         return response
 
 
-def _translated(error: HTTPException, request: Request) -> MfluxError:
+def _from_http_exception(error: HTTPException, request: Request) -> MfluxError:
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        return MethodNotAllowed(f"{request.method} is not allowed here.", allowed=_allowed(request))
+        return MethodNotAllowed(f"{request.method} is not allowed here.", allowed=_allowed_methods(request))
     return NoSuchRoute("There is nothing at this address. /docs lists all endpoints.")
 
 
-def _allowed(request: Request) -> str:
+def _allowed_methods(request: Request) -> str:
     """List the allowed methods. Starlette lists those of one route only, but several routes may share a path."""
     routes = [route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE]
     return ", ".join(sorted({method for route in routes for method in route.methods}))
 
 
-def plain_shape(error: MfluxError, request_id: str) -> JSONResponse:
+def default_error_shape(error: MfluxError, request_id: str) -> JSONResponse:
     """Make a reply in the documented format: error, code, details and request_id (the same as in the log)."""
     # Details that JSON cannot represent are left out, so that sending one error does not cause another.
     message = OUT_OF_MEMORY if isinstance(error, OutOfMemory) else error.message
-    details = {name: value for name, value in error.details.items() if _is_plain(value)}
+    details = {name: value for name, value in error.details.items() if _is_json_value(value)}
     content = {"error": message, "code": error.code, "details": details, "request_id": request_id}
     return JSONResponse(content, error.status)
 
 
-def _is_plain(value: object) -> bool:
+def _is_json_value(value: object) -> bool:
     if isinstance(value, (list, tuple)):
-        return all(map(_is_plain, value))
+        return all(map(_is_json_value, value))
     return value is None or isinstance(value, (str, int, float, bool))
 
 
-def request_id(scope: Scope) -> str:
+def get_request_id(scope: Scope) -> str:
     found: str = scope.get("state", {}).get("request_id", "")
     return found

@@ -25,7 +25,7 @@ class Endpoint:
 
     method: str
     path: str
-    handle: Handler
+    handler: Handler
     summary: str
     tag: str
     reply: type[BaseModel] | str
@@ -34,10 +34,10 @@ class Endpoint:
     headers: Mapping[str, str] | None = None
     errors: tuple[type[MfluxError], ...] = ()
 
-    def route(self) -> Route:
+    def build_route(self) -> Route:
         async def handle(request: Request) -> Response:
             request.scope.setdefault("state", {})["route"] = self.path
-            return await self.handle(request)
+            return await self.handler(request)
 
         return Route(self.path, handle, methods=[self.method], name=f"{self.method} {self.path}")
 
@@ -56,8 +56,8 @@ class Problem(BaseModel):
     request_id: str
 
 
-def document(title: str, endpoints: Iterable[Endpoint], *, keys: bool) -> dict[str, Any]:
-    """Make the OpenAPI 3.1 document of the endpoints. `keys`: an API key is required."""
+def build_openapi(title: str, endpoints: Iterable[Endpoint], *, requires_key: bool) -> dict[str, Any]:
+    """Make the OpenAPI 3.1 document of the endpoints. `requires_key`: an API key is required."""
     listed = list(endpoints)
     models = list(dict.fromkeys([Problem, *(model for endpoint in listed for model in endpoint.models)]))
     inputs = [(model, "validation") for model in models]
@@ -65,13 +65,13 @@ def document(title: str, endpoints: Iterable[Endpoint], *, keys: bool) -> dict[s
     paths: dict[str, dict[str, Any]] = {}
     for endpoint in listed:
         path = PARAMETER.sub(r"{\1}", endpoint.path)
-        paths.setdefault(path, {})[endpoint.method.lower()] = _operation(endpoint, schemas["$defs"])
+        paths.setdefault(path, {})[endpoint.method.lower()] = _build_operation(endpoint, schemas["$defs"])
     return {
         "openapi": "3.1.0",
         "info": {"title": title, "version": __version__},
         "paths": paths,
         "components": {"schemas": schemas["$defs"], "securitySchemes": SCHEMES},
-        "security": [{name: []} for name in SCHEMES] if keys else [],
+        "security": [{name: []} for name in SCHEMES] if requires_key else [],
     }
 
 
@@ -81,16 +81,20 @@ SCHEMES = {
 }
 
 
-def _operation(endpoint: Endpoint, schemas: Mapping[str, Any]) -> dict[str, Any]:
+def _build_operation(endpoint: Endpoint, schemas: Mapping[str, Any]) -> dict[str, Any]:
     operation: dict[str, Any] = {
         "summary": endpoint.summary,
         "tags": [endpoint.tag],
         "operationId": re.sub(r"\W+", "_", f"{endpoint.method.lower()}{endpoint.path}").strip("_"),
-        "parameters": [*_path_parameters(endpoint), *_query_parameters(endpoint, schemas), *_headers(endpoint)],
-        "responses": {"200": _success(endpoint), **_failures(endpoint)},
+        "parameters": [
+            *_path_parameters(endpoint),
+            *_query_parameters(endpoint, schemas),
+            *_header_parameters(endpoint),
+        ],
+        "responses": {"200": _success_response(endpoint), **_error_responses(endpoint)},
     }
     if endpoint.body is not None:
-        content = {"application/json": {"schema": _ref(endpoint.body)}}
+        content = {"application/json": {"schema": _schema_ref(endpoint.body)}}
         operation["requestBody"] = {"required": True, "content": content}
     return operation
 
@@ -107,7 +111,7 @@ def _query_parameters(endpoint: Endpoint, schemas: Mapping[str, Any]) -> list[di
     return [{"name": name, "in": "query", "schema": schema} for name, schema in properties.items()]
 
 
-def _headers(endpoint: Endpoint) -> list[dict[str, Any]]:
+def _header_parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
     text = {"type": "string"}
     return [
         {"name": name, "in": "header", "description": purpose, "schema": text}
@@ -115,24 +119,24 @@ def _headers(endpoint: Endpoint) -> list[dict[str, Any]]:
     ]
 
 
-def _success(endpoint: Endpoint) -> dict[str, Any]:
+def _success_response(endpoint: Endpoint) -> dict[str, Any]:
     if isinstance(endpoint.reply, str):
         return {"description": "Success", "content": {endpoint.reply: {}}}
-    return {"description": "Success", "content": {"application/json": {"schema": _ref(endpoint.reply)}}}
+    return {"description": "Success", "content": {"application/json": {"schema": _schema_ref(endpoint.reply)}}}
 
 
-def _failures(endpoint: Endpoint) -> dict[str, Any]:
+def _error_responses(endpoint: Endpoint) -> dict[str, Any]:
     """Describe the error replies: one entry per status, listing its error codes."""
     found: dict[str, list[str]] = {}
     for kind in endpoint.errors:
         codes = found.setdefault(str(kind.status), [])
         if kind.code not in codes:
             codes.append(kind.code)
-    content = {"application/json": {"schema": _ref(Problem)}}
+    content = {"application/json": {"schema": _schema_ref(Problem)}}
     listed = {status: ", ".join(codes) for status, codes in found.items()}
     described = {**listed, "default": "Any error"}.items()
     return {status: {"description": text, "content": content} for status, text in described}
 
 
-def _ref(model: type[BaseModel]) -> dict[str, str]:
+def _schema_ref(model: type[BaseModel]) -> dict[str, str]:
     return {"$ref": REF.format(model=model.__name__)}

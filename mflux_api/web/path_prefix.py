@@ -6,7 +6,7 @@ from starlette.routing import compile_path
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 
-class Mounted:
+class PathPrefixMiddleware:
     """Middleware that adds a dialect's prefix to request paths.
 
     `ports`: all paths that arrive at a port mean the dialect of that prefix. `root`: the prefix whose own `routes`,
@@ -21,10 +21,10 @@ class Mounted:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            scope = self._meant(scope)
+            scope = self._rewrite_path(scope)
         await self.app(scope, receive, send)
 
-    def _meant(self, scope: Scope) -> Scope:
+    def _rewrite_path(self, scope: Scope) -> Scope:
         path: str = scope["path"]
         _, port = scope.get("server") or ("", 0)
         prefix = self.ports.get(port or 0, "")

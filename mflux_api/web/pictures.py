@@ -15,7 +15,7 @@ from mflux_api.request import Upload
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 MEGAPIXEL = 1_000_000
 # EXIF orientations that swap width and height.
-TURNED = {5, 6, 7, 8}
+SIDEWAYS_ORIENTATIONS = {5, 6, 7, 8}
 ORIENTATION = 0x0112
 
 
@@ -29,26 +29,26 @@ class PictureReader:
 
     limit: int
 
-    async def read(self, text: str, field: str) -> Upload:
+    async def read_base64(self, text: str, field: str) -> Upload:
         """Decode a picture from base64, with or without a `data:image/...;base64,` prefix. Raises InvalidImage."""
-        return await asyncio.to_thread(self._read, text, field)
+        return await asyncio.to_thread(self._decode_base64, text, field)
 
-    def _read(self, text: str, field: str) -> Upload:
+    def _decode_base64(self, text: str, field: str) -> Upload:
         if is_url(text):
             raise InvalidImage(f"{field}: send the picture itself in base64, not its address.", field=field)
         try:
             data = base64.b64decode(text.partition(",")[2] if text.startswith("data:") else text, validate=False)
         except (binascii.Error, ValueError):
             raise InvalidImage(f"{field} is not valid base64.", field=field) from None
-        return self.check(data, field)
+        return self.read_bytes(data, field)
 
-    def check(self, data: bytes, field: str) -> Upload:
+    def read_bytes(self, data: bytes, field: str) -> Upload:
         """Check a picture's format and size by its header, and return it undecoded. Raises InvalidImage."""
         try:
             with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 width, height = image.size
                 # Not for PNG: Pillow would decode all of it, and orientation is practically never set there.
-                turned = image.format in {"JPEG", "WEBP"} and image.getexif().get(ORIENTATION) in TURNED
+                turned = image.format in {"JPEG", "WEBP"} and image.getexif().get(ORIENTATION) in SIDEWAYS_ORIENTATIONS
         except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
             message = f"{field} is not a picture that can be read: send PNG, JPEG or WebP."
             raise InvalidImage(message, field=field) from None

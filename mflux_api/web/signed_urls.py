@@ -14,15 +14,15 @@ from pathlib import Path
 from starlette.requests import Request
 
 from mflux_api.errors import LinkExpired, StorageFailed
-from mflux_api.pixels.formats import Format
+from mflux_api.pixels.formats import PictureFormat
 
-PREFIX = "/files"
+FILES_PREFIX = "/files"
 SECRET_BYTES = 32
 NEW, OWNER_ONLY = os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600
 
 
 @dataclass(frozen=True)
-class Links:
+class SignedUrls:
     """Make and check signed URLs.
 
     `file` stores the signing secret, so that URLs stay valid across restarts; it is created on first use. `public`: URL
@@ -44,17 +44,17 @@ class Links:
         except OSError as error:
             raise StorageFailed("The secret for signed links cannot be stored: is the disk full?") from error
 
-    def base(self, request: Request) -> str:
+    def base_url(self, request: Request) -> str:
         """Return the server's URL as the client sees it, without a trailing slash."""
         return (self.public or f"{request.url.scheme}://{request.url.netloc}").rstrip("/")
 
-    def at(self, base: str, job_id: str, index: int, form: Format) -> str:
+    def sign_picture_url(self, base: str, job_id: str, index: int, form: PictureFormat) -> str:
         """Return the signed URL of a picture of a job."""
-        path = f"{PREFIX}/{job_id}/{index}.{form}"
+        path = f"{FILES_PREFIX}/{job_id}/{index}.{form}"
         expires = str(int(time.time() + self.seconds))
         return f"{base}{path}?expires={expires}&signature={self._sign(path, expires)}"
 
-    def check(self, path: str, query: Mapping[str, str]) -> None:
+    def verify(self, path: str, query: Mapping[str, str]) -> None:
         """Check the signature and expiry of a URL. Raises LinkExpired."""
         expires, signature = query.get("expires", ""), query.get("signature", "")
         # Compared in constant time, and before `expires` is parsed.

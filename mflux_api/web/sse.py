@@ -12,7 +12,7 @@ from sse_starlette.sse import AppStatus, SendTimeoutError
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from mflux_api.logs import event
+from mflux_api.logs import log_event
 
 # Streams end with their source, and the application closes the sources before uvicorn waits for connections.
 AppStatus.disable_automatic_graceful_drain()  # type: ignore[no-untyped-call]
@@ -25,7 +25,7 @@ END = b": end\r\n\r\n"
 
 
 @dataclass(frozen=True)
-class Message:
+class ServerSentEvent:
     """An event. `data`: an object, or text that is already JSON on one line."""
 
     id: str
@@ -34,33 +34,35 @@ class Message:
 
 
 @dataclass(frozen=True)
-class Streamer:
+class EventStreamer:
     """Make event-stream replies.
 
-    `heartbeat`: seconds between comments on a silent stream. `patience`: seconds after which a client that reads
+    `heartbeat`: seconds between comments on a silent stream. `send_timeout`: seconds after which a client that reads
     nothing is disconnected. `retry_ms`: delay before browsers reconnect.
     """
 
     heartbeat: float
-    patience: float
+    send_timeout: float
     retry_ms: int = 2000
 
-    def respond(self, messages: AsyncGenerator[Message, None]) -> Response:
+    def build_response(self, messages: AsyncGenerator[ServerSentEvent, None]) -> Response:
         # The library's own heartbeats are off: they could be sent between the chunks of an event.
-        return _Stream(self._written(messages), ping=0, send_timeout=self.patience)
+        return _StreamResponse(self._encode_messages(messages), ping=0, send_timeout=self.send_timeout)
 
-    async def _written(self, messages: AsyncGenerator[Message, None]) -> AsyncIterator[bytes]:
+    async def _encode_messages(self, messages: AsyncGenerator[ServerSentEvent, None]) -> AsyncIterator[bytes]:
         # Sent first, so that browsers know the delay even if the stream breaks early.
         yield f": stream\r\nretry: {self.retry_ms}\r\n\r\n".encode()
-        async with aclosing(messages), aclosing(self._beating(messages)) as beating:
+        async with aclosing(messages), aclosing(self._with_heartbeats(messages)) as beating:
             async for message in beating:
-                for piece in [PING] if message is None else _pieces(message):
+                for piece in [PING] if message is None else _encode_in_chunks(message):
                     yield piece
                     # Let other tasks run: with a large socket buffer, sending never waits.
                     await asyncio.sleep(0)
         yield END
 
-    async def _beating(self, messages: AsyncGenerator[Message, None]) -> AsyncGenerator[Message | None, None]:
+    async def _with_heartbeats(
+        self, messages: AsyncGenerator[ServerSentEvent, None]
+    ) -> AsyncGenerator[ServerSentEvent | None, None]:
         """Yield the messages, and None after each `heartbeat` seconds without one."""
         coming = asyncio.ensure_future(anext(messages, None))
         try:
@@ -80,7 +82,7 @@ class Streamer:
                 await coming
 
 
-def _pieces(message: Message) -> Iterator[bytes]:
+def _encode_in_chunks(message: ServerSentEvent) -> Iterator[bytes]:
     data = message.data if isinstance(message.data, str) else json.dumps(message.data)
     head = f"id: {message.id}\r\nevent: {message.name}\r\ndata: "
     if len(data) <= PIECE:
@@ -92,16 +94,16 @@ def _pieces(message: Message) -> Iterator[bytes]:
     yield b"\r\n\r\n"
 
 
-class _Stream(EventSourceResponse):
+class _StreamResponse(EventSourceResponse):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await super().__call__(scope, receive, send)
         except SendTimeoutError:
-            event("stream.dropped", path=scope["path"])
-            await _cut_off(receive)
+            log_event("stream.dropped", path=scope["path"])
+            await _abort_connection(receive)
 
 
-async def _cut_off(receive: Receive) -> None:
+async def _abort_connection(receive: Receive) -> None:
     """Abort the connection at once. A normal close would make uvicorn wait until the client has read its buffer.
 
     ASGI has no message for this, so the transport is aborted directly, if there is one.

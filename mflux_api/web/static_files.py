@@ -24,22 +24,22 @@ SECURE = {"Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff"
 TYPES = {".js": "text/javascript", ".webmanifest": "application/manifest+json"}
 
 
-def _paths() -> dict[str, Path]:
+def _list_paths() -> dict[str, Path]:
     """Map each URL path to its file."""
     found = sorted(file for folder in FOLDERS for file in (STATIC / folder).iterdir() if file.suffix != ".html")
     served = {f"/{file.parent.name}/{file.name}": file for file in found}
     return served | {address: STATIC / name for address, name in PAGES.items()}
 
 
-PATHS = _paths()
+PATHS = _list_paths()
 
 
-def routes() -> list[BaseRoute]:
+def build_routes() -> list[BaseRoute]:
     """Return the routes. Files are read once; browsers revalidate them by ETag on each load."""
-    return [Route(address, _file(path)) for address, path in PATHS.items()]
+    return [Route(address, _file_handler(path)) for address, path in PATHS.items()]
 
 
-def _file(path: Path) -> Callable[[Request], Awaitable[Response]]:
+def _file_handler(path: Path) -> Callable[[Request], Awaitable[Response]]:
     content = path.read_bytes()
     media_type = TYPES.get(path.suffix) or mimetypes.guess_type(path.name)[0] or "application/octet-stream"
     tag = f'"{hashlib.sha256(content).hexdigest()[:16]}"'

@@ -8,7 +8,7 @@ from mflux_api.jobs.service import JobService
 from mflux_api.jobs.webhooks import MakePayload
 from mflux_api.web.auth import BasicLogin
 from mflux_api.web.context import HttpContext
-from mflux_api.web.error_responses import Shape, plain_shape
+from mflux_api.web.error_responses import ErrorShape, default_error_shape
 from mflux_api.web.openapi import Endpoint
 
 # Statuses that clients of any of these APIs expect; an error with another one is a 500 to them.
@@ -32,7 +32,7 @@ class Dialect:
     name: str
     prefixes: tuple[str, ...]
     endpoints: Callable[[JobService, HttpContext], Sequence[Endpoint]]
-    error_shape: Shape = plain_shape
+    error_shape: ErrorShape = default_error_shape
     open_paths: frozenset[str] = frozenset()
     open_prefixes: tuple[str, ...] = ()
     basic_login: BasicLogin | None = None

@@ -35,14 +35,14 @@ ORDER_ERRORS = (
 )
 
 
-def _whole(value: object) -> object:
+def _to_int(value: object) -> object:
     """Clients send 25.0 and "25.0" and mean 25; 7.5 steps are 7."""
     if isinstance(value, str) and value.strip():
         try:
             value = float(value) if any(mark in value for mark in ".eE") else int(value)
         except ValueError:
             return value
-    value = _number(value)
+    value = _reject_bool(value)
     if isinstance(value, float) and abs(value) < 2**63:
         return int(value)
     if isinstance(value, int) and abs(value) > LARGEST_SEED:
@@ -50,26 +50,26 @@ def _whole(value: object) -> object:
     return value
 
 
-def _number(value: object) -> object:
+def _reject_bool(value: object) -> object:
     """true is no 1."""
     if isinstance(value, bool):
         raise ValueError("Input should be a number")  # noqa: TRY004 - what pydantic makes a refusal of
     return value
 
 
-def _listed(value: object) -> object:
+def _to_list(value: object) -> object:
     """One thing where a list is meant; null is no list."""
     if value is None:
         return []
     return value if isinstance(value, list) else [value]
 
 
-Whole = Annotated[int, BeforeValidator(_whole)]
-Share = Annotated[float, Field(ge=0, le=1), BeforeValidator(_number)]
-Guidance = Annotated[float, Field(ge=0, le=100), BeforeValidator(_number)]
-Scale = Annotated[float, Field(ge=-10, le=10), BeforeValidator(_number)]
-Names = Annotated[list[str], BeforeValidator(_listed)]
-Scales = Annotated[list[Scale], BeforeValidator(_listed)]
+LenientInt = Annotated[int, BeforeValidator(_to_int)]
+Fraction = Annotated[float, Field(ge=0, le=1), BeforeValidator(_reject_bool)]
+Guidance = Annotated[float, Field(ge=0, le=100), BeforeValidator(_reject_bool)]
+LoraScale = Annotated[float, Field(ge=-10, le=10), BeforeValidator(_reject_bool)]
+StringList = Annotated[list[str], BeforeValidator(_to_list)]
+LoraScales = Annotated[list[LoraScale], BeforeValidator(_to_list)]
 
 
 class PictureForm(BaseModel):
@@ -81,34 +81,34 @@ class PictureForm(BaseModel):
     negative_prompt: str | None = Field(None, description="What to paint away from; base models only")
     model: str | None = Field(None, description="A name from /api/v1/models")
     sd_model_checkpoint: str | None = Field(None, description="SD-WebUI's name for `model`")
-    seed: Whole | None = Field(None, description="The first picture's seed; null or -1 is random")
-    width: Whole | None = Field(None, description="Pixels, a multiple of 16 from 64 up")
-    height: Whole | None = Field(None, description="Pixels, a multiple of 16 from 64 up")
-    steps: Whole | None = Field(None, description="Denoising steps")
+    seed: LenientInt | None = Field(None, description="The first picture's seed; null or -1 is random")
+    width: LenientInt | None = Field(None, description="Pixels, a multiple of 16 from 64 up")
+    height: LenientInt | None = Field(None, description="Pixels, a multiple of 16 from 64 up")
+    steps: LenientInt | None = Field(None, description="Denoising steps")
     guidance: Guidance | None = Field(None, description="Above 1 follows the prompt closer; distilled models run at 1")
     cfg_scale: Guidance | None = Field(None, description="SD-WebUI's name for `guidance`")
-    num_images: Whole | None = Field(None, description="Pictures, of seeds N, N+1, ...")
-    batch_size: Whole | None = Field(None, description="SD-WebUI: pictures = batch_size x n_iter")
-    n_iter: Whole | None = Field(None, description="SD-WebUI: pictures = batch_size x n_iter")
-    lora_files: Names = Field(default_factory=list, description="Adapters, by name (/api/v1/loras)")
-    lora_scales: Scales = Field(default_factory=list, description="Their weights, 1.0 where left out")
+    num_images: LenientInt | None = Field(None, description="Pictures, of seeds N, N+1, ...")
+    batch_size: LenientInt | None = Field(None, description="SD-WebUI: pictures = batch_size x n_iter")
+    n_iter: LenientInt | None = Field(None, description="SD-WebUI: pictures = batch_size x n_iter")
+    lora_files: StringList = Field(default_factory=list, description="Adapters, by name (/api/v1/loras)")
+    lora_scales: LoraScales = Field(default_factory=list, description="Their weights, 1.0 where left out")
     low_ram: bool | None = Field(None, description="Let go of the text encoder before denoising")
-    init_images: Names = Field(default_factory=list, description="One picture to repaint, in base64")
-    image_strength: Share | None = Field(None, description="0 keeps the picture, 1 ignores it")
-    denoising_strength: Share | None = Field(None, description="SD-WebUI's name for `image_strength`")
+    init_images: StringList = Field(default_factory=list, description="One picture to repaint, in base64")
+    image_strength: Fraction | None = Field(None, description="0 keeps the picture, 1 ignores it")
+    denoising_strength: Fraction | None = Field(None, description="SD-WebUI's name for `image_strength`")
     mask: str | None = Field(None, description="Repaint only where this picture is white")
-    extra_images: Names = Field(default_factory=list, description="Reference pictures to look at, in base64")
-    priority: Whole | None = Field(None, description="-10 to 10; higher ones are painted first")
+    extra_images: StringList = Field(default_factory=list, description="Reference pictures to look at, in base64")
+    priority: LenientInt | None = Field(None, description="-10 to 10; higher ones are painted first")
 
-    async def order(self, pictures: PictureReader, owner: str, key: str | None) -> Order:
+    async def build_order(self, pictures: PictureReader, owner: str, idempotency_key: str | None) -> Order:
         """Raises InvalidRequest, InvalidImage."""
         if len(self.init_images) > 1:
             raise InvalidRequest("init_images: one picture is repainted at a time.", field="init_images")
-        if key is not None and len(key) > LARGEST_KEY:
+        if idempotency_key is not None and len(idempotency_key) > LARGEST_KEY:
             raise InvalidRequest(f"Idempotency-Key may have at most {LARGEST_KEY} characters.", field="Idempotency-Key")
-        source = [await pictures.read(text, "init_images") for text in self.init_images]
-        references = [await pictures.read(text, "extra_images") for text in self.extra_images]
-        mask = None if not self.mask else await pictures.read(self.mask, "mask")
+        source = [await pictures.read_base64(text, "init_images") for text in self.init_images]
+        references = [await pictures.read_base64(text, "extra_images") for text in self.extra_images]
+        mask = None if not self.mask else await pictures.read_base64(self.mask, "mask")
         return Order(
             prompt=self.prompt,
             negative_prompt=self.negative_prompt or "",
@@ -118,34 +118,34 @@ class PictureForm(BaseModel):
             steps=self.steps,
             guidance=self.guidance if self.guidance is not None else self.cfg_scale,
             seed=self.seed,
-            count=self.num_images if self.num_images is not None else _or_one(self.batch_size),
-            batches=1 if self.num_images is not None else _or_one(self.n_iter),
-            strength=self._strength(),
+            count=self.num_images if self.num_images is not None else _default_to_one(self.batch_size),
+            batches=1 if self.num_images is not None else _default_to_one(self.n_iter),
+            strength=self._resolve_strength(),
             source=source[0] if source else None,
             mask=mask,
             references=tuple(references),
-            loras=self._loras(),
+            loras=self._pair_loras_with_scales(),
             low_ram=bool(self.low_ram),
             priority=self.priority or 0,
             owner=owner,
-            key=key,
-            digest=None if key is None else self._digest(),
+            key=idempotency_key,
+            digest=None if idempotency_key is None else self._compute_digest(),
         )
 
-    def _strength(self) -> float:
+    def _resolve_strength(self) -> float:
         given = self.image_strength if self.image_strength is not None else self.denoising_strength
         return 0.75 if given is None else given
 
-    def _loras(self) -> tuple[tuple[str, float], ...]:
+    def _pair_loras_with_scales(self) -> tuple[tuple[str, float], ...]:
         if len(self.lora_scales) > len(self.lora_files):
             raise InvalidRequest("lora_scales: there are more scales than lora_files.", field="lora_scales")
         scales = [*self.lora_scales, *[1.0] * (len(self.lora_files) - len(self.lora_scales))]
         return tuple(zip(self.lora_files, scales, strict=True))
 
-    def _digest(self) -> str:
+    def _compute_digest(self) -> str:
         """The same for the same order, whatever the order of its fields."""
         return hashlib.sha256(repr(sorted(self.model_dump(mode="json").items())).encode()).hexdigest()
 
 
-def _or_one(number: int | None) -> int:
+def _default_to_one(number: int | None) -> int:
     return 1 if number is None else number

@@ -10,4 +10,4 @@ async def picture_or_url(context: HttpContext, text: str, *, field: str) -> Uplo
 
     Raises InvalidImage, FetchFailed, AddressForbidden.
     """
-    return await context.fetched(text, field) if is_url(text) else await context.pictures.read(text, field)
+    return await context.fetch_picture(text, field) if is_url(text) else await context.pictures.read_base64(text, field)

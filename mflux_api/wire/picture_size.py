@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from mflux_api.request import stepped
+from mflux_api.request import round_up_size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +22,7 @@ def exact_size(width: int | None, height: int | None, *, smallest: int) -> Pictu
     """
     if width is None or height is None or min(width, height) < smallest:
         return PictureSize(width=width, height=height, crop=None)
-    painted = stepped(width, height)
+    painted = round_up_size(width, height)
     return PictureSize(
         width=painted[0], height=painted[1], crop=None if painted == (width, height) else (width, height)
     )

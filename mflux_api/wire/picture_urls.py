@@ -6,11 +6,13 @@ from mflux_api.errors import PictureNotFound
 from mflux_api.jobs.job import Job
 from mflux_api.jobs.service import JobService
 from mflux_api.net.s3 import Bucket, BucketFailed
-from mflux_api.pixels.formats import Format, converted
+from mflux_api.pixels.formats import PictureFormat, convert_png
 from mflux_api.web.context import HttpContext
 
 
-async def addresses(service: JobService, context: HttpContext, job: Job, base: str, form: Format) -> list[str]:
+async def get_picture_urls(
+    service: JobService, context: HttpContext, job: Job, base: str, form: PictureFormat
+) -> list[str]:
     """Where each picture that a completed job still has can be had for a while; `base`: where this server is.
 
     Raises BucketFailed when the storage does not take one, PictureNotFound when all are deleted, or one by hand before
@@ -20,19 +22,19 @@ async def addresses(service: JobService, context: HttpContext, job: Job, base: s
     if not indexes:
         raise PictureNotFound("The pictures of this job were deleted.", job_id=job.id)
     if context.bucket is None:
-        return [context.links.at(base, job.id, index, form) for index in indexes]
+        return [context.signed_urls.sign_picture_url(base, job.id, index, form) for index in indexes]
     try:
-        return await asyncio.gather(*(_stored(service, context.bucket, job, index, form) for index in indexes))
+        return await asyncio.gather(*(_upload(service, context.bucket, job, index, form) for index in indexes))
     except BucketFailed as error:
         # What the store said is in the log, and no client's business.
         message = f"Job {job.id} is painted and kept, but the storage did not take its pictures. Ask again later."
         raise BucketFailed(message, job_id=job.id) from error
 
 
-async def _stored(service: JobService, bucket: Bucket, job: Job, index: int, form: Format) -> str:
+async def _upload(service: JobService, bucket: Bucket, job: Job, index: int, form: PictureFormat) -> str:
     file = job.pictures[index].file
 
-    async def make() -> bytes:
-        return await asyncio.to_thread(lambda: converted(service.queue.read_picture(file), form))
+    async def encode() -> bytes:
+        return await asyncio.to_thread(lambda: convert_png(service.queue.read_picture(file), form))
 
-    return await bucket.address(f"{file.removesuffix('.png')}.{form}", make, f"image/{form}")
+    return await bucket.get_url(f"{file.removesuffix('.png')}.{form}", encode, f"image/{form}")

@@ -11,9 +11,9 @@ from PIL import Image
 
 from mflux_api.checkpoints.families import FAMILIES
 from mflux_api.checkpoints.memory_estimate import Machine, MemoryEstimate
-from mflux_api.errors import MfluxError, OutOfMemory, without_folders
+from mflux_api.errors import MfluxError, OutOfMemory, strip_folders
 from mflux_api.jobs.job import Job
-from mflux_api.models.registry import ResolvedModel, known
+from mflux_api.models.registry import ResolvedModel, resolve_client_model
 from mflux_api.request import SMALLEST_SIDE, GenerateRequest
 from mflux_api.worker.engine_process import EngineProcess
 
@@ -27,7 +27,7 @@ RECENT_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
-class Admitted:
+class AdmittedRequest:
     """An order that was let in, and when (monotonic seconds)."""
 
     model: ResolvedModel
@@ -37,15 +37,15 @@ class Admitted:
 
 
 class Admission:
-    """Asks what is known of the engine's machine. `inputs`: the folder of the pictures that jobs start from."""
+    """Asks what is known of the engine's machine. `inputs_dir`: the folder of the pictures that jobs start from."""
 
-    def __init__(self, engine: EngineProcess, models_dir: Path, inputs: Path) -> None:
+    def __init__(self, engine: EngineProcess, models_dir: Path, inputs_dir: Path) -> None:
         self.engine = engine
         self.models_dir = models_dir
-        self.inputs = inputs
-        self._latest: Admitted | None = None
+        self.inputs_dir = inputs_dir
+        self._latest: AdmittedRequest | None = None
 
-    def admit(
+    def check_request(
         self, model: ResolvedModel, request: GenerateRequest, references: Sequence[tuple[int, int]], low_ram: bool
     ) -> None:
         """Raises OutOfMemory when the machine cannot hold it, ModelUnsupported for a prompt the model cannot upsample.
@@ -54,12 +54,12 @@ class Admission:
         """
         if request.upsample:
             family = FAMILIES[model.spec.family]
-            with _private(model):
+            with _hide_folders(model):
                 family.check_upsampling(family.read(model.folder, model.spec.facts))
-        if self.engine.machine is None:
+        if self.engine.last_ready is None:
             return
-        needed = self._need(model, request, references).peak(low_ram=low_ram)
-        budget = self.engine.machine.budget
+        needed = self._estimate_memory(model, request, references).peak(low_ram=low_ram)
+        budget = self.engine.last_ready.budget
         if needed > budget:
             raise OutOfMemory(
                 "Insufficient memory. Try using a quantized model or low_ram mode",
@@ -67,28 +67,28 @@ class Admission:
                 needed_gb=round(needed / GIB, 2),
                 budget_gb=round(budget / GIB, 2),
             )
-        self._latest = Admitted(model, request, low_ram, time.monotonic())
+        self._latest = AdmittedRequest(model, request, low_ram, time.monotonic())
 
-    def locate(self, job: Job) -> ResolvedModel:
+    def admit_job(self, job: Job) -> ResolvedModel:
         """The model of a job that may be painted now. It blocks.
 
         Orders come unmeasured while the engine starts or their model is not here, a restart may change the budget, and
-        a model may be deleted meanwhile. Raises what `catalogue.models.known` and `admit` raise.
+        a model may be deleted meanwhile. Raises what `resolve_client_model` and `check_request` raise.
         """
-        model = known(job.model, self.models_dir)
-        sizes = [size for file in job.inputs.references if (size := _size(self.inputs / file))]
-        self.admit(model, job.request, sizes, job.low_ram)
+        model = resolve_client_model(job.model, self.models_dir)
+        sizes = [size for file in job.inputs.references if (size := _read_size(self.inputs_dir / file))]
+        self.check_request(model, job.request, sizes, job.low_ram)
         return model
 
-    def recall(self, job: Job) -> ResolvedModel | None:
-        """As `locate`, from memory, for a job without pictures that was admitted a moment ago; None for any other."""
+    def find_admitted(self, job: Job) -> ResolvedModel | None:
+        """As `admit_job`, from memory, for a job without pictures that was just admitted; None for others."""
         latest = self._latest
         if latest is None or time.monotonic() - latest.at > RECENT_SECONDS:
             return None
         admitted = (latest.model.spec.name, latest.request, latest.low_ram)
         return latest.model if admitted == (job.model, job.request, job.low_ram) and not job.inputs.files else None
 
-    def weigh(self, model: ResolvedModel) -> int | None:
+    def estimate_weights(self, model: ResolvedModel) -> int | None:
         """Bytes a model will hold once loaded; None for a folder that cannot be read."""
         try:
             return self._estimate(model, size=SMALLEST, references=(), pictures=1, upsample=False).weights
@@ -97,18 +97,18 @@ class Admission:
 
     @property
     def _machine(self) -> Machine:
-        known_machine = self.engine.machine
+        known_machine = self.engine.last_ready
         if known_machine is None:
             return ASSUMED
-        return Machine(device=known_machine.device, bytes_per_value=known_machine.width)
+        return Machine(device=known_machine.device, bytes_per_value=known_machine.bytes_per_value)
 
-    def _need(
+    def _estimate_memory(
         self, model: ResolvedModel, request: GenerateRequest, references: Sequence[tuple[int, int]]
     ) -> MemoryEstimate:
-        with _private(model):
+        with _hide_folders(model):
             return self._estimate(
                 model,
-                size=request.largest,
+                size=request.largest_size,
                 references=references,
                 pictures=len(request.seeds),
                 upsample=request.upsample,
@@ -136,15 +136,15 @@ class Admission:
 
 
 @contextmanager
-def _private(model: ResolvedModel) -> Iterator[None]:
+def _hide_folders(model: ResolvedModel) -> Iterator[None]:
     """Where the model lies is nobody's business but the server's."""
     try:
         yield
     except MfluxError as error:
-        raise without_folders(error, [model.folder.parent]) from error
+        raise strip_folders(error, [model.folder.parent]) from error
 
 
-def _size(file: Path) -> tuple[int, int] | None:
+def _read_size(file: Path) -> tuple[int, int] | None:
     """Of a picture; None where the engine will say what is wrong with it."""
     try:
         with Image.open(file) as image:

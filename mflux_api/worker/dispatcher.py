@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from mflux_api.errors import JobConflict, MfluxError
-from mflux_api.ipc.messages import Finished, Loading, Paint, Reply, Step, Thumbnail, Writing
+from mflux_api.ipc.messages import FinishedPicture, Loading, PaintCommand, Reply, Step, Thumbnail, UpsamplingProgress
 from mflux_api.jobs.job import Failure, Job
 from mflux_api.jobs.queue import Painted, Progress, WorkQueue
 from mflux_api.jobs.retry import is_worth_retrying
-from mflux_api.logs import event, failure
+from mflux_api.logs import log_error, log_event
 from mflux_api.metrics import Metrics
 from mflux_api.models.registry import ResolvedModel
 from mflux_api.worker.engine_process import EngineProcess
@@ -23,7 +23,7 @@ PAUSE_AFTER_ERROR = 1.0
 
 
 @dataclass
-class Position:
+class JobProgress:
     """How far the job that is being painted has come."""
 
     job: Job
@@ -31,9 +31,9 @@ class Position:
     step: int = 0
     steps: int = 1
     image: int = 1
-    last: Painted | None = None
+    last_picture: Painted | None = None
 
-    def progress(self, *, seconds: float | None = None, preview: bytes | None = None) -> Progress:
+    def to_progress(self, *, seconds: float | None = None, preview: bytes | None = None) -> Progress:
         return Progress(
             stage=self.stage,
             step=self.step,
@@ -48,8 +48,8 @@ class Position:
 class Dispatcher:
     """Joins one queue to one engine, which has started before a job is looked at.
 
-    `locate` finds the model of a job and raises what is in the way of painting it, on a thread; `recall` knows it of
-    some jobs without. `inputs`: the folder of their pictures.
+    `admit_job` finds the model of a job and raises what is in the way of painting it, on a thread; `find_admitted`
+    knows it of some jobs without. `inputs_dir`: the folder of their pictures.
     """
 
     def __init__(
@@ -58,182 +58,187 @@ class Dispatcher:
         engine: EngineProcess,
         metrics: Metrics,
         *,
-        locate: Callable[[Job], ResolvedModel],
-        inputs: Path,
+        admit_job: Callable[[Job], ResolvedModel],
+        inputs_dir: Path,
         idle_seconds: float,
         log_prompts: bool,
-        recall: Callable[[Job], ResolvedModel | None] = lambda job: None,
+        find_admitted: Callable[[Job], ResolvedModel | None] = lambda job: None,
     ) -> None:
         self.queue = queue
         self.engine = engine
         self.metrics = metrics
-        self.locate = locate
-        self.inputs = inputs
-        self.recall = recall
+        self.admit_job = admit_job
+        self.inputs_dir = inputs_dir
+        self.find_admitted = find_admitted
         self.idle_seconds = idle_seconds
         self.log_prompts = log_prompts
-        self.began = 0.0
+        self.started_at = 0.0
         # Held until all has been said of a job: its row is written a moment earlier.
-        self.painting = asyncio.Lock()
+        self.painting_lock = asyncio.Lock()
 
-    async def work(self) -> None:
+    async def run_forever(self) -> None:
         """Paint jobs for ever. An error of the queue's own (a full disk) is logged, and tried again."""
         while True:
             try:
-                job = await self._next()
-                self.began = time.monotonic()
-                async with self.painting:
-                    await self._paint(job)
+                job = await self._wait_next_job()
+                self.started_at = time.monotonic()
+                async with self.painting_lock:
+                    await self._run_job(job)
             except Exception as error:  # noqa: BLE001 - the worker's boundary: without it nothing is painted any more
-                failure("dispatcher.error", error)
+                log_error("dispatcher.error", error)
                 await asyncio.sleep(PAUSE_AFTER_ERROR)
 
-    async def _next(self) -> Job:
+    async def _wait_next_job(self) -> Job:
         """The next job; meanwhile the engine may be ended to give its memory back."""
         claim = asyncio.create_task(self.queue.claim())
         try:
             while not claim.done():
                 # Whoever had a model loaded meanwhile is given as long again.
-                left = self.idle_seconds - self.engine.idle if self.idle_seconds else None
+                left = self.idle_seconds - self.engine.idle_seconds if self.idle_seconds else None
                 await asyncio.wait([claim], timeout=left)
-                if not claim.done() and self.engine.idle >= self.idle_seconds:
+                if not claim.done() and self.engine.idle_seconds >= self.idle_seconds:
                     await self.engine.stop()
-                    event("engine.idle", seconds=self.idle_seconds)
+                    log_event("engine.idle", seconds=self.idle_seconds)
             return await claim
         finally:
             claim.cancel()
 
-    async def _paint(self, job: Job) -> None:
-        starts = self.engine.starts
+    async def _run_job(self, job: Job) -> None:
+        starts = self.engine.start_count
         try:
-            async with self._attended(job):
-                await self._carry_out(job)
+            async with self._watch_job(job):
+                await self._paint_job(job)
         except JobConflict:
-            self._lost(job)
+            self._log_lost_job(job)
         except MfluxError as error:
-            await self._failed(job, error)
+            await self._fail_job(job, error)
         else:
-            self._log(job, "completed")
-        for _ in range(max(0, self.engine.starts - max(starts, 1))):
-            self.metrics.engine_restart()
+            self._log_outcome(job, "completed")
+        for _ in range(max(0, self.engine.start_count - max(starts, 1))):
+            self.metrics.count_engine_restart()
 
-    async def _carry_out(self, job: Job) -> None:
+    async def _paint_job(self, job: Job) -> None:
         """Its row is written while the engine says its last words: they are not about the job any more."""
-        where = Position(job, steps=job.request.steps)
-        await self.queue.progress(job, where.progress())
-        async with aclosing(self.engine.ask(await self._command(job))) as replies:
-            await self._finish(job, await self._relay(job, where, replies))
+        progress = JobProgress(job, steps=job.request.steps)
+        await self.queue.progress(job, progress.to_progress())
+        async with aclosing(self.engine.stream_replies(await self._make_command(job))) as replies:
+            await self._finish_job(job, await self._relay_replies(job, progress, replies))
 
-    async def _relay(self, job: Job, where: Position, replies: AsyncIterator[Reply]) -> Painted | None:
+    async def _relay_replies(self, job: Job, progress: JobProgress, replies: AsyncIterator[Reply]) -> Painted | None:
         """What the engine says, told to the queue, until the last picture: returned, to be kept with the verdict.
 
         None for a job that was cut short.
         """
         async for reply in replies:
-            await self._tell(job, where, reply)
-            if where.last is not None:
+            await self._handle_reply(job, progress, reply)
+            if progress.last_picture is not None:
                 break
-        return where.last
+        return progress.last_picture
 
-    async def _tell(self, job: Job, where: Position, reply: Reply) -> None:
+    async def _handle_reply(self, job: Job, progress: JobProgress, reply: Reply) -> None:
         match reply:
             case Loading():
-                where.stage = "loading"
-                await self.queue.progress(job, where.progress())
-            case Writing():
-                where.stage = "upsampling"
-                await self.queue.progress(job, where.progress())
+                progress.stage = "loading"
+                await self.queue.progress(job, progress.to_progress())
+            case UpsamplingProgress():
+                progress.stage = "upsampling"
+                await self.queue.progress(job, progress.to_progress())
             case Step():
-                where.stage, where.step, where.steps = "painting", reply.number, reply.steps
-                self.metrics.step(job.model, reply.seconds)
-                await self.queue.progress(job, where.progress(seconds=reply.seconds))
+                progress.stage, progress.step, progress.steps = "painting", reply.number, reply.steps
+                self.metrics.observe_step(job.model, reply.seconds)
+                await self.queue.progress(job, progress.to_progress(seconds=reply.seconds))
             case Thumbnail():
-                await self.queue.progress(job, where.progress(preview=reply.data))
-            case Finished():
-                await self._take(job, where, _as_painted(where.image - 1, reply))
-                where.image, where.step = where.image + 1, 0
-                self._tell_memory()
+                await self.queue.progress(job, progress.to_progress(preview=reply.data))
+            case FinishedPicture():
+                await self._store_picture(job, progress, _as_painted(progress.image - 1, reply))
+                progress.image, progress.step = progress.image + 1, 0
+                self._report_memory()
 
-    async def _take(self, job: Job, where: Position, painted: Painted) -> None:
-        if where.image == len(job.request.seeds):
-            where.last = painted
+    async def _store_picture(self, job: Job, progress: JobProgress, painted: Painted) -> None:
+        if progress.image == len(job.request.seeds):
+            progress.last_picture = painted
         else:
             await self.queue.picture(job, painted)
-            self.metrics.picture(job.model)
+            self.metrics.count_picture(job.model)
 
-    async def _finish(self, job: Job, last: Painted | None) -> None:
-        await self.queue.finish(job, last)
-        if last is not None:
-            self.metrics.picture(job.model)
+    async def _finish_job(self, job: Job, last_picture: Painted | None) -> None:
+        await self.queue.finish(job, last_picture)
+        if last_picture is not None:
+            self.metrics.count_picture(job.model)
 
-    async def _command(self, job: Job) -> Paint:
+    async def _make_command(self, job: Job) -> PaintCommand:
         await self.engine.start()
-        model = self.recall(job)
+        model = self.find_admitted(job)
         if model is None:
-            model = await asyncio.to_thread(self.locate, job)
+            model = await asyncio.to_thread(self.admit_job, job)
         files = job.inputs
-        return Paint(
+        return PaintCommand(
             model=model,
             low_ram=job.low_ram,
             request=job.request,
-            source=None if files.source is None else self.inputs / files.source,
-            mask=None if files.mask is None else self.inputs / files.mask,
-            references=tuple(self.inputs / file for file in files.references),
-            further_sources=tuple(self.inputs / file for file in files.further_sources),
+            source=None if files.source is None else self.inputs_dir / files.source,
+            mask=None if files.mask is None else self.inputs_dir / files.mask,
+            references=tuple(self.inputs_dir / file for file in files.references),
+            further_sources=tuple(self.inputs_dir / file for file in files.further_sources),
         )
 
-    def _attended(self, job: Job) -> AbstractAsyncContextManager[None]:
-        return _tasks(self._beat(job), self._watch(job), self._shorten(job), self._show(job))
+    def _watch_job(self, job: Job) -> AbstractAsyncContextManager[None]:
+        return _run_alongside(
+            self._send_heartbeats(job),
+            self._stop_when_cancelled(job),
+            self._forward_early_stops(job),
+            self._show_previews_when_watched(job),
+        )
 
-    async def _beat(self, job: Job) -> None:
+    async def _send_heartbeats(self, job: Job) -> None:
         while True:
             await asyncio.sleep(HEARTBEAT_SECONDS)
             await self.queue.heartbeat(job)
 
-    async def _watch(self, job: Job) -> None:
+    async def _stop_when_cancelled(self, job: Job) -> None:
         await self.queue.wait_cancelled(job)
         self.engine.stop_painting()
 
-    async def _shorten(self, job: Job) -> None:
+    async def _forward_early_stops(self, job: Job) -> None:
         while True:
-            cut = await self.queue.next_early_stop(job)
+            early_stop = await self.queue.next_early_stop(job)
             await self.engine.painting.wait()
-            self.engine.cut(cut)
+            self.engine.stop_early(early_stop)
 
-    async def _show(self, job: Job) -> None:
+    async def _show_previews_when_watched(self, job: Job) -> None:
         await self.queue.wait_for_viewer(job)
         await self.engine.painting.wait()
-        self.engine.look()
+        self.engine.show_previews()
 
-    async def _failed(self, job: Job, error: MfluxError) -> None:
+    async def _fail_job(self, job: Job, error: MfluxError) -> None:
         reason = Failure(error.code, error.status, error.message, dict(error.details))
         try:
             retried = await self.queue.fail(job, reason, again=is_worth_retrying(error))
         except JobConflict:
-            self._lost(job)
+            self._log_lost_job(job)
         else:
-            self._log(job, "retried" if retried else "failed", code=error.code, message=error.message)
+            self._log_outcome(job, "retried" if retried else "failed", code=error.code, message=error.message)
 
-    def _lost(self, job: Job) -> None:
+    def _log_lost_job(self, job: Job) -> None:
         """Cancelled, or given to another worker: nothing of it is ours any more."""
-        self._log(job, "cancelled")
+        self._log_outcome(job, "cancelled")
 
-    def _log(self, job: Job, outcome: str, **facts: object) -> None:
+    def _log_outcome(self, job: Job, outcome: str, **facts: object) -> None:
         request = job.request
         size = f"{request.width}x{request.height}"
-        seconds = round(time.monotonic() - self.began, 3)
-        self.metrics.job(outcome, job.model, seconds)
-        self._tell_memory()
-        said = {"prompt": request.prompt} if self.log_prompts else {}
+        seconds = round(time.monotonic() - self.started_at, 3)
+        self.metrics.count_job(outcome, job.model, seconds)
+        self._report_memory()
+        prompt_field = {"prompt": request.prompt} if self.log_prompts else {}
         line = {"id": job.id, "model": job.model, "size": size, "steps": request.steps, "pictures": len(request.seeds)}
-        event("job", outcome=outcome, seconds=seconds, **line, **facts, **said)
+        log_event("job", outcome=outcome, seconds=seconds, **line, **facts, **prompt_field)
 
-    def _tell_memory(self) -> None:
+    def _report_memory(self) -> None:
         held = self.engine.memory
-        self.metrics.engine_memory(held.active, held.cached, held.peak)
+        self.metrics.set_engine_memory(held.active, held.cached, held.peak)
 
 
-def _as_painted(index: int, reply: Finished) -> Painted:
+def _as_painted(index: int, reply: FinishedPicture) -> Painted:
     return Painted(
         index=index,
         data=reply.data,
@@ -248,7 +253,7 @@ def _as_painted(index: int, reply: Finished) -> Painted:
 
 
 @asynccontextmanager
-async def _tasks(*coroutines: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+async def _run_alongside(*coroutines: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
     """Run these beside what is inside, and end them with it."""
     tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
     try:

@@ -17,84 +17,84 @@ from mflux_api.errors import EngineDied, EngineStuck, GenerationFailed, MfluxErr
 from mflux_api.ipc import transport
 from mflux_api.ipc.messages import (
     Command,
-    Crashed,
-    Done,
-    Finished,
-    Look,
-    Memory,
-    Paint,
+    CommandCrashed,
+    CommandDone,
+    CommandRefused,
+    EngineMemory,
+    EngineSetup,
+    FinishedPicture,
+    PaintCommand,
     Ready,
-    Refused,
     Reply,
-    Setup,
-    Stop,
+    ShowPreviews,
+    StopPainting,
 )
-from mflux_api.logs import event, warning
-from mflux_api.request import Cut
+from mflux_api.logs import log_event, log_warning
+from mflux_api.request import EarlyStop
 
 # Not "malloc" alone: macOS writes MallocStackLogging lines that say nothing.
 ALLOCATION = re.compile(r"[Uu]nable to allocate|Attempting to allocate|Insufficient Memory|out of memory|bad_alloc")
 LAST_LINES = 20
 SIGKILLED = -9
 START_SECONDS = 120.0
-NOTHING_HELD = Memory(active=0, cached=0, peak=0, loaded=())
+NOTHING_HELD = EngineMemory(active=0, cached=0, peak=0, loaded=())
 
 
 class EngineProcess:
     """One engine, started when it is first needed and again after it died.
 
-    `silence`: seconds it may say nothing while it works, before it is taken for stuck and killed.
+    `max_silence_seconds`: seconds it may say nothing while it works, before it is taken for stuck and killed.
     """
 
-    def __init__(self, setup: Setup, silence: float) -> None:
+    def __init__(self, setup: EngineSetup, max_silence_seconds: float) -> None:
         self.setup = setup
-        self.silence = silence
+        self.max_silence_seconds = max_silence_seconds
         self.memory = NOTHING_HELD
         self.ready: Ready | None = None
         # What the last engine said of itself: true also while none runs.
-        self.machine: Ready | None = None
-        self.starts = 0
+        self.last_ready: Ready | None = None
+        self.start_count = 0
         self._lock = asyncio.Lock()
         self._process: asyncio.subprocess.Process | None = None
         self._transport: asyncio.WriteTransport | None = None
         self._inbox = transport.Inbox()
-        self._used = time.monotonic()
+        self._last_used = time.monotonic()
         # Set while it has a painting to do: what is said of one earlier, it would forget.
         self.painting = asyncio.Event()
-        self._last_words: deque[str] = deque(maxlen=LAST_LINES)
+        self._stderr_lines: deque[str] = deque(maxlen=LAST_LINES)
 
     @property
     def pid(self) -> int | None:
         return None if self._process is None else self._process.pid
 
     @property
-    def idle(self) -> float:
+    def idle_seconds(self) -> float:
         """For how many seconds nothing has been asked of it; 0 while it works or does not run."""
-        return 0.0 if self._process is None or self._lock.locked() else time.monotonic() - self._used
+        return 0.0 if self._process is None or self._lock.locked() else time.monotonic() - self._last_used
 
     async def start(self) -> Ready:
         """Start it unless it runs. Raises EngineDied when it cannot start."""
         async with self._lock:
-            ready = await self._started()
-            self._used = time.monotonic()
+            ready = await self._ensure_started()
+            self._last_used = time.monotonic()
             return ready
 
-    async def ask(self, command: Command) -> AsyncGenerator[Reply, None]:
+    async def stream_replies(self, command: Command) -> AsyncGenerator[Reply, None]:
         """Carry out a command; yields what it says, its end excepted. Closing this stops it after its step.
 
         Raises the engine's own errors, EngineDied, EngineStuck, OutOfMemory, GenerationFailed.
         """
         async with self._lock:
-            await self._started()
+            await self._ensure_started()
             self._send(command)
-            pictures = len(command.request.seeds) if isinstance(command, Paint) else 0
+            pictures = len(command.request.seeds) if isinstance(command, PaintCommand) else 0
             if pictures:
                 self.painting.set()
             finished = False
             try:
-                async with aclosing(self._replies()) as replies:
+                async with aclosing(self._iter_replies()) as replies:
                     async for reply in replies:
-                        pictures -= isinstance(reply, Finished)
+                        pictures -= isinstance(reply, FinishedPicture)
                         if not pictures:
                             self.painting.clear()
                         yield reply
@@ -105,51 +105,51 @@ class EngineProcess:
             finally:
                 try:
                     if not finished:
-                        await self._wind_down()
+                        await self._wait_painting_stopped()
                 finally:
                     self.painting.clear()
-                    self._used = time.monotonic()
+                    self._last_used = time.monotonic()
 
-    async def run(self, command: Command) -> None:
+    async def run_command(self, command: Command) -> None:
         """Carry out a command that has nothing to show."""
-        async with aclosing(self.ask(command)) as replies:
+        async with aclosing(self.stream_replies(command)) as replies:
             async for _ in replies:
                 pass
 
     def stop_painting(self) -> None:
         """Ask for an end of the painting, after its step; it then ends as if it were done. A load is left alone."""
-        self._say(Stop())
+        self._send_while_painting(StopPainting())
 
-    def cut(self, how: Cut) -> None:
+    def stop_early(self, how: EarlyStop) -> None:
         """Ask for an end of the picture that is being painted, with what there is of it."""
-        self._say(how)
+        self._send_while_painting(how)
 
-    def look(self) -> None:
+    def show_previews(self) -> None:
         """Ask for a preview of every step of the painting."""
-        self._say(Look())
+        self._send_while_painting(ShowPreviews())
 
-    def _say(self, wish: Stop | Cut | Look) -> None:
+    def _send_while_painting(self, message: StopPainting | EarlyStop | ShowPreviews) -> None:
         """About the painting that is going on; nothing where there is none."""
         if self._transport is not None and self.painting.is_set():
-            self._transport.write(transport.pack(wish))
+            self._transport.write(transport.pack_message(message))
 
     async def stop(self) -> None:
         """End the process, whatever it does; its memory comes back. The next command starts another."""
         process, self._process = self._process, None
         # Before anything is waited for: meanwhile the next one may be started.
-        self._forget()
+        self._reset_connection()
         if process is None:
             return
         if process.returncode is None:
             process.kill()
         await process.wait()
 
-    async def _started(self) -> Ready:
+    async def _ensure_started(self) -> Ready:
         if self._process is None or self._process.returncode is not None or self.ready is None:
             await self.stop()
             await self._spawn()
-            self.ready = self.machine = await self._expect(START_SECONDS)
-            event("engine.ready", pid=self.pid, device=self.ready.device, chip=self.ready.chip, mlx=self.ready.mlx)
+            self.ready = self.last_ready = await self._wait_reply(START_SECONDS)
+            log_event("engine.ready", pid=self.pid, device=self.ready.device, chip=self.ready.chip, mlx=self.ready.mlx)
         return self.ready
 
     async def _spawn(self) -> None:
@@ -157,45 +157,45 @@ class EngineProcess:
         with theirs, ExitStack() as undo:
             undo.callback(ours.close)
             try:
-                self._process = await _launch(theirs)
+                self._process = await _launch_process(theirs)
             except OSError as error:
                 raise EngineDied(f"The engine process cannot be started: {error.strerror}.") from error
             undo.pop_all()
-        self.starts += 1
-        self._kills_before = _kernel_kills()
+        self.start_count += 1
+        self._kills_before = _count_kernel_kills()
         self._transport, self._inbox = await asyncio.get_running_loop().create_connection(transport.Inbox, sock=ours)
-        self._last_words.clear()
-        self._echo = asyncio.create_task(self._overhear(self._process))
+        self._stderr_lines.clear()
+        self._stderr_task = asyncio.create_task(self._log_stderr(self._process))
         self._send(self.setup)
 
-    async def _overhear(self, process: asyncio.subprocess.Process) -> None:
+    async def _log_stderr(self, process: asyncio.subprocess.Process) -> None:
         """What libraries write to standard error goes to our log, and tells what the process died of."""
         assert process.stderr is not None
-        while line := await _line(process.stderr):
+        while line := await _read_line(process.stderr):
             text = line.decode("utf-8", "replace").rstrip()
-            self._last_words.append(text)
-            warning("engine.stderr", text=text)
+            self._stderr_lines.append(text)
+            log_warning("engine.stderr", text=text)
         if process is self._process and not self._lock.locked():
             # It ended while nothing was asked of it: nobody else would notice.
-            self._forget()
+            self._reset_connection()
 
     def _send(self, message: object) -> None:
         if self._transport is None:
             raise EngineDied("The engine is not running.")
-        self._transport.write(transport.pack(message))
+        self._transport.write(transport.pack_message(message))
 
-    async def _replies(self) -> AsyncGenerator[Reply, None]:
+    async def _iter_replies(self) -> AsyncGenerator[Reply, None]:
         while True:
-            reply = await self._expect(self.silence)
+            reply = await self._wait_reply(self.max_silence_seconds)
             match reply:
-                case Done():
+                case CommandDone():
                     return
-                case Memory():
+                case EngineMemory():
                     self.memory = reply
                 case _:
                     yield reply
 
-    async def _expect(self, seconds: float) -> Any:
+    async def _wait_reply(self, seconds: float) -> Any:
         """The next reply; an error reply is raised."""
         try:
             async with asyncio.timeout(seconds):
@@ -204,37 +204,37 @@ class EngineProcess:
             await self.stop()
             raise EngineStuck(f"The engine said nothing for {seconds:g} seconds and was ended.") from None
         except EOFError:
-            raise await self._cause_of_death() from None
-        if isinstance(reply, Refused):
+            raise await self._find_cause_of_death() from None
+        if isinstance(reply, CommandRefused):
             raise errors.from_code(reply.code, reply.message, reply.details)
-        if isinstance(reply, Crashed):
-            warning("engine.crashed", trace=reply.trace)
+        if isinstance(reply, CommandCrashed):
+            log_warning("engine.crashed", trace=reply.trace)
             raise GenerationFailed("The picture could not be painted: an internal error, described in the log.")
         return reply
 
-    async def _wind_down(self) -> None:
+    async def _wait_painting_stopped(self) -> None:
         """Whoever asked has gone: wait for the end of the step, so that the next command finds the engine free."""
         self.stop_painting()
         try:
-            async with aclosing(self._replies()) as replies:
+            async with aclosing(self._iter_replies()) as replies:
                 async for _ in replies:
                     pass
         except MfluxError as error:
-            event("engine.stopped", code=error.code)
+            log_event("engine.stopped", code=error.code)
         except asyncio.CancelledError:
             # Nobody will listen to the rest.
             await self.stop()
             raise
 
-    async def _cause_of_death(self) -> MfluxError:
+    async def _find_cause_of_death(self) -> MfluxError:
         process = self._process
         if process is None:
             return EngineDied("The engine was ended.")
         # Its line closes a moment before it is gone.
         code = await process.wait()
-        await asyncio.wait([self._echo], timeout=1)
-        killed_for_memory = code == SIGKILLED and _kernel_kills() > self._kills_before
-        words = "\n".join(self._last_words)
+        await asyncio.wait([self._stderr_task], timeout=1)
+        killed_for_memory = code == SIGKILLED and _count_kernel_kills() > self._kills_before
+        words = "\n".join(self._stderr_lines)
         await self.stop()
         if killed_for_memory or ALLOCATION.search(words):
             return OutOfMemory(
@@ -243,13 +243,13 @@ class EngineProcess:
             )
         return EngineDied(f"The engine process ended unexpectedly (exit code {code}).", exit_code=code)
 
-    def _forget(self) -> None:
+    def _reset_connection(self) -> None:
         if self._transport is not None:
             self._transport.close()
         self._transport, self.ready, self.memory = None, None, NOTHING_HELD
 
 
-async def _launch(theirs: socket.socket) -> asyncio.subprocess.Process:
+async def _launch_process(theirs: socket.socket) -> asyncio.subprocess.Process:
     # A process group of its own: Ctrl-C in the terminal is for the server to handle. Not a session of its own, to
     # which Linux would give half of the machine whatever the engine's priority (docs/traps.md).
     return await asyncio.create_subprocess_exec(
@@ -258,12 +258,12 @@ async def _launch(theirs: socket.socket) -> asyncio.subprocess.Process:
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": _search_path()},
+        env={**os.environ, "PYTHONPATH": _make_search_path()},
         process_group=0,
     )
 
 
-async def _line(stream: asyncio.StreamReader) -> bytes:
+async def _read_line(stream: asyncio.StreamReader) -> bytes:
     try:
         return await stream.readline()
     except ValueError:
@@ -271,7 +271,7 @@ async def _line(stream: asyncio.StreamReader) -> bytes:
         return b"(a line too long to repeat)"
 
 
-def _kernel_kills() -> int:
+def _count_kernel_kills() -> int:
     """How many processes Linux has killed for memory since it started; elsewhere 0."""
     vmstat = Path("/proc/vmstat")
     text = vmstat.read_text(encoding="ascii") if vmstat.is_file() else ""
@@ -279,7 +279,7 @@ def _kernel_kills() -> int:
     return int(found[1]) if found else 0
 
 
-def _search_path() -> str:
+def _make_search_path() -> str:
     """The child has to import this very package, wherever it was started from."""
     package = str(Path(__file__).resolve().parents[2])
     return os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH", "")]))

@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.testclient import TestClient
 
-from mflux_api.app.application import build
+from mflux_api.app.application import build_app
 from mflux_api.app.dialects import DIALECTS
 from mflux_api.app.lifecycle import Services
 from mflux_api.errors import InvalidRequest, MfluxError
@@ -56,7 +56,7 @@ def words(services: Services) -> Dialect:
 def client(folder: Path, **sections: dict[str, Any]) -> TestClient:
     """A client of the application with that dialect beside its own. Nothing of it is started."""
     settings = {"generation": {"output_dir": folder}, "security": {"api_keys": {"me": KEY["X-API-Key"]}}}
-    return TestClient(build(Settings.model_validate({**settings, **sections}), dialects=(*DIALECTS, words)))
+    return TestClient(build_app(Settings.model_validate({**settings, **sections}), dialects=(*DIALECTS, words)))
 
 
 @pytest.fixture
@@ -140,5 +140,5 @@ def test_at_the_root_a_dialect_answers_what_it_answers_under_its_prefix(tmp_path
 
 
 def test_every_name_that_the_settings_can_switch_off_is_a_dialect(tmp_path: Path) -> None:
-    services: Services = build(Settings.model_validate({"generation": {"output_dir": tmp_path}})).state.services
+    services: Services = build_app(Settings.model_validate({"generation": {"output_dir": tmp_path}})).state.services
     assert set(SWITCHABLE) <= {make(services).name for make in DIALECTS}

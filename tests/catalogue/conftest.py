@@ -7,9 +7,9 @@ import pytest
 from huggingface_hub import close_session
 
 from mflux_api.models import download
-from mflux_api.models.registry import registry
+from mflux_api.models.registry import load_registry
 from tests.catalogue.fetching import CHUNK, EXTRAS, NAME, SPEC, TINY
-from tests.catalogue.hub import Hub, running
+from tests.catalogue.hub import FakeHub, run_hub
 
 
 @pytest.fixture
@@ -22,15 +22,15 @@ def quick_and_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
     monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setitem(registry(), NAME, SPEC)
+    monkeypatch.setitem(load_registry(), NAME, SPEC)
     close_session()
     yield
     close_session()
 
 
 @pytest.fixture
-def hub(quick_and_alone: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    with running({**TINY, **EXTRAS}) as hub:
+def hub(quick_and_alone: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+    with run_hub({**TINY, **EXTRAS}) as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub.url)
         yield hub
 

@@ -7,16 +7,16 @@ import pytest
 
 from mflux_api.errors import MfluxError, ModelNotDownloaded
 from mflux_api.models.download import download
-from mflux_api.models.download_queue import Progress
-from mflux_api.models.registry import EMBEDDED, ModelSpec, folders, locate
-from tests.catalogue.hub import COMMIT, REPOSITORY, contents
+from mflux_api.models.download_queue import DownloadProgress
+from mflux_api.models.registry import EMBEDDED_MODELS_DIR, ModelSpec, find_unregistered_models, resolve_model
+from tests.catalogue.hub import COMMIT, REPOSITORY, read_files
 
 NAME = "flux2-test"
 WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"
 FIRST_WEIGHTS = "text_encoder/model.safetensors"
 CONFIG = "transformer/config.json"
 SPEC = ModelSpec(name=NAME, folder=NAME, repository=REPOSITORY, revision=COMMIT)
-TINY = contents(EMBEDDED / "flux2-tiny")
+TINY = read_files(EMBEDDED_MODELS_DIR / "flux2-tiny")
 NEEDED = {name: body for name, body in TINY.items() if not name.endswith(".jpg")}
 CHUNK = 1 << 14
 EXTRAS = {
@@ -28,25 +28,25 @@ EXTRAS = {
 }
 
 
-def fetch(models_dir: Path, spec: ModelSpec = SPEC) -> list[Progress]:
-    heard: list[Progress] = []
+def fetch_model(models_dir: Path, spec: ModelSpec = SPEC) -> list[DownloadProgress]:
+    heard: list[DownloadProgress] = []
     download(spec, models_dir, heard.append, threading.Event())
     return heard
 
 
-def refused(models_dir: Path, kind: type[MfluxError], spec: ModelSpec = SPEC) -> MfluxError:
+def expect_refusal(models_dir: Path, kind: type[MfluxError], spec: ModelSpec = SPEC) -> MfluxError:
     """The error of a download that fails; what it leaves is no model."""
     with pytest.raises(kind) as caught:
-        fetch(models_dir, spec)
+        fetch_model(models_dir, spec)
     assert_no_model(models_dir)
     return caught.value
 
 
 def assert_no_model(models_dir: Path) -> None:
     with pytest.raises(ModelNotDownloaded):
-        locate(NAME, models_dir)
-    assert list(folders(models_dir)) == []
+        resolve_model(NAME, models_dir)
+    assert list(find_unregistered_models(models_dir)) == []
 
 
-def partial(models_dir: Path, name: str) -> Path:
+def partial_path(models_dir: Path, name: str) -> Path:
     return models_dir / f".{NAME}.partial" / name

@@ -18,8 +18,8 @@ PIECE = 1 << 16
 
 
 @dataclass
-class Hub:
-    """The repository and its moods; `asked` and `sent` are what a test looks at.
+class FakeHub:
+    """The repository and its moods; `requests` and `bytes_sent` are what a test looks at.
 
     `error` (status, code, message) is the answer to every listing; `gate` asks for `token`; `served` replaces a file's
     bytes in the answer only; `broken` counts answers with large files that end half-way; `ranges` off answers a Range
@@ -39,16 +39,16 @@ class Hub:
     hold: bool = False
     held: threading.Event = field(default_factory=threading.Event)
     resume: threading.Event = field(default_factory=threading.Event)
-    asked: list[tuple[str, dict[str, str]]] = field(default_factory=list)
-    sent: dict[str, int] = field(default_factory=dict)
+    requests: list[tuple[str, dict[str, str]]] = field(default_factory=list)
+    bytes_sent: dict[str, int] = field(default_factory=dict)
     repositories: tuple[str, ...] = field(default_factory=lambda: (REPOSITORY,))
 
-    def listing(self) -> dict[str, Any]:
+    def build_listing(self) -> dict[str, Any]:
         siblings = [_sibling(name, content) for name, content in self.files.items()]
         return {"id": REPOSITORY, "modelId": REPOSITORY, "sha": COMMIT, "siblings": siblings}
 
     def ranges_asked(self, name: str) -> list[str | None]:
-        return [headers.get("range") for path, headers in self.asked if path.endswith(f"/{name}")]
+        return [headers.get("range") for path, headers in self.requests if path.endswith(f"/{name}")]
 
 
 def _sibling(name: str, content: bytes) -> dict[str, Any]:
@@ -61,15 +61,15 @@ def _sibling(name: str, content: bytes) -> dict[str, Any]:
     return entry
 
 
-def contents(folder: Path) -> dict[str, bytes]:
+def read_files(folder: Path) -> dict[str, bytes]:
     return {
         path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()
     }
 
 
 @contextmanager
-def running(files: dict[str, bytes]) -> Iterator[Hub]:
-    hub = Hub(files)
+def run_hub(files: dict[str, bytes]) -> Iterator[FakeHub]:
+    hub = FakeHub(files)
 
     class Handler(_Handler):
         def __init__(self, *arguments: Any) -> None:
@@ -91,14 +91,14 @@ def running(files: dict[str, bytes]) -> Iterator[Hub]:
 
 
 class _Handler(BaseHTTPRequestHandler):
-    hub: Hub
+    hub: FakeHub
 
     def log_message(self, format: str, *args: object) -> None:
         pass
 
     def do_GET(self) -> None:
         path = unquote(urlsplit(self.path).path)
-        self.hub.asked.append((path, {name.lower(): value for name, value in self.headers.items()}))
+        self.hub.requests.append((path, {name.lower(): value for name, value in self.headers.items()}))
         if path.startswith("/api/models/"):
             self._list(path)
         elif path.startswith("/cdn/"):
@@ -112,7 +112,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif path.removesuffix(f"/revision/{COMMIT}") not in {f"/api/models/{name}" for name in self.hub.repositories}:
             self._fail(404, "RepoNotFound", "Repository not found")
         else:
-            self._answer(200, json.dumps(self.hub.listing()).encode(), {"Content-Type": "application/json"})
+            self._answer(200, json.dumps(self.hub.build_listing()).encode(), {"Content-Type": "application/json"})
 
     def _resolve(self, path: str) -> None:
         name = path
@@ -155,7 +155,7 @@ class _Handler(BaseHTTPRequestHandler):
         for start in range(0, len(body), PIECE):
             piece = body[start : start + PIECE]
             # Counted first: a client that has everything asks at once what was sent.
-            self.hub.sent[name] = self.hub.sent.get(name, 0) + len(piece)
+            self.hub.bytes_sent[name] = self.hub.bytes_sent.get(name, 0) + len(piece)
             try:
                 self.wfile.write(piece)
             except ConnectionError:

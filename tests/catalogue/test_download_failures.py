@@ -18,9 +18,9 @@ from mflux_api.errors import (
     ModelUnsupported,
     StorageFailed,
 )
-from mflux_api.models.registry import locate
-from tests.catalogue.fetching import CONFIG, NAME, SPEC, TINY, WEIGHTS, fetch, partial, refused
-from tests.catalogue.hub import REPOSITORY, Hub
+from mflux_api.models.registry import resolve_model
+from tests.catalogue.fetching import CONFIG, NAME, SPEC, TINY, WEIGHTS, expect_refusal, fetch_model, partial_path
+from tests.catalogue.hub import REPOSITORY, FakeHub
 
 pytestmark = pytest.mark.usefixtures("quick_and_alone")
 
@@ -28,55 +28,55 @@ pytestmark = pytest.mark.usefixtures("quick_and_alone")
 
 
 @pytest.mark.parametrize("name", [WEIGHTS, CONFIG])
-def test_a_flipped_byte_is_refused(hub: Hub, models_dir: Path, name: str) -> None:
+def test_a_flipped_byte_is_refused(hub: FakeHub, models_dir: Path, name: str) -> None:
     body = bytearray(TINY[name])
     body[len(body) // 2] ^= 1
     hub.served[name] = bytes(body)
-    error = refused(models_dir, DownloadFailed)
+    error = expect_refusal(models_dir, DownloadFailed)
     assert "arrived with other bytes than" in error.message
     assert error.details["file"] == name
-    assert not partial(models_dir, name).exists()
+    assert not partial_path(models_dir, name).exists()
 
 
 @pytest.mark.parametrize("extra", [b"more", b"?" * 3_000_000])
-def test_a_file_that_is_too_long_is_refused(hub: Hub, models_dir: Path, extra: bytes) -> None:
+def test_a_file_that_is_too_long_is_refused(hub: FakeHub, models_dir: Path, extra: bytes) -> None:
     hub.served[WEIGHTS] = TINY[WEIGHTS] + extra
-    refused(models_dir, DownloadFailed)
+    expect_refusal(models_dir, DownloadFailed)
 
 
-def test_a_file_that_is_too_short_is_refused(hub: Hub, models_dir: Path) -> None:
+def test_a_file_that_is_too_short_is_refused(hub: FakeHub, models_dir: Path) -> None:
     hub.served[CONFIG] = TINY[CONFIG][:10]
-    refused(models_dir, DownloadFailed)
+    expect_refusal(models_dir, DownloadFailed)
 
 
 def test_another_commit_than_the_pinned_one_is_refused(
-    hub: Hub, models_dir: Path, monkeypatch: pytest.MonkeyPatch
+    hub: FakeHub, models_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    listing = {**hub.listing(), "sha": "f" * 40}
-    monkeypatch.setattr(Hub, "listing", lambda self: listing)
-    assert "is no model hub" in refused(models_dir, DownloadFailed).message
+    listing = {**hub.build_listing(), "sha": "f" * 40}
+    monkeypatch.setattr(FakeHub, "build_listing", lambda self: listing)
+    assert "is no model hub" in expect_refusal(models_dir, DownloadFailed).message
 
 
-def test_a_page_that_is_no_hub_is_refused(hub: Hub, models_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_page_that_is_no_hub_is_refused(hub: FakeHub, models_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tests.catalogue.hub.json.dumps", lambda _: "<html>Log in to this network</html>")
-    assert "is no model hub" in refused(models_dir, DownloadFailed).message
+    assert "is no model hub" in expect_refusal(models_dir, DownloadFailed).message
 
 
-def test_a_repository_without_a_checkpoint_is_refused(hub: Hub, models_dir: Path) -> None:
+def test_a_repository_without_a_checkpoint_is_refused(hub: FakeHub, models_dir: Path) -> None:
     del hub.files["vae/diffusion_pytorch_model.safetensors"]
-    error = refused(models_dir, ModelUnsupported)
+    error = expect_refusal(models_dir, ModelUnsupported)
     assert error.message == f"{REPOSITORY} is not a FLUX.2 klein checkpoint: it has no vae."
 
 
-def test_a_missing_repository_is_said_to_be_missing(hub: Hub, models_dir: Path) -> None:
-    error = refused(models_dir, ModelNotFound, replace(SPEC, repository="tester/nothing"))
+def test_a_missing_repository_is_said_to_be_missing(hub: FakeHub, models_dir: Path) -> None:
+    error = expect_refusal(models_dir, ModelNotFound, replace(SPEC, repository="tester/nothing"))
     assert error.message.startswith("Hugging Face has no tester/nothing")
 
 
 @pytest.mark.parametrize("status", [500, 503, 429, 418])
-def test_an_error_of_the_hub_can_be_tried_again(hub: Hub, models_dir: Path, status: int) -> None:
+def test_an_error_of_the_hub_can_be_tried_again(hub: FakeHub, models_dir: Path, status: int) -> None:
     hub.error = (status, "", "secret details")
-    error = refused(models_dir, DownloadFailed)
+    error = expect_refusal(models_dir, DownloadFailed)
     assert (error.status, error.details["status"]) == (503, status)
     assert "secret" not in error.message
 
@@ -88,16 +88,16 @@ def test_without_a_network_it_can_be_tried_again(
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     monkeypatch.setenv("HF_ENDPOINT", endpoint.format(port=port))
-    error = refused(models_dir, DownloadFailed)
+    error = expect_refusal(models_dir, DownloadFailed)
     assert error.message == (
         f"Hugging Face cannot be reached: {REPOSITORY} is not downloaded. Try again: it goes on where it stopped."
     )
 
 
-def test_offline_mode_is_a_missing_network(hub: Hub, models_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline_mode_is_a_missing_network(hub: FakeHub, models_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.is_offline_mode", lambda: True)
-    assert "cannot be reached" in refused(models_dir, DownloadFailed).message
-    assert hub.asked == []
+    assert "cannot be reached" in expect_refusal(models_dir, DownloadFailed).message
+    assert hub.requests == []
 
 
 # Licences
@@ -111,40 +111,40 @@ def test_offline_mode_is_a_missing_network(hub: Hub, models_dir: Path, monkeypat
     ],
 )
 def test_a_gated_model_says_what_to_do(
-    hub: Hub, models_dir: Path, monkeypatch: pytest.MonkeyPatch, token: str, reason: tuple[str, str]
+    hub: FakeHub, models_dir: Path, monkeypatch: pytest.MonkeyPatch, token: str, reason: tuple[str, str]
 ) -> None:
     hub.gate = True
     monkeypatch.setenv("HF_TOKEN", token)
-    error = refused(models_dir, ModelGated)
+    error = expect_refusal(models_dir, ModelGated)
     assert (error.code, error.details["page"]) == ("MODEL_GATED", f"{hub.url}/{REPOSITORY}")
     assert error.details["reason"] == reason[0]
     assert reason[1] in error.message
 
 
 def test_a_token_that_is_not_valid_is_said_to_be_so(
-    hub: Hub, models_dir: Path, monkeypatch: pytest.MonkeyPatch
+    hub: FakeHub, models_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_expired")
     hub.error = (401, "", "Invalid credentials in Authorization header")
-    error = refused(models_dir, ModelGated)
+    error = expect_refusal(models_dir, ModelGated)
     assert error.details["reason"] == "token_refused"
     assert "hf_expired" not in error.message
 
 
-def test_a_token_opens_a_gated_model(hub: Hub, models_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_token_opens_a_gated_model(hub: FakeHub, models_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.gate = True
     monkeypatch.setenv("HF_TOKEN", hub.token)
-    fetch(models_dir)
-    assert locate(NAME, models_dir).folder == models_dir / NAME
+    fetch_model(models_dir)
+    assert resolve_model(NAME, models_dir).folder == models_dir / NAME
 
 
 def test_the_token_is_not_sent_to_the_servers_that_hold_large_files(
-    hub: Hub, models_dir: Path, monkeypatch: pytest.MonkeyPatch
+    hub: FakeHub, models_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub.gate, hub.away = True, hub.url.replace("127.0.0.1", "localhost")
     monkeypatch.setenv("HF_TOKEN", hub.token)
-    fetch(models_dir)
-    held_elsewhere = [headers for path, headers in hub.asked if path.startswith("/cdn/")]
+    fetch_model(models_dir)
+    held_elsewhere = [headers for path, headers in hub.requests if path.startswith("/cdn/")]
     assert held_elsewhere
     assert not any("authorization" in headers for headers in held_elsewhere)
 
@@ -159,23 +159,23 @@ class Usage(NamedTuple):
 
 
 def test_too_little_room_is_said_before_anything_is_fetched(
-    hub: Hub, models_dir: Path, monkeypatch: pytest.MonkeyPatch
+    hub: FakeHub, models_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10**12, 10**12, 10**9 + 5))
-    error = refused(models_dir, DiskFull)
+    error = expect_refusal(models_dir, DiskFull)
     assert (error.code, error.status, error.details["free_bytes"]) == ("DISK_FULL", 507, 10**9 + 5)
     assert error.message.startswith(f"{NAME} needs 1.0 GB of disk space (1 GB to spare included), and 1.0 GB are free.")
-    assert hub.sent == {}
+    assert hub.bytes_sent == {}
 
 
 @pytest.mark.parametrize(("number", "kind"), [(errno.ENOSPC, DiskFull), (errno.EIO, StorageFailed)])
 def test_a_disk_that_fails_on_the_way_is_an_error(
-    hub: Hub, models_dir: Path, monkeypatch: pytest.MonkeyPatch, number: int, kind: type[MfluxError]
+    hub: FakeHub, models_dir: Path, monkeypatch: pytest.MonkeyPatch, number: int, kind: type[MfluxError]
 ) -> None:
     def fail(_: Any) -> None:
         raise OSError(number, "details of the machine")
 
     monkeypatch.setattr("os.fsync", fail)
-    error = refused(models_dir, kind)
+    error = expect_refusal(models_dir, kind)
     assert type(error) is kind
     assert "details of the machine" not in error.message

@@ -11,7 +11,7 @@ from mflux_api.checkpoints.capabilities import Capabilities
 from mflux_api.checkpoints.families import FAMILIES, SAMPLER, Family, detect_family
 from mflux_api.dialects.native.models import ModelCapabilities
 from mflux_api.engine.loaded_pipeline import PipelineLoader
-from mflux_api.models.registry import EMBEDDED, ModelSpec, find, registry
+from mflux_api.models.registry import EMBEDDED_MODELS_DIR, ModelSpec, find_spec, load_registry
 from mflux_api.request import SIDE_STEP, SMALLEST_SIDE
 from tests.engine.seedvr2 import write_upscaler
 
@@ -61,7 +61,7 @@ def kind_of(spec: ModelSpec) -> str:
 
 def named() -> list[ModelSpec]:
     """The models of the registry, without their quantized variants."""
-    return [spec for spec in registry().values() if spec.quantize is None]
+    return [spec for spec in load_registry().values() if spec.quantize is None]
 
 
 def model_row(spec: ModelSpec) -> str:
@@ -137,30 +137,30 @@ def test_clients_are_told_of_every_capability_that_is_no_default() -> None:
     ],
 )
 def test_a_model_is_of_the_kind_that_the_registry_says(name: str, kind: str) -> None:
-    assert kind_of(find(name)) == kind
+    assert kind_of(find_spec(name)) == kind
 
 
 def test_an_entry_has_its_own_defaults_in_place_of_its_kinds() -> None:
-    can = find("flux2-tiny-base").capabilities
+    can = find_spec("flux2-tiny-base").capabilities
     assert (can.default_steps, can.default_guidance, can.native_side) == (8, 2.0, 256)
-    assert find("flux2-klein-base-4b").capabilities == FAMILIES["flux2"].capabilities["klein-base"]
+    assert find_spec("flux2-klein-base-4b").capabilities == FAMILIES["flux2"].capabilities["klein-base"]
 
 
 @pytest.mark.parametrize("name", ["flux2-tiny-4-bit", "flux2-klein-4b-mlx-4bit"])
 def test_a_quantized_model_is_not_offered_quantized_again(name: str) -> None:
-    assert find(name).capabilities.bits == ()
-    assert f"{name}-8-bit" not in registry()
+    assert find_spec(name).capabilities.bits == ()
+    assert f"{name}-8-bit" not in load_registry()
 
 
 def test_a_folder_is_of_the_family_whose_files_it_has(tmp_path: Path) -> None:
-    assert detect_family(EMBEDDED / "flux2-tiny").name == "flux2"
+    assert detect_family(EMBEDDED_MODELS_DIR / "flux2-tiny").name == "flux2"
     assert detect_family(write_upscaler(tmp_path / "enlarger")).name == "seedvr2"
     assert detect_family(tmp_path / "nothing").name == "flux2"
 
 
 def test_a_folder_says_what_the_registry_does_not() -> None:
-    family, spec = FAMILIES["flux2"], find("flux2-tiny-base")
+    family, spec = FAMILIES["flux2"], find_spec("flux2-tiny-base")
     dev = Path(__file__).parents[1] / "reference" / "checkpoints" / "dev"
     assert family.read_capabilities(dev, ModelSpec(name="mine").facts).guidance == "embedded"
-    assert family.read_capabilities(EMBEDDED / spec.folder, spec.facts).guidance == "cfg"
-    assert not family.read_capabilities(EMBEDDED / spec.folder, spec.facts).prompt_upsampling
+    assert family.read_capabilities(EMBEDDED_MODELS_DIR / spec.folder, spec.facts).guidance == "cfg"
+    assert not family.read_capabilities(EMBEDDED_MODELS_DIR / spec.folder, spec.facts).prompt_upsampling

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from mflux_api.errors import InvalidRequest, LoraInvalid, LoraNotFound
-from mflux_api.models.loras import LoraChoice, parse, resolve
+from mflux_api.models.loras import LoraChoice, parse_lora_choice, resolve_lora
 from mflux_api.request import LoraUse
 
 
@@ -30,46 +30,46 @@ def folder(tmp_path: Path) -> Path:
     ],
 )
 def test_a_choice_is_a_name_and_a_scale(choice: LoraChoice, expected: tuple[str, float]) -> None:
-    assert parse(choice) == expected
+    assert parse_lora_choice(choice) == expected
 
 
 @pytest.mark.parametrize("name", ["style", "style.safetensors"])
 def test_a_name_is_found_in_the_folders(folder: Path, name: str) -> None:
-    assert resolve(name, [folder], anywhere=False).path == str(folder / "style.safetensors")
+    assert resolve_lora(name, [folder], anywhere=False).path == str(folder / "style.safetensors")
 
 
 @pytest.mark.parametrize("scale", ["nan", "inf", "11"])
 def test_an_absurd_scale_is_refused(folder: Path, scale: str) -> None:
     with pytest.raises(InvalidRequest, match="A LoRA scale must be between -10 and 10"):
-        resolve(f"style:{scale}", [folder], anywhere=False)
+        resolve_lora(f"style:{scale}", [folder], anywhere=False)
 
 
 def test_an_unknown_name_is_refused_with_where_it_was_looked_for(folder: Path) -> None:
     with pytest.raises(LoraNotFound, match=r"There is no LoRA 'nothing' \(looked in .*loras\)") as caught:
-        resolve("nothing", [folder], anywhere=False)
+        resolve_lora("nothing", [folder], anywhere=False)
     assert caught.value.code == "LORA_NOT_FOUND"
 
 
 @pytest.mark.parametrize("anywhere", [True, False])
 def test_other_formats_than_safetensors_are_refused(folder: Path, anywhere: bool) -> None:
     with pytest.raises(LoraInvalid, match=r"is not a \.safetensors file; other formats can run code\."):
-        resolve(str(folder / "style.pt"), [folder], anywhere=anywhere)
+        resolve_lora(str(folder / "style.pt"), [folder], anywhere=anywhere)
 
 
 def test_a_path_that_climbs_out_is_refused(folder: Path) -> None:
     with pytest.raises(LoraInvalid, match="is outside the LoRA folders") as caught:
-        resolve("../outside.safetensors", [folder], anywhere=False)
+        resolve_lora("../outside.safetensors", [folder], anywhere=False)
     assert caught.value.code == "LORA_INVALID"
 
 
 def test_a_link_that_leads_out_is_refused(folder: Path) -> None:
     (folder / "link.safetensors").symlink_to(folder.parent / "outside.safetensors")
     with pytest.raises(LoraInvalid, match="is outside the LoRA folders"):
-        resolve("link", [folder], anywhere=False)
+        resolve_lora("link", [folder], anywhere=False)
 
 
 def test_an_absolute_path_outside_is_refused_unless_allowed(folder: Path) -> None:
     outside = folder.parent / "outside.safetensors"
     with pytest.raises(LoraInvalid, match="is outside the LoRA folders"):
-        resolve(outside, [folder], anywhere=False)
-    assert resolve(outside, [folder], anywhere=True).path == str(outside)
+        resolve_lora(outside, [folder], anywhere=False)
+    assert resolve_lora(outside, [folder], anywhere=True).path == str(outside)

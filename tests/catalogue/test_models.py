@@ -4,9 +4,18 @@ from pathlib import Path
 
 import pytest
 
-from mflux_api.checkpoints.detection import disk_bytes
+from mflux_api.checkpoints.detection import measure_disk_usage
 from mflux_api.errors import ModelNotDownloaded, ModelNotFound, ModelUnsupported
-from mflux_api.models.registry import EMBEDDED, ModelSpec, find, folders, is_here, known, locate, registry
+from mflux_api.models.registry import (
+    EMBEDDED_MODELS_DIR,
+    ModelSpec,
+    find_spec,
+    find_unregistered_models,
+    is_downloaded,
+    load_registry,
+    resolve_client_model,
+    resolve_model,
+)
 
 SIZES = ["4b", "9b", "base-4b", "base-9b"]
 DOCUMENTED = [
@@ -53,45 +62,45 @@ def make_checkpoint(folder: Path) -> Path:
 
 
 def test_the_embedded_model_is_found_from_anywhere(tmp_path: Path) -> None:
-    assert locate("flux2-tiny", tmp_path).folder == EMBEDDED / "flux2-tiny"
+    assert resolve_model("flux2-tiny", tmp_path).folder == EMBEDDED_MODELS_DIR / "flux2-tiny"
 
 
 def test_the_base_variant_shares_the_embedded_weights(tmp_path: Path) -> None:
-    located = locate("flux2-tiny-base", tmp_path)
-    assert located.folder == EMBEDDED / "flux2-tiny"
+    located = resolve_model("flux2-tiny-base", tmp_path)
+    assert located.folder == EMBEDDED_MODELS_DIR / "flux2-tiny"
     assert located.spec.distilled is False
 
 
 def test_names_are_found_in_any_case(tmp_path: Path) -> None:
-    assert locate("FLUX2-Tiny", tmp_path).spec.name == "flux2-tiny"
+    assert resolve_model("FLUX2-Tiny", tmp_path).spec.name == "flux2-tiny"
 
 
 @pytest.mark.parametrize("bits", [3, 4, 6, 8])
 def test_each_width_has_a_name(bits: int) -> None:
-    assert registry()[f"flux2-klein-4b-{bits}-bit"].quantize == bits
+    assert load_registry()[f"flux2-klein-4b-{bits}-bit"].quantize == bits
 
 
 def test_a_folder_in_the_models_directory_is_used(tmp_path: Path) -> None:
     (tmp_path / "flux2-klein-4b").mkdir()
-    assert locate("flux2-klein-4b-4-bit", tmp_path).folder == tmp_path / "flux2-klein-4b"
+    assert resolve_model("flux2-klein-4b-4-bit", tmp_path).folder == tmp_path / "flux2-klein-4b"
 
 
 def test_a_path_to_a_folder_is_a_model(tmp_path: Path) -> None:
-    located = locate(str(tmp_path), Path("models"))
+    located = resolve_model(str(tmp_path), Path("models"))
     assert (located.folder, located.spec.distilled) == (tmp_path, None)
 
 
 def test_a_snapshot_in_the_hugging_face_cache_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
-    spec = registry()["flux2-klein-9b"]
+    spec = load_registry()["flux2-klein-9b"]
     snapshot = tmp_path / "models--black-forest-labs--FLUX.2-klein-9B" / "snapshots" / str(spec.revision)
     snapshot.mkdir(parents=True)
-    assert locate("flux2-klein-9b", tmp_path / "models").folder == snapshot
+    assert resolve_model("flux2-klein-9b", tmp_path / "models").folder == snapshot
 
 
 def test_an_unknown_name_is_refused_with_the_nearest_ones(tmp_path: Path) -> None:
     with pytest.raises(ModelNotFound) as caught:
-        locate("flux2-klein-4", tmp_path)
+        resolve_model("flux2-klein-4", tmp_path)
     assert caught.value.code == "MODEL_NOT_FOUND"
     assert caught.value.message.startswith("Model 'flux2-klein-4' not found: neither a known name nor a folder.")
     assert "flux2-klein-4b" in caught.value.message
@@ -99,13 +108,13 @@ def test_an_unknown_name_is_refused_with_the_nearest_ones(tmp_path: Path) -> Non
 
 def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelNotFound, match="There is no model folder at"):
-        locate(str(tmp_path / "nothing"), tmp_path)
+        resolve_model(str(tmp_path / "nothing"), tmp_path)
 
 
 def test_a_known_model_without_files_says_how_to_get_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
     with pytest.raises(ModelNotDownloaded) as caught:
-        locate("flux2-klein-9b", tmp_path)
+        resolve_model("flux2-klein-9b", tmp_path)
     assert caught.value.code == "MODEL_NOT_DOWNLOADED"
     assert "hf download black-forest-labs/FLUX.2-klein-9B --local-dir" in caught.value.message
 
@@ -115,14 +124,14 @@ def test_a_known_model_without_files_says_how_to_get_them(tmp_path: Path, monkey
 
 @pytest.mark.parametrize("name", DOCUMENTED)
 def test_every_documented_name_is_known(name: str) -> None:
-    spec = find(name)
+    spec = find_spec(name)
     assert spec.repository
     assert spec.licence in ("Apache-2.0", "FLUX Non-Commercial")
 
 
 @pytest.mark.parametrize("name", ["flux2-klein-9b-4-bit", "flux2-dev-8-bit"])
 def test_a_quantized_variant_has_the_facts_of_what_is_downloaded(name: str) -> None:
-    variant, base = find(name), find(name[: -len("-4-bit")])
+    variant, base = find_spec(name), find_spec(name[: -len("-4-bit")])
     assert (variant.size_gb, variant.licence, variant.gated, variant.unavailable) == (
         base.size_gb,
         base.licence,
@@ -132,8 +141,8 @@ def test_a_quantized_variant_has_the_facts_of_what_is_downloaded(name: str) -> N
 
 
 def test_a_model_that_cannot_paint_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(registry(), "later", ModelSpec(name="later", unavailable="Not with this version."))
-    for locating in (locate, known):
+    monkeypatch.setitem(load_registry(), "later", ModelSpec(name="later", unavailable="Not with this version."))
+    for locating in (resolve_model, resolve_client_model):
         with pytest.raises(ModelUnsupported) as caught:
             locating("later", tmp_path)
         assert caught.value.message == "Not with this version."
@@ -141,21 +150,21 @@ def test_a_model_that_cannot_paint_says_why(tmp_path: Path, monkeypatch: pytest.
 
 @pytest.mark.parametrize("name", ["flux2-dev", "flux2-dev-4-bit", "flux2-dev-8-bit"])
 def test_dev_paints_with_the_references_defaults(name: str) -> None:
-    spec, can = find(name), find(name).capabilities
+    spec, can = find_spec(name), find_spec(name).capabilities
     assert (can.default_steps, can.default_guidance, can.guidance) == (50, 4.0, "embedded")
     assert (spec.gated, spec.unavailable) == (True, "")
 
 
 def test_a_gated_model_says_what_to_accept_and_where_the_token_goes(tmp_path: Path) -> None:
     with pytest.raises(ModelNotDownloaded) as caught:
-        locate("flux2-dev-4-bit", tmp_path)
+        resolve_model("flux2-dev-4-bit", tmp_path)
     for words in ("accept its licence on https://huggingface.co/black-forest-labs/FLUX.2-dev", "HF_TOKEN"):
         assert words in caught.value.message
 
 
 @pytest.mark.parametrize("name", FLUX1_NAMES)
 def test_flux1_names_are_answered_with_what_replaces_them(tmp_path: Path, name: str) -> None:
-    for locating in (locate, known):
+    for locating in (resolve_model, resolve_client_model):
         with pytest.raises(ModelNotFound) as caught:
             locating(name, tmp_path)
         assert caught.value.message == (
@@ -166,14 +175,14 @@ def test_flux1_names_are_answered_with_what_replaces_them(tmp_path: Path, name: 
 @pytest.mark.parametrize("name", ["flux2-devil", "flux2", "flux-10", "development", "x-schnell"])
 def test_other_names_are_not_taken_for_flux1(name: str) -> None:
     with pytest.raises(ModelNotFound) as caught:
-        find(name)
+        find_spec(name)
     assert "Flux1" not in caught.value.message
 
 
 @pytest.mark.parametrize("name", ["schnell", "nothing"])
 def test_an_unknown_name_is_answered_with_those_that_there_are(name: str) -> None:
     with pytest.raises(ModelNotFound) as caught:
-        find(name)
+        find_spec(name)
     available = caught.value.details["available_models"]
     assert isinstance(available, list)
     assert {"flux2-tiny", "flux2-klein-4b", "flux2-klein-9b-mlx-4bit"} <= set(available)
@@ -184,19 +193,19 @@ def test_an_unknown_name_is_answered_with_those_that_there_are(name: str) -> Non
 
 
 def test_a_checkpoint_in_the_models_directory_is_a_model(models_dir: Path) -> None:
-    assert [spec.name for spec in folders(models_dir)] == ["my.Model_1"]
-    located = known("my.Model_1", models_dir)
-    assert (located.folder, located.spec) == (models_dir / "my.Model_1", *folders(models_dir))
-    assert is_here(located.spec, models_dir)
+    assert [spec.name for spec in find_unregistered_models(models_dir)] == ["my.Model_1"]
+    located = resolve_client_model("my.Model_1", models_dir)
+    assert (located.folder, located.spec) == (models_dir / "my.Model_1", *find_unregistered_models(models_dir))
+    assert is_downloaded(located.spec, models_dir)
 
 
 def test_the_diffusers_layout_is_a_model(tmp_path: Path) -> None:
-    shutil.copytree(EMBEDDED / "flux2-tiny", tmp_path / "copy")
-    assert [spec.name for spec in folders(tmp_path)] == ["copy"]
+    shutil.copytree(EMBEDDED_MODELS_DIR / "flux2-tiny", tmp_path / "copy")
+    assert [spec.name for spec in find_unregistered_models(tmp_path)] == ["copy"]
 
 
 def test_a_missing_models_directory_has_no_models(tmp_path: Path) -> None:
-    assert list(folders(tmp_path / "nothing")) == []
+    assert list(find_unregistered_models(tmp_path / "nothing")) == []
 
 
 @pytest.mark.parametrize(
@@ -204,37 +213,37 @@ def test_a_missing_models_directory_has_no_models(tmp_path: Path) -> None:
 )
 def test_registry_folders_and_odd_names_are_not_listed(tmp_path: Path, name: str) -> None:
     make_checkpoint(tmp_path / name)
-    assert list(folders(tmp_path)) == []
+    assert list(find_unregistered_models(tmp_path)) == []
 
 
 @pytest.mark.parametrize("part", ["transformer", "text_encoder", "vae"])
 def test_a_folder_without_one_of_the_networks_is_no_model(models_dir: Path, part: str) -> None:
     (models_dir / "my.Model_1" / part / "0.safetensors").unlink()
-    assert list(folders(models_dir)) == []
+    assert list(find_unregistered_models(models_dir)) == []
     with pytest.raises(ModelNotFound):
-        known("my.Model_1", models_dir)
+        resolve_client_model("my.Model_1", models_dir)
 
 
 @pytest.mark.parametrize("index", [{"_class_name": "FluxPipeline"}, {}, [], "no JSON"])
 def test_another_pipeline_is_no_model(models_dir: Path, index: object) -> None:
     text = index if isinstance(index, str) else json.dumps(index)
     (models_dir / "my.Model_1" / "model_index.json").write_text(text)
-    assert list(folders(models_dir)) == []
+    assert list(find_unregistered_models(models_dir)) == []
 
 
 def test_a_link_that_leads_outside_is_not_listed(models_dir: Path, tmp_path: Path) -> None:
     (models_dir / "inside").symlink_to(models_dir / "my.Model_1")
     (models_dir / "outside").symlink_to(make_checkpoint(tmp_path / "elsewhere"))
-    assert [spec.name for spec in folders(models_dir)] == ["inside", "my.Model_1"]
+    assert [spec.name for spec in find_unregistered_models(models_dir)] == ["inside", "my.Model_1"]
     with pytest.raises(ModelNotFound):
-        known("outside", models_dir)
+        resolve_client_model("outside", models_dir)
 
 
 # Names from clients
 
 
 def test_a_client_may_name_a_model_of_the_registry(tmp_path: Path) -> None:
-    assert known("FLUX2-Tiny", tmp_path).folder == EMBEDDED / "flux2-tiny"
+    assert resolve_client_model("FLUX2-Tiny", tmp_path).folder == EMBEDDED_MODELS_DIR / "flux2-tiny"
 
 
 def test_a_known_model_without_files_is_not_downloaded_for_clients_either(
@@ -242,20 +251,20 @@ def test_a_known_model_without_files_is_not_downloaded_for_clients_either(
 ) -> None:
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
     with pytest.raises(ModelNotDownloaded):
-        known("flux2-klein-9b", tmp_path)
+        resolve_client_model("flux2-klein-9b", tmp_path)
 
 
 @pytest.mark.parametrize("name", NO_NAMES)
 def test_a_client_may_not_name_a_path(models_dir: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.chdir(models_dir)
     with pytest.raises(ModelNotFound):
-        known(name.format(models_dir), models_dir)
+        resolve_client_model(name.format(models_dir), models_dir)
 
 
 @pytest.mark.parametrize("name", ["x" * 101, "x" * 1_000_000, "flux1" + "x" * 1_000_000, "/" * 5000])
 def test_a_long_name_is_not_echoed(models_dir: Path, name: str) -> None:
     with pytest.raises(ModelNotFound) as caught:
-        known(name, models_dir)
+        resolve_client_model(name, models_dir)
     echoed = caught.value.message.split("'")[1]
     assert len(echoed) <= 100
     assert len(str(caught.value.details["model"])) <= 100
@@ -268,7 +277,7 @@ def test_the_size_on_disk_counts_each_file_once(models_dir: Path) -> None:
     folder = models_dir / "my.Model_1"
     (folder / "again.safetensors").hardlink_to(folder / "vae" / "0.safetensors")
     (folder / "broken").symlink_to(folder / "nothing")
-    assert disk_bytes(folder) == 3 * len(b"weights")
+    assert measure_disk_usage(folder) == 3 * len(b"weights")
 
 
 def test_the_size_on_disk_follows_links_to_the_cache(tmp_path: Path) -> None:
@@ -277,4 +286,4 @@ def test_the_size_on_disk_follows_links_to_the_cache(tmp_path: Path) -> None:
     snapshot.mkdir(parents=True)
     for name in ("a", "b"):
         (snapshot / name).symlink_to(tmp_path / "blob")
-    assert disk_bytes(tmp_path / "snapshot") == 5
+    assert measure_disk_usage(tmp_path / "snapshot") == 5

@@ -7,13 +7,13 @@ import pytest
 from PIL import Image
 
 from mflux_api.commands import chat
-from mflux_api.commands.chat import Choices, heard
+from mflux_api.commands.chat import ChatState, parse_line
 from mflux_api.engine.model import Model
 from mflux_api.errors import InvalidRequest
 from mflux_api.pixels.naming import NAME
 
-START = Choices(steps=25, shape=(1344, 768))
-BEFORE = Choices(steps=4, shape=(64, 64), raw="a fox", prompt="a fox", seed=7)
+START = ChatState(steps=25, shape=(1344, 768))
+BEFORE = ChatState(steps=4, shape=(64, 64), raw="a fox", prompt="a fox", seed=7)
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ BEFORE = Choices(steps=4, shape=(64, 64), raw="a fox", prompt="a fox", seed=7)
     ],
 )
 def test_modifiers_in_a_prompt_choose_the_size(line: str, size: tuple[int, int], prompt: str) -> None:
-    choices, wanted = heard(line, START)
+    choices, wanted = parse_line(line, START)
     assert (choices.size, choices.prompt, choices.raw, wanted) == (size, prompt, line, True)
 
 
@@ -43,28 +43,28 @@ def test_modifiers_in_a_prompt_choose_the_size(line: str, size: tuple[int, int],
     ],
 )
 def test_commands_alone_change_what_comes(line: str, size: tuple[int, int], steps: int) -> None:
-    choices, wanted = heard(line, START)
+    choices, wanted = parse_line(line, START)
     assert (choices.size, choices.steps, wanted) == (size, steps, False)
 
 
 def test_the_last_prompt_is_painted_again() -> None:
     for word in ("same", "s", "SAME"):
-        choices, wanted = heard(word, BEFORE)
+        choices, wanted = parse_line(word, BEFORE)
         assert (choices.prompt, choices.seed, wanted) == ("a fox", None, True)
-    choices, wanted = heard("reseed 99", BEFORE)
+    choices, wanted = parse_line("reseed 99", BEFORE)
     assert (choices.prompt, choices.seed, wanted) == ("a fox", 99, True)
 
 
 @pytest.mark.parametrize("line", ["same", "reseed 3", "/nothing", "/huge a fox"])
 def test_what_cannot_be_done_is_said(line: str) -> None:
     with pytest.raises(InvalidRequest):
-        heard(line, START)
+        parse_line(line, START)
 
 
 @pytest.mark.parametrize("line", ["quit", "q", " Q "])
 def test_it_ends_when_told_to(line: str) -> None:
     with pytest.raises(EOFError):
-        heard(line, START)
+        parse_line(line, START)
 
 
 def lines(*typed: str) -> Callable[[str], str]:
@@ -75,11 +75,11 @@ def lines(*typed: str) -> Callable[[str], str]:
 def test_each_prompt_leaves_a_picture_and_how_it_was_painted(
     tiny: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("mflux_api.commands.generate.load", lambda _: tiny)
+    monkeypatch.setattr("mflux_api.commands.generate.load_from_arguments", lambda _: tiny)
     monkeypatch.setitem(chat.SHAPES, "/square", (64, 64))
     from argparse import Namespace
 
-    before = tiny.pipeline.conditioning.cache.hits
+    before = tiny.pipeline.prompt_encoder.cache.hits
     typed = ("/square", "/steps 1", "a red circle\t/square", "reseed 5", "same", "same nothing /huge", "q")
     chat.chat(Namespace(steps=None, output=tmp_path), lines(*typed))
     paths = [Path(line) for line in capsys.readouterr().out.splitlines()]
@@ -96,4 +96,4 @@ def test_each_prompt_leaves_a_picture_and_how_it_was_painted(
         "# Steps: 1",
     ]
     # The prompt was not encoded again.
-    assert tiny.pipeline.conditioning.cache.hits >= before + 2
+    assert tiny.pipeline.prompt_encoder.cache.hits >= before + 2

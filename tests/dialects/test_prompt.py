@@ -9,8 +9,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mflux_api.dialects.sdapi import prompt, prompt_editing
-from mflux_api.dialects.sdapi.prompt import emphasised, loras, plain, weights
-from mflux_api.dialects.sdapi.prompt_editing import schedule
+from mflux_api.dialects.sdapi.prompt import extract_loras, parse_emphasis, parse_prompt_attention, strip_emphasis
+from mflux_api.dialects.sdapi.prompt_editing import parse_schedule
 
 anything = st.text(st.characters(codec="utf-8"))
 # What the syntax is made of, so that it comes about by chance.
@@ -37,11 +37,11 @@ likely = st.lists(st.sampled_from(signs) | anything, max_size=30).map("".join)
     ],
 )
 def test_an_adapter_is_a_name_and_a_weight(tag: str, use: tuple[str, float]) -> None:
-    assert loras(f"a fox {tag}") == ("a fox", (use,))
+    assert extract_loras(f"a fox {tag}") == ("a fox", (use,))
 
 
 def test_adapters_keep_their_order() -> None:
-    assert loras("<lora:b:2>a<lora:a:1><lora:b:3>") == ("a", (("b", 2.0), ("a", 1.0), ("b", 3.0)))
+    assert extract_loras("<lora:b:2>a<lora:a:1><lora:b:3>") == ("a", (("b", 2.0), ("a", 1.0), ("b", 3.0)))
 
 
 @pytest.mark.parametrize(
@@ -63,12 +63,12 @@ def test_adapters_keep_their_order() -> None:
     ],
 )
 def test_no_gap_is_left_where_a_tag_stood(text: str, words: str) -> None:
-    assert loras(text)[0] == words
+    assert extract_loras(text)[0] == words
 
 
 @pytest.mark.parametrize("text", ["<lora:x", "lora:x>", "<lora>", "<lora:>", "<b:x>", "< lora:x>", "a < b > c"])
 def test_what_is_no_tag_stays(text: str) -> None:
-    assert loras(text) == (text, ())
+    assert extract_loras(text) == (text, ())
 
 
 # Steps
@@ -96,7 +96,7 @@ def test_what_is_no_tag_stays(text: str) -> None:
     ],
 )
 def test_words_change_after_a_step(text: str, expected: list[tuple[int, str]]) -> None:
-    assert list(schedule(text, 10)) == expected
+    assert list(parse_schedule(text, 10)) == expected
 
 
 @pytest.mark.parametrize(
@@ -104,16 +104,16 @@ def test_words_change_after_a_step(text: str, expected: list[tuple[int, str]]) -
     [("0", 0, 10), ("-3", 0, 10), ("0.01", 0, 10), ("10", 10, 0), ("99", 10, 0), ("1.0", 10, 0), ("1e999", 10, 0)],
 )
 def test_a_step_that_never_comes_changes_nothing(when: str, before: int, after: int) -> None:
-    assert schedule(f"[a:b:{when}]", 10) == ((10, "a" if before > after else "b"),)
+    assert parse_schedule(f"[a:b:{when}]", 10) == ((10, "a" if before > after else "b"),)
 
 
 def test_words_take_turns() -> None:
-    assert schedule("[a|b] c", 3) == ((1, "a c"), (2, "b c"), (3, "a c"))
-    assert schedule("[fe|]male", 2) == ((1, "female"), (2, "male"))
-    assert schedule("[fe|||]male", 5) == ((1, "female"), (4, "male"), (5, "female"))
-    assert schedule("[a|(b:1.1)]", 2) == ((1, "a"), (2, "(b:1.1)"))
-    assert schedule("[a|[b|c]]", 4) == ((1, "a"), (2, "c"), (3, "a"), (4, "c"))
-    assert schedule("[a|[b:c:3]]", 4) == ((1, "a"), (2, "b"), (3, "a"), (4, "c"))
+    assert parse_schedule("[a|b] c", 3) == ((1, "a c"), (2, "b c"), (3, "a c"))
+    assert parse_schedule("[fe|]male", 2) == ((1, "female"), (2, "male"))
+    assert parse_schedule("[fe|||]male", 5) == ((1, "female"), (4, "male"), (5, "female"))
+    assert parse_schedule("[a|(b:1.1)]", 2) == ((1, "a"), (2, "(b:1.1)"))
+    assert parse_schedule("[a|[b|c]]", 4) == ((1, "a"), (2, "c"), (3, "a"), (4, "c"))
+    assert parse_schedule("[a|[b:c:3]]", 4) == ((1, "a"), (2, "b"), (3, "a"), (4, "c"))
 
 
 def test_sd_webuis_own_example_reads_as_it_says() -> None:
@@ -121,7 +121,7 @@ def test_sd_webuis_own_example_reads_as_it_says() -> None:
         "a [mountain:lake:0.25] and [an oak:a christmas tree:0.75][ in foreground::0.6][: in background:0.25] "
         "[shoddy:masterful:0.5]"
     )
-    assert schedule(text, 100) == (
+    assert parse_schedule(text, 100) == (
         (25, "a mountain and an oak in foreground shoddy"),
         (50, "a lake and an oak in foreground in background shoddy"),
         (60, "a lake and an oak in foreground in background masterful"),
@@ -148,18 +148,18 @@ def test_sd_webuis_own_example_reads_as_it_says() -> None:
     ],
 )
 def test_brackets_that_mean_nothing_are_words(text: str) -> None:
-    assert schedule(text, 10) == ((10, text),)
+    assert parse_schedule(text, 10) == ((10, text),)
 
 
 def test_brackets_inside_stray_ones_keep_their_meaning() -> None:
-    assert schedule("[ ( [a:3]", 10) == ((3, "[ ( "), (10, "[ ( a"))
-    assert schedule("a | [b:3]", 10) == ((3, "a | "), (10, "a | b"))
+    assert parse_schedule("[ ( [a:3]", 10) == ((3, "[ ( "), (10, "[ ( a"))
+    assert parse_schedule("a | [b:3]", 10) == ((3, "a | "), (10, "a | b"))
 
 
 @given(likely, st.integers(1, 12))
 @example("[a:" * 9 + ":3]" * 9, 5)
 def test_a_schedule_covers_every_step_once(text: str, steps: int) -> None:
-    entries = schedule(text, steps)
+    entries = parse_schedule(text, steps)
     ends = [end for end, _ in entries]
     assert ends == sorted(set(ends))
     assert (ends[0] >= 1, ends[-1]) == (True, steps)
@@ -169,7 +169,7 @@ def test_a_schedule_covers_every_step_once(text: str, steps: int) -> None:
 
 @given(st.text(st.characters(codec="utf-8", exclude_characters="[]"), max_size=50))
 def test_a_text_without_square_brackets_is_its_own_schedule(text: str) -> None:
-    assert schedule(text, 10) == ((10, text),)
+    assert parse_schedule(text, 10) == ((10, text),)
 
 
 # Emphasis
@@ -211,7 +211,7 @@ def test_a_text_without_square_brackets_is_its_own_schedule(text: str) -> None:
     ],
 )
 def test_brackets_give_weight(text: str, expected: list[tuple[str, float]]) -> None:
-    found = weights(text)
+    found = parse_prompt_attention(text)
     assert [words for words, _ in found] == [words for words, _ in expected]
     assert [weight for _, weight in found] == pytest.approx([weight for _, weight in expected])
 
@@ -220,7 +220,7 @@ def test_brackets_give_weight(text: str, expected: list[tuple[str, float]]) -> N
 @example("(a:" + "9" * 400 + ")")
 @example("(" * 500 + "a" + ":99999)" * 400)
 def test_weights_are_numbers_and_neighbours_differ(text: str) -> None:
-    found = weights(text)
+    found = parse_prompt_attention(text)
     assert found
     assert all(abs(weight) < float("inf") for _, weight in found)
     assert all(one != other for (_, one), (_, other) in itertools.pairwise(found))
@@ -244,12 +244,12 @@ def test_weights_are_numbers_and_neighbours_differ(text: str) -> None:
     ],
 )
 def test_plain_words_are_what_is_left_without_the_syntax(text: str, words: str) -> None:
-    assert plain(text) == words
+    assert strip_emphasis(text) == words
 
 
 @given(likely)
 def test_no_opening_bracket_is_left_but_those_after_a_backslash(text: str) -> None:
-    words = plain(text)
+    words = strip_emphasis(text)
     for bracket in "([":
         assert words.count(bracket) <= text.count(f"\\{bracket}")
 
@@ -261,20 +261,20 @@ nested = st.recursive(
 
 @given(nested)
 def test_no_bracket_of_a_pair_is_left(text: str) -> None:
-    assert not set(plain(text)) & set("()[]")
+    assert not set(strip_emphasis(text)) & set("()[]")
 
 
 @given(likely, st.integers(1, 5))
 def test_no_text_is_refused(text: str, steps: int) -> None:
-    words, uses = loras(text)
+    words, uses = extract_loras(text)
     assert all(isinstance(name, str) and isinstance(weight, float) for name, weight in uses)
-    assert all(plain(part) == plain(part).strip() for _, part in schedule(words, steps))
+    assert all(strip_emphasis(part) == strip_emphasis(part).strip() for _, part in parse_schedule(words, steps))
 
 
 # Hostile texts
 
 
-def lines_run(function: Callable[[], object]) -> int:
+def count_lines_run(function: Callable[[], object]) -> int:
     """How many lines of the module are run."""
     count = 0
 
@@ -299,9 +299,9 @@ HOSTILE = [*BRACKETS, "\\", "a AND ", "<lora:a", "<lora:a>"]
 
 
 @pytest.mark.parametrize("hostile", HOSTILE)
-@pytest.mark.parametrize("read", [loras, weights, lambda text: schedule(text, 4)])
+@pytest.mark.parametrize("read", [extract_loras, parse_prompt_attention, lambda text: parse_schedule(text, 4)])
 def test_a_text_twice_as_long_takes_twice_the_work(read: Callable[[str], object], hostile: str) -> None:
-    short, long = (lines_run(lambda text=hostile * times: read(text)) for times in (300, 600))  # type: ignore[misc]
+    short, long = (count_lines_run(lambda text=hostile * times: read(text)) for times in (300, 600))  # type: ignore[misc]
     # Weighing has 64 levels to reach first.
     assert long <= 2.2 * short
 
@@ -311,16 +311,16 @@ def test_a_text_twice_as_long_takes_twice_the_work(read: Callable[[str], object]
 )
 def test_brackets_may_be_as_deep_as_the_text_is_long(opener: str, closer: str) -> None:
     for text in (opener * 20_000, opener * 20_000 + "x" + closer * 20_000, closer * 20_000):
-        assert len(schedule(text, 4)) <= 4
-        assert len(weights(text)) <= 200
-        assert loras(text) == (text, ())
+        assert len(parse_schedule(text, 4)) <= 4
+        assert len(parse_prompt_attention(text)) <= 200
+        assert extract_loras(text) == (text, ())
 
 
 # A search that looked at a run of these again from each place in it would take minutes.
 @pytest.mark.parametrize("hostile", [" ", "<lora:", "a", "<a", ":", ": ", ":1", "1", "BREAK ", "AND ", "\\", ",", "\n"])
 def test_long_runs_are_read(hostile: str) -> None:
     text = "." + hostile * 100_000 + "."
-    assert len(plain(schedule(loras(text)[0], 1)[0][1])) <= len(text)
+    assert len(strip_emphasis(parse_schedule(extract_loras(text)[0], 1)[0][1])) <= len(text)
 
 
 # Emphasis that is applied
@@ -338,14 +338,14 @@ def test_long_runs_are_read(hostile: str) -> None:
     ],
 )
 def test_emphasis_is_told_by_the_letters_it_is_on(text: str, words: str, spans: tuple[Any, ...]) -> None:
-    found, places = emphasised(text)
+    found, places = parse_emphasis(text)
     assert (found, [(start, end) for start, end, _ in places]) == (words, [(start, end) for start, end, _ in spans])
     assert [weight for *_, weight in places] == pytest.approx([weight for *_, weight in spans])
 
 
 @given(st.text(st.sampled_from("ab ()[]:1.2\\\n\t") | st.characters(codec="utf-8"), max_size=60))
 def test_emphasis_never_points_outside_the_words(text: str) -> None:
-    words, spans = emphasised(text)
+    words, spans = parse_emphasis(text)
     assert words == words.strip()
     ends = [0, *(edge for start, end, _ in spans for edge in (start, end)), len(words)]
     assert ends == sorted(ends)

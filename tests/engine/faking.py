@@ -9,18 +9,18 @@ import pytest
 HEAD = """
 import os, resource, signal, socket, sys, time
 from mflux_api.ipc import transport
-from mflux_api.ipc.messages import Done, Finished, Memory, Ready, Thumbnail
+from mflux_api.ipc.messages import CommandDone, EngineMemory, FinishedPicture, Ready, Thumbnail
 
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 line = socket.socket(fileno=int(sys.argv[-1]))
-receive = lambda: transport.receive(line)
-send = lambda *messages: line.sendall(b"".join(map(transport.pack, messages)))
+receive = lambda: transport.receive_message(line)
+send = lambda *messages: line.sendall(b"".join(map(transport.pack_message, messages)))
 receive()
-READY = Ready(device="cpu", chip="none", mlx="0", width=4, budget=1)
+READY = Ready(device="cpu", chip="none", mlx="0", bytes_per_value=4, budget=1)
 """
 
 
-def take_its_place(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+def replace_engine(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
     """Engines that are started from now on are this script. Files for it are written into the folder."""
     code, program = folder / "engine.py", folder / "python"
     code.write_text(HEAD + textwrap.dedent(script), encoding="utf-8")

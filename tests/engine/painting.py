@@ -11,15 +11,15 @@ from PIL import Image
 
 from mflux_api.engine.model import Model
 from mflux_api.engine.passes import paint
-from mflux_api.ipc.messages import AskCut, Event, Picture, Preview, Step, never
-from mflux_api.request import Cut, GenerateRequest, Hires, Tiles, repaint_steps
+from mflux_api.ipc.messages import PaintingEvent, Picture, Preview, Step, TakeEarlyStop, never_stop_early
+from mflux_api.request import EarlyStop, GenerateRequest, Hires, Tiles, count_repaint_steps
 
 SMALL: dict[str, Any] = {"width": 64, "height": 64, "steps": 2, "seeds": (3,)}
 WORDS: dict[str, Any] = {"prompt": "a large red circle on a white background", "negative_prompt": "", "guidance": 1.0}
 Pixels = NDArray[np.uint8]
 
 
-def request(**changes: Any) -> GenerateRequest:
+def make_request(**changes: Any) -> GenerateRequest:
     return GenerateRequest(**{**WORDS, **SMALL, **changes})
 
 
@@ -27,30 +27,32 @@ def pixels(image: Image.Image) -> Pixels:
     return np.asarray(image)
 
 
-def scene(width: int = 64, height: int = 64, turn: int = 0) -> Image.Image:
+def draw_scene(width: int = 64, height: int = 64, turn: int = 0) -> Image.Image:
     """Nowhere the same, and another for each turn."""
     rows, columns = np.mgrid[0:height, 0:width]
     colours = [rows * 255 // height, columns * 255 // width, (rows + columns) * 255 // (width + height)]
     return Image.fromarray(np.stack(colours[turn:] + colours[:turn], axis=-1).astype(np.uint8))
 
 
-def white(box: tuple[int, int, int, int], size: tuple[int, int] = (64, 64)) -> Image.Image:
+def white_box_mask(box: tuple[int, int, int, int], size: tuple[int, int] = (64, 64)) -> Image.Image:
     mask = Image.new("L", size)
     mask.paste(255, box)
     return mask
 
 
-def events(model: Model, ask_cut: AskCut = never, **changes: Any) -> Generator[Event, None, Cut | None]:
-    return paint(model.pipeline, request(**changes), ask_cut)
+def paint_events(
+    model: Model, ask_cut: TakeEarlyStop = never_stop_early, **changes: Any
+) -> Generator[PaintingEvent, None, EarlyStop | None]:
+    return paint(model.pipeline, make_request(**changes), ask_cut)
 
 
-def images(model: Model, ask_cut: AskCut = never, **changes: Any) -> list[Pixels]:
-    found = [event for event in events(model, ask_cut, **changes) if isinstance(event, Picture)]
+def paint_images(model: Model, ask_cut: TakeEarlyStop = never_stop_early, **changes: Any) -> list[Pixels]:
+    found = [event for event in paint_events(model, ask_cut, **changes) if isinstance(event, Picture)]
     return [pixels(picture.image) for picture in found]
 
 
-def image(model: Model, ask_cut: AskCut = never, **changes: Any) -> Pixels:
-    (only,) = images(model, ask_cut, **changes)
+def paint_image(model: Model, ask_cut: TakeEarlyStop = never_stop_early, **changes: Any) -> Pixels:
+    (only,) = paint_images(model, ask_cut, **changes)
     return only
 
 
@@ -59,54 +61,58 @@ def distance(one: Pixels, other: Pixels) -> float:
     return float(np.abs(one.astype(int) - other).mean())
 
 
-def hires(width: int = 128, height: int = 128, **changes: Any) -> Hires:
+def make_hires(width: int = 128, height: int = 128, **changes: Any) -> Hires:
     usual: dict[str, Any] = {"steps": 2, "strength": 0.5, "upscaler": "Lanczos"}
     return Hires(width=width, height=height, **{**usual, **changes})
 
 
-def tiled(**changes: Any) -> dict[str, Any]:
+def tiled_changes(**changes: Any) -> dict[str, Any]:
     """What asks for tiles: four of them, unless it is changed."""
     tiles = Tiles(scale=1.75, overlap=16, upscaler="Lanczos")
-    return {"source": scene(), "tiles": tiles, "strength": 0.5, **changes}
+    return {"source": draw_scene(), "tiles": tiles, "strength": 0.5, **changes}
 
 
-def after(steps: int, cut: Cut) -> AskCut:
+def cut_after(steps: int, cut: EarlyStop) -> TakeEarlyStop:
     """Somebody wants a cut once so many steps have been taken: a skip for one picture, an interrupt for all."""
     asked = 0
 
-    def ask_cut() -> Cut | None:
+    def ask_cut() -> EarlyStop | None:
         nonlocal asked
         asked += 1
-        return cut if asked == steps or (asked > steps and cut is Cut.INTERRUPT) else None
+        return cut if asked == steps or (asked > steps and cut is EarlyStop.INTERRUPT) else None
 
     return ask_cut
 
 
 @dataclass
-class Blank:
+class FakePainter:
     """Paints each source as it is, and without one a grey picture; notes what it was asked for, and being closed."""
 
-    asked: list[GenerateRequest] = field(default_factory=list)
+    requests: list[GenerateRequest] = field(default_factory=list)
     closed: int = 0
     bits: int | None = None
     tint: Callable[[Image.Image], Image.Image] = lambda image: image
 
-    def paint(self, request: GenerateRequest, ask_cut: AskCut = never) -> Generator[Event, None, Cut | None]:
-        self.asked.append(request)
+    def paint(
+        self, request: GenerateRequest, ask_cut: TakeEarlyStop = never_stop_early
+    ) -> Generator[PaintingEvent, None, EarlyStop | None]:
+        self.requests.append(request)
         cut = None
         try:
             for seed in request.seeds:
                 cut = yield from self._paint_one(request, seed, ask_cut)
-                if cut is Cut.INTERRUPT:
+                if cut is EarlyStop.INTERRUPT:
                     break
         finally:
             self.closed += 1
         return cut
 
-    def _paint_one(self, request: GenerateRequest, seed: int, ask_cut: AskCut) -> Generator[Event, None, Cut | None]:
+    def _paint_one(
+        self, request: GenerateRequest, seed: int, ask_cut: TakeEarlyStop
+    ) -> Generator[PaintingEvent, None, EarlyStop | None]:
         size = (request.width, request.height)
         begun = request.source.resize(size) if request.source else Image.new("RGB", size, "grey")
-        steps = repaint_steps(request.steps, request.strength) if request.source else request.steps
+        steps = count_repaint_steps(request.steps, request.strength) if request.source else request.steps
         cut = None
         for number in range(1, steps + 1):
             yield Step(number=number, steps=steps, seed=seed, seconds=0.5)
@@ -126,6 +132,6 @@ class Blank:
         return cut
 
 
-def blank(painter: Blank, ask_cut: AskCut = never, **changes: Any) -> list[Event]:
-    with closing(paint(painter, request(**changes), ask_cut)) as painting:
+def paint_blank(painter: FakePainter, ask_cut: TakeEarlyStop = never_stop_early, **changes: Any) -> list[PaintingEvent]:
+    with closing(paint(painter, make_request(**changes), ask_cut)) as painting:
         return list(painting)

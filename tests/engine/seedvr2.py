@@ -14,12 +14,12 @@ from mlx.utils import tree_flatten
 from PIL import Image
 
 from mflux_api.checkpoints.seedvr2 import TRANSFORMERS, VAE_FILE
-from mflux_api.engine.precision import choose
+from mflux_api.engine.precision import choose_precision
 from mflux_api.engine.seedvr2.upscaler import Upscaler
 from mflux_api.ipc.messages import Picture
-from mflux_api.request import GenerateRequest, stepped
+from mflux_api.request import GenerateRequest, round_up_size
 
-FLOAT32 = choose("float32")
+FLOAT32 = choose_precision("float32")
 WIDTHS = (32, 32, 64, 64)
 # Arguments of mflux's SeedVR2Transformer: one of the 3B's kind, one of the 7B's.
 TINY_3B: dict[str, Any] = {
@@ -93,15 +93,15 @@ def _values(random: np.random.Generator, name: str, like: mx.array) -> np.ndarra
     return scaled.transpose(0, 4, 1, 2, 3) if like.ndim == 5 else scaled
 
 
-def drawn(width: int, height: int) -> Image.Image:
+def draw_scene(width: int, height: int) -> Image.Image:
     """Slopes and an edge."""
     rows, columns = np.mgrid[0:height, 0:width]
     pixels = np.stack([rows * 3, columns * 3, 200 * (rows > columns)], axis=-1)
     return Image.fromarray((pixels % 256).astype(np.uint8))
 
 
-def request(width: int = 64, height: int = 64, **changes: Any) -> GenerateRequest:
-    canvas = stepped(width, height)
+def make_request(width: int = 64, height: int = 64, **changes: Any) -> GenerateRequest:
+    canvas = round_up_size(width, height)
     return GenerateRequest(
         **{
             "prompt": "",
@@ -112,13 +112,13 @@ def request(width: int = 64, height: int = 64, **changes: Any) -> GenerateReques
             "steps": 4,
             "guidance": 1.0,
             "seeds": (3,),
-            "source": drawn(32, 32),
+            "source": draw_scene(32, 32),
             **changes,
         }
     )
 
 
-def picture(upscaler: Upscaler, *size: int, **changes: Any) -> Picture:
-    last = list(upscaler.paint(request(*size, **changes)))[-1]
+def upscale(upscaler: Upscaler, *size: int, **changes: Any) -> Picture:
+    last = list(upscaler.paint(make_request(*size, **changes)))[-1]
     assert isinstance(last, Picture)
     return last

@@ -6,14 +6,14 @@ import mlx.core as mx
 import pytest
 
 from mflux_api.checkpoints.capabilities import ModelFacts
-from mflux_api.checkpoints.memory_estimate import model_bytes
-from mflux_api.engine.cache import ModelCache, Plan
-from mflux_api.engine.precision import choose
+from mflux_api.checkpoints.memory_estimate import estimate_model_bytes
+from mflux_api.engine.cache import LoadPlan, ModelCache
+from mflux_api.engine.precision import choose_precision
 from mflux_api.errors import MfluxError, OutOfMemory
-from mflux_api.models.registry import EMBEDDED
+from mflux_api.models.registry import EMBEDDED_MODELS_DIR
 
-PLAN = Plan(
-    folder=EMBEDDED / "flux2-tiny",
+PLAN = LoadPlan(
+    folder=EMBEDDED_MODELS_DIR / "flux2-tiny",
     family="flux2",
     facts=ModelFacts(),
     bits=None,
@@ -32,8 +32,8 @@ def nothing_left_over() -> None:
     mx.clear_cache()
 
 
-def size(plan: Plan) -> int:
-    return model_bytes(plan.checkpoint(), plan.bits, choose(plan.precision).dtype.size)
+def size(plan: LoadPlan) -> int:
+    return estimate_model_bytes(plan.read_checkpoint(), plan.bits, choose_precision(plan.precision).dtype.size)
 
 
 def test_a_model_is_loaded_once() -> None:
@@ -47,7 +47,7 @@ def test_the_least_recently_used_model_makes_room() -> None:
     cache = ModelCache(size(PLAN) + size(BITS_8))
     for plan in (PLAN, BITS_4, PLAN, BITS_8):
         cache.get(plan)
-    assert cache.plans() == [PLAN, BITS_8]
+    assert cache.list_plans() == [PLAN, BITS_8]
 
 
 def test_a_model_that_cannot_fit_is_refused_before_anything_is_evicted() -> None:
@@ -65,7 +65,7 @@ def test_a_model_that_fails_to_load_is_not_kept(tmp_path: Path) -> None:
     cache = ModelCache(size(PLAN))
     with pytest.raises(MfluxError):
         cache.get(replace(PLAN, folder=tmp_path))
-    assert cache.plans() == []
+    assert cache.list_plans() == []
 
 
 @pytest.mark.slow
@@ -80,7 +80,7 @@ def test_unloading_gives_the_memory_back() -> None:
 
 
 @pytest.mark.parametrize("plan", [PLAN, BITS_8, BITS_4], ids=["float32", "8-bit", "4-bit"])
-def test_the_estimate_is_what_the_model_takes(plan: Plan) -> None:
+def test_the_estimate_is_what_the_model_takes(plan: LoadPlan) -> None:
     before = mx.get_active_memory()
     cache = ModelCache(size(plan))
     cache.get(plan)

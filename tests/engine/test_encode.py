@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 
-from mflux_api.pixels.png import encode_png, write_new
+from mflux_api.pixels.png import encode_png, write_new_file
 
 sides = st.integers(1, 20)
 pictures = st.tuples(sides, sides).flatmap(lambda size: arrays.arrays(np.uint8, (*size, 3)))
@@ -42,6 +42,6 @@ def test_other_modes_are_stored_as_rgb(mode: str) -> None:
 def test_runs_that_want_one_name_at_once_all_keep_their_picture(tmp_path: Path) -> None:
     contents = [bytes([number]) * 1000 for number in range(64)]
     with ThreadPoolExecutor(16) as runs:
-        paths = list(runs.map(lambda data: write_new(tmp_path / "same.png", data), contents))
+        paths = list(runs.map(lambda data: write_new_file(tmp_path / "same.png", data), contents))
     assert [path.read_bytes() for path in paths] == contents
     assert sorted(tmp_path.iterdir()) == sorted(paths)

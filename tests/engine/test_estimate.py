@@ -11,24 +11,24 @@ from mflux_api.checkpoints.memory_estimate import (
     LARGEST_REFERENCE,
     Machine,
     estimate_memory,
-    model_bytes,
-    picture_bytes,
+    estimate_model_bytes,
+    estimate_picture_bytes,
 )
 from mflux_api.engine.model import Model, load_model
-from mflux_api.engine.precision import choose, device_name
+from mflux_api.engine.precision import choose_precision, device_name
 from mflux_api.errors import ModelIncomplete
-from mflux_api.models.registry import EMBEDDED
+from mflux_api.models.registry import EMBEDDED_MODELS_DIR
 
-TINY = EMBEDDED / "flux2-tiny"
-HERE = Machine(device=device_name(), bytes_per_value=choose("auto").dtype.size)
+TINY = EMBEDDED_MODELS_DIR / "flux2-tiny"
+HERE = Machine(device=device_name(), bytes_per_value=choose_precision("auto").dtype.size)
 Size = tuple[int, int]
 
 
-def estimated(size: Size, references: list[Size]) -> int:
-    return picture_bytes(Checkpoint.read(TINY), HERE, size=size, references=references)
+def estimate_bytes(size: Size, references: list[Size]) -> int:
+    return estimate_picture_bytes(Checkpoint.read(TINY), HERE, size=size, references=references)
 
 
-def measured(model: Model, size: Size, references: list[Size]) -> int:
+def measure_bytes(model: Model, size: Size, references: list[Size]) -> int:
     """Bytes MLX takes at most, beside the weights."""
     gc.collect()
     mx.clear_cache()
@@ -54,8 +54,8 @@ def measured(model: Model, size: Size, references: list[Size]) -> int:
 def test_a_picture_takes_no_more_than_the_estimate_and_no_less_than_a_quarter(
     tiny: Model, size: Size, references: list[Size]
 ) -> None:
-    real = measured(tiny, size, references)
-    assert real <= estimated(size, references) <= 4 * real
+    real = measure_bytes(tiny, size, references)
+    assert real <= estimate_bytes(size, references) <= 4 * real
 
 
 def test_more_pixels_and_more_references_are_estimated_to_take_more() -> None:
@@ -66,17 +66,17 @@ def test_more_pixels_and_more_references_are_estimated_to_take_more() -> None:
         ((1024, 1024), [(1024, 1024)]),
         ((1024, 1024), [(1024, 1024), (1024, 1024)]),
     ]
-    estimates = [estimated(*size) for size in sizes]
+    estimates = [estimate_bytes(*size) for size in sizes]
     assert estimates == sorted(set(estimates))
 
 
 def test_a_reference_counts_as_the_megapixel_it_is_made() -> None:
-    assert estimated((256, 256), [(8000, 6000)]) == estimated((256, 256), [(1024, LARGEST_REFERENCE // 1024)])
+    assert estimate_bytes((256, 256), [(8000, 6000)]) == estimate_bytes((256, 256), [(1024, LARGEST_REFERENCE // 1024)])
 
 
 def test_the_parts_of_a_model_add_up_to_all_of_it() -> None:
     found = estimate_memory(Checkpoint.read(TINY), None, HERE, size=(64, 64), references=[], pictures=1)
-    assert found.weights == model_bytes(Checkpoint.read(TINY), None, HERE.bytes_per_value)
+    assert found.weights == estimate_model_bytes(Checkpoint.read(TINY), None, HERE.bytes_per_value)
 
 
 @pytest.mark.parametrize("bits", [3, 4, 6, 8])
@@ -85,14 +85,14 @@ def test_fewer_bits_take_fewer_bytes_and_leave_the_autoencoder_as_it_is(bits: in
     fewer = estimate_memory(Checkpoint.read(TINY), bits, HERE, size=(64, 64), references=[], pictures=1)
     assert fewer.transformer < whole.transformer
     assert fewer.text_encoder < whole.text_encoder
-    assert (fewer.vae, fewer.work) == (whole.vae, whole.work)
+    assert (fewer.vae, fewer.activations) == (whole.vae, whole.activations)
 
 
 @pytest.mark.parametrize("size", [(64, 64), (1024, 1024)])
 def test_with_low_ram_the_text_encoder_and_the_painting_share_their_place(size: Size) -> None:
     found = estimate_memory(Checkpoint.read(TINY), None, HERE, size=size, references=[], pictures=1)
     saved = found.peak(low_ram=False) - found.peak(low_ram=True)
-    assert saved == min(found.text_encoder, found.work)
+    assert saved == min(found.text_encoder, found.activations)
 
 
 def test_more_pictures_take_the_room_of_one_more_and_then_no_more() -> None:
@@ -100,16 +100,16 @@ def test_more_pictures_take_the_room_of_one_more_and_then_no_more() -> None:
         estimate_memory(Checkpoint.read(TINY), None, HERE, size=(256, 256), references=[], pictures=count)
         for count in (1, 2, 50)
     )
-    assert two.work - one.work == 4 * 256 * 256
-    assert many.work == two.work
+    assert two.activations - one.activations == 4 * 256 * 256
+    assert many.activations == two.activations
 
 
 def test_a_gpu_needs_less_for_the_same_picture() -> None:
     gpu = replace(HERE, device="gpu")
     checkpoint = Checkpoint.read(TINY)
     for references in ([], [(1024, 1024)]):
-        on_gpu = picture_bytes(checkpoint, gpu, size=(1024, 1024), references=references)
-        assert on_gpu < picture_bytes(checkpoint, HERE, size=(1024, 1024), references=references)
+        on_gpu = estimate_picture_bytes(checkpoint, gpu, size=(1024, 1024), references=references)
+        assert on_gpu < estimate_picture_bytes(checkpoint, HERE, size=(1024, 1024), references=references)
 
 
 @pytest.mark.parametrize("bits", [None, 4])
@@ -118,19 +118,19 @@ def test_a_folder_without_configuration_is_estimated_by_its_tensors(
     tmp_path: Path, bits: int | None, size: Size
 ) -> None:
     load_model("flux2-tiny", quantize=bits).save(tmp_path / "saved")
-    described = model_bytes(Checkpoint.read(tmp_path / "saved"), None, HERE.bytes_per_value)
+    described = estimate_model_bytes(Checkpoint.read(tmp_path / "saved"), None, HERE.bytes_per_value)
     for part in ("transformer", "vae"):
         (tmp_path / "saved" / part / "config.json").write_text("{}")
     bare = Checkpoint.read(tmp_path / "saved")
-    assert picture_bytes(bare, HERE, size=size, references=[]) == estimated(size, [])
-    assert model_bytes(bare, None, HERE.bytes_per_value) == described
+    assert estimate_picture_bytes(bare, HERE, size=size, references=[]) == estimate_bytes(size, [])
+    assert estimate_model_bytes(bare, None, HERE.bytes_per_value) == described
 
 
 @pytest.mark.parametrize("bits", [4, 8])
 def test_a_model_saved_quantized_takes_what_quantizing_it_would(tmp_path: Path, bits: int) -> None:
     load_model("flux2-tiny", quantize=bits).save(tmp_path / "saved")
-    saved = model_bytes(Checkpoint.read(tmp_path / "saved"), None, HERE.bytes_per_value)
-    assert saved == pytest.approx(model_bytes(Checkpoint.read(TINY), bits, HERE.bytes_per_value), rel=0.01)
+    saved = estimate_model_bytes(Checkpoint.read(tmp_path / "saved"), None, HERE.bytes_per_value)
+    assert saved == pytest.approx(estimate_model_bytes(Checkpoint.read(TINY), bits, HERE.bytes_per_value), rel=0.01)
 
 
 def test_a_folder_with_files_missing_is_refused_as_loading_refuses_it(checkpoint: Path) -> None:

@@ -12,17 +12,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mflux_api.ipc import transport
-from mflux_api.ipc.messages import Command, Crashed, Done, Memory, Refused, Reply, Step, Stop, Thumbnail, Unload
+from mflux_api.ipc.messages import (
+    Command,
+    CommandCrashed,
+    CommandDone,
+    CommandRefused,
+    EngineMemory,
+    Reply,
+    Step,
+    StopPainting,
+    Thumbnail,
+    UnloadCommand,
+)
 
-MESSAGES: list[Command | Reply | Stop] = [
-    Unload("flux2-tiny"),
-    Stop(),
+MESSAGES: list[Command | Reply | StopPainting] = [
+    UnloadCommand("flux2-tiny"),
+    StopPainting(),
     Step(number=1, steps=4, seed=2**64 - 1, seconds=0.25),
     Thumbnail(bytes(range(256))),
-    Memory(active=1, cached=2, peak=3, loaded=("a", "b")),
-    Refused("OOM_ERROR", "Too much.", {"needed": 2**40}),
-    Crashed("Traceback: ☃"),
-    Done(stopped=True),
+    EngineMemory(active=1, cached=2, peak=3, loaded=("a", "b")),
+    CommandRefused("OOM_ERROR", "Too much.", {"needed": 2**40}),
+    CommandCrashed("Traceback: ☃"),
+    CommandDone(stopped=True),
 ]
 
 
@@ -67,37 +78,37 @@ def arriving(parts: list[bytes]) -> Iterator[socket.socket]:
 
 @pytest.mark.parametrize("message", MESSAGES, ids=lambda message: type(message).__name__)
 def test_a_message_arrives_as_it_was_sent(message: object) -> None:
-    data = transport.pack(message)
+    data = transport.pack_message(message)
     assert asyncio.run(read_from([data], 1)) == [message]
     with arriving([data]) as line:
-        assert transport.receive(line) == message
+        assert transport.receive_message(line) == message
 
 
 @given(st.lists(st.binary(max_size=300), min_size=1, max_size=4), st.lists(st.integers(0, 1500), max_size=8))
 def test_messages_arrive_whole_wherever_their_bytes_are_cut(sent: list[bytes], cuts: list[int]) -> None:
-    parts = in_parts(b"".join(map(transport.pack, sent)), cuts)
+    parts = in_parts(b"".join(map(transport.pack_message, sent)), cuts)
     assert asyncio.run(read_from(parts, len(sent))) == sent
     with arriving(parts) as line:
-        assert [transport.receive(line) for _ in sent] == sent
+        assert [transport.receive_message(line) for _ in sent] == sent
 
 
 def test_a_message_larger_than_any_buffer_arrives() -> None:
     large = bytes(5_000_000)
-    with arriving([transport.pack(large), transport.pack("next")]) as line:
-        assert transport.receive(line) == large
-        assert transport.receive(line) == "next"
+    with arriving([transport.pack_message(large), transport.pack_message("next")]) as line:
+        assert transport.receive_message(line) == large
+        assert transport.receive_message(line) == "next"
 
 
 @given(st.binary(max_size=50), st.integers(0, 10_000))
 def test_an_end_before_the_end_of_a_message_is_the_end_of_the_line(content: bytes, length: int) -> None:
-    data = transport.pack(content)
+    data = transport.pack_message(content)
     part = data[: length % len(data)]
     with pytest.raises(EOFError):
         asyncio.run(read_from([part] if part else [], 1))
     with arriving([part]) as line, pytest.raises(EOFError):
-        transport.receive(line)
+        transport.receive_message(line)
 
 
 def test_what_cannot_be_sent_is_refused_before_a_byte_is_on_the_line() -> None:
     with pytest.raises((pickle.PicklingError, AttributeError, TypeError)):
-        transport.pack(lambda: None)
+        transport.pack_message(lambda: None)

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from mflux_api.engine.image_fit import framed
+from mflux_api.engine.image_fit import fit_request
 from mflux_api.engine.model import Model
 from mflux_api.ipc.messages import Picture
-from mflux_api.pixels.fitting import FIT, centre
-from mflux_api.request import Fill, GenerateRequest, Resize, Retouch, stepped
-from tests.engine.painting import image, pixels, request, scene, white
+from mflux_api.pixels.fitting import RESIZE_MODES, crop_centre
+from mflux_api.request import Fill, GenerateRequest, InpaintOptions, Resize, round_up_size
+from tests.engine.painting import draw_scene, make_request, paint_image, pixels, white_box_mask
 
 MODES: list[Resize] = ["stretch", "crop", "fill", "latent"]
 FILLS: list[Fill] = ["original", "surroundings", "noise", "zero"]
@@ -26,17 +26,17 @@ asked = st.integers(8, 20).map(lambda eighths: eighths * 8)
 
 
 def cut_to(size: tuple[int, int], **changes: Any) -> GenerateRequest:
-    canvas = stepped(*size)
-    return request(width=canvas[0], height=canvas[1], crop=size, **changes)
+    canvas = round_up_size(*size)
+    return make_request(width=canvas[0], height=canvas[1], crop=size, **changes)
 
 
-def painted(of: Image.Image) -> Picture:
+def paint_framed(of: Image.Image) -> Picture:
     array = np.asarray(of, np.float32) / np.float32(255)
     return Picture(image=of, array=array, seed=3, timings={}, steps=1, guidance=1.0)
 
 
 def outside(spot: tuple[int, int, int, int], size: tuple[int, int]) -> NDArray[np.bool_]:
-    return np.asarray(pixels(white(spot, size)) == 0)
+    return np.asarray(pixels(white_box_mask(spot, size)) == 0)
 
 
 # There and back, without a model
@@ -47,7 +47,7 @@ def outside(spot: tuple[int, int, int, int], size: tuple[int, int]) -> NDArray[n
 def test_a_source_of_any_size_becomes_the_canvas_and_comes_back_as_large_as_asked(
     mode: Resize, size: tuple[int, int], wanted: tuple[int, int]
 ) -> None:
-    frame = framed(cut_to(wanted, source=scene(*size), retouch=Retouch(resize=mode)))
+    frame = fit_request(cut_to(wanted, source=draw_scene(*size), retouch=InpaintOptions(resize=mode)))
     canvas = (frame.request.width, frame.request.height)
     source = frame.request.source
     assert source is not None
@@ -55,17 +55,17 @@ def test_a_source_of_any_size_becomes_the_canvas_and_comes_back_as_large_as_aske
         assert frame.request.stretch == "bilinear"
         source = source.resize(canvas)
     assert source.size == canvas
-    result = frame.finish(painted(source))
+    result = frame.finish_picture(paint_framed(source))
     assert result.size == wanted
     if mode != "latent":
-        np.testing.assert_array_equal(pixels(result), pixels(FIT[mode](scene(*size), wanted)))
+        np.testing.assert_array_equal(pixels(result), pixels(RESIZE_MODES[mode](draw_scene(*size), wanted)))
 
 
 @given(st.tuples(sides, sides), st.tuples(asked, asked), st.data())
 def test_a_mask_follows_its_source(size: tuple[int, int], wanted: tuple[int, int], data: st.DataObject) -> None:
     mode, mask_side = data.draw(st.sampled_from(MODES)), data.draw(sides)
     mask = Image.new("L", (mask_side, mask_side), 255)
-    frame = framed(cut_to(wanted, source=scene(*size), mask=mask, retouch=Retouch(resize=mode)))
+    frame = fit_request(cut_to(wanted, source=draw_scene(*size), mask=mask, retouch=InpaintOptions(resize=mode)))
     canvas = (frame.request.width, frame.request.height)
     assert frame.request.mask is not None
     assert frame.request.source is not None
@@ -79,12 +79,14 @@ def test_a_closeup_gives_the_source_back_with_nothing_but_the_mask_changed(
 ) -> None:
     left, top = data.draw(st.integers(0, size[0] - 1)), data.draw(st.integers(0, size[1] - 1))
     spot = (left, top, data.draw(st.integers(left + 1, size[0])), data.draw(st.integers(top + 1, size[1])))
-    source = scene(*size)
-    frame = framed(cut_to(wanted, source=source, mask=white(spot, size), retouch=Retouch(closeup=padding)))
+    source = draw_scene(*size)
+    frame = fit_request(
+        cut_to(wanted, source=source, mask=white_box_mask(spot, size), retouch=InpaintOptions(closeup=padding))
+    )
     canvas = (frame.request.width, frame.request.height)
     assert frame.request.source is not None
     assert frame.request.source.size == canvas
-    result = frame.finish(painted(Image.new("RGB", canvas, (1, 2, 3))))
+    result = frame.finish_picture(paint_framed(Image.new("RGB", canvas, (1, 2, 3))))
     kept = outside(spot, size)
     np.testing.assert_array_equal(pixels(result)[kept], pixels(source)[kept])
     assert (pixels(result)[~kept] == (1, 2, 3)).all()
@@ -95,18 +97,18 @@ def test_a_mask_of_nothing_asks_for_nothing_to_be_painted(
     size: tuple[int, int], wanted: tuple[int, int], closeup: int | None, invert: bool
 ) -> None:
     mask = Image.new("L", size, 255 if invert else 0)
-    retouch = Retouch(closeup=closeup, invert=invert, blur=(2.0, 2.0))
-    frame = framed(cut_to(wanted, source=scene(*size), mask=mask, retouch=retouch))
+    retouch = InpaintOptions(closeup=closeup, invert=invert, blur=(2.0, 2.0))
+    frame = fit_request(cut_to(wanted, source=draw_scene(*size), mask=mask, retouch=retouch))
     assert frame.request.mask is None
     assert frame.request.strength == 0
-    result = frame.finish(painted(frame.request.source or Image.new("RGB", (1, 1))))
-    expected = scene(*size) if closeup is not None else FIT["stretch"](scene(*size), wanted)
+    result = frame.finish_picture(paint_framed(frame.request.source or Image.new("RGB", (1, 1))))
+    expected = draw_scene(*size) if closeup is not None else RESIZE_MODES["stretch"](draw_scene(*size), wanted)
     np.testing.assert_array_equal(pixels(result), pixels(expected))
 
 
 def test_a_soft_edge_of_a_closeup_is_blended_once() -> None:
     source, mask = Image.new("RGB", (64, 64), "black"), Image.new("L", (64, 64), 128)
-    frame = framed(request(source=source, mask=mask, retouch=Retouch(closeup=0)))
+    frame = fit_request(make_request(source=source, mask=mask, retouch=InpaintOptions(closeup=0)))
     # As the model gives it: blended in the image, and as it was decoded in the array.
     picture = Picture(
         image=Image.new("RGB", (64, 64), (100, 0, 0)),
@@ -116,12 +118,12 @@ def test_a_soft_edge_of_a_closeup_is_blended_once() -> None:
         steps=1,
         guidance=1.0,
     )
-    assert frame.finish(picture).getpixel((30, 30)) == (100, 0, 0)
+    assert frame.finish_picture(picture).getpixel((30, 30)) == (100, 0, 0)
 
 
 def test_without_a_source_there_is_nothing_to_frame() -> None:
-    plain = request()
-    assert framed(plain).request is plain
+    plain = make_request()
+    assert fit_request(plain).request is plain
 
 
 # Sizes in steps of 8
@@ -129,11 +131,11 @@ def test_without_a_source_there_is_nothing_to_frame() -> None:
 
 @pytest.mark.parametrize("size", [(72, 64), (64, 72), (72, 88), (136, 200)])
 def test_a_size_in_steps_of_8_is_the_middle_of_the_larger_picture(tiny: Model, size: tuple[int, int]) -> None:
-    canvas = stepped(*size)
-    larger = image(tiny, width=canvas[0], height=canvas[1])
-    cut = image(tiny, width=canvas[0], height=canvas[1], crop=size)
+    canvas = round_up_size(*size)
+    larger = paint_image(tiny, width=canvas[0], height=canvas[1])
+    cut = paint_image(tiny, width=canvas[0], height=canvas[1], crop=size)
     assert cut.shape == (size[1], size[0], 3)
-    np.testing.assert_array_equal(cut, pixels(centre(Image.fromarray(larger), size)))
+    np.testing.assert_array_equal(cut, pixels(crop_centre(Image.fromarray(larger), size)))
 
 
 # Masks
@@ -145,48 +147,56 @@ def test_a_size_in_steps_of_8_is_the_middle_of_the_larger_picture(tiny: Model, s
 def test_an_inpainting_changes_the_masked_part_and_no_pixel_more(
     tiny: Model, fill: Fill, mode: Resize, closeup: int | None
 ) -> None:
-    retouch = Retouch(fill=fill, resize=mode, closeup=closeup)
+    retouch = InpaintOptions(fill=fill, resize=mode, closeup=closeup)
     spot = (16, 24, 48, 56)
-    result = image(tiny, source=scene(), mask=white(spot), retouch=retouch, strength=0.8)
+    result = paint_image(tiny, source=draw_scene(), mask=white_box_mask(spot), retouch=retouch, strength=0.8)
     kept = outside(spot, (64, 64))
-    np.testing.assert_array_equal(result[kept], pixels(scene())[kept])
-    assert not np.array_equal(result[~kept], pixels(scene())[~kept])
+    np.testing.assert_array_equal(result[kept], pixels(draw_scene())[kept])
+    assert not np.array_equal(result[~kept], pixels(draw_scene())[~kept])
 
 
 @pytest.mark.parametrize("fill", FILLS)
 @pytest.mark.parametrize("padding", [0, 8, 500])
 def test_a_closeup_has_the_size_of_its_source(tiny: Model, fill: Fill, padding: int) -> None:
-    retouch = Retouch(fill=fill, closeup=padding)
-    result = image(tiny, source=scene(*WIDE), mask=white(SPOT, WIDE), retouch=retouch, crop=(64, 56))
+    retouch = InpaintOptions(fill=fill, closeup=padding)
+    result = paint_image(
+        tiny, source=draw_scene(*WIDE), mask=white_box_mask(SPOT, WIDE), retouch=retouch, crop=(64, 56)
+    )
     kept = outside(SPOT, WIDE)
     assert result.shape == (WIDE[1], WIDE[0], 3)
-    np.testing.assert_array_equal(result[kept], pixels(scene(*WIDE))[kept])
-    assert not np.array_equal(result[~kept], pixels(scene(*WIDE))[~kept])
+    np.testing.assert_array_equal(result[kept], pixels(draw_scene(*WIDE))[kept])
+    assert not np.array_equal(result[~kept], pixels(draw_scene(*WIDE))[~kept])
 
 
 @pytest.mark.parametrize("closeup", [None, 0])
 @pytest.mark.parametrize("fill", FILLS)
 def test_an_empty_mask_changes_nothing(tiny: Model, fill: Fill, closeup: int | None) -> None:
-    retouch = Retouch(fill=fill, closeup=closeup, blur=(4.0, 4.0))
-    result = image(tiny, source=scene(), mask=Image.new("L", (64, 64)), retouch=retouch)
-    np.testing.assert_array_equal(result, pixels(scene()))
+    retouch = InpaintOptions(fill=fill, closeup=closeup, blur=(4.0, 4.0))
+    result = paint_image(tiny, source=draw_scene(), mask=Image.new("L", (64, 64)), retouch=retouch)
+    np.testing.assert_array_equal(result, pixels(draw_scene()))
 
 
 @pytest.mark.parametrize("closeup", [None, 4])
 def test_an_inverted_mask_is_the_other_part(tiny: Model, closeup: int | None) -> None:
     spot = (16, 16, 48, 48)
-    other = white(spot).point(lambda value: 255 - value)
-    inverted = image(tiny, source=scene(), mask=white(spot), retouch=Retouch(invert=True, closeup=closeup))
-    np.testing.assert_array_equal(inverted, image(tiny, source=scene(), mask=other, retouch=Retouch(closeup=closeup)))
+    other = white_box_mask(spot).point(lambda value: 255 - value)
+    inverted = paint_image(
+        tiny, source=draw_scene(), mask=white_box_mask(spot), retouch=InpaintOptions(invert=True, closeup=closeup)
+    )
+    np.testing.assert_array_equal(
+        inverted, paint_image(tiny, source=draw_scene(), mask=other, retouch=InpaintOptions(closeup=closeup))
+    )
     inside = ~outside(spot, (64, 64))
-    np.testing.assert_array_equal(inverted[inside], pixels(scene())[inside])
+    np.testing.assert_array_equal(inverted[inside], pixels(draw_scene())[inside])
 
 
 @pytest.mark.parametrize("blur", [(3.0, 3.0), (3.0, 0.0)])
 def test_a_blurred_mask_reaches_as_far_as_its_blur(tiny: Model, blur: tuple[float, float]) -> None:
     spot = (24, 24, 40, 40)
-    result = image(tiny, source=scene(), mask=white(spot), retouch=Retouch(blur=blur), strength=1.0)
-    changed = np.argwhere((result != pixels(scene())).any(axis=-1))
+    result = paint_image(
+        tiny, source=draw_scene(), mask=white_box_mask(spot), retouch=InpaintOptions(blur=blur), strength=1.0
+    )
+    changed = np.argwhere((result != pixels(draw_scene())).any(axis=-1))
     assert changed[:, 1].min() in range(12, 24)
     assert changed[:, 0].min() in (range(12, 24) if blur[1] else range(24, 30))
 
@@ -194,20 +204,25 @@ def test_a_blurred_mask_reaches_as_far_as_its_blur(tiny: Model, blur: tuple[floa
 @pytest.mark.parametrize("fill", FILLS)
 @pytest.mark.parametrize("closeup", [None, 0])
 def test_strength_0_keeps_the_source_whatever_is_masked(tiny: Model, fill: Fill, closeup: int | None) -> None:
-    retouch = Retouch(fill=fill, closeup=closeup)
-    result = image(tiny, source=scene(), mask=white((0, 0, 64, 40)), retouch=retouch, strength=0)
-    difference = np.abs(result.astype(int) - pixels(scene()))
+    retouch = InpaintOptions(fill=fill, closeup=closeup)
+    result = paint_image(tiny, source=draw_scene(), mask=white_box_mask((0, 0, 64, 40)), retouch=retouch, strength=0)
+    difference = np.abs(result.astype(int) - pixels(draw_scene()))
     assert difference.max() <= (0 if closeup is None else 6)
 
 
 def test_what_is_under_the_mask_counts_little_where_it_is_filled(tiny: Model) -> None:
     spot = (16, 16, 48, 48)
-    covered = scene()
+    covered = draw_scene()
     covered.paste("lime", spot)
     differences = {}
     for fill in FILLS:
-        changes: dict[str, Any] = {"mask": white(spot), "retouch": Retouch(fill=fill), "strength": 0.5, "steps": 4}
-        first, second = (image(tiny, source=source, **changes) for source in (scene(), covered))
+        changes: dict[str, Any] = {
+            "mask": white_box_mask(spot),
+            "retouch": InpaintOptions(fill=fill),
+            "strength": 0.5,
+            "steps": 4,
+        }
+        first, second = (paint_image(tiny, source=source, **changes) for source in (draw_scene(), covered))
         differences[fill] = np.abs(first.astype(int) - second).mean()
     assert differences["surroundings"] == 0
     # Of what is next to the mask, the encoder has seen a little of what is under it.
@@ -221,18 +236,21 @@ def test_what_is_under_the_mask_counts_little_where_it_is_filled(tiny: Model) ->
 @pytest.mark.parametrize("strength", [0.0, 0.5])
 @pytest.mark.parametrize("size", [(64, 64), (72, 136)])
 def test_every_resize_mode_gives_the_size(tiny: Model, mode: Resize, strength: float, size: tuple[int, int]) -> None:
-    canvas = stepped(*size)
+    canvas = round_up_size(*size)
     sizes: dict[str, Any] = {"width": canvas[0], "height": canvas[1], "crop": size}
-    result = image(tiny, source=scene(*WIDE), retouch=Retouch(resize=mode), strength=strength, **sizes)
+    result = paint_image(
+        tiny, source=draw_scene(*WIDE), retouch=InpaintOptions(resize=mode), strength=strength, **sizes
+    )
     assert result.shape == (size[1], size[0], 3)
     if strength == 0:
-        fitted = pixels(FIT[mode](scene(*WIDE), size)).astype(int)
+        fitted = pixels(RESIZE_MODES[mode](draw_scene(*WIDE), size)).astype(int)
         assert np.abs(result - fitted).mean() < (3 if mode == "latent" else 1e-9)
 
 
 def test_a_source_stretched_as_latents_is_another_picture_than_one_stretched_as_pixels(tiny: Model) -> None:
     one, other = (
-        image(tiny, source=scene(*WIDE), retouch=Retouch(resize=mode), strength=0.5) for mode in ("stretch", "latent")
+        paint_image(tiny, source=draw_scene(*WIDE), retouch=InpaintOptions(resize=mode), strength=0.5)
+        for mode in ("stretch", "latent")
     )
     assert not np.array_equal(one, other)
     assert np.abs(one.astype(int) - other).mean() < 24
@@ -240,11 +258,15 @@ def test_a_source_stretched_as_latents_is_another_picture_than_one_stretched_as_
 
 @pytest.mark.parametrize("mode", MODES)
 def test_strength_1_ignores_the_source_whatever_its_size(tiny: Model, mode: Any) -> None:
-    result = image(tiny, source=scene(*WIDE), retouch=Retouch(resize=mode), strength=1.0)
-    np.testing.assert_array_equal(result, image(tiny))
+    result = paint_image(tiny, source=draw_scene(*WIDE), retouch=InpaintOptions(resize=mode), strength=1.0)
+    np.testing.assert_array_equal(result, paint_image(tiny))
 
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("size", [(1, 1), (3, 200), (700, 9)])
 def test_a_source_of_any_shape_can_be_repainted(tiny: Model, mode: Resize, size: tuple[int, int]) -> None:
-    assert image(tiny, source=scene(*size), retouch=Retouch(resize=mode), steps=1).shape == (64, 64, 3)
+    assert paint_image(tiny, source=draw_scene(*size), retouch=InpaintOptions(resize=mode), steps=1).shape == (
+        64,
+        64,
+        3,
+    )

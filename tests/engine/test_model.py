@@ -13,7 +13,7 @@ from PIL import Image
 import mflux_api
 from mflux_api.engine.model import Model
 from mflux_api.errors import InvalidRequest, ModelNotFound
-from tests.engine.flux2.stored_files import Kind, copied, in_their_names, weights, write_gguf
+from tests.engine.flux2.stored_files import Kind, copy_klein, in_their_names, load_weights, write_gguf
 
 
 def test_generate_image_is_called_as_documented() -> None:
@@ -37,7 +37,7 @@ def test_generate_image_repaints_a_picture() -> None:
 @pytest.fixture
 def forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a test loads without a name is no other test's default."""
-    monkeypatch.setattr("mflux_api.engine.model._standing", {})
+    monkeypatch.setattr("mflux_api.engine.model._last_loaded", {})
 
 
 @pytest.mark.usefixtures("forgetful")
@@ -48,8 +48,8 @@ def test_a_model_is_loaded_as_documented(documented: dict[str, bool]) -> None:
 
 @pytest.mark.usefixtures("forgetful")
 def test_a_gguf_model_is_loaded_by_its_kind_and_painted_with(tmp_path: Path) -> None:
-    folder = copied(tmp_path / "models" / "klein")
-    write_gguf(folder / "klein-Q8_0.gguf", in_their_names(weights(folder / "transformer")), lambda _: Kind.Q8_0)
+    folder = copy_klein(tmp_path / "models" / "klein")
+    write_gguf(folder / "klein-Q8_0.gguf", in_their_names(load_weights(folder / "transformer")), lambda _: Kind.Q8_0)
     shutil.rmtree(folder / "transformer")
     loaded = mflux_api.load_model(gguf_quant="q8", models_dir=tmp_path / "models")
     assert loaded.spec.name == "klein-Q8_0"

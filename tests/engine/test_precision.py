@@ -5,12 +5,12 @@ import mlx.core as mx
 import pytest
 from mflux.models.common.config import ModelConfig
 
-from mflux_api.engine.precision import BY_DEVICE, choose, computing_in, device_name
+from mflux_api.engine.precision import BY_DEVICE, choose_precision, device_name, use_dtype
 
 
 def test_the_device_chooses_and_the_user_may_choose_otherwise() -> None:
-    assert choose("auto") == BY_DEVICE[device_name()]
-    assert choose("bfloat16").dtype == mx.bfloat16
+    assert choose_precision("auto") == BY_DEVICE[device_name()]
+    assert choose_precision("bfloat16").dtype == mx.bfloat16
 
 
 def test_cpus_compute_in_float32_and_gpus_in_bfloat16() -> None:
@@ -26,7 +26,7 @@ def test_the_global_type_is_put_back_even_after_an_error() -> None:
     seen = []
 
     def fail() -> None:
-        with computing_in(mx.float32):
+        with use_dtype(mx.float32):
             seen.append(ModelConfig.precision)
             raise ZeroDivisionError
 

@@ -7,7 +7,7 @@ import psutil
 import pytest
 
 from tests.engine.test_process import make_engine
-from tests.jobs.making import asynchronous
+from tests.jobs.making import run_async
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="the scheduler's classes are Linux's")
 
@@ -23,18 +23,18 @@ async def policies(*, background: bool) -> set[int]:
 
 
 @linux
-@asynchronous
+@run_async
 async def test_every_thread_of_the_engine_lets_the_server_go_first() -> None:
     assert await policies(background=True) == {os.SCHED_IDLE}
 
 
 @linux
-@asynchronous
+@run_async
 async def test_it_takes_its_share_where_the_setting_says_so() -> None:
     assert await policies(background=False) == {os.SCHED_OTHER}
 
 
-@asynchronous
+@run_async
 async def test_it_shares_the_servers_session_and_not_the_terminals_signals() -> None:
     engine = make_engine()
     await engine.start()

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mflux_api.checkpoints.checkpoint import Checkpoint
-from mflux_api.checkpoints.memory_estimate import model_bytes
+from mflux_api.checkpoints.memory_estimate import estimate_model_bytes
 from mflux_api.engine.model import Model, load_model
 from mflux_api.errors import (
     EngineDied,
@@ -33,11 +33,21 @@ from mflux_api.errors import (
     ModelIncomplete,
     OutOfMemory,
 )
-from mflux_api.ipc.messages import Finished, Load, Loading, Paint, Reply, Setup, Step, Thumbnail, Unload
-from mflux_api.models.registry import EMBEDDED, locate
-from mflux_api.request import Cut, GenerateRequest
+from mflux_api.ipc.messages import (
+    EngineSetup,
+    FinishedPicture,
+    LoadCommand,
+    Loading,
+    PaintCommand,
+    Reply,
+    Step,
+    Thumbnail,
+    UnloadCommand,
+)
+from mflux_api.models.registry import EMBEDDED_MODELS_DIR, resolve_model
+from mflux_api.request import EarlyStop, GenerateRequest
 from mflux_api.worker.engine_process import ALLOCATION, EngineProcess
-from tests.engine.faking import take_its_place
+from tests.engine.faking import replace_engine
 
 pytestmark = pytest.mark.engine_process
 
@@ -52,14 +62,18 @@ QUARTER_TURN = 6
 
 
 def model_size(bits: int | None) -> int:
-    return model_bytes(Checkpoint.read(EMBEDDED / TINY), bits, bytes_per_value=4)
+    return estimate_model_bytes(Checkpoint.read(EMBEDDED_MODELS_DIR / TINY), bits, bytes_per_value=4)
 
 
 def make_engine(
     *, budget: int | None = None, silence: float = PATIENCE_SECONDS, background: bool = True
 ) -> EngineProcess:
-    setup = Setup(
-        budget=budget, precision="float32", embedding_cache=2**20, largest_image=LARGEST_IMAGE, background=background
+    setup = EngineSetup(
+        budget=budget,
+        precision="float32",
+        embedding_cache=2**20,
+        max_image_pixels=LARGEST_IMAGE,
+        low_priority=background,
     )
     return EngineProcess(setup, silence)
 
@@ -73,7 +87,7 @@ def paint(
     strength: float = 0.75,
     low_ram: bool = False,
     **files: Any,
-) -> Paint:
+) -> PaintCommand:
     request = GenerateRequest(
         prompt=PROMPT,
         negative_prompt="",
@@ -84,17 +98,17 @@ def paint(
         seeds=seeds,
         strength=strength,
     )
-    return Paint(model=locate(model, EMBEDDED), low_ram=low_ram, request=request, **files)
+    return PaintCommand(model=resolve_model(model, EMBEDDED_MODELS_DIR), low_ram=low_ram, request=request, **files)
 
 
-async def replies(engine: EngineProcess, command: Paint) -> list[Reply]:
-    async with aclosing(engine.ask(command)) as said:
+async def replies(engine: EngineProcess, command: PaintCommand) -> list[Reply]:
+    async with aclosing(engine.stream_replies(command)) as said:
         return [reply async for reply in said]
 
 
-async def picture(engine: EngineProcess, command: Paint) -> Finished:
+async def picture(engine: EngineProcess, command: PaintCommand) -> FinishedPicture:
     *_, last = await replies(engine, command)
-    assert isinstance(last, Finished)
+    assert isinstance(last, FinishedPicture)
     return last
 
 
@@ -114,7 +128,7 @@ def is_gone(pid: int) -> bool:
         return True
 
 
-def goes(pid: int, seconds: float) -> bool:
+def wait_until_gone(pid: int, seconds: float) -> bool:
     end = time.monotonic() + seconds
     while not is_gone(pid) and time.monotonic() < end:
         time.sleep(0.02)
@@ -140,7 +154,7 @@ class Shared:
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         return self.runner.run(asyncio.wait_for(work, PATIENCE_SECONDS))
 
-    def picture(self, **options: Any) -> Finished:
+    def picture(self, **options: Any) -> FinishedPicture:
         return self.run(picture(self.engine, paint(**options)))
 
 
@@ -162,7 +176,7 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 def test_it_paints_what_the_library_paints(shared: Shared, tiny: Model) -> None:
     expected = tiny.generate(PROMPT, width=64, height=64, steps=2, seeds=[7, 8])
     said = shared.run(replies(shared.engine, paint(steps=2, seeds=(7, 8))))
-    painted = [reply for reply in said if isinstance(reply, Finished)]
+    painted = [reply for reply in said if isinstance(reply, FinishedPicture)]
     for ours, theirs in zip(painted, expected, strict=True):
         np.testing.assert_array_equal(pixels(ours.data), np.asarray(theirs.image))
         assert (ours.seed, ours.width, ours.height, ours.guidance) == (theirs.seed, 64, 64, theirs.guidance)
@@ -178,31 +192,31 @@ def test_it_says_each_step(shared: Shared) -> None:
     ]
 
 
-async def looking(engine: EngineProcess, command: Paint) -> list[Reply]:
+async def collect_while_watched(engine: EngineProcess, command: PaintCommand) -> list[Reply]:
     """What is said to somebody who looks from the first reply on."""
     said: list[Reply] = []
-    async with aclosing(engine.ask(command)) as replies_to_it:
+    async with aclosing(engine.stream_replies(command)) as replies_to_it:
         async for reply in replies_to_it:
             said.append(reply)
             if len(said) == 1:
-                engine.look()
+                engine.show_previews()
     return said
 
 
 def test_it_shows_a_preview_of_each_step_but_the_last_once_somebody_looks(shared: Shared) -> None:
     shared.picture()
-    said = shared.run(looking(shared.engine, paint(steps=20)))
-    assert [type(reply) for reply in said[-6:]] == [Step, Thumbnail, Step, Thumbnail, Step, Finished]
+    said = shared.run(collect_while_watched(shared.engine, paint(steps=20)))
+    assert [type(reply) for reply in said[-6:]] == [Step, Thumbnail, Step, Thumbnail, Step, FinishedPicture]
     previews = [pixels(reply.data) for reply in said if isinstance(reply, Thumbnail)]
     assert {preview.shape for preview in previews} == {(8, 8, 3)}
 
 
 def test_a_look_is_for_the_painting_that_goes_on(shared: Shared) -> None:
-    shared.engine.look()
-    shared.run(looking(shared.engine, paint(steps=2)))
-    shared.engine.look()
+    shared.engine.show_previews()
+    shared.run(collect_while_watched(shared.engine, paint(steps=2)))
+    shared.engine.show_previews()
     said = shared.run(replies(shared.engine, paint(steps=4)))
-    assert [type(reply) for reply in said] == [Step] * 4 + [Finished]
+    assert [type(reply) for reply in said] == [Step] * 4 + [FinishedPicture]
 
 
 def test_the_picture_holds_its_generation_data(shared: Shared) -> None:
@@ -243,13 +257,13 @@ def on_white() -> Image.Image:
     return image
 
 
-def turned(path: Path) -> None:
+def write_turned(path: Path) -> None:
     exif = Image.Exif()
     exif[EXIF_ORIENTATION] = QUARTER_TURN
     scene().transpose(Image.Transpose.ROTATE_90).save(path, "PNG", exif=exif)
 
 
-def palette(path: Path) -> None:
+def write_palette(path: Path) -> None:
     image = on_white().quantize(8)
     white = image.getpixel((20, 20))
     # Whatever the colour of the transparent entry says, it is not shown.
@@ -265,10 +279,10 @@ FILES = {
     "PNG": (lambda path: scene().save(path, "PNG"), scene()),
     "BMP": (lambda path: scene().save(path, "BMP"), scene()),
     "lossless WebP": (lambda path: scene().save(path, "WEBP", lossless=True), scene()),
-    "turned by EXIF": (turned, scene()),
+    "turned by EXIF": (write_turned, scene()),
     "transparent": (lambda path: transparent().save(path, "PNG"), on_white()),
     "transparent WebP": (lambda path: transparent().save(path, "WEBP", lossless=True), on_white()),
-    "a transparent colour": (palette, on_white()),
+    "a transparent colour": (write_palette, on_white()),
     "grey": (lambda path: scene().convert("L").save(path, "PNG"), scene().convert("L")),
     "grey of 16 bits": (grey_of_sixteen_bits, scene().convert("L")),
 }
@@ -302,7 +316,7 @@ def png(width: int, height: int) -> bytes:
     return stream.getvalue()
 
 
-def encoded(image_format: str) -> bytes:
+def encode_image(image_format: str) -> bytes:
     stream = io.BytesIO()
     scene().save(stream, image_format)
     return stream.getvalue()
@@ -311,12 +325,12 @@ def encoded(image_format: str) -> bytes:
 UNREADABLE = {
     "empty": b"",
     "text": b"not a picture",
-    "truncated PNG": encoded("PNG")[:-40],
-    "truncated JPEG": encoded("JPEG")[:300],
-    "header only": encoded("PNG")[:33],
+    "truncated PNG": encode_image("PNG")[:-40],
+    "truncated JPEG": encode_image("JPEG")[:300],
+    "header only": encode_image("PNG")[:33],
     "a little too large": png(320, 300),
     "bomb": png(20_000, 20_000),
-    "TIFF": encoded("TIFF"),
+    "TIFF": encode_image("TIFF"),
     "SVG": b"<svg xmlns='http://www.w3.org/2000/svg' width='64' height='64'/>",
 }
 
@@ -352,7 +366,7 @@ def test_a_picture_that_is_gone_is_refused(shared: Shared, tmp_path: Path) -> No
 def test_closing_the_stream_stops_after_the_step_and_the_next_command_works(shared: Shared) -> None:
     async def scenario() -> None:
         pid = (await shared.engine.start(), shared.engine.pid)[1]
-        async with aclosing(shared.engine.ask(paint(steps=ENDLESS))) as said:
+        async with aclosing(shared.engine.stream_replies(paint(steps=ENDLESS))) as said:
             assert (await first_step(said)).number == 1
         await picture(shared.engine, paint())
         assert shared.engine.pid == pid
@@ -365,7 +379,7 @@ def test_a_caller_that_is_cancelled_stops_its_painting_and_the_next_command_work
         begun = asyncio.Event()
 
         async def watch() -> None:
-            async with aclosing(shared.engine.ask(paint(steps=ENDLESS))) as said:
+            async with aclosing(shared.engine.stream_replies(paint(steps=ENDLESS))) as said:
                 async for _ in said:
                     begun.set()
 
@@ -385,7 +399,7 @@ def test_a_caller_that_is_cancelled_stops_its_painting_and_the_next_command_work
 def test_a_painting_stopped_in_its_last_step_is_not_decoded(shared: Shared) -> None:
     async def scenario() -> list[Reply]:
         said = []
-        async with aclosing(shared.engine.ask(paint(steps=2, side=256))) as all_said:
+        async with aclosing(shared.engine.stream_replies(paint(steps=2, side=256))) as all_said:
             async for reply in all_said:
                 said.append(reply)
                 if isinstance(reply, Step):
@@ -394,7 +408,7 @@ def test_a_painting_stopped_in_its_last_step_is_not_decoded(shared: Shared) -> N
 
     shared.picture()
     said = shared.run(scenario())
-    assert not any(isinstance(reply, Finished) for reply in said)
+    assert not any(isinstance(reply, FinishedPicture) for reply in said)
     assert any(isinstance(reply, Step) for reply in said)
     assert shared.picture().seed == 7
 
@@ -402,9 +416,9 @@ def test_a_painting_stopped_in_its_last_step_is_not_decoded(shared: Shared) -> N
 def test_a_painting_stopped_between_pictures_paints_no_more(shared: Shared) -> None:
     async def scenario() -> list[int]:
         seeds = []
-        async with aclosing(shared.engine.ask(paint(seeds=tuple(range(500))))) as said:
+        async with aclosing(shared.engine.stream_replies(paint(seeds=tuple(range(500))))) as said:
             async for reply in said:
-                if isinstance(reply, Finished):
+                if isinstance(reply, FinishedPicture):
                     seeds.append(reply.seed)
                     shared.engine.stop_painting()
         return seeds
@@ -416,15 +430,19 @@ def test_a_painting_stopped_between_pictures_paints_no_more(shared: Shared) -> N
 
 def test_the_painting_is_over_with_its_last_picture(shared: Shared) -> None:
     async def until_the_end() -> list[bool]:
-        async with aclosing(shared.engine.ask(paint(seeds=(7, 8)))) as said:
-            return [shared.engine.painting.is_set() async for reply in said if isinstance(reply, Finished)]
+        async with aclosing(shared.engine.stream_replies(paint(seeds=(7, 8)))) as said:
+            return [shared.engine.painting.is_set() async for reply in said if isinstance(reply, FinishedPicture)]
 
     assert shared.run(until_the_end()) == [True, False]
 
 
 def test_asking_for_an_end_of_a_painting_leaves_a_load_alone(shared: Shared) -> None:
     async def scenario() -> tuple[str, ...]:
-        async with aclosing(shared.engine.ask(Load(locate("flux2-tiny-6-bit", EMBEDDED), low_ram=False))) as said:
+        async with aclosing(
+            shared.engine.stream_replies(
+                LoadCommand(resolve_model("flux2-tiny-6-bit", EMBEDDED_MODELS_DIR), low_ram=False)
+            )
+        ) as said:
             async for _ in said:
                 shared.engine.stop_painting()
         return shared.engine.memory.loaded
@@ -435,7 +453,7 @@ def test_asking_for_an_end_of_a_painting_leaves_a_load_alone(shared: Shared) -> 
 def test_asking_an_idle_engine_to_stop_does_not_touch_the_next_picture(shared: Shared) -> None:
     shared.picture()
 
-    async def scenario() -> Finished:
+    async def scenario() -> FinishedPicture:
         shared.engine.stop_painting()
         return await picture(shared.engine, paint())
 
@@ -453,23 +471,23 @@ def test_commands_asked_at_once_are_carried_out_one_after_the_other(shared: Shar
 # Ending a picture with what there is of it
 
 
-def finished(said: list[Reply]) -> list[Finished]:
-    return [reply for reply in said if isinstance(reply, Finished)]
+def finished(said: list[Reply]) -> list[FinishedPicture]:
+    return [reply for reply in said if isinstance(reply, FinishedPicture)]
 
 
-async def cutting(engine: EngineProcess, command: Paint, cuts: dict[int, list[Cut]]) -> list[Reply]:
+async def cutting(engine: EngineProcess, command: PaintCommand, cuts: dict[int, list[EarlyStop]]) -> list[Reply]:
     """What is said while these cuts are asked for, each list after so many replies."""
     said: list[Reply] = []
-    async with aclosing(engine.ask(command)) as replies_to_it:
+    async with aclosing(engine.stream_replies(command)) as replies_to_it:
         async for reply in replies_to_it:
             said.append(reply)
             for how in cuts.get(len(said), []):
-                engine.cut(how)
+                engine.stop_early(how)
     return said
 
 
-@pytest.mark.parametrize("how", Cut)
-def test_a_cut_ends_the_picture_early_and_the_process_goes_on(shared: Shared, how: Cut) -> None:
+@pytest.mark.parametrize("how", EarlyStop)
+def test_a_cut_ends_the_picture_early_and_the_process_goes_on(shared: Shared, how: EarlyStop) -> None:
     shared.picture()
     pid = shared.engine.pid
     said = shared.run(cutting(shared.engine, paint(steps=ENDLESS), {3: [how]}))
@@ -484,19 +502,21 @@ def test_a_cut_ends_the_picture_early_and_the_process_goes_on(shared: Shared, ho
 def test_a_skip_ends_one_picture_and_an_interrupt_the_rest(shared: Shared) -> None:
     async def scenario() -> list[int]:
         seeds: list[int] = []
-        async with aclosing(shared.engine.ask(paint(steps=ENDLESS, seeds=(1, 2, 3, 4)))) as said:
+        async with aclosing(shared.engine.stream_replies(paint(steps=ENDLESS, seeds=(1, 2, 3, 4)))) as said:
             async for reply in said:
-                if isinstance(reply, Finished):
+                if isinstance(reply, FinishedPicture):
                     seeds.append(reply.seed)
                 if isinstance(reply, Step) and reply.number == 1:
-                    shared.engine.cut(Cut.INTERRUPT if reply.seed == 3 else Cut.SKIP)
+                    shared.engine.stop_early(EarlyStop.INTERRUPT if reply.seed == 3 else EarlyStop.SKIP)
         return seeds
 
     assert shared.run(scenario()) == [1, 2, 3]
 
 
-@pytest.mark.parametrize("cuts", [[Cut.INTERRUPT, Cut.SKIP], [Cut.SKIP, Cut.INTERRUPT], [Cut.INTERRUPT] * 2])
-def test_an_interrupt_is_not_taken_back_by_a_skip(shared: Shared, cuts: list[Cut]) -> None:
+@pytest.mark.parametrize(
+    "cuts", [[EarlyStop.INTERRUPT, EarlyStop.SKIP], [EarlyStop.SKIP, EarlyStop.INTERRUPT], [EarlyStop.INTERRUPT] * 2]
+)
+def test_an_interrupt_is_not_taken_back_by_a_skip(shared: Shared, cuts: list[EarlyStop]) -> None:
     shared.picture()
     said = shared.run(cutting(shared.engine, paint(steps=ENDLESS, seeds=(1, 2)), {1: cuts}))
     assert [reply.seed for reply in finished(said)] == [1]
@@ -505,29 +525,29 @@ def test_an_interrupt_is_not_taken_back_by_a_skip(shared: Shared, cuts: list[Cut
 def test_a_cut_while_the_model_is_loaded_is_not_forgotten() -> None:
     async def scenario() -> None:
         async with running() as engine:
-            said = await cutting(engine, paint(steps=ENDLESS), {1: [Cut.INTERRUPT]})
+            said = await cutting(engine, paint(steps=ENDLESS), {1: [EarlyStop.INTERRUPT]})
             assert said[0] == Loading(TINY)
             assert len(finished(said)) == 1
 
     run(scenario())
 
 
-@pytest.mark.parametrize("how", Cut)
-def test_a_cut_for_the_last_job_does_not_hit_the_next(shared: Shared, how: Cut) -> None:
+@pytest.mark.parametrize("how", EarlyStop)
+def test_a_cut_for_the_last_job_does_not_hit_the_next(shared: Shared, how: EarlyStop) -> None:
     shared.picture()
     # Its only picture is finished, and all that is left to say is that it is done.
     said = shared.run(cutting(shared.engine, paint(), {2: [how]}))
-    assert isinstance(said[1], Finished)
+    assert isinstance(said[1], FinishedPicture)
     following = shared.run(replies(shared.engine, paint(steps=4, seeds=(7, 8))))
     assert [(reply.number, reply.seed) for reply in following if isinstance(reply, Step)] == [
         (number, seed) for seed in (7, 8) for number in range(1, 5)
     ]
 
 
-@pytest.mark.parametrize("how", Cut)
-def test_cutting_an_idle_engine_does_not_touch_the_next_picture(shared: Shared, how: Cut) -> None:
+@pytest.mark.parametrize("how", EarlyStop)
+def test_cutting_an_idle_engine_does_not_touch_the_next_picture(shared: Shared, how: EarlyStop) -> None:
     async def scenario() -> list[Reply]:
-        shared.engine.cut(how)
+        shared.engine.stop_early(how)
         return await replies(shared.engine, paint(steps=4))
 
     shared.picture()
@@ -536,9 +556,13 @@ def test_cutting_an_idle_engine_does_not_touch_the_next_picture(shared: Shared, 
 
 def test_a_cut_leaves_a_load_alone(shared: Shared) -> None:
     async def scenario() -> tuple[str, ...]:
-        async with aclosing(shared.engine.ask(Load(locate("flux2-tiny-8-bit", EMBEDDED), low_ram=False))) as said:
+        async with aclosing(
+            shared.engine.stream_replies(
+                LoadCommand(resolve_model("flux2-tiny-8-bit", EMBEDDED_MODELS_DIR), low_ram=False)
+            )
+        ) as said:
             async for _ in said:
-                shared.engine.cut(Cut.INTERRUPT)
+                shared.engine.stop_early(EarlyStop.INTERRUPT)
         return shared.engine.memory.loaded
 
     assert "flux2-tiny-8-bit" in shared.run(scenario())
@@ -562,15 +586,19 @@ def test_each_picture_is_painted_from_its_own_file(shared: Shared, tiny: Model, 
 def test_models_are_loaded_listed_and_let_go_by_name() -> None:
     async def scenario() -> None:
         async with running() as engine:
-            steps: list[tuple[Load | Unload, tuple[str, ...], int]] = [
-                (Load(locate(TINY, EMBEDDED), low_ram=False), (TINY,), model_size(None)),
-                (Load(locate(BITS_4, EMBEDDED), low_ram=False), (TINY, BITS_4), model_size(None) + model_size(4)),
-                (Unload(TINY), (BITS_4,), model_size(4)),
-                (Unload("nothing"), (BITS_4,), model_size(4)),
-                (Unload(BITS_4), (), 0),
+            steps: list[tuple[LoadCommand | UnloadCommand, tuple[str, ...], int]] = [
+                (LoadCommand(resolve_model(TINY, EMBEDDED_MODELS_DIR), low_ram=False), (TINY,), model_size(None)),
+                (
+                    LoadCommand(resolve_model(BITS_4, EMBEDDED_MODELS_DIR), low_ram=False),
+                    (TINY, BITS_4),
+                    model_size(None) + model_size(4),
+                ),
+                (UnloadCommand(TINY), (BITS_4,), model_size(4)),
+                (UnloadCommand("nothing"), (BITS_4,), model_size(4)),
+                (UnloadCommand(BITS_4), (), 0),
             ]
             for command, names, size in steps:
-                await engine.run(command)
+                await engine.run_command(command)
                 assert engine.memory.loaded == names
                 assert engine.memory.active == pytest.approx(size, rel=0.05, abs=100_000)
             assert engine.memory.peak > model_size(None)
@@ -611,9 +639,9 @@ def test_an_error_of_loading_is_the_one_the_library_raises(
     damage(checkpoint)
     with pytest.raises(kind) as expected:
         load_model(checkpoint)
-    for command in (paint(checkpoint), Load(locate(checkpoint, EMBEDDED), low_ram=False)):
+    for command in (paint(checkpoint), LoadCommand(resolve_model(checkpoint, EMBEDDED_MODELS_DIR), low_ram=False)):
         with pytest.raises(kind) as caught:
-            shared.run(shared.engine.run(command))
+            shared.run(shared.engine.run_command(command))
         assert type(caught.value) is kind
         # Where models lie is not for clients to know.
         place = f"{checkpoint.parent}/"
@@ -648,7 +676,7 @@ def test_models_share_the_budget_and_one_beyond_it_moves_nobody() -> None:
 def test_an_engine_killed_while_it_paints_is_reported_and_another_paints_on() -> None:
     async def scenario() -> None:
         async with running() as engine:
-            async with aclosing(engine.ask(paint(steps=ENDLESS))) as said:
+            async with aclosing(engine.stream_replies(paint(steps=ENDLESS))) as said:
                 await first_step(said)
                 assert engine.pid is not None
                 killed = engine.pid
@@ -661,7 +689,7 @@ def test_an_engine_killed_while_it_paints_is_reported_and_another_paints_on() ->
             assert engine.memory.loaded == ()
             assert (await picture(engine, paint())).seed == 7
             assert engine.pid != killed
-            assert engine.starts == 2
+            assert engine.start_count == 2
 
     run(scenario())
 
@@ -672,11 +700,11 @@ def test_an_engine_killed_while_it_has_nothing_to_do_is_started_again() -> None:
             await engine.start()
             assert engine.pid is not None
             os.kill(engine.pid, signal.SIGKILL)
-            assert await asyncio.to_thread(goes, engine.pid, 5)
+            assert await asyncio.to_thread(wait_until_gone, engine.pid, 5)
             # A moment for the loop to notice.
             await asyncio.sleep(0.1)
             assert (await picture(engine, paint())).seed == 7
-            assert engine.starts == 2
+            assert engine.start_count == 2
 
     run(scenario())
 
@@ -684,7 +712,7 @@ def test_an_engine_killed_while_it_has_nothing_to_do_is_started_again() -> None:
 def test_ending_it_while_it_paints_is_an_error_of_that_painting_only() -> None:
     async def scenario() -> None:
         async with running() as engine:
-            async with aclosing(engine.ask(paint(steps=ENDLESS))) as said:
+            async with aclosing(engine.stream_replies(paint(steps=ENDLESS))) as said:
                 await first_step(said)
                 pid = engine.pid
                 assert pid is not None
@@ -703,18 +731,18 @@ def test_ending_it_while_it_paints_is_an_error_of_that_painting_only() -> None:
 def test_an_engine_that_says_nothing_for_too_long_is_ended() -> None:
     async def scenario() -> None:
         async with running() as engine:
-            async with aclosing(engine.ask(paint(steps=ENDLESS))) as said:
+            async with aclosing(engine.stream_replies(paint(steps=ENDLESS))) as said:
                 await first_step(said)
                 assert engine.pid is not None
                 pid = engine.pid
                 os.kill(pid, signal.SIGSTOP)
-                engine.silence = 0.5
+                engine.max_silence_seconds = 0.5
                 with pytest.raises(EngineStuck) as caught:
                     async for _ in said:
                         pass
             assert caught.value.code == "ENGINE_TIMEOUT"
             assert is_gone(pid)
-            engine.silence = PATIENCE_SECONDS
+            engine.max_silence_seconds = PATIENCE_SECONDS
             assert (await picture(engine, paint())).seed == 7
 
     run(scenario())
@@ -722,12 +750,12 @@ def test_an_engine_that_says_nothing_for_too_long_is_ended() -> None:
 
 def test_signals_to_its_group_do_not_end_it(shared: Shared) -> None:
     async def scenario() -> None:
-        async with aclosing(shared.engine.ask(paint(steps=5))) as said:
+        async with aclosing(shared.engine.stream_replies(paint(steps=5))) as said:
             await first_step(said)
             assert shared.engine.pid is not None
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 os.killpg(shared.engine.pid, number)
-            assert isinstance([reply async for reply in said][-1], Finished)
+            assert isinstance([reply async for reply in said][-1], FinishedPicture)
 
     shared.run(scenario())
 
@@ -748,7 +776,7 @@ async def main(setup, command):
     engine = EngineProcess(setup, 60)
     await engine.start()
     if command:
-        said = engine.ask(command)
+        said = engine.stream_replies(command)
         await anext(reply async for reply in said if isinstance(reply, Step))
     print(engine.pid, flush=True)
     await asyncio.sleep(600)
@@ -762,9 +790,11 @@ asyncio.run(main(*pickle.load(sys.stdin.buffer)))
     [None, paint(steps=ENDLESS), paint(steps=3, side=320)],
     ids=["idle", "between short steps", "in a long step"],
 )
-def test_it_ends_when_its_server_is_killed(command: Paint | None) -> None:
+def test_it_ends_when_its_server_is_killed(command: PaintCommand | None) -> None:
     arguments = [sys.executable, "-c", SERVER]
-    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=EMBEDDED.parent) as server:
+    with subprocess.Popen(
+        arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=EMBEDDED_MODELS_DIR.parent
+    ) as server:
         assert server.stdin is not None
         assert server.stdout is not None
         pickle.dump((make_engine().setup, command), server.stdin)
@@ -772,7 +802,7 @@ def test_it_ends_when_its_server_is_killed(command: Paint | None) -> None:
         pid = int(server.stdout.readline())
         assert not is_gone(pid)
         server.kill()
-        assert goes(pid, 2)
+        assert wait_until_gone(pid, 2)
 
 
 # Forced faults
@@ -781,7 +811,7 @@ def test_it_ends_when_its_server_is_killed(command: Paint | None) -> None:
 @pytest.fixture
 def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Put a script in the engine's place."""
-    return partial(take_its_place, tmp_path, monkeypatch)
+    return partial(replace_engine, tmp_path, monkeypatch)
 
 
 def last_words(text: str, number: signal.Signals) -> str:
@@ -822,7 +852,7 @@ def test_an_engine_that_dies_of_memory_says_so(fake: Any) -> None:
     async def scenario() -> None:
         async with running() as engine:
             with pytest.raises(OutOfMemory) as caught:
-                await engine.run(paint())
+                await engine.run_command(paint())
             assert "suggestion" in caught.value.details
 
     fake(last_words(METAL, signal.SIGABRT))
@@ -833,7 +863,7 @@ def test_an_engine_that_dies_of_something_else_does_not_blame_memory(fake: Any) 
     async def scenario() -> None:
         async with running() as engine:
             with pytest.raises(EngineDied) as caught:
-                await engine.run(paint())
+                await engine.run_command(paint())
             assert caught.value.details == {"exit_code": -signal.SIGSEGV}
 
     fake(last_words(HARMLESS, signal.SIGSEGV))
@@ -870,13 +900,13 @@ def test_a_caller_cancelled_amid_a_message_leaves_the_line_in_order(fake: Any) -
         """
         send(READY)
         receive()
-        half = transport.pack(Thumbnail(bytes(1000)))
-        line.sendall(transport.pack(Thumbnail(b"first")) + half[:500])
+        half = transport.pack_message(Thumbnail(bytes(1000)))
+        line.sendall(transport.pack_message(Thumbnail(b"first")) + half[:500])
         receive()
         line.sendall(half[500:])
-        send(Done(True))
+        send(CommandDone(True))
         receive()
-        send(Thumbnail(b"second"), Done())
+        send(Thumbnail(b"second"), CommandDone())
         receive()
         """
     )
@@ -885,7 +915,7 @@ def test_a_caller_cancelled_amid_a_message_leaves_the_line_in_order(fake: Any) -
         begun = asyncio.Event()
 
         async def watch(engine: EngineProcess) -> None:
-            async with aclosing(engine.ask(paint())) as said:
+            async with aclosing(engine.stream_replies(paint())) as said:
                 async for _ in said:
                     begun.set()
 
@@ -915,7 +945,7 @@ def test_a_caller_who_does_not_wait_for_the_stop_leaves_no_engine_that_still_pai
         begun = asyncio.Event()
 
         async def watch(engine: EngineProcess) -> None:
-            async with aclosing(engine.ask(paint())) as said:
+            async with aclosing(engine.stream_replies(paint())) as said:
                 async for _ in said:
                     begun.set()
 
@@ -941,7 +971,7 @@ def test_a_flood_on_standard_error_does_not_hold_the_engine_up(fake: Any) -> Non
         receive()
         sys.stderr.write("x" * 1_000_000 + "\\n" + "y" * 1_000_000)
         sys.stderr.flush()
-        send(Thumbnail(b"after"), Done())
+        send(Thumbnail(b"after"), CommandDone())
         receive()
         """
     )
@@ -960,5 +990,5 @@ def test_the_servers_process_loads_no_mlx() -> None:
     imports = "import sys, mflux_api.app.application, mflux_api.commands.serve"
     code = f"{imports}; print({{'mlx', 'mflux', 'transformers'}} & {{*sys.modules}})"
     arguments = [sys.executable, "-c", code]
-    found = subprocess.run(arguments, cwd=EMBEDDED.parent, capture_output=True, text=True, check=True)
+    found = subprocess.run(arguments, cwd=EMBEDDED_MODELS_DIR.parent, capture_output=True, text=True, check=True)
     assert found.stdout == "set()\n"

@@ -18,14 +18,14 @@ from mflux.models.seedvr2.variants.upscale.seedvr2_util import SeedVR2Util
 from numpy.typing import NDArray
 from PIL import Image
 
-from mflux_api.checkpoints.seedvr2 import TRANSFORMERS, read_layout
-from mflux_api.engine.precision import choose, computing_in
-from mflux_api.engine.seedvr2.loading import empty_sums
+from mflux_api.checkpoints.seedvr2 import TRANSFORMERS, read_checkpoint
+from mflux_api.engine.precision import choose_precision, use_dtype
+from mflux_api.engine.seedvr2.loading import allow_empty_cumsum
 from mflux_api.engine.seedvr2.upscaler import Upscaler
 from mflux_api.errors import InvalidRequest
-from mflux_api.ipc.messages import Event, Picture, Step
-from mflux_api.request import Cut, LoraUse
-from tests.engine.seedvr2 import FLOAT32, KINDS, WIDTHS, drawn, picture, request, write_upscaler
+from mflux_api.ipc.messages import PaintingEvent, Picture, Step
+from mflux_api.request import EarlyStop, LoraUse
+from tests.engine.seedvr2 import FLOAT32, KINDS, WIDTHS, draw_scene, make_request, upscale, write_upscaler
 
 PARTS = ("encoding", "diffusion", "decoding")
 Pixels = NDArray[np.float32]
@@ -43,7 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, name: str) -> Path:
 
 @pytest.fixture(scope="module")
 def upscaler(folder: Path) -> Upscaler:
-    return Upscaler(read_layout(folder), None, FLOAT32)
+    return Upscaler(read_checkpoint(folder), None, FLOAT32)
 
 
 # The picture
@@ -71,7 +71,7 @@ def mflux_picture(folder: Path, name: str, source: Path, side: int, monkeypatch:
     config.transformer_overrides = KINDS[name]
     vae = functools.partial(SeedVR2VAE, block_out_channels=WIDTHS)
     monkeypatch.setattr(seedvr2_initializer, "SeedVR2VAE", vae)
-    with computing_in(mx.float32), empty_sums():
+    with use_dtype(mx.float32), allow_empty_cumsum():
         theirs = SeedVR2(model_path=str(folder), model_config=config)
         image = theirs.generate_image(seed=3, image_path=source, resolution=side).image
     assert isinstance(image, Image.Image)
@@ -95,9 +95,9 @@ def test_the_picture_is_mfluxs_own(
     source: tuple[int, int],
     size: tuple[int, int],
 ) -> None:
-    image = drawn(*source)
+    image = draw_scene(*source)
     image.save(tmp_path / "source.png")
-    ours = picture(upscaler, *size, source=image).image
+    ours = upscale(upscaler, *size, source=image).image
     theirs = mflux_picture(folder, name, tmp_path / "source.png", min(size), monkeypatch)
     assert theirs.size == ours.size == size
     difference = np.abs(decoded[0] - decoded[1])
@@ -107,57 +107,57 @@ def test_the_picture_is_mfluxs_own(
 
 @pytest.mark.parametrize("size", [(64, 64), (100, 76), (65, 79), (8, 5)], ids="{0[0]}x{0[1]}".format)
 def test_a_picture_has_exactly_the_size_that_was_asked_for(upscaler: Upscaler, size: tuple[int, int]) -> None:
-    made = picture(upscaler, *size)
+    made = upscale(upscaler, *size)
     assert made.image.size == size
     assert made.array.shape == (size[1], size[0], 3)
 
 
 def test_a_source_on_its_canvas_is_the_source_itself(upscaler: Upscaler) -> None:
     """What is around it was only put there."""
-    source = drawn(100, 76)
+    source = draw_scene(100, 76)
     framed = Image.new("RGB", (112, 80), "red")
     framed.paste(source, (6, 2))
     np.testing.assert_array_equal(
-        picture(upscaler, 100, 76, source=framed).array, picture(upscaler, 100, 76, source=source).array
+        upscale(upscaler, 100, 76, source=framed).array, upscale(upscaler, 100, 76, source=source).array
     )
 
 
 def test_the_same_seed_makes_the_same_picture_and_another_another(upscaler: Upscaler) -> None:
-    first, same, other = (picture(upscaler, seeds=(seed,)).array for seed in (3, 3, 4))
+    first, same, other = (upscale(upscaler, seeds=(seed,)).array for seed in (3, 3, 4))
     np.testing.assert_array_equal(first, same)
     assert np.abs(first - other).max() > 0.01
 
 
 def test_the_picture_keeps_the_colours_of_its_source(upscaler: Upscaler) -> None:
     for colour in ((150, 110, 90), (90, 120, 150)):
-        made = picture(upscaler, source=Image.new("RGB", (32, 32), colour))
+        made = upscale(upscaler, source=Image.new("RGB", (32, 32), colour))
         assert np.abs(made.array.mean((0, 1)) * 255 - colour).max() < 10
 
 
 def test_bfloat16_makes_nearly_the_same(upscaler: Upscaler, folder: Path) -> None:
-    half = Upscaler(read_layout(folder), None, choose("bfloat16"))
-    assert np.abs(picture(half).array - picture(upscaler).array).mean() < 0.02
+    half = Upscaler(read_checkpoint(folder), None, choose_precision("bfloat16"))
+    assert np.abs(upscale(half).array - upscale(upscaler).array).mean() < 0.02
 
 
 @pytest.mark.parametrize(("bits", "distance"), [(8, 0.01), (4, 0.1)])
 def test_a_quantized_model_makes_nearly_the_same(upscaler: Upscaler, folder: Path, bits: int, distance: float) -> None:
-    quantized = Upscaler(read_layout(folder), bits, FLOAT32)
+    quantized = Upscaler(read_checkpoint(folder), bits, FLOAT32)
     assert quantized.bits == bits
-    assert 0 < np.abs(picture(quantized).array - picture(upscaler).array).mean() < distance
+    assert 0 < np.abs(upscale(quantized).array - upscale(upscaler).array).mean() < distance
 
 
 # A painting
 
 
 def test_each_seed_is_a_step_and_a_picture(upscaler: Upscaler) -> None:
-    events = list(upscaler.paint(request(seeds=(3, 4))))
+    events = list(upscaler.paint(make_request(seeds=(3, 4))))
     assert [type(event) for event in events] == [Step, Picture, Step, Picture]
     assert [event.seed for event in events if isinstance(event, Step | Picture)] == [3, 3, 4, 4]
     assert all((event.number, event.steps) == (1, 1) and event.seconds > 0 for event in events[::2])  # type: ignore[union-attr]
 
 
 def test_a_picture_says_how_it_was_made(upscaler: Upscaler) -> None:
-    made = picture(upscaler)
+    made = upscale(upscaler)
     assert (made.steps, made.guidance, made.loras) == (1, 1.0, ())
     assert made.timings["total"] == pytest.approx(sum(made.timings[part] for part in PARTS))
     np.testing.assert_array_equal(np.asarray(made.image), (made.array * 255).round().astype(np.uint8))
@@ -165,10 +165,10 @@ def test_a_picture_says_how_it_was_made(upscaler: Upscaler) -> None:
 
 @pytest.mark.parametrize("events", [1, 2, 3])
 def test_stopping_after_any_event_gives_the_memory_back(upscaler: Upscaler, events: int) -> None:
-    picture(upscaler)
+    upscale(upscaler)
     gc.collect()
     before = mx.get_active_memory()
-    painting: Generator[Event, None, Cut | None] = upscaler.paint(request(seeds=(3, 4)))
+    painting: Generator[PaintingEvent, None, EarlyStop | None] = upscaler.paint(make_request(seeds=(3, 4)))
     for _ in range(events):
         next(painting)
     painting.close()
@@ -177,8 +177,8 @@ def test_stopping_after_any_event_gives_the_memory_back(upscaler: Upscaler, even
 
 
 def test_an_interrupt_leaves_out_the_pictures_that_follow(upscaler: Upscaler) -> None:
-    for cut, pictures in ((Cut.INTERRUPT, 1), (Cut.SKIP, 2)):
-        events = list(upscaler.paint(request(seeds=(3, 4)), lambda cut=cut: cut))  # type: ignore[misc]
+    for cut, pictures in ((EarlyStop.INTERRUPT, 1), (EarlyStop.SKIP, 2)):
+        events = list(upscaler.paint(make_request(seeds=(3, 4)), lambda cut=cut: cut))  # type: ignore[misc]
         assert sum(isinstance(event, Picture) for event in events) == pictures
 
 
@@ -187,7 +187,7 @@ def test_an_interrupt_leaves_out_the_pictures_that_follow(upscaler: Upscaler) ->
     [
         ({"source": None}, "image"),
         ({"mask": Image.new("L", (64, 64))}, "mask"),
-        ({"references": (drawn(64, 64),)}, "references"),
+        ({"references": (draw_scene(64, 64),)}, "references"),
         ({"loras": (LoraUse(path="x", scale=1.0),)}, "loras"),
         ({"latents": np.zeros((1, 128, 4, 4), np.float32)}, "latents"),
     ],
@@ -195,5 +195,5 @@ def test_an_interrupt_leaves_out_the_pictures_that_follow(upscaler: Upscaler) ->
 )
 def test_what_it_has_no_use_for_is_refused(upscaler: Upscaler, changes: dict[str, Any], field: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        next(upscaler.paint(request(**changes)))
+        next(upscaler.paint(make_request(**changes)))
     assert caught.value.details == {"field": field}

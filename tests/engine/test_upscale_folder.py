@@ -9,14 +9,14 @@ import mlx.core as mx
 import pytest
 
 from mflux_api.checkpoints.memory_estimate import Machine, MemoryEstimate
-from mflux_api.checkpoints.seedvr2 import TRANSFORMERS, VAE_FILE, estimate, has_files, read_layout
+from mflux_api.checkpoints.seedvr2 import TRANSFORMERS, VAE_FILE, estimate_memory, has_files, read_checkpoint
 from mflux_api.engine.cache import ModelCache
-from mflux_api.engine.model import load_model, plan
-from mflux_api.engine.precision import choose
+from mflux_api.engine.model import load_model, plan_load
+from mflux_api.engine.precision import choose_precision
 from mflux_api.engine.seedvr2.upscaler import Upscaler
 from mflux_api.errors import MfluxError, ModelCorrupt, ModelIncomplete, ModelUnsupported
-from mflux_api.models.registry import known, locate
-from tests.engine.seedvr2 import FLOAT32, KINDS, drawn, picture, write_upscaler
+from mflux_api.models.registry import resolve_client_model, resolve_model
+from tests.engine.seedvr2 import FLOAT32, KINDS, draw_scene, upscale, write_upscaler
 
 
 @pytest.fixture(scope="module", params=TRANSFORMERS, ids=["like-3b", "like-7b"])
@@ -46,8 +46,8 @@ def edited(path: Path, change: Callable[[dict[str, mx.array]], object]) -> None:
 def wanted_bytes(folder: Path, bits: int | None, *, width: int) -> MemoryEstimate:
     """What a picture of 256x256 is estimated to take."""
     machine = Machine(device="cpu", bytes_per_value=width)
-    layout = read_layout(folder)
-    return estimate(layout, bits, machine, size=(256, 256), references=(), pictures=1, upsample=False)
+    layout = read_checkpoint(folder)
+    return estimate_memory(layout, bits, machine, size=(256, 256), references=(), pictures=1, upsample=False)
 
 
 # Its folder
@@ -112,14 +112,15 @@ def test_the_smaller_of_two_transformers_is_loaded(tmp_path: Path) -> None:
     write_upscaler(tmp_path, TRANSFORMERS[1])
     write_upscaler(tmp_path, TRANSFORMERS[0])
     assert (
-        len(Upscaler(read_layout(tmp_path), None, FLOAT32).transformer.blocks) == KINDS[TRANSFORMERS[0]]["num_layers"]
+        len(Upscaler(read_checkpoint(tmp_path), None, FLOAT32).transformer.blocks)
+        == KINDS[TRANSFORMERS[0]]["num_layers"]
     )
 
 
 def test_a_network_of_another_size_is_loaded_by_its_shapes(tmp_path: Path) -> None:
     sizes: dict[str, Any] = {"vid_dim": 96, "heads": 3, "num_layers": 4, "mm_layers": 2, "expand_ratio": 5}
-    upscaler = Upscaler(read_layout(write_upscaler(tmp_path, widths=(32, 32, 32, 32), **sizes)), None, FLOAT32)
-    assert picture(upscaler).image.size == (64, 64)
+    upscaler = Upscaler(read_checkpoint(write_upscaler(tmp_path, widths=(32, 32, 32, 32), **sizes)), None, FLOAT32)
+    assert upscale(upscaler).image.size == (64, 64)
 
 
 # The library, the registry, the memory
@@ -128,7 +129,7 @@ def test_a_network_of_another_size_is_loaded_by_its_shapes(tmp_path: Path) -> No
 def test_the_library_loads_it_and_paints_with_it(small: Path) -> None:
     model = load_model(small, precision="float32")
     assert isinstance(model.painter, Upscaler)
-    made = model.generate("", image=drawn(32, 32), width=64, height=80, seeds=(3,))[0]
+    made = model.generate("", image=draw_scene(32, 32), width=64, height=80, seeds=(3,))[0]
     assert made.image.size == (64, 80)
     with pytest.raises(ModelUnsupported, match="small enlarges pictures and does nothing else"):
         model.save(small / "copy")
@@ -140,23 +141,23 @@ def test_the_registry_finds_it_where_its_files_are(tmp_path: Path, monkeypatch: 
     folder.mkdir()
     hint = "hf download numz/SeedVR2_comfyUI seedvr2_ema_3b_fp16.safetensors ema_vae_fp16.safetensors --local-dir"
     with pytest.raises(MfluxError, match=hint):
-        locate("seedvr2", tmp_path)
+        resolve_model("seedvr2", tmp_path)
     write_upscaler(folder)
-    for find in (locate, known):
+    for find in (resolve_model, resolve_client_model):
         located = find("seedvr2", tmp_path)
         assert (located.folder, located.spec.family) == (folder, "seedvr2")
 
 
 def test_a_folder_of_ones_own_is_found(tmp_path: Path) -> None:
     write_upscaler(tmp_path / "mine", TRANSFORMERS[1])
-    assert known("mine", tmp_path).spec.family == "seedvr2"
-    assert locate(tmp_path / "mine", tmp_path).spec.family == "seedvr2"
+    assert resolve_client_model("mine", tmp_path).spec.family == "seedvr2"
+    assert resolve_model(tmp_path / "mine", tmp_path).spec.family == "seedvr2"
 
 
 @pytest.mark.parametrize("bits", [None, 8, 4])
 def test_it_holds_as_much_memory_as_was_estimated(folder: Path, bits: int | None) -> None:
-    located = locate(folder, folder)
-    wanted = plan(located, bits, "float32", low_ram=False, embedding_cache=0)
+    located = resolve_model(folder, folder)
+    wanted = plan_load(located, bits, "float32", low_ram=False, embedding_cache=0)
     cache = ModelCache(2**40)
     gc.collect()
     mx.clear_cache()
@@ -170,13 +171,13 @@ def test_it_holds_as_much_memory_as_was_estimated(folder: Path, bits: int | None
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_picture_takes_no_more_memory_than_was_estimated(folder: Path, precision: str) -> None:
-    upscaler = Upscaler(read_layout(folder), None, choose(precision))
+    upscaler = Upscaler(read_checkpoint(folder), None, choose_precision(precision))
     gc.collect()
     mx.clear_cache()
     mx.reset_peak_memory()
     before = mx.get_active_memory()
-    picture(upscaler, 256, 256)
+    upscale(upscaler, 256, 256)
     used = mx.get_peak_memory() - before
-    width = choose(precision).dtype.size
-    work = wanted_bytes(folder, None, width=width).work
+    width = choose_precision(precision).dtype.size
+    work = wanted_bytes(folder, None, width=width).activations
     assert work / 2 < used < work

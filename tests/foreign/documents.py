@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from tests.foreign import small_server
-from tests.server.live import Live
+from tests.server.live import LiveServer
 
 FOLDER = Path(__file__).parent / "examples"
 SMALL_SERVER = Path(str(small_server.__file__))
@@ -19,21 +19,21 @@ MODULES = Path(sys.prefix) / "node" / "node_modules"
 Change = tuple[str, str]
 
 
-def klein(live: Live) -> tuple[Change, ...]:
+def klein_replacements(live: LiveServer) -> tuple[Change, ...]:
     """Where it is, and the key."""
     addresses = tuple((f"http://{name}:8000", f"{live.url}/klein") for name in ("<your-server-ip>", "<ip>"))
     return (*addresses, ("<your-api-key>", KEY), ("<key>", KEY))
 
 
-def comet(live: Live) -> tuple[Change, ...]:
+def comet_replacements(live: LiveServer) -> tuple[Change, ...]:
     return (("https://api.cometapi.com", live.url), ("YOUR_API_KEY_HERE", KEY))
 
 
-def edge(live: Live) -> tuple[Change, ...]:
+def edge_replacements(live: LiveServer) -> tuple[Change, ...]:
     return (("https://flux-image-generator.example.workers.dev", f"{live.url}/edge"),)
 
 
-def text(name: str, place: tuple[Change, ...], *changes: Change) -> str:
+def read_example(name: str, place: tuple[Change, ...], *changes: Change) -> str:
     """An example with another address and key, and these changes, each of which has something to change."""
     found = (FOLDER / name).read_text(encoding="utf-8")
     for before, after in place:
@@ -44,7 +44,7 @@ def text(name: str, place: tuple[Change, ...], *changes: Change) -> str:
     return found
 
 
-def run(name: str, example: str, folder: Path) -> str:
+def run_example(name: str, example: str, folder: Path) -> str:
     """What it prints, run in a folder of its own."""
     file = folder / name
     file.write_text(example, encoding="utf-8")

@@ -18,8 +18,8 @@ BUCKET, REGION = "pictures", "eu-central-1"
 KEY, SECRET = "AKIAEXAMPLE", "hunter2hunter2"
 
 
-class Store:
-    """`failures`: how many requests are answered with status 503 first. `asked`: (method, path) of each request.
+class FakeS3:
+    """`failures`: how many requests are answered with status 503 first. `requests`: (method, path) of each request.
 
     `hides_missing`: what is not there is answered with 403, as Amazon does to clients that may not list.
     """
@@ -27,7 +27,7 @@ class Store:
     def __init__(self, port: int = 0) -> None:
         self.failures = 0
         self.hides_missing = False
-        self.asked: list[tuple[str, str]] = []
+        self.requests: list[tuple[str, str]] = []
         self._app = DomainDispatcherApplication(create_backend_app)
         self._server = make_server("127.0.0.1", port, self, threaded=True, request_handler=_Silent)
         self.port = self._server.server_port
@@ -35,7 +35,7 @@ class Store:
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        self.asked.append((environ["REQUEST_METHOD"], environ["PATH_INFO"]))
+        self.requests.append((environ["REQUEST_METHOD"], environ["PATH_INFO"]))
         if self.failures:
             self.failures -= 1
             start_response("503 Slow Down", [("Content-Type", "text/plain")])
@@ -44,13 +44,13 @@ class Store:
         return answer
 
     @property
-    def settings(self) -> tuple[str, ...]:
+    def server_flags(self) -> tuple[str, ...]:
         """What makes a server use it."""
         given = {"kind": "s3", "bucket": BUCKET, "endpoint_url": self.url, "region": REGION, "prefix": "from/flux"}
         given |= {"access_key": KEY, "secret_key": SECRET, "seconds": "30"}
         return tuple(part for name, value in given.items() for part in ("--set", f"storage.{name}={value}"))
 
-    def delete(self, address: str) -> None:
+    def delete_object(self, address: str) -> None:
         """As the bucket's owner may."""
         client = boto3.client("s3", REGION, endpoint_url=self.url, aws_access_key_id=KEY, aws_secret_access_key=SECRET)
         with closing(client):
@@ -76,9 +76,9 @@ class _Silent(WSGIRequestHandler):
 
 
 @contextmanager
-def serving(port: int = 0) -> Iterator[Store]:
+def run_s3(port: int = 0) -> Iterator[FakeS3]:
     """The store, with an empty bucket."""
-    store = Store(port)
+    store = FakeS3(port)
     try:
         requests.post(f"{store.url}/moto-api/reset", timeout=10)
         requests.put(f"{store.url}/{BUCKET}", data=LOCATION, timeout=10).raise_for_status()
@@ -90,7 +90,7 @@ def serving(port: int = 0) -> Iterator[Store]:
 LOCATION = f"<CreateBucketConfiguration><LocationConstraint>{REGION}</LocationConstraint></CreateBucketConfiguration>"
 
 
-def signature(address: str) -> str:
+def sign_with_botocore(address: str) -> str:
     """What Amazon's own client signs such an address with, for the same moment."""
     query = {name: values[0] for name, values in parse_qs(urlsplit(address).query).items()}
     auth = S3SigV4QueryAuth(Credentials(KEY, SECRET), "s3", REGION, expires=int(query["X-Amz-Expires"]))

@@ -5,17 +5,17 @@ import re
 import pytest
 from playwright.sync_api import BrowserContext
 
-from tests.foreign.documents import edge, text
-from tests.server.live import Live
+from tests.foreign.documents import edge_replacements, read_example
+from tests.server.live import LiveServer
 
 pytestmark = pytest.mark.system
 
 
-def test_the_edge_workers_page_shows_a_picture_and_its_cost(small: Live, context: BrowserContext) -> None:
+def test_the_edge_workers_page_shows_a_picture_and_its_cost(small: LiveServer, context: BrowserContext) -> None:
     page = context.new_page()
     # Another origin, and one that Chrome lets reach this machine.
     page.goto(small.url.replace("127.0.0.1", "localhost") + "/api/v1/health")
-    page.add_script_tag(content=text("edge_browser.js", edge(small)))
+    page.add_script_tag(content=read_example("edge_browser.js", edge_replacements(small)))
     with page.expect_console_message(lambda said: said.text.startswith("Cost"), timeout=60_000) as said:
         page.evaluate("generateImage('a cute cat')")
     # A header that pages from elsewhere may not read would be null.

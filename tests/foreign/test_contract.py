@@ -10,7 +10,7 @@ import pytest
 import requests
 
 from tests.foreign.documents import SMALL_SERVER
-from tests.server.live import Live, running
+from tests.server.live import LiveServer, run_server
 
 pytestmark = pytest.mark.system
 
@@ -86,7 +86,7 @@ DIALECTS = {
 
 
 @dataclass(frozen=True)
-class Later:
+class PollingDialect:
     """How a dialect whose clients do not wait tells how an order stands, and what cancels it.
 
     `named`: the field of its first reply that names the order, `{id}` in the paths. `failed`, `cancelled`: its words.
@@ -98,16 +98,16 @@ class Later:
     cancelled: str
     cancel: tuple[str, str] = ("DELETE", "/api/v1/jobs/{id}")
 
-    def standing(self, live: Live, name: str) -> Body:
+    def get_status(self, live: LiveServer, name: str) -> Body:
         found: Body = live.get(self.path.format(id=name)).json()
         return found
 
 
 LATER = {
-    "native": Later("job_id", "/api/v1/jobs/{id}", "failed", "cancelled"),
+    "native": PollingDialect("job_id", "/api/v1/jobs/{id}", "failed", "cancelled"),
     # It has no address to cancel at: a task is a job.
-    "bfl": Later("id", "/flux/v1/get_result?id={id}", "Error", "Failed"),
-    "replicate": Later(
+    "bfl": PollingDialect("id", "/flux/v1/get_result?id={id}", "Error", "Failed"),
+    "replicate": PollingDialect(
         *("id", "/replicate/v1/predictions/{id}", "failed", "canceled"),
         cancel=("POST", "/replicate/v1/predictions/{id}/cancel"),
     ),
@@ -117,17 +117,17 @@ SLOW = {"width": 256, "height": 256, "steps": 100, "num_inference_steps": 100}
 
 
 @pytest.fixture(scope="module")
-def fragile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+def fragile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     """One whose engine is killed. Its fixed sizes are small ones, so that a step does not take long."""
     sides = {"SIDE": "256"}
-    with running(tmp_path_factory.mktemp("fragile") / "output", program=SMALL_SERVER, environ=sides) as live:
+    with run_server(tmp_path_factory.mktemp("fragile") / "output", program=SMALL_SERVER, environ=sides) as live:
         yield live
 
 
 @pytest.fixture(scope="module")
-def short(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+def short(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     """One job may wait, and nothing is begun."""
-    with running(tmp_path_factory.mktemp("short") / "output", "--set", "queue.limit=1") as live:
+    with run_server(tmp_path_factory.mktemp("short") / "output", "--set", "queue.limit=1") as live:
         live.post("/api/v1/queue/pause")
         live.submit()
         yield live
@@ -138,67 +138,67 @@ def dialect(request: pytest.FixtureRequest) -> Dialect:
     return DIALECTS[request.param]
 
 
-def those(has: Callable[[Dialect], object]) -> pytest.MarkDecorator:
+def parametrize_dialects(has: Callable[[Dialect], object]) -> pytest.MarkDecorator:
     """The dialects that have something: not every one names sizes or models, and not every one's clients wait."""
     return pytest.mark.parametrize("name", [name for name, dialect in DIALECTS.items() if has(dialect)])
 
 
-def refused(dialect: Dialect, reply: requests.Response, status: int) -> None:
+def assert_refused(dialect: Dialect, reply: requests.Response, status: int) -> None:
     assert reply.status_code == status, reply.text
     assert dialect.error(reply.json())
 
 
-def test_a_full_queue_is_said(short: Live, dialect: Dialect) -> None:
+def test_a_full_queue_is_said(short: LiveServer, dialect: Dialect) -> None:
     reply = short.post(dialect.path, dialect.body)
     busy = dialect.path.startswith("/flux2-web")
-    refused(dialect, reply, 500 if dialect.path == "/edge" else 503)
+    assert_refused(dialect, reply, 500 if dialect.path == "/edge" else 503)
     if not busy:
         assert int(reply.headers["Retry-After"]) > 0
 
 
-def test_a_long_prompt_is_refused(server: Live, dialect: Dialect) -> None:
-    refused(dialect, server.post(dialect.path, dialect.with_fields(prompt="x" * 10_001)), 400)
+def test_a_long_prompt_is_refused(server: LiveServer, dialect: Dialect) -> None:
+    assert_refused(dialect, server.post(dialect.path, dialect.with_fields(prompt="x" * 10_001)), 400)
 
 
-def test_a_missing_prompt_is_refused(server: Live, dialect: Dialect) -> None:
+def test_a_missing_prompt_is_refused(server: LiveServer, dialect: Dialect) -> None:
     body = dict(dialect.body)
     if dialect.nested:
         body[dialect.nested] = {name: value for name, value in body[dialect.nested].items() if name != "prompt"}
     else:
         del body["prompt"]
-    refused(dialect, server.post(dialect.path, body), 400)
+    assert_refused(dialect, server.post(dialect.path, body), 400)
 
 
-@those(lambda dialect: dialect.sized)
-def test_a_size_beyond_the_limits_is_refused(server: Live, name: str) -> None:
+@parametrize_dialects(lambda dialect: dialect.sized)
+def test_a_size_beyond_the_limits_is_refused(server: LiveServer, name: str) -> None:
     dialect = DIALECTS[name]
     assert dialect.sized is not None
-    refused(dialect, server.post(dialect.path, dialect.with_fields(**dialect.sized)), 400)
+    assert_refused(dialect, server.post(dialect.path, dialect.with_fields(**dialect.sized)), 400)
 
 
-@those(lambda dialect: dialect.modelled)
-def test_an_unknown_model_is_not_found(server: Live, name: str) -> None:
+@parametrize_dialects(lambda dialect: dialect.modelled)
+def test_an_unknown_model_is_not_found(server: LiveServer, name: str) -> None:
     dialect = DIALECTS[name]
     assert dialect.modelled is not None
-    refused(dialect, server.post(dialect.path, dialect.with_fields(**dialect.modelled)), 404)
+    assert_refused(dialect, server.post(dialect.path, dialect.with_fields(**dialect.modelled)), 404)
 
 
-def test_a_foreign_kind_of_body_is_refused(server: Live, dialect: Dialect) -> None:
+def test_a_foreign_kind_of_body_is_refused(server: LiveServer, dialect: Dialect) -> None:
     reply = requests.post(
         server.url + dialect.path, data=b"prompt=x", headers={"Content-Type": "text/plain"}, timeout=30
     )
     assert reply.status_code in {400, 415}
 
 
-def test_another_method_is_refused_in_json(server: Live, dialect: Dialect) -> None:
+def test_another_method_is_refused_in_json(server: LiveServer, dialect: Dialect) -> None:
     reply = requests.put(server.url + dialect.path, json={}, timeout=30)
-    refused(dialect, reply, 405)
+    assert_refused(dialect, reply, 405)
 
 
-@those(lambda dialect: dialect.waits)
+@parametrize_dialects(lambda dialect: dialect.waits)
 def test_who_hangs_up_cancels_the_job(tmp_path: Any, name: str) -> None:
     dialect = DIALECTS[name]
-    with running(tmp_path / "output") as live:
+    with run_server(tmp_path / "output") as live:
         live.post("/api/v1/queue/pause")
         with pytest.raises(requests.Timeout):
             requests.post(live.url + dialect.path, json=dialect.body, timeout=1)
@@ -208,20 +208,20 @@ def test_who_hangs_up_cancels_the_job(tmp_path: Any, name: str) -> None:
             time.sleep(0.05)
 
 
-def kill_the_engine(live: Live, attempt: int) -> None:
+def kill_the_engine(live: LiveServer, attempt: int) -> None:
     """Kill the process that paints, once it does so for this time."""
     end = time.monotonic() + 60
     while time.monotonic() < end:
         running = live.get("/api/v1/jobs?limit=1&status=generating").json()["jobs"]
-        if running and running[0]["progress"] > 0 and live.job(running[0]["id"])["attempts"] == attempt:
-            live.children[0].kill()
+        if running and running[0]["progress"] > 0 and live.get_job(running[0]["id"])["attempts"] == attempt:
+            live.engine_processes[0].kill()
             return
         time.sleep(0.02)
     raise AssertionError("nothing is painted")
 
 
 @pytest.mark.parametrize("name", DIALECTS)
-def test_an_engine_that_keeps_dying_fails_the_job_in_the_dialects_words(fragile: Live, name: str) -> None:
+def test_an_engine_that_keeps_dying_fails_the_job_in_the_dialects_words(fragile: LiveServer, name: str) -> None:
     dialect, later = DIALECTS[name], LATER.get(name)
     # As many steps as its document allows: none comes to its end.
     slow = {field: value for field, value in SLOW.items() if field in {**dialect.body, **dialect.body.get("input", {})}}
@@ -232,31 +232,31 @@ def test_an_engine_that_keeps_dying_fails_the_job_in_the_dialects_words(fragile:
         kill_the_engine(fragile, 2)
         reply = first.result()
     if later is None:
-        refused(dialect, reply, 500)
+        assert_refused(dialect, reply, 500)
         return
     order = reply.json()[later.named]
-    assert fragile.until(order, "failed")["code"] == "ENGINE_DIED"
-    told = later.standing(fragile, order)
+    assert fragile.wait_for_status(order, "failed")["code"] == "ENGINE_DIED"
+    told = later.get_status(fragile, order)
     assert (told["status"], bool(told["error"])) == (later.failed, True)
 
 
-def test_after_all_that_pictures_are_painted(fragile: Live) -> None:
-    assert fragile.until(fragile.submit())["status"] == "completed"
+def test_after_all_that_pictures_are_painted(fragile: LiveServer) -> None:
+    assert fragile.wait_for_status(fragile.submit())["status"] == "completed"
 
 
 @pytest.mark.parametrize("name", LATER)
 @pytest.mark.parametrize("moment", ["waiting", "painted"])
-def test_who_does_not_wait_can_cancel(fragile: Live, name: str, moment: str) -> None:
+def test_who_does_not_wait_can_cancel(fragile: LiveServer, name: str, moment: str) -> None:
     dialect, later = DIALECTS[name], LATER[name]
     slow = {field: value for field, value in SLOW.items() if field in {**dialect.body, **dialect.body.get("input", {})}}
     if moment == "waiting":
         fragile.post("/api/v1/queue/pause")
     order = fragile.post(dialect.path, dialect.with_fields(**slow)).json()[later.named]
     if moment == "painted":
-        fragile.until(order, "generating")
+        fragile.wait_for_status(order, "generating")
     method, path = later.cancel
     requests.request(method, fragile.url + path.format(id=order), timeout=30).raise_for_status()
     fragile.post("/api/v1/queue/resume")
-    assert later.standing(fragile, order)["status"] == later.cancelled
+    assert later.get_status(fragile, order)["status"] == later.cancelled
     # Whoever is behind it is not held up.
-    assert fragile.until(fragile.submit())["status"] == "completed"
+    assert fragile.wait_for_status(fragile.submit())["status"] == "completed"

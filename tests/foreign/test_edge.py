@@ -8,13 +8,13 @@ import requests
 from PIL import Image
 
 from mflux_api.dialects.edge import Prices
-from tests.server.live import Live, running
+from tests.server.live import LiveServer, run_server
 
 RATIOS = {"1:1": (1024, 1024), "16:9": (1344, 768), "9:16": (768, 1344), "4:3": (1024, 768), "3:4": (768, 1024)}
 
 
 @pytest.fixture(scope="module")
-def painted(server: Live) -> requests.Response:
+def painted(server: LiveServer) -> requests.Response:
     """One for all: a megapixel takes its time."""
     return server.post("/edge", {"prompt": "a red circle", "steps": 1, "aspectRatio": "4:3"})
 
@@ -39,19 +39,19 @@ def test_the_headers_tell_what_it_took(painted: requests.Response) -> None:
 
 
 def test_the_price_is_the_documents_own() -> None:
-    prices = Prices(tile=0.000053, step=0.00011, baht=35.0, kwh=None, watts=60.0)
-    assert f"{prices.dollars(4, 4, 1.0):.6f}" == "0.000652"
-    assert f"{prices.dollars(4, 4, 1.0) * prices.baht:.4f}" == "0.0228"
+    prices = Prices(usd_per_tile=0.000053, usd_per_step=0.00011, thb_per_usd=35.0, usd_per_kwh=None, watts=60.0)
+    assert f"{prices.cost_usd(4, 4, 1.0):.6f}" == "0.000652"
+    assert f"{prices.cost_usd(4, 4, 1.0) * prices.thb_per_usd:.4f}" == "0.0228"
 
 
 def test_the_price_may_be_that_of_the_electricity() -> None:
-    prices = Prices(tile=1.0, step=1.0, baht=35.0, kwh=0.3, watts=60.0)
-    assert prices.dollars(4, 4, 3600.0) == pytest.approx(0.3 * 0.06)
+    prices = Prices(usd_per_tile=1.0, usd_per_step=1.0, thb_per_usd=35.0, usd_per_kwh=0.3, watts=60.0)
+    assert prices.cost_usd(4, 4, 3600.0) == pytest.approx(0.3 * 0.06)
 
 
 @pytest.mark.parametrize("path", ["/edge", "/edge/"])
 @pytest.mark.parametrize("body", [{}, {"prompt": ""}, {"prompt": "  "}, {"steps": 4}])
-def test_a_prompt_is_required(server: Live, path: str, body: dict[str, Any]) -> None:
+def test_a_prompt_is_required(server: LiveServer, path: str, body: dict[str, Any]) -> None:
     reply = server.post(path, body)
     assert (reply.status_code, reply.json()) == (400, {"error": "Prompt is required"})
 
@@ -59,7 +59,7 @@ def test_a_prompt_is_required(server: Live, path: str, body: dict[str, Any]) -> 
 @pytest.mark.parametrize(
     "wrong", [{"steps": 0}, {"steps": 9}, {"steps": "x"}, {"aspectRatio": "2:1"}, {"aspectRatio": 1}]
 )
-def test_what_is_not_documented_is_refused(server: Live, wrong: dict[str, Any]) -> None:
+def test_what_is_not_documented_is_refused(server: LiveServer, wrong: dict[str, Any]) -> None:
     reply = server.post("/edge", {"prompt": "x", **wrong})
     assert (reply.status_code, list(reply.json())) == (400, ["error"])
 
@@ -67,7 +67,7 @@ def test_what_is_not_documented_is_refused(server: Live, wrong: dict[str, Any]) 
 @pytest.mark.system
 def test_too_many_requests_are_told_to_wait(tmp_path: Any) -> None:
     limits = ("--set", "dialects.edge_requests_per_minute=2", "--root-dialect", "edge")
-    with running(tmp_path / "output", *limits) as live:
+    with run_server(tmp_path / "output", *limits) as live:
         replies = [live.post("/", {"prompt": ""}) for _ in range(3)]
         assert [reply.status_code for reply in replies] == [400, 400, 429]
         assert int(replies[-1].headers["Retry-After"]) > 0

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mflux_api.errors import AddressForbidden, FetchFailed
 from mflux_api.net.fetching import Fetcher
-from mflux_api.net.ssrf import Guard, is_public
+from mflux_api.net.ssrf import PublicNetworkBackend, is_public
 
 INSIDE = [
     *("127.0.0.1", "127.9.9.9", "10.0.0.1", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "0.0.0.0"),
@@ -113,13 +113,13 @@ def test_a_name_is_judged_by_the_address_that_is_connected_to(monkeypatch: pytes
 
     async def ask() -> list[object]:
         monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", resolve)
-        guard = Guard([])
-        return [await _or_error(guard._address("rebinding.test", 80)) for _ in range(3)]
+        guard = PublicNetworkBackend([])
+        return [await _result_or_error(guard._resolve("rebinding.test", 80)) for _ in range(3)]
 
     assert asyncio.run(ask()) == ["8.8.8.8", "AddressForbidden", "AddressForbidden"]
 
 
-async def _or_error(answer: Any) -> object:
+async def _result_or_error(answer: Any) -> object:
     try:
         return await answer
     except AddressForbidden as error:

@@ -9,7 +9,7 @@ import pytest
 import requests
 from PIL import Image
 
-from tests.server.live import Live, running
+from tests.server.live import LiveServer, run_server
 
 pytestmark = pytest.mark.system
 
@@ -17,9 +17,9 @@ FLUX = "/flux/v1/flux-2-flex"
 SMALL: dict[str, Any] = {"prompt": "a red circle", "width": 64, "height": 64, "steps": 1, "seed": 7}
 
 
-def address(live: Live, **fields: object) -> str:
+def order_and_get_url(live: LiveServer, **fields: object) -> str:
     job_id = live.post(FLUX, {**SMALL, **fields}).json()["id"]
-    live.until(job_id, "completed")
+    live.wait_for_status(job_id, "completed")
     found: str = live.get(f"/flux/v1/get_result?id={job_id}").json()["result"]["sample"]
     return found
 
@@ -29,15 +29,15 @@ def get(url: str, **headers: str) -> requests.Response:
 
 
 @pytest.mark.parametrize(("form", "kind"), [("png", "PNG"), ("jpeg", "JPEG"), ("webp", "WEBP")])
-def test_a_picture_comes_in_the_format_that_was_ordered(server: Live, form: str, kind: str) -> None:
-    reply = get(address(server, output_format=form))
+def test_a_picture_comes_in_the_format_that_was_ordered(server: LiveServer, form: str, kind: str) -> None:
+    reply = get(order_and_get_url(server, output_format=form))
     assert reply.headers["Content-Type"] == f"image/{form}"
     with Image.open(io.BytesIO(reply.content)) as image:
         assert (image.format, image.size) == (kind, (64, 64))
 
 
-def test_parts_and_unchanged_pictures_are_not_sent_again(server: Live) -> None:
-    url = address(server)
+def test_parts_and_unchanged_pictures_are_not_sent_again(server: LiveServer) -> None:
+    url = order_and_get_url(server)
     whole = get(url)
     part = get(url, Range="bytes=10-19")
     assert (part.status_code, part.content) == (206, whole.content[10:20])
@@ -59,16 +59,16 @@ def test_parts_and_unchanged_pictures_are_not_sent_again(server: Live) -> None:
         lambda url: url.replace("signature", "sig"),
     ],
 )
-def test_a_changed_address_is_refused(server: Live, change: Any) -> None:
-    reply = get(change(address(server)))
+def test_a_changed_address_is_refused(server: LiveServer, change: Any) -> None:
+    reply = get(change(order_and_get_url(server)))
     assert (reply.status_code, reply.json()["code"]) == (403, "LINK_EXPIRED")
 
 
 def test_an_address_expires_and_outlives_the_server(tmp_path: Any) -> None:
-    with running(tmp_path / "output", "--set", "security.link_seconds=4") as live:
-        url = address(live)
+    with run_server(tmp_path / "output", "--set", "security.link_seconds=4") as live:
+        url = order_and_get_url(live)
         assert get(url).status_code == 200
-    with running(tmp_path / "output") as live:
+    with run_server(tmp_path / "output") as live:
         moved = live.url + url.partition("/files")[1] + url.partition("/files")[2]
         assert get(moved).status_code == 200
         time.sleep(5)

@@ -12,7 +12,7 @@ import pytest
 import requests
 from PIL import Image
 
-from tests.server.live import Live, running
+from tests.server.live import LiveServer, run_server
 
 pytestmark = pytest.mark.system
 
@@ -21,18 +21,18 @@ NAME = re.compile(r"flux2_\d{8}_\d{6}_[0-9a-f]{8}\.png")
 
 
 @pytest.fixture(scope="module")
-def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
-    with running(tmp_path_factory.mktemp("web") / "output", "--root-dialect", "flux2-web") as live:
+def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+    with run_server(tmp_path_factory.mktemp("web") / "output", "--root-dialect", "flux2-web") as live:
         yield live
 
 
-def idle(live: Live) -> None:
+def idle(live: LiveServer) -> None:
     while live.get(f"{PATH}/status").json()["generating"]:
         time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")
-def busy(web: Live) -> Iterator[dict[str, Any]]:
+def busy(web: LiveServer) -> Iterator[dict[str, Any]]:
     """What it says, and to whom else asks, while it paints; then the reply to the first."""
     body = {"prompt": "a red circle /4k\nnext", "orientation": "portrait", "steps": 10, "seed": 7, "strength": 0.1}
     source = io.BytesIO()
@@ -48,7 +48,7 @@ def busy(web: Live) -> Iterator[dict[str, Any]]:
     idle(web)
 
 
-def test_a_picture_is_in_a_file_of_the_documented_name(web: Live, busy: dict[str, Any]) -> None:
+def test_a_picture_is_in_a_file_of_the_documented_name(web: LiveServer, busy: dict[str, Any]) -> None:
     reply: requests.Response = busy["first"]
     assert reply.status_code == 200, reply.text
     content = reply.json()
@@ -63,7 +63,7 @@ def test_a_picture_is_in_a_file_of_the_documented_name(web: Live, busy: dict[str
             assert (picture.format, picture.size) == ("PNG", (768, 1344))
 
 
-def test_a_file_beside_it_says_how_it_was_painted(web: Live, busy: dict[str, Any]) -> None:
+def test_a_file_beside_it_says_how_it_was_painted(web: LiveServer, busy: dict[str, Any]) -> None:
     name = busy["first"].json()["images"][0]["filename"].replace(".png", ".prompt")
     lines = (web.output / "flux2-web" / name).read_text(encoding="utf-8").splitlines()
     found = dict(line.removeprefix("# ").split(": ", 1) for line in lines)
@@ -78,7 +78,7 @@ def test_one_at_a_time(busy: dict[str, Any]) -> None:
     assert busy["status"] == {"generating": True, "prompt": "a red circle /4k\nnext", "batch": 1, "current": 1}
 
 
-def test_idle_it_says_so_and_what_it_paints_with(web: Live, busy: dict[str, Any]) -> None:
+def test_idle_it_says_so_and_what_it_paints_with(web: LiveServer, busy: dict[str, Any]) -> None:
     assert web.get(f"{PATH}/status").json() == {"generating": False, "prompt": None, "batch": 0, "current": 0}
     info = web.get(f"{PATH}/model-info").json()
     assert info == {
@@ -103,11 +103,11 @@ def test_idle_it_says_so_and_what_it_paints_with(web: Live, busy: dict[str, Any]
         {"prompt": "x", "size": "4mp"},
     ],
 )
-def test_a_wrong_request_is_refused(web: Live, busy: dict[str, Any], wrong: dict[str, Any]) -> None:
+def test_a_wrong_request_is_refused(web: LiveServer, busy: dict[str, Any], wrong: dict[str, Any]) -> None:
     reply = web.post(f"{PATH}/generate", wrong)
     assert (reply.status_code, reply.json()["success"], bool(reply.json()["error"])) == (400, False, True)
 
 
 @pytest.mark.parametrize("name", ["flux2_20250104_143012_a1b2c3d4.png", "..%2Fjobs.db", "jobs.db", "x.png"])
-def test_nothing_else_is_handed_out(web: Live, name: str) -> None:
+def test_nothing_else_is_handed_out(web: LiveServer, name: str) -> None:
     assert web.get(f"{PATH}/images/{name}").status_code == 404

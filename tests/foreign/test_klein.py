@@ -8,7 +8,7 @@ import pytest
 import requests
 from PIL import Image
 
-from tests.server.live import Live, running
+from tests.server.live import LiveServer, run_server
 
 pytestmark = pytest.mark.system
 
@@ -21,11 +21,11 @@ def picture() -> bytes:
     return buffer.getvalue()
 
 
-def test_health_is_open_and_names_the_documented_model(server: Live) -> None:
+def test_health_is_open_and_names_the_documented_model(server: LiveServer) -> None:
     assert server.get("/klein/health").json() == {"status": "ok", "model": "flux2-klein-9b-fp8"}
 
 
-def test_a_picture_is_at_the_address_it_names(server: Live) -> None:
+def test_a_picture_is_at_the_address_it_names(server: LiveServer) -> None:
     reply = server.post("/klein/generate", {**SMALL, "height": 264})
     assert reply.status_code == 200, reply.text
     content = reply.json()
@@ -36,7 +36,7 @@ def test_a_picture_is_at_the_address_it_names(server: Live) -> None:
 
 
 @pytest.mark.parametrize("how", ["image_url", "image_base64"])
-def test_a_picture_is_edited_by_address_or_in_base64(trusting: Live, how: str) -> None:
+def test_a_picture_is_edited_by_address_or_in_base64(trusting: LiveServer, how: str) -> None:
     source = trusting.post("/klein/generate", SMALL).json()["image_url"]
     value = source if how == "image_url" else base64.b64encode(picture()).decode()
     reply = trusting.post("/klein/edit", {"prompt": "in blue", how: value, "steps": 1})
@@ -61,7 +61,7 @@ def test_a_picture_is_edited_by_address_or_in_base64(trusting: Live, how: str) -
         {"width": 2048, "height": 2048},
     ],
 )
-def test_what_is_out_of_its_range_is_refused(server: Live, wrong: dict[str, Any]) -> None:
+def test_what_is_out_of_its_range_is_refused(server: LiveServer, wrong: dict[str, Any]) -> None:
     reply = server.post("/klein/generate", {**SMALL, **wrong})
     assert (reply.status_code, bool(reply.json()["error"])) == (400, True)
 
@@ -76,12 +76,12 @@ def test_what_is_out_of_its_range_is_refused(server: Live, wrong: dict[str, Any]
         {"image_url": "file:///etc/passwd"},
     ],
 )
-def test_an_edit_without_a_picture_that_can_be_had_is_refused(server: Live, body: dict[str, Any]) -> None:
+def test_an_edit_without_a_picture_that_can_be_had_is_refused(server: LiveServer, body: dict[str, Any]) -> None:
     assert server.post("/klein/edit", {"prompt": "in blue", **body}).status_code == 400
 
 
 def test_keys_guard_all_but_health(tmp_path: Any) -> None:
-    with running(tmp_path / "output", "--set", "security.api_keys=me:secret") as live:
+    with run_server(tmp_path / "output", "--set", "security.api_keys=me:secret") as live:
         assert live.get("/klein/health").status_code == 200
         assert live.post("/klein/generate", SMALL).status_code == 401
         assert live.post("/klein/generate", SMALL, headers={"X-API-Key": "wrong"}).status_code == 401
@@ -92,7 +92,7 @@ def test_keys_guard_all_but_health(tmp_path: Any) -> None:
 
 
 def test_it_answers_at_the_root_and_on_a_port_of_its_own(tmp_path: Any, free_tcp_port: int) -> None:
-    with running(
+    with run_server(
         tmp_path / "output", "--root-dialect", "klein", "--set", f"dialects.ports=klein:{free_tcp_port}"
     ) as live:
         assert live.get("/health").json()["status"] == "ok"
@@ -106,5 +106,5 @@ def test_it_answers_at_the_root_and_on_a_port_of_its_own(tmp_path: Any, free_tcp
 
 
 def test_it_can_be_switched_off(tmp_path: Any) -> None:
-    with running(tmp_path / "output", "--set", "dialects.enabled=bfl") as live:
+    with run_server(tmp_path / "output", "--set", "dialects.enabled=bfl") as live:
         assert live.get("/klein/health").status_code == 404

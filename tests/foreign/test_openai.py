@@ -10,13 +10,13 @@ import pytest
 import requests
 from PIL import Image
 
-from tests.server.live import Live, running
+from tests.server.live import LiveServer, run_server
 
 pytestmark = pytest.mark.system
 
 
 @pytest.fixture
-def client(server: Live) -> Iterator[openai.OpenAI]:
+def client(server: LiveServer) -> Iterator[openai.OpenAI]:
     with openai.OpenAI(api_key="any", base_url=f"{server.url}/v1", max_retries=0) as client:
         yield client
 
@@ -27,7 +27,7 @@ def picture(color: str = "red", size: int = 64) -> bytes:
     return buffer.getvalue()
 
 
-def opened(text: str | None) -> Image.Image:
+def open_base64(text: str | None) -> Image.Image:
     assert text is not None
     return Image.open(io.BytesIO(base64.b64decode(text)))
 
@@ -36,7 +36,7 @@ def opened(text: str | None) -> Image.Image:
 def test_words_become_pictures(client: openai.OpenAI, size: str, form: Any) -> None:
     reply = client.images.generate(model="gpt-image-1", prompt="a red circle", size=size, n=2, output_format=form)
     assert reply.data is not None
-    images = [opened(each.b64_json) for each in reply.data]
+    images = [open_base64(each.b64_json) for each in reply.data]
     assert [(image.format, "{}x{}".format(*image.size)) for image in images] == [(form.upper(), size)] * 2
 
 
@@ -46,10 +46,10 @@ def test_a_picture_may_be_named_by_its_address(client: openai.OpenAI) -> None:
     assert requests.get(str(reply.data[0].url), timeout=30).headers["Content-Type"] == "image/png"
 
 
-def test_open_webuis_request_is_answered(server: Live) -> None:
+def test_open_webuis_request_is_answered(server: LiveServer) -> None:
     body = {"model": "flux2-tiny", "prompt": "a red circle", "n": 1, "size": "64x64", "response_format": "b64_json"}
     reply = server.post("/v1/images/generations", body, headers={"Authorization": "Bearer "})
-    assert opened(reply.json()["data"][0]["b64_json"]).size == (64, 64)
+    assert open_base64(reply.json()["data"][0]["b64_json"]).size == (64, 64)
 
 
 def test_pictures_are_edited_after_others_and_under_a_mask(client: openai.OpenAI) -> None:
@@ -62,7 +62,7 @@ def test_pictures_are_edited_after_others_and_under_a_mask(client: openai.OpenAI
     reply = client.images.edit(image=("a.png", picture()), mask=("m.png", buffer.getvalue()), prompt="blue")
     assert reply.data is not None
     # Black stays as it is.
-    assert opened(reply.data[0].b64_json).convert("RGB").getpixel((60, 30)) == (255, 0, 0)
+    assert open_base64(reply.data[0].b64_json).convert("RGB").getpixel((60, 30)) == (255, 0, 0)
 
 
 def with_alpha(*boxes: tuple[int, tuple[int, int, int, int]], mode: str = "RGBA") -> bytes:
@@ -91,7 +91,7 @@ def test_what_is_transparent_in_a_mask_is_repainted_and_nothing_else(client: ope
         image=("a.png", picture()), mask=("m.png", mask), prompt="a blue sea", size="64x64", extra_body={"seed": 7}
     )
     assert reply.data is not None
-    image = opened(reply.data[0].b64_json).convert("RGB")
+    image = open_base64(reply.data[0].b64_json).convert("RGB")
     # What is only partly transparent stays as well.
     assert image.crop((32, 0, 64, 64)).getcolors() == [(32 * 64, (255, 0, 0))]
     assert (32 * 64, (255, 0, 0)) not in (image.crop(LEFT).getcolors(64 * 64) or [])
@@ -109,7 +109,7 @@ def test_a_mask_in_which_nothing_is_transparent_is_refused(client: openai.OpenAI
 def test_a_picture_is_varied(client: openai.OpenAI) -> None:
     reply = client.images.create_variation(image=("a.png", picture()), n=2)
     assert reply.data is not None
-    assert [opened(each.b64_json).size for each in reply.data] == [(64, 64)] * 2
+    assert [open_base64(each.b64_json).size for each in reply.data] == [(64, 64)] * 2
 
 
 def test_a_picture_is_streamed_while_it_comes(client: openai.OpenAI) -> None:
@@ -120,7 +120,7 @@ def test_a_picture_is_streamed_while_it_comes(client: openai.OpenAI) -> None:
     kinds = [event.type.rpartition(".")[2] for event in events]
     assert kinds == ["partial_image", "partial_image", "completed"]
     assert [event.partial_image_index for event in events[:-1]] == [0, 1]
-    assert opened(events[-1].b64_json).size == (128, 128)
+    assert open_base64(events[-1].b64_json).size == (128, 128)
 
 
 def test_models_that_are_here_are_listed(client: openai.OpenAI) -> None:
@@ -149,7 +149,7 @@ def test_a_wrong_request_is_refused_as_openai_does(client: openai.OpenAI, wrong:
     assert (body["type"], body["param"]) == ("invalid_request_error", field)
 
 
-def test_a_form_without_a_picture_is_refused(server: Live) -> None:
+def test_a_form_without_a_picture_is_refused(server: LiveServer) -> None:
     url = f"{server.url}/v1/images/edits"
     assert requests.post(url, data={"prompt": "x"}, timeout=30).status_code == 415
     assert requests.post(url, files={"prompt": (None, "x")}, timeout=30).status_code == 400
@@ -159,7 +159,7 @@ def test_a_form_without_a_picture_is_refused(server: Live) -> None:
 
 
 def test_a_wrong_key_is_refused(tmp_path: Any) -> None:
-    with running(tmp_path / "output", "--set", "security.api_keys=me:secret") as live:
+    with run_server(tmp_path / "output", "--set", "security.api_keys=me:secret") as live:
         for key in ("wrong", "secret"):
             with openai.OpenAI(api_key=key, base_url=f"{live.url}/v1", max_retries=0) as client:
                 if key == "secret":

@@ -13,8 +13,8 @@ from PIL import Image
 from replicate.client import Client
 
 from mflux_api.dialects.bfl.moderation import Moderation
-from mflux_api.models.registry import cloud
-from tests.server.live import Live
+from mflux_api.models.registry import load_cloud_names
+from tests.server.live import LiveServer
 
 SMALL: dict[str, Any] = {"prompt": "ein fantastisches bild", "width": 64, "height": 64, "steps": 1, "seed": 42}
 DOCUMENTED = [
@@ -23,7 +23,7 @@ DOCUMENTED = [
 ]
 
 
-def result(live: Live, task: str, path: str = "/flux/v1") -> dict[str, Any]:
+def result(live: LiveServer, task: str, path: str = "/flux/v1") -> dict[str, Any]:
     """The task once it is no longer pending."""
     end = time.monotonic() + 60
     while time.monotonic() < end:
@@ -35,7 +35,7 @@ def result(live: Live, task: str, path: str = "/flux/v1") -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("path", ["/flux/v1", "/v1"])
-def test_a_task_is_pending_and_then_ready(server: Live, path: str) -> None:
+def test_a_task_is_pending_and_then_ready(server: LiveServer, path: str) -> None:
     extras = {"image_prompt": "", "prompt_upsampling": False, "safety_tolerance": 2, "webhook_url": ""}
     sent = server.post(f"{path}/flux-2-flex", {**SMALL, **extras, "output_format": "jpeg", "webhook_secret": ""})
     assert sent.status_code == 200, sent.text
@@ -51,8 +51,8 @@ def test_a_task_is_pending_and_then_ready(server: Live, path: str) -> None:
         assert (image.format, image.size) == ("JPEG", (64, 64))
 
 
-def test_every_documented_model_has_one_that_paints_here(server: Live) -> None:
-    assert set(DOCUMENTED) <= set(cloud())
+def test_every_documented_model_has_one_that_paints_here(server: LiveServer) -> None:
+    assert set(DOCUMENTED) <= set(load_cloud_names())
     reply = server.post("/flux/v1/flux-9000", SMALL)
     assert (reply.status_code, reply.json()["code"]) == (404, "MODEL_NOT_FOUND")
 
@@ -69,24 +69,24 @@ def test_every_documented_model_has_one_that_paints_here(server: Live) -> None:
         {"input_image": "no picture"},
     ],
 )
-def test_a_wrong_task_is_refused(server: Live, wrong: dict[str, Any]) -> None:
+def test_a_wrong_task_is_refused(server: LiveServer, wrong: dict[str, Any]) -> None:
     reply = server.post("/flux/v1/flux-2-flex", {**SMALL, **wrong})
     assert (reply.status_code, bool(reply.json()["detail"])) == (400, True)
 
 
-def test_a_model_that_cannot_put_prompts_into_more_words_says_so(server: Live) -> None:
+def test_a_model_that_cannot_put_prompts_into_more_words_says_so(server: LiveServer) -> None:
     reply = server.post("/flux/v1/flux-2-flex", {**SMALL, "prompt_upsampling": True})
     assert (reply.status_code, reply.json()["code"]) == (400, "MODEL_UNSUPPORTED")
     assert "not available with this model" in reply.json()["detail"]
 
 
-def test_an_unknown_task_is_not_found(server: Live) -> None:
+def test_an_unknown_task_is_not_found(server: LiveServer) -> None:
     reply = server.get("/flux/v1/get_result?id=nobody")
     assert (reply.status_code, reply.json()["status"]) == (404, "Task not found")
     assert server.get("/flux/v1/get_result").status_code == 400
 
 
-def test_a_refused_prompt_is_a_status_of_its_own(server: Live) -> None:
+def test_a_refused_prompt_is_a_status_of_its_own(server: LiveServer) -> None:
     sent = server.post("/flux/v1/flux-2-flex", {**SMALL, "prompt": "A NUDE, sitting", "safety_tolerance": 2}).json()
     assert result(server, sent["id"]) == {"id": sent["id"], "status": "Request Moderated", "result": None}
     bold = server.post("/flux/v1/flux-2-flex", {**SMALL, "prompt": "a nude, sitting", "safety_tolerance": 3}).json()
@@ -112,7 +112,7 @@ def test_words_are_refused_whole_and_up_to_their_level(prompt: str, tolerance: i
 
 
 @pytest.fixture
-def client(server: Live) -> Iterator[Client]:
+def client(server: LiveServer) -> Iterator[Client]:
     client = Client(api_token="any", base_url=f"{server.url}/replicate")
     with closing(client._client):
         yield client
@@ -128,7 +128,7 @@ def test_replicates_client_runs_a_model(client: Client) -> None:
         assert (image.format, image.size) == ("WEBP", (64, 64))
 
 
-def test_a_prediction_is_created_waited_for_and_found_as_a_task(client: Client, server: Live) -> None:
+def test_a_prediction_is_created_waited_for_and_found_as_a_task(client: Client, server: LiveServer) -> None:
     prediction = client.predictions.create(
         model="black-forest-labs/flux-schnell", input={**INPUT, "output_format": "png"}
     )
@@ -149,7 +149,7 @@ def test_replicates_client_streams_a_model(client: Client) -> None:
         assert image.format == "WEBP"
 
 
-def test_a_stream_says_how_it_ended_and_ends_for_who_has_heard_it(server: Live) -> None:
+def test_a_stream_says_how_it_ended_and_ends_for_who_has_heard_it(server: LiveServer) -> None:
     path = "/replicate/v1/models/black-forest-labs/flux-dev/predictions"
     sent = server.post(path, {"input": {**INPUT, "num_inference_steps": 100, "width": 512, "height": 512}}).json()
     stream = sent["urls"]["stream"].removeprefix(server.url)
@@ -170,7 +170,7 @@ def test_a_prediction_is_cancelled(client: Client) -> None:
     assert client.predictions.get(prediction.id).status == "canceled"
 
 
-def test_prefer_wait_answers_with_the_picture(server: Live) -> None:
+def test_prefer_wait_answers_with_the_picture(server: LiveServer) -> None:
     path = "/replicate/v1/models/black-forest-labs/flux-dev/predictions"
     reply = server.post(path, {"input": {**INPUT, "aspect_ratio": "1:1"}}, headers={"Prefer": "wait"})
     assert (reply.status_code, reply.json()["status"]) == (200, "succeeded")
@@ -180,7 +180,7 @@ def test_prefer_wait_answers_with_the_picture(server: Live) -> None:
     "wrong",
     [{"input": {}}, {}, {"input": {**INPUT, "output_format": "gif"}}, {"input": {"prompt": "x", "aspect_ratio": "1"}}],
 )
-def test_a_wrong_prediction_is_refused_as_replicate_does(server: Live, wrong: dict[str, Any]) -> None:
+def test_a_wrong_prediction_is_refused_as_replicate_does(server: LiveServer, wrong: dict[str, Any]) -> None:
     reply = server.post("/replicate/v1/models/black-forest-labs/flux-dev/predictions", wrong)
     assert (reply.status_code, reply.json()["status"], bool(reply.json()["detail"])) == (400, 400, True)
     assert server.get("/replicate/v1/predictions/nobody").json()["status"] == 404

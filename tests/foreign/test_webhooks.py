@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from mflux_api.jobs.webhooks import signature_headers
-from tests.server.live import Live, running
+from tests.server.live import LiveServer, run_server
 
 SMALL: dict[str, Any] = {"prompt": "a red circle", "width": 64, "height": 64, "steps": 1, "seed": 7}
 TRUSTED = ("--set", "security.fetch_hosts=127.0.0.1")
@@ -47,12 +47,12 @@ class Receiver:
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}/told?token=1"
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
-    def next(self) -> tuple[dict[str, str], bytes]:
+    def wait_for_request(self) -> tuple[dict[str, str], bytes]:
         return self.told.get(timeout=PATIENCE)
 
 
 @contextmanager
-def receiving(*statuses: int, port: int = 0) -> Iterator[Receiver]:
+def run_receiver(*statuses: int, port: int = 0) -> Iterator[Receiver]:
     receiver = Receiver(*statuses, port=port)
     try:
         yield receiver
@@ -61,7 +61,7 @@ def receiving(*statuses: int, port: int = 0) -> Iterator[Receiver]:
         receiver.server.server_close()
 
 
-def order(live: Live, url: str, secret: str = "") -> str:
+def order_with_webhook(live: LiveServer, url: str, secret: str = "") -> str:
     body = {**SMALL, "webhook_url": url, "webhook_secret": secret}
     reply = live.post("/flux/v1/flux-2-flex", body)
     assert reply.status_code == 200, reply.text
@@ -69,10 +69,10 @@ def order(live: Live, url: str, secret: str = "") -> str:
     return job_id
 
 
-def test_a_webhook_is_told_what_a_client_would_be(trusting: Live) -> None:
-    with receiving(200) as receiver:
-        job_id = order(trusting, receiver.url, "my secret")
-        headers, body = receiver.next()
+def test_a_webhook_is_told_what_a_client_would_be(trusting: LiveServer) -> None:
+    with run_receiver(200) as receiver:
+        job_id = order_with_webhook(trusting, receiver.url, "my secret")
+        headers, body = receiver.wait_for_request()
     told = json.loads(body)
     assert (told["id"], told["status"], told["result"]["seed"]) == (job_id, "Ready", 7)
     assert trusting.get(told["result"]["sample"].removeprefix(trusting.url)).status_code == 200
@@ -82,7 +82,7 @@ def test_a_webhook_is_told_what_a_client_would_be(trusting: Live) -> None:
     assert headers["webhook-signature"] == f"v1,{expected}"
 
 
-def predict(live: Live, url: str, *events: str, **fields: object) -> str:
+def create_prediction(live: LiveServer, url: str, *events: str, **fields: object) -> str:
     """Order a prediction whose events somebody wants to hear of; its id."""
     wanted = {"webhook_events_filter": events} if events else {}
     body = {"input": {"prompt": "x", "width": 64, "height": 64, "num_inference_steps": 1, **fields}, "webhook": url}
@@ -92,19 +92,19 @@ def predict(live: Live, url: str, *events: str, **fields: object) -> str:
     return job_id
 
 
-def deliveries(live: Live, job_id: str) -> dict[str, dict[str, Any]]:
+def list_deliveries(live: LiveServer, job_id: str) -> dict[str, dict[str, Any]]:
     """What was told of a job, by event."""
     found = live.get("/api/v1/webhooks/deliveries?limit=200").json()["deliveries"]
     return {each["event"]: each for each in found if each["job_id"] == job_id}
 
 
-def settled(live: Live, job_id: str) -> dict[str, dict[str, Any]]:
+def wait_for_deliveries(live: LiveServer, job_id: str) -> dict[str, dict[str, Any]]:
     """The same, once nothing of it waits."""
     end = time.monotonic() + PATIENCE
-    while any(each["state"] == "waiting" for each in deliveries(live, job_id).values()):
+    while any(each["state"] == "waiting" for each in list_deliveries(live, job_id).values()):
         assert time.monotonic() < end
         time.sleep(0.05)
-    return deliveries(live, job_id)
+    return list_deliveries(live, job_id)
 
 
 @pytest.mark.parametrize(
@@ -117,12 +117,12 @@ def settled(live: Live, job_id: str) -> dict[str, dict[str, Any]]:
     ],
 )
 def test_a_prediction_tells_the_events_that_were_asked_for(
-    trusting: Live, asked: tuple[str, ...], told: list[str]
+    trusting: LiveServer, asked: tuple[str, ...], told: list[str]
 ) -> None:
-    with receiving(204) as receiver:
-        job_id = predict(trusting, receiver.url, *asked)
-        bodies = [receiver.next() for _ in told]
-        assert {each["state"] for each in settled(trusting, job_id).values()} == {"delivered"}
+    with run_receiver(204) as receiver:
+        job_id = create_prediction(trusting, receiver.url, *asked)
+        bodies = [receiver.wait_for_request() for _ in told]
+        assert {each["state"] for each in wait_for_deliveries(trusting, job_id).values()} == {"delivered"}
     found = [json.loads(body) for _, body in bodies]
     assert [(each["id"], each["status"]) for each in found] == [(job_id, status) for status in told]
     # As it was then: nothing is there at the start, and it has not ended before its end.
@@ -135,40 +135,44 @@ def test_a_prediction_tells_the_events_that_were_asked_for(
     assert len({headers["webhook-id"] for headers, _ in bodies}) == len(told)
 
 
-def test_events_that_are_none_are_refused(server: Live) -> None:
+def test_events_that_are_none_are_refused(server: LiveServer) -> None:
     body = {"input": {"prompt": "x"}, "webhook": "https://a.test/", "webhook_events_filter": ["finished"]}
     assert server.post("/replicate/v1/models/a/flux-dev/predictions", body).status_code == 400
 
 
 @pytest.mark.system
 def test_what_never_came_about_is_not_told(tmp_path: Any) -> None:
-    with receiving(200) as receiver, running(tmp_path / "output", *TRUSTED) as live:
+    with run_receiver(200) as receiver, run_server(tmp_path / "output", *TRUSTED) as live:
         live.post("/api/v1/queue/pause")
-        job_id = predict(live, receiver.url, "start", "output", "completed")
+        job_id = create_prediction(live, receiver.url, "start", "output", "completed")
         live.post(f"/replicate/v1/predictions/{job_id}/cancel")
-        assert json.loads(receiver.next()[1])["status"] == "canceled"
-        states = {event: each["state"] for event, each in settled(live, job_id).items()}
+        assert json.loads(receiver.wait_for_request()[1])["status"] == "canceled"
+        states = {event: each["state"] for event, each in wait_for_deliveries(live, job_id).items()}
         assert states == {"start": "dropped", "output": "dropped", "completed": "delivered"}
         # Painted after all, it is told from the beginning.
         live.post("/api/v1/queue/resume")
         live.post(f"/api/v1/jobs/{job_id}/retry")
-        assert [json.loads(receiver.next()[1])["status"] for _ in range(3)] == ["processing", "processing", "succeeded"]
+        assert [json.loads(receiver.wait_for_request()[1])["status"] for _ in range(3)] == [
+            "processing",
+            "processing",
+            "succeeded",
+        ]
 
 
-def test_deliveries_can_be_read(trusting: Live) -> None:
-    with receiving(503, 200) as receiver:
-        job_id = order(trusting, receiver.url, "my secret")
-        receiver.next()
-        trusting.until(job_id, "completed")
+def test_deliveries_can_be_read(trusting: LiveServer) -> None:
+    with run_receiver(503, 200) as receiver:
+        job_id = order_with_webhook(trusting, receiver.url, "my secret")
+        receiver.wait_for_request()
+        trusting.wait_for_status(job_id, "completed")
         end = time.monotonic() + PATIENCE
-        while not (tried := deliveries(trusting, job_id)["completed"])["attempts"]:
+        while not (tried := list_deliveries(trusting, job_id)["completed"])["attempts"]:
             assert time.monotonic() < end
         assert (tried["state"], tried["status"], tried["error"]) == ("waiting", 503, "answered with status 503")
         assert tried["next_try"] > "2026"
         # The query may hold a secret.
         assert tried["url"] == receiver.url.partition("?")[0]
-        receiver.next()
-        done = settled(trusting, job_id)["completed"]
+        receiver.wait_for_request()
+        done = wait_for_deliveries(trusting, job_id)["completed"]
     assert (done["state"], done["attempts"], done["status"]) == ("delivered", 2, 200)
     assert (done["error"], done["next_try"]) == (None, None)
     first = trusting.get("/api/v1/webhooks/deliveries?limit=1&state=delivered").json()
@@ -180,36 +184,36 @@ def test_deliveries_can_be_read(trusting: Live) -> None:
 
 
 @pytest.mark.parametrize("trouble", [500, 404, 302])
-def test_a_receiver_that_fails_is_told_again(trusting: Live, trouble: int) -> None:
-    with receiving(trouble, 200) as receiver:
-        job_id = order(trusting, receiver.url)
-        both = [json.loads(receiver.next()[1])["id"] for _ in range(2)]
+def test_a_receiver_that_fails_is_told_again(trusting: LiveServer, trouble: int) -> None:
+    with run_receiver(trouble, 200) as receiver:
+        job_id = order_with_webhook(trusting, receiver.url)
+        both = [json.loads(receiver.wait_for_request()[1])["id"] for _ in range(2)]
     assert both == [job_id, job_id]
 
 
 @pytest.mark.system
 def test_a_restart_forgets_nobody(tmp_path: Any, free_tcp_port: int) -> None:
-    with running(tmp_path / "output", *TRUSTED) as live:
+    with run_server(tmp_path / "output", *TRUSTED) as live:
         # Nobody is there yet.
-        job_id = order(live, f"http://127.0.0.1:{free_tcp_port}/")
-        live.until(job_id, "completed")
-    with receiving(200, port=free_tcp_port) as receiver, running(tmp_path / "output", *TRUSTED):
-        assert json.loads(receiver.next()[1])["id"] == job_id
+        job_id = order_with_webhook(live, f"http://127.0.0.1:{free_tcp_port}/")
+        live.wait_for_status(job_id, "completed")
+    with run_receiver(200, port=free_tcp_port) as receiver, run_server(tmp_path / "output", *TRUSTED):
+        assert json.loads(receiver.wait_for_request()[1])["id"] == job_id
 
 
-def test_an_address_inside_is_never_told(server: Live) -> None:
-    with receiving(200) as receiver:
-        job_id = order(server, receiver.url)
-        server.until(job_id, "completed")
+def test_an_address_inside_is_never_told(server: LiveServer) -> None:
+    with run_receiver(200) as receiver:
+        job_id = order_with_webhook(server, receiver.url)
+        server.wait_for_status(job_id, "completed")
         # The next one goes out, so this one has been tried.
-        server.until(order(server, receiver.url), "completed")
+        server.wait_for_status(order_with_webhook(server, receiver.url), "completed")
         with pytest.raises(queue.Empty):
             receiver.told.get(timeout=1)
     assert any("webhook" in line and job_id in line and "public" in line for line in server.lines)
 
 
 @pytest.mark.parametrize("address", ["ftp://x/", "file:///etc/passwd", "http://me:secret@x/", "x"])
-def test_what_is_no_plain_address_is_refused_at_once(server: Live, address: str) -> None:
+def test_what_is_no_plain_address_is_refused_at_once(server: LiveServer, address: str) -> None:
     assert server.post("/flux/v1/flux-2-flex", {**SMALL, "webhook_url": address}).status_code == 400
 
 

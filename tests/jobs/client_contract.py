@@ -15,17 +15,17 @@ from mflux_api.errors import JobConflict, JobNotFound, PictureNotFound, QueueFul
 from mflux_api.events import Event
 from mflux_api.jobs.job import Failure, Job, State
 from mflux_api.jobs.queue import JobPage, JobQueue
-from mflux_api.request import Cut
+from mflux_api.request import EarlyStop
 from tests.jobs.making import (
     BROKEN,
     PROGRESS,
     REQUEST,
-    asynchronous,
-    completed,
-    failed,
+    complete_job,
+    fail_job,
     is_waiting,
     make_job,
     make_painted,
+    run_async,
 )
 
 
@@ -50,7 +50,7 @@ class ClientQueueContract:
 
     # Submit
 
-    @asynchronous
+    @run_async
     async def test_a_job_is_on_disk_and_announced_when_it_is_accepted(self, opening: Opening) -> None:
         async with opening() as queue:
             heard = asyncio.create_task(next_event(queue, "queued"))
@@ -62,7 +62,7 @@ class ClientQueueContract:
         assert (event.job, event.name) == (job.id, "queued")
         assert event.data == {"job_id": job.id, "status": "queued", "position": 1}
 
-    @asynchronous
+    @run_async
     async def test_a_full_queue_says_when_to_come_again(self, opening: Opening) -> None:
         async with opening(limit=2) as queue:
             first, _ = [await queue.submit(make_job()) for _ in range(2)]
@@ -73,7 +73,7 @@ class ClientQueueContract:
             await queue.cancel(first.id)
             await queue.submit(make_job())
 
-    @asynchronous
+    @run_async
     async def test_the_running_job_does_not_wait(self, opening: Opening) -> None:
         async with opening(limit=1) as queue:
             await queue.submit(make_job())
@@ -82,10 +82,10 @@ class ClientQueueContract:
             with pytest.raises(QueueFull):
                 await queue.submit(make_job())
 
-    @asynchronous
+    @run_async
     async def test_many_at_once_never_exceed_the_limit(self, opening: Opening) -> None:
         async with opening(limit=10) as queue:
-            dead = [await failed(queue) for _ in range(5)]
+            dead = [await fail_job(queue) for _ in range(5)]
             offers = [queue.submit(make_job()) for _ in range(50)] + [queue.retry(job.id, held=False) for job in dead]
             results = await asyncio.gather(*offers, return_exceptions=True)
             refused = [result for result in results if isinstance(result, QueueFull)]
@@ -93,7 +93,7 @@ class ClientQueueContract:
 
     # The same order again
 
-    @asynchronous
+    @run_async
     async def test_the_same_key_is_the_same_job(self, opening: Opening) -> None:
         async with opening(limit=1) as queue:
             job = await queue.submit(make_job(owner="alice", key="k", digest="d"))
@@ -103,14 +103,14 @@ class ClientQueueContract:
             await queue.cancel(job.id)
             assert (await queue.submit(make_job(owner="alice", key="k", digest="d"))).state is State.CANCELLED
 
-    @asynchronous
+    @run_async
     async def test_the_same_key_at_the_same_time_is_one_job(self, opening: Opening) -> None:
         async with opening() as queue:
             jobs = await asyncio.gather(*(queue.submit(make_job(key="k", digest="d")) for _ in range(20)))
             assert len({job.id for job in jobs}) == queue.count_waiting() == 1
 
     @pytest.mark.parametrize("limit", [1, 100])
-    @asynchronous
+    @run_async
     async def test_a_key_used_for_something_else_is_refused(self, opening: Opening, limit: int) -> None:
         async with opening(limit=limit) as queue:
             job = await queue.submit(make_job(key="k", digest="d"))
@@ -118,7 +118,7 @@ class ClientQueueContract:
                 await queue.submit(make_job(key="k", digest="other"))
             assert caught.value.details == {"job_id": job.id}
 
-    @asynchronous
+    @run_async
     async def test_keys_belong_to_their_owners(self, opening: Opening) -> None:
         async with opening() as queue:
             jobs = [await queue.submit(make_job(owner=owner, key="k", digest=owner)) for owner in ("alice", "bob")]
@@ -127,7 +127,7 @@ class ClientQueueContract:
 
     # Cancel
 
-    @asynchronous
+    @run_async
     async def test_a_waiting_job_is_cancelled_at_once(self, opening: Opening) -> None:
         async with opening() as queue:
             job = await queue.submit(make_job())
@@ -138,7 +138,7 @@ class ClientQueueContract:
             assert (cancelled.state, cancelled.finished is None) == (State.CANCELLED, False)
             assert queue.position(job.id) is None
 
-    @asynchronous
+    @run_async
     async def test_a_running_job_keeps_the_pictures_it_has_when_it_is_cancelled(self, opening: Opening) -> None:
         async with opening() as queue:
             await queue.submit(make_job(request=replace(REQUEST, seeds=(1, 2))))
@@ -148,14 +148,14 @@ class ClientQueueContract:
             assert (cancelled.state, len(cancelled.pictures)) == (State.CANCELLED, 1)
             assert queue.read_picture(cancelled.pictures[0].file) == b"picture"
 
-    @asynchronous
+    @run_async
     async def test_a_second_cancel_changes_nothing(self, opening: Opening) -> None:
         async with opening() as queue:
             job = await queue.submit(make_job())
             assert await queue.cancel(job.id) == await queue.cancel(job.id)
 
-    @pytest.mark.parametrize(("end", "past"), [(completed, "completed"), (failed, "failed")])
-    @asynchronous
+    @pytest.mark.parametrize(("end", "past"), [(complete_job, "completed"), (fail_job, "failed")])
+    @run_async
     async def test_a_job_that_is_over_cannot_be_cancelled(
         self, opening: Opening, end: Callable[[JobQueue], Awaitable[Job]], past: str
     ) -> None:
@@ -166,7 +166,7 @@ class ClientQueueContract:
             assert caught.value.details == {"status": past}
             assert await queue.get(job.id) == job
 
-    @asynchronous
+    @run_async
     async def test_an_unknown_job_is_not_found_and_its_name_not_echoed_at_length(self, opening: Opening) -> None:
         async with opening() as queue:
             for call in (queue.get, queue.cancel, lambda name: queue.retry(name, held=False)):
@@ -174,22 +174,22 @@ class ClientQueueContract:
                     await call("x" * 1000)
                 assert len(caught.value.message) < 100
 
-    @asynchronous
+    @run_async
     async def test_only_a_running_job_can_be_ended_early(self, opening: Opening) -> None:
         async with opening() as queue:
             job = await queue.submit(make_job())
-            queue.end_early(job.id, Cut.INTERRUPT)
-            queue.end_early("nothing", Cut.INTERRUPT)
+            queue.end_early(job.id, EarlyStop.INTERRUPT)
+            queue.end_early("nothing", EarlyStop.INTERRUPT)
             await queue.claim()
             (running,) = queue.running_jobs()
             assert running.cut is None
-            queue.end_early(job.id, Cut.SKIP)
+            queue.end_early(job.id, EarlyStop.SKIP)
             (running,) = queue.running_jobs()
-            assert running.cut is Cut.SKIP
+            assert running.cut is EarlyStop.SKIP
 
     # Retry
 
-    @asynchronous
+    @run_async
     async def test_a_failed_job_is_tried_again_as_if_it_were_new(self, opening: Opening) -> None:
         async with opening() as queue:
             await queue.submit(make_job())
@@ -207,7 +207,7 @@ class ClientQueueContract:
             await queue.finish(again)
             assert (await queue.get(job.id)).state is State.COMPLETED
 
-    @asynchronous
+    @run_async
     async def test_a_cancelled_job_may_be_tried_again_and_its_first_worker_is_not_heard(self, opening: Opening) -> None:
         async with opening() as queue:
             await queue.submit(make_job())
@@ -219,10 +219,10 @@ class ClientQueueContract:
                 await queue.finish(first)
             await queue.finish(second)
 
-    @asynchronous
+    @run_async
     async def test_only_failed_and_cancelled_jobs_are_tried_again(self, opening: Opening) -> None:
         async with opening() as queue:
-            done = await completed(queue, b"picture")
+            done = await complete_job(queue, b"picture")
             running = await queue.submit(make_job())
             await queue.claim()
             waiting = await queue.submit(make_job())
@@ -231,10 +231,10 @@ class ClientQueueContract:
                     await queue.retry(job.id, held=False)
             assert queue.read_picture(done.pictures[0].file) == b"picture"
 
-    @asynchronous
+    @run_async
     async def test_a_retry_needs_room_in_the_queue(self, opening: Opening) -> None:
         async with opening(limit=1) as queue:
-            job = await failed(queue)
+            job = await fail_job(queue)
             await queue.submit(make_job())
             with pytest.raises(QueueFull):
                 await queue.retry(job.id, held=False)
@@ -242,7 +242,7 @@ class ClientQueueContract:
 
     # Order
 
-    @asynchronous
+    @run_async
     async def test_positions_follow_priority_and_submission(self, opening: Opening) -> None:
         async with opening() as queue:
             jobs = [await queue.submit(make_job(priority=priority)) for priority in (0, 5, -1, 5)]
@@ -255,7 +255,7 @@ class ClientQueueContract:
         async with opening() as queue:
             assert await positions(queue, jobs) == [2, 1, 3, None]
 
-    @asynchronous
+    @run_async
     async def test_a_paused_queue_starts_nothing_until_it_is_resumed(self, opening: Opening) -> None:
         async with opening() as queue:
             heard = asyncio.create_task(next_event(queue, "paused"))
@@ -268,7 +268,7 @@ class ClientQueueContract:
             queue.resume()
             assert (await claim).id == job.id
 
-    @asynchronous
+    @run_async
     async def test_the_running_job_goes_on_while_the_queue_is_paused(self, opening: Opening) -> None:
         async with opening() as queue:
             await queue.submit(make_job())
@@ -278,7 +278,7 @@ class ClientQueueContract:
             await queue.finish(job)
             assert (await queue.get(job.id)).state is State.COMPLETED
 
-    @asynchronous
+    @run_async
     async def test_a_job_that_waits_for_its_model_lets_others_go_first(self, opening: Opening) -> None:
         async with opening() as queue:
             held = await queue.submit(make_job(held=True, model="a"))
@@ -290,7 +290,7 @@ class ClientQueueContract:
             await queue.release_held(["a"])
             assert (await claim).id == held.id
 
-    @asynchronous
+    @run_async
     async def test_a_job_that_can_never_run_fails_with_the_reason(self, opening: Opening) -> None:
         async with opening() as queue:
             job = await queue.submit(make_job(held=True))
@@ -305,7 +305,7 @@ class ClientQueueContract:
 
     # Lists
 
-    @asynchronous
+    @run_async
     async def test_pages_come_newest_first_and_go_on_below_the_last(self, opening: Opening) -> None:
         async with opening() as queue:
             jobs = [await queue.submit(make_job()) for _ in range(5)]
@@ -317,12 +317,12 @@ class ClientQueueContract:
             assert ([job.id for job in second.jobs], second.total) == (newest[2:], 6)
             assert await queue.list_jobs(None, jobs[0].number, 10) == JobPage([], 6)
 
-    @asynchronous
+    @run_async
     async def test_a_page_may_be_of_one_status(self, opening: Opening) -> None:
         async with opening() as queue:
             await queue.submit(make_job())
             interrupted = await queue.claim()
-            done, broken = await completed(queue), await failed(queue)
+            done, broken = await complete_job(queue), await fail_job(queue)
             cancelled = await queue.cancel((await queue.submit(make_job())).id)
             await queue.release(interrupted)
             waiting = await queue.submit(make_job())
@@ -337,7 +337,7 @@ class ClientQueueContract:
                 page = await queue.list_jobs(status, None, 10)
                 assert ([job.id for job in page.jobs], page.total) == (expected, len(expected))
 
-    @asynchronous
+    @run_async
     async def test_a_running_job_is_shown_as_far_as_it_is(self, opening: Opening) -> None:
         async with opening() as queue:
             assert queue.running_jobs() == []
@@ -353,7 +353,7 @@ class ClientQueueContract:
             await queue.finish(job)
             assert queue.running_jobs() == []
 
-    @asynchronous
+    @run_async
     async def test_a_job_is_expected_to_take_as_long_as_the_last_like_it(self, opening: Opening) -> None:
         async with opening() as queue:
             await queue.submit(make_job())
@@ -368,7 +368,7 @@ class ClientQueueContract:
         async with opening() as queue:
             assert queue.expected_seconds(job) == 3.0
 
-    @asynchronous
+    @run_async
     async def test_held_jobs_are_those_that_wait_for_their_model(self, opening: Opening) -> None:
         async with opening() as queue:
             held = [await queue.submit(make_job(held=True, model=model)) for model in ("a", "b")]
@@ -379,7 +379,7 @@ class ClientQueueContract:
 
     # Wait for the end
 
-    @asynchronous
+    @run_async
     async def test_whoever_waits_for_a_job_hears_its_end(self, opening: Opening) -> None:
         async with opening() as queue:
             job = await queue.submit(make_job())
@@ -391,7 +391,7 @@ class ClientQueueContract:
             assert (await queue.wait_ended(job)).state is State.COMPLETED
 
     @pytest.mark.parametrize("end", ["cancel", "fail"])
-    @asynchronous
+    @run_async
     async def test_every_end_is_heard(self, opening: Opening, end: str) -> None:
         async with opening(tries=1) as queue:
             await queue.submit(make_job())
@@ -404,7 +404,7 @@ class ClientQueueContract:
                 await queue.fail(job, BROKEN, again=True)
             assert (await waiter).is_final
 
-    @asynchronous
+    @run_async
     async def test_a_stop_wakes_those_whose_job_waits_and_lets_the_running_one_end(self, opening: Opening) -> None:
         async with opening() as queue:
             running, waiting = [await queue.submit(make_job()) for _ in range(2)]
@@ -419,7 +419,7 @@ class ClientQueueContract:
             await queue.finish(job)
             assert (await waits_for_running).state is State.COMPLETED
 
-    @asynchronous
+    @run_async
     async def test_a_stopping_queue_accepts_and_starts_nothing(self, opening: Opening) -> None:
         async with opening() as queue:
             claim = asyncio.create_task(queue.claim())

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-from mflux_api.events import Events
+from mflux_api.events import EventBus
 from mflux_api.jobs.job import Failure, Inputs, Job, State, new_job_id
 from mflux_api.jobs.queue import JobQueue, NewJob, Painted, Progress
 from mflux_api.jobs.sqlite_queue import SQLiteQueue
@@ -51,7 +51,7 @@ JOB = Job(
 )
 
 
-def asynchronous(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
+def run_async(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
     """A test to be run on a loop of its own; one that waits for ever fails."""
 
     @functools.wraps(test)
@@ -85,11 +85,11 @@ def make_painted(index: int = 0, data: bytes = b"picture", *, diffusion: float =
 
 
 def make_queue(folder: Path, *, limit: int = 100, tries: int = 2) -> SQLiteQueue:
-    return SQLiteQueue(folder, Events(), limit=limit, tries=tries)
+    return SQLiteQueue(folder, EventBus(), limit=limit, tries=tries)
 
 
 @asynccontextmanager
-async def opened(folder: Path, *, limit: int = 100, tries: int = 2) -> AsyncIterator[SQLiteQueue]:
+async def open_queue(folder: Path, *, limit: int = 100, tries: int = 2) -> AsyncIterator[SQLiteQueue]:
     queue = make_queue(folder, limit=limit, tries=tries)
     await queue.open()
     try:
@@ -99,7 +99,7 @@ async def opened(folder: Path, *, limit: int = 100, tries: int = 2) -> AsyncIter
 
 
 @asynccontextmanager
-async def crashing(folder: Path, *, tries: int = 2) -> AsyncIterator[SQLiteQueue]:
+async def open_crashing_queue(folder: Path, *, tries: int = 2) -> AsyncIterator[SQLiteQueue]:
     """A queue that is left at the end as a killed server leaves it."""
     queue = make_queue(folder, tries=tries)
     await queue.open()
@@ -109,7 +109,7 @@ async def crashing(folder: Path, *, tries: int = 2) -> AsyncIterator[SQLiteQueue
         await queue.store.close()
 
 
-async def completed(queue: JobQueue, *pictures: bytes, **changes: Any) -> Job:
+async def complete_job(queue: JobQueue, *pictures: bytes, **changes: Any) -> Job:
     """A new job, submitted, claimed, and finished with these pictures. Nothing else may wait."""
     await queue.submit(make_job(**changes))
     job = await queue.claim()
@@ -119,14 +119,14 @@ async def completed(queue: JobQueue, *pictures: bytes, **changes: Any) -> Job:
     return await queue.get(job.id)
 
 
-async def failed(queue: JobQueue) -> Job:
+async def fail_job(queue: JobQueue) -> Job:
     await queue.submit(make_job())
     job = await queue.claim()
     await queue.fail(job, BROKEN, again=False)
     return await queue.get(job.id)
 
 
-def files(folder: Path) -> set[str]:
+def list_files(folder: Path) -> set[str]:
     """Pictures and inputs, complete or not."""
     found = (str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
     return {name for name in found if not name.startswith("jobs.")}

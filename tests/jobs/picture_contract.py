@@ -19,17 +19,17 @@ from tests.jobs.client_contract import Opening
 from tests.jobs.making import (
     BROKEN,
     REQUEST,
-    asynchronous,
-    completed,
-    failed,
+    complete_job,
+    fail_job,
     is_waiting,
     make_job,
     make_painted,
+    run_async,
 )
 
 
 async def about(queue: JobQueue, prompt: str, *pictures: bytes, **changes: Any) -> Job:
-    return await completed(queue, *(pictures or (b"picture",)), request=replace(REQUEST, prompt=prompt), **changes)
+    return await complete_job(queue, *(pictures or (b"picture",)), request=replace(REQUEST, prompt=prompt), **changes)
 
 
 async def found(queue: JobQueue, words: str, model: str | None = None) -> list[str]:
@@ -46,7 +46,7 @@ def ids(page: PicturePage) -> list[str]:
 async def with_three(opening: Opening) -> AsyncIterator[tuple[JobQueue, Job]]:
     """A completed job of three pictures."""
     async with opening() as queue:
-        yield queue, await completed(queue, b"zero", b"one", b"two")
+        yield queue, await complete_job(queue, b"zero", b"one", b"two")
 
 
 class PictureContract:
@@ -56,10 +56,10 @@ class PictureContract:
 
     # Pages
 
-    @asynchronous
+    @run_async
     async def test_pages_count_pictures_and_never_cut_a_job_in_two(self, opening: Opening) -> None:
         async with opening() as queue:
-            jobs = [await completed(queue, *[b"picture"] * count) for count in (1, 3, 2)]
+            jobs = [await complete_job(queue, *[b"picture"] * count) for count in (1, 3, 2)]
             newest = [job.id for job in reversed(jobs)]
             first = await queue.search_pictures(PictureSearch(), None, 3)
             assert (ids(first), first.total) == (newest[:2], 6)
@@ -67,23 +67,23 @@ class PictureContract:
             assert (ids(second), second.following, second.total) == (newest[2:], None, 6)
             assert ids(await queue.search_pictures(PictureSearch(), None, 2)) == newest[:1]
 
-    @asynchronous
+    @run_async
     async def test_a_page_that_holds_the_last_picture_says_that_no_other_follows(self, opening: Opening) -> None:
         async with opening() as queue:
             assert await queue.search_pictures(PictureSearch(), None, 1) == PicturePage([], None, 0)
-            jobs = [await completed(queue, b"picture") for _ in range(2)]
+            jobs = [await complete_job(queue, b"picture") for _ in range(2)]
             assert (await queue.search_pictures(PictureSearch(), None, 2)).following is None
             first = await queue.search_pictures(PictureSearch(), None, 1)
             assert first.following == jobs[1].number
             assert (await queue.search_pictures(PictureSearch(), first.following, 1)).following is None
 
-    @asynchronous
+    @run_async
     async def test_pictures_kept_of_a_failed_or_cancelled_job_are_listed_and_jobs_without_any_are_not(
         self,
         opening: Opening,
     ) -> None:
         async with opening() as queue:
-            await failed(queue)
+            await fail_job(queue)
             kept = []
             for end in ("fail", "cancel"):
                 await queue.submit(make_job(request=replace(REQUEST, seeds=(1, 2))))
@@ -94,7 +94,7 @@ class PictureContract:
             await queue.submit(make_job())
             assert await found(queue, "") == kept[::-1]
 
-    @asynchronous
+    @run_async
     async def test_a_job_painted_again_is_listed_again_when_it_is_done(self, opening: Opening) -> None:
         async with opening() as queue:
             await queue.submit(make_job())
@@ -108,10 +108,10 @@ class PictureContract:
             await queue.finish(again)
             assert await found(queue, "") == [job.id]
 
-    @asynchronous
+    @run_async
     async def test_pruned_pictures_are_not_listed(self, opening: Opening) -> None:
         async with opening() as queue:
-            await completed(queue, b"picture")
+            await complete_job(queue, b"picture")
             await queue.prune(Retention(days=0, bytes=1))
             assert await queue.search_pictures(PictureSearch(), None, 10) == PicturePage([], None, 0)
 
@@ -127,7 +127,7 @@ class PictureContract:
             *(("'", True), ('"', False), ("\\", True), ("*", False), ("?", False), ("[a-z]", False)),
         ],
     )
-    @asynchronous
+    @run_async
     async def test_every_word_occurs_somewhere_in_the_prompt_and_stands_for_itself(
         self, opening: Opening, words: str, is_found: bool
     ) -> None:
@@ -135,7 +135,7 @@ class PictureContract:
             job = await about(queue, "A red Fox's Höhle, 100% in the SNOW_man\\ Straße,\n狐 🌅")
             assert await found(queue, words) == ([job.id] if is_found else [])
 
-    @asynchronous
+    @run_async
     async def test_a_search_counts_and_pages_only_what_it_finds(self, opening: Opening) -> None:
         async with opening() as queue:
             foxes = [await about(queue, f"fox {index}") for index in range(3)]
@@ -145,7 +145,7 @@ class PictureContract:
             second = await queue.search_pictures(PictureSearch(words=frozenset({"fox"})), first.following, 2)
             assert (ids(second), second.following, second.total) == ([foxes[0].id], None, 3)
 
-    @asynchronous
+    @run_async
     async def test_a_model_is_meant_exactly(self, opening: Opening) -> None:
         async with opening() as queue:
             four, nine = [await about(queue, "a fox", model=model) for model in ("klein-4b", "klein-9b")]
@@ -154,7 +154,7 @@ class PictureContract:
             for other in ("klein", "KLEIN-4B", "klein-_b", ""):
                 assert await found(queue, "", other) == []
 
-    @asynchronous
+    @run_async
     async def test_a_search_of_very_many_words_is_answered(self, opening: Opening) -> None:
         async with opening() as queue:
             words = [f"{index:x}" for index in range(500)]
@@ -163,7 +163,7 @@ class PictureContract:
 
     # One picture
 
-    @asynchronous
+    @run_async
     async def test_a_picture_is_deleted_once_and_only_where_there_is_one(self, opening: Opening) -> None:
         async with with_three(opening) as (queue, job):
             await queue.delete_picture(job.id, "1")
@@ -174,7 +174,7 @@ class PictureContract:
                 await queue.delete_picture("nothing", "0")
             assert list((await queue.get(job.id)).present) == [0, 2]
 
-    @asynchronous
+    @run_async
     async def test_pictures_of_a_job_that_is_being_painted_cannot_be_deleted(self, opening: Opening) -> None:
         async with opening() as queue:
             await queue.submit(make_job())
@@ -185,7 +185,7 @@ class PictureContract:
             await queue.finish(job)
             assert queue.read_picture((await queue.get(job.id)).pictures[0].file) == b"picture"
 
-    @asynchronous
+    @run_async
     async def test_a_deleted_picture_is_gone_and_the_others_keep_their_index(self, opening: Opening) -> None:
         async with with_three(opening) as (queue, job):
             await queue.delete_picture(job.id, "1")
@@ -199,7 +199,7 @@ class PictureContract:
         async with opening() as queue:
             assert await queue.get(job.id) == left
 
-    @asynchronous
+    @run_async
     async def test_a_job_whose_pictures_are_all_deleted_is_not_listed_and_stays(self, opening: Opening) -> None:
         async with with_three(opening) as (queue, job):
             for index in range(3):
@@ -210,7 +210,7 @@ class PictureContract:
 
     # Inputs
 
-    @asynchronous
+    @run_async
     async def test_inputs_are_read_as_they_were_sent_until_they_are_deleted(self, opening: Opening) -> None:
         async with opening() as queue:
             new = make_job()
@@ -224,12 +224,12 @@ class PictureContract:
 
     # Statistics
 
-    @asynchronous
+    @run_async
     async def test_sums_survive_a_restart_and_pruning(self, opening: Opening) -> None:
         async with opening() as queue:
             assert await queue.totals() == Totals()
-            jobs = [await completed(queue, b"one", b"two"), await completed(queue, b"three")]
-            await failed(queue)
+            jobs = [await complete_job(queue, b"one", b"two"), await complete_job(queue, b"three")]
+            await fail_job(queue)
             await queue.delete_picture(jobs[0].id, "0")
             assert await queue.prune(Retention(days=0, bytes=1)) == 2
         async with opening() as queue:
@@ -240,7 +240,7 @@ class PictureContract:
 
     # Values
 
-    @asynchronous
+    @run_async
     async def test_a_value_is_there_until_another_is_saved(self, opening: Opening) -> None:
         async with opening() as queue:
             assert await queue.load_value("options") is None
@@ -253,7 +253,7 @@ class PictureContract:
 
     # Webhooks
 
-    @asynchronous
+    @run_async
     async def test_a_webhook_is_due_when_its_event_has_happened_until_it_was_delivered(self, opening: Opening) -> None:
         async with opening() as queue:
             note = {"webhook": "https://a.test/", "events": "start,completed"}

@@ -15,7 +15,7 @@ from mflux_api.jobs.database import jobs as job_rows
 from mflux_api.jobs.database import statistics
 from mflux_api.jobs.database.connection import Store, connect
 from mflux_api.jobs.queue import Totals
-from tests.jobs.making import asynchronous, make_job, make_painted, opened
+from tests.jobs.making import make_job, make_painted, open_queue, run_async
 
 LEVEL = "PRAGMA synchronous="
 
@@ -63,11 +63,11 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
 
 @pytest.mark.parametrize(("awaited", "level"), [(False, "FULL"), (True, "NORMAL")])
 @pytest.mark.parametrize("worker", ["idle", "busy"])
-@asynchronous
+@run_async
 async def test_the_disk_is_waited_for_where_the_client_is_told_of_its_job(
     tmp_path: Path, disk: Disk, awaited: bool, level: str, worker: str
 ) -> None:
-    async with opened(tmp_path) as jobs:
+    async with open_queue(tmp_path) as jobs:
         claim = asyncio.create_task(jobs.claim() if worker == "idle" else asyncio.sleep(0))
         await asyncio.sleep(0)
         await jobs.submit(make_job(), awaited=awaited)
@@ -76,11 +76,11 @@ async def test_the_disk_is_waited_for_where_the_client_is_told_of_its_job(
 
 
 @pytest.mark.parametrize(("tries", "level"), [(2, "NORMAL"), (1, "FULL")])
-@asynchronous
+@run_async
 async def test_the_disk_is_waited_for_where_a_picture_could_not_be_painted_again(
     tmp_path: Path, disk: Disk, tries: int, level: str
 ) -> None:
-    async with opened(tmp_path, tries=tries) as jobs:
+    async with open_queue(tmp_path, tries=tries) as jobs:
         job, other = [await jobs.submit(make_job()) for _ in range(2)]
         await jobs.finish(await jobs.claim(), make_painted())
         assert disk.latest == level
@@ -89,12 +89,12 @@ async def test_the_disk_is_waited_for_where_a_picture_could_not_be_painted_again
         assert disk.latest == "FULL"
 
 
-@asynchronous
+@run_async
 async def test_what_was_written_ahead_of_the_disk_is_there_soon_and_at_once_for_several(
     tmp_path: Path, disk: Disk
 ) -> None:
     disk.sync_after(0.5)
-    async with opened(tmp_path) as jobs:
+    async with open_queue(tmp_path) as jobs:
         for _ in range(3):
             await jobs.submit(make_job(), awaited=True)
         log = (tmp_path / "jobs.db-wal").stat().st_ino
@@ -105,30 +105,30 @@ async def test_what_was_written_ahead_of_the_disk_is_there_soon_and_at_once_for_
         assert await disk.next_sync() == log
 
 
-@asynchronous
+@run_async
 async def test_a_server_that_stops_needs_no_sync_of_its_own(tmp_path: Path, disk: Disk) -> None:
     disk.sync_after(60.0)
-    async with opened(tmp_path) as jobs:
+    async with open_queue(tmp_path) as jobs:
         accepted = await jobs.submit(make_job(), awaited=True)
-    async with opened(tmp_path) as jobs:
+    async with open_queue(tmp_path) as jobs:
         assert await jobs.get(accepted.id) == accepted
     assert disk.synced.empty()
 
 
-@asynchronous
+@run_async
 async def test_a_disk_that_cannot_sync_is_told_in_the_log(
     tmp_path: Path, disk: Disk, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(logging.getLogger("mflux_api"), "propagate", True)
     disk.broken = True
-    async with opened(tmp_path) as jobs:
+    async with open_queue(tmp_path) as jobs:
         for _ in range(2):
             await jobs.submit(make_job(), awaited=True)
             await disk.next_sync()
     assert [record.message for record in caplog.records] == ["storage.unsynced"] * 2
 
 
-@asynchronous
+@run_async
 async def test_a_transaction_that_fails_leaves_the_next_ones_as_they_were(tmp_path: Path, disk: Disk) -> None:
     def half(db: sqlite3.Connection) -> None:
         statistics.add_totals(db, images=1)

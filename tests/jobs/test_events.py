@@ -2,45 +2,45 @@ import asyncio
 
 import pytest
 
-from mflux_api.events import BOX, REMEMBERED, Box, Event, Events
-from tests.jobs.making import asynchronous, is_waiting
+from mflux_api.events import MAX_PENDING_EVENTS, REMEMBERED, Event, EventBus, Listener
+from tests.jobs.making import is_waiting, run_async
 
 
-async def names(box: Box) -> list[str]:
+async def next_names(box: Listener) -> list[str]:
     """What is in a box whose stream has ended."""
     return [event.name async for event in box]
 
 
-def told(events: Events, last_id: str, job: str | None) -> list[str] | None:
-    past = events.since(last_id, job)
+def event_names_since(events: EventBus, last_id: str, job: str | None) -> list[str] | None:
+    past = events.list_since(last_id, job)
     return None if past is None else [event.name for event in past]
 
 
-@asynchronous
+@run_async
 async def test_a_listener_hears_its_own_job_and_the_end_of_the_server() -> None:
-    events = Events()
+    events = EventBus()
     with events.listen("a") as box:
         events.publish("a", "queued", {})
         events.publish("b", "queued", {})
         events.publish("", "paused", {})
         events.publish("a", "progress", {})
         events.close()
-        assert await names(box) == ["queued", "progress", "closing"]
+        assert await next_names(box) == ["queued", "progress", "closing"]
 
 
-@asynchronous
+@run_async
 async def test_a_listener_to_everything_hears_everything_once() -> None:
-    events = Events()
+    events = EventBus()
     with events.listen(None) as box:
         for job, name in (("a", "queued"), ("b", "started"), ("", "paused")):
             events.publish(job, name, {})
         events.close()
-        assert await names(box) == ["queued", "started", "paused", "closing"]
+        assert await next_names(box) == ["queued", "started", "paused", "closing"]
 
 
-@asynchronous
+@run_async
 async def test_nothing_is_heard_from_before_and_after() -> None:
-    events = Events()
+    events = EventBus()
     events.publish("a", "before", {})
     with events.listen("a") as box:
         pass
@@ -48,82 +48,82 @@ async def test_nothing_is_heard_from_before_and_after() -> None:
     assert box.queue.empty()
 
 
-@asynchronous
+@run_async
 async def test_a_listener_that_empties_nothing_is_dropped_and_harms_nobody() -> None:
-    events = Events()
+    events = EventBus()
     with events.listen("a") as slow, events.listen("a") as quick:
-        for number in range(3 * BOX):
+        for number in range(3 * MAX_PENDING_EVENTS):
             event = events.publish("a", "progress", {"number": number})
             assert await anext(quick) is event
-        assert len(await names(slow)) == BOX
+        assert len(await next_names(slow)) == MAX_PENDING_EVENTS
         assert slow.queue.empty()
         assert await is_waiting(asyncio.ensure_future(anext(quick)))
 
 
-@asynchronous
+@run_async
 async def test_a_listener_with_a_full_box_is_not_dropped_before_the_next_event() -> None:
-    events = Events()
+    events = EventBus()
     with events.listen("a") as box:
-        last = [events.publish("a", "progress", {}) for _ in range(BOX)][-1]
-        heard = [await anext(box) for _ in range(BOX)]
+        last = [events.publish("a", "progress", {}) for _ in range(MAX_PENDING_EVENTS)][-1]
+        heard = [await anext(box) for _ in range(MAX_PENDING_EVENTS)]
         assert heard[-1] is last
         following = events.publish("a", "progress", {})
         assert await anext(box) is following
 
 
-@asynchronous
+@run_async
 async def test_a_full_box_still_ends_when_the_server_stops() -> None:
-    events = Events()
+    events = EventBus()
     with events.listen("a") as box:
-        for _ in range(BOX):
+        for _ in range(MAX_PENDING_EVENTS):
             events.publish("a", "progress", {})
         events.close()
-        assert await names(box) == ["progress"] * BOX
+        assert await next_names(box) == ["progress"] * MAX_PENDING_EVENTS
 
 
 def test_a_stream_is_resumed_after_the_last_event_that_was_heard() -> None:
-    events = Events()
+    events = EventBus()
     first, *_ = (events.publish(job, name, {}) for job, name in (("a", "one"), ("b", "two"), ("a", "three")))
-    assert told(events, first.id, "a") == ["three"]
-    assert told(events, first.id, None) == ["two", "three"]
-    assert told(events, events.publish("a", "four", {}).id, "a") == []
+    assert event_names_since(events, first.id, "a") == ["three"]
+    assert event_names_since(events, first.id, None) == ["two", "three"]
+    assert event_names_since(events, events.publish("a", "four", {}).id, "a") == []
 
 
 @pytest.mark.parametrize("last_id", [None, "", "0", "abcdef-1", "end-a-1"])
 def test_an_unknown_event_cannot_be_resumed_from(last_id: str | None) -> None:
-    events = Events()
+    events = EventBus()
     events.publish("a", "one", {})
-    assert events.since(last_id, "a") is None
+    assert events.list_since(last_id, "a") is None
 
 
 def test_an_event_of_an_earlier_run_is_unknown() -> None:
-    earlier, now = Events(), Events()
+    earlier, now = EventBus(), EventBus()
     event = earlier.publish("a", "one", {})
     now.publish("a", "one", {})
-    assert now.since(event.id, "a") is None
+    assert now.list_since(event.id, "a") is None
 
 
 def test_only_the_last_events_are_remembered() -> None:
-    events = Events()
+    events = EventBus()
     past = [events.publish("a", "one", {}) for _ in range(REMEMBERED + 1)]
-    assert events.since(past[0].id, "a") is None
-    assert events.since(past[1].id, "a") == past[2:]
+    assert events.list_since(past[0].id, "a") is None
+    assert events.list_since(past[1].id, "a") == past[2:]
 
 
 def test_the_latest_progress_of_each_job_is_known_until_it_ends() -> None:
-    events = Events()
+    events = EventBus()
     events.publish("a", "progress", {"step": 1})
     latest = events.publish("a", "progress", {"step": 2}, b"preview")
     events.publish("a", "other", {})
     events.publish("b", "progress", {"step": 1})
-    assert events.latest("a") is latest
+    assert events.get_latest_progress("a") is latest
     assert latest.preview == b"preview"
-    events.forget("a")
-    assert events.latest("a") is None
-    assert events.latest("b") is not None
+    events.forget_progress("a")
+    assert events.get_latest_progress("a") is None
+    assert events.get_latest_progress("b") is not None
 
 
 def test_ids_are_told_apart() -> None:
-    events = Events()
+    events = EventBus()
     assert len({events.publish("a", "one", {}).id for _ in range(100)}) == 100
     assert Event("1", "a", "one", {"x": 1}) == Event("1", "a", "one", {"x": 2})

@@ -15,10 +15,10 @@ from mflux_api.jobs.job import Job, PictureFile, find_picture
 from mflux_api.jobs.queue import PicturePage, PictureSearch, Retention
 from mflux_api.jobs.sqlite_queue import SQLiteQueue
 from tests.jobs.making import (
-    asynchronous,
-    completed,
-    files,
-    opened,
+    complete_job,
+    list_files,
+    open_queue,
+    run_async,
 )
 
 LETTERS = st.text(st.characters(codec="utf-8"), max_size=8)
@@ -29,10 +29,10 @@ def ids(page: PicturePage) -> list[str]:
 
 
 @asynccontextmanager
-async def with_three(tmp_path: Path) -> AsyncIterator[tuple[SQLiteQueue, Job]]:
+async def open_queue_with_three(tmp_path: Path) -> AsyncIterator[tuple[SQLiteQueue, Job]]:
     """A completed job of three pictures."""
-    async with opened(tmp_path) as queue:
-        yield queue, await completed(queue, b"zero", b"one", b"two")
+    async with open_queue(tmp_path) as queue:
+        yield queue, await complete_job(queue, b"zero", b"one", b"two")
 
 
 # Pages
@@ -41,11 +41,11 @@ async def with_three(tmp_path: Path) -> AsyncIterator[tuple[SQLiteQueue, Job]]:
 @pytest.mark.slow
 @given(st.lists(st.integers(0, 4), max_size=8), st.integers(1, 10))
 def test_all_pages_together_hold_every_picture_once_and_in_order(counts: list[int], limit: int) -> None:
-    @asynchronous
+    @run_async
     async def turn_pages() -> None:
         with tempfile.TemporaryDirectory() as folder:
-            async with opened(Path(folder)) as queue:
-                jobs = [await completed(queue, *[b"picture"] * count) for count in counts]
+            async with open_queue(Path(folder)) as queue:
+                jobs = [await complete_job(queue, *[b"picture"] * count) for count in counts]
                 seen: list[str] = []
                 following: int | None = None
                 while True:
@@ -64,24 +64,24 @@ def test_all_pages_together_hold_every_picture_once_and_in_order(counts: list[in
 # One picture
 
 
-@asynchronous
+@run_async
 async def test_a_picture_whose_file_is_gone_already_can_be_deleted(tmp_path: Path) -> None:
-    async with with_three(tmp_path) as (queue, job):
+    async with open_queue_with_three(tmp_path) as (queue, job):
         (tmp_path / job.pictures[0].file).unlink()
         await queue.delete_picture(job.id, "0")
         assert list((await queue.get(job.id)).present) == [1, 2]
 
 
-@asynchronous
+@run_async
 async def test_a_deleted_picture_takes_no_bytes_of_those_that_may_be_kept(tmp_path: Path) -> None:
-    async with opened(tmp_path) as queue:
-        jobs = [await completed(queue, b"x" * 100, b"x" * 100) for _ in range(2)]
+    async with open_queue(tmp_path) as queue:
+        jobs = [await complete_job(queue, b"x" * 100, b"x" * 100) for _ in range(2)]
         await queue.delete_picture(jobs[1].id, "0")
         assert await queue.prune(Retention(days=0, bytes=300)) == 0
         assert await queue.prune(Retention(days=0, bytes=299)) == 1
         assert await queue.store.run(job_rows.ids) == {jobs[1].id}
         assert await queue.prune(Retention(days=0, bytes=1)) == 1
-        assert files(tmp_path) == set()
+        assert list_files(tmp_path) == set()
 
 
 @given(LETTERS)

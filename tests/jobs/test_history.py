@@ -15,7 +15,7 @@ from mflux_api.jobs.database.connection import connect
 from mflux_api.jobs.database.migrations import MIGRATIONS
 from mflux_api.jobs.database.statistics import BUCKETS, HOUR, points
 from mflux_api.jobs.queue import BucketLength, HistoryBucket, Retention
-from tests.jobs.making import asynchronous, completed, failed, opened
+from tests.jobs.making import complete_job, fail_job, open_queue, run_async
 
 # 01:30 on a Thursday, UTC.
 NOW = datetime(2026, 1, 1, 1, 30, tzinfo=UTC).timestamp()
@@ -23,7 +23,7 @@ TOP = NOW - HOUR / 2
 ENDS = st.lists(st.tuples(st.floats(0, 200 * 24 * HOUR), st.integers(0, 4), st.integers(0, 1), st.floats(0, 100)))
 
 
-def migrated(path: Path | str, version: int = len(MIGRATIONS)) -> Connection:
+def migrate(path: Path | str, version: int = len(MIGRATIONS)) -> Connection:
     db = connect(Path(path))
     for script in MIGRATIONS[:version]:
         db.executescript(script)
@@ -32,7 +32,7 @@ def migrated(path: Path | str, version: int = len(MIGRATIONS)) -> Connection:
 
 @pytest.fixture
 def db() -> Iterator[Connection]:
-    with closing(migrated(":memory:")) as connection:
+    with closing(migrate(":memory:")) as connection:
         yield connection
 
 
@@ -64,7 +64,7 @@ def test_days_are_those_of_utc(db: Connection) -> None:
 def test_points_hold_all_that_ended_since_the_first_began(
     ends: list[tuple[float, int, int, float]], bucket: BucketLength, count: int
 ) -> None:
-    with closing(migrated(":memory:")) as db:
+    with closing(migrate(":memory:")) as db:
         for ago, pictures, failures, seconds in ends:
             statistics.add(db, NOW - ago, pictures=pictures, failures=failures, seconds=seconds)
         found = points(db, bucket, count, NOW)
@@ -76,14 +76,14 @@ def test_points_hold_all_that_ended_since_the_first_began(
     assert sum(point.failures for point in found) == sum(failures for _, _, failures, _ in since)
 
 
-@asynchronous
+@run_async
 async def test_sums_outlive_the_pictures_and_jobs_they_count(tmp_path: Path) -> None:
-    async with opened(tmp_path) as queue:
-        done = await completed(queue, b"one", b"two")
-        await failed(queue)
+    async with open_queue(tmp_path) as queue:
+        done = await complete_job(queue, b"one", b"two")
+        await fail_job(queue)
         await queue.delete_picture(done.id, "0")
         await queue.prune(Retention(days=0, bytes=1))
-    async with opened(tmp_path) as queue:
+    async with open_queue(tmp_path) as queue:
         ended = done.finished or 0.0
         found = await queue.store.run(points, "day", 2, ended + 1)
     assert (sum(point.pictures for point in found), sum(point.failures for point in found)) == (2, 1)
@@ -92,7 +92,7 @@ async def test_sums_outlive_the_pictures_and_jobs_they_count(tmp_path: Path) -> 
 
 def test_jobs_of_an_earlier_server_are_counted(tmp_path: Path) -> None:
     (script,) = (script for script in MIGRATIONS if "TABLE history" in script)
-    with closing(migrated(tmp_path / "jobs.db", MIGRATIONS.index(script))) as db:
+    with closing(migrate(tmp_path / "jobs.db", MIGRATIONS.index(script))) as db:
         names = "id, state, priority, owner, model, low_ram, request, inputs, created, pictures, started, finished"
         for name, state, pictures in [
             ("a", "completed", "[{}, {}]"),

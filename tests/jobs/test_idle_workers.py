@@ -9,7 +9,7 @@ import pytest
 from mflux_api.jobs.job import Job, State
 from mflux_api.jobs.sqlite_queue import SQLiteQueue
 from mflux_api.jobs.waiting import IdleWorkers
-from tests.jobs.making import REQUEST, asynchronous, is_waiting, make_job, opened
+from tests.jobs.making import REQUEST, is_waiting, make_job, open_queue, run_async
 
 
 async def waiting_worker(queue: SQLiteQueue) -> asyncio.Task[Job]:
@@ -22,9 +22,9 @@ def states(jobs: list[Job]) -> list[tuple[State, int]]:
     return [(job.state, job.attempts) for job in jobs]
 
 
-@asynchronous
+@run_async
 async def test_it_has_begun_when_it_was_accepted(tmp_path: Path) -> None:
-    async with opened(tmp_path) as queue:
+    async with open_queue(tmp_path) as queue:
         worker = await waiting_worker(queue)
         with queue.job_events.events.listen(None) as box:
             accepted = await queue.submit(make_job())
@@ -33,9 +33,9 @@ async def test_it_has_begun_when_it_was_accepted(tmp_path: Path) -> None:
             assert [(await anext(box)).name for _ in range(2)] == ["queued", "started"]
 
 
-@asynchronous
+@run_async
 async def test_of_two_at_once_a_single_worker_begins_one(tmp_path: Path) -> None:
-    async with opened(tmp_path) as queue:
+    async with open_queue(tmp_path) as queue:
         worker = await waiting_worker(queue)
         await asyncio.gather(queue.submit(make_job()), queue.submit(make_job()))
         first = await worker
@@ -45,9 +45,9 @@ async def test_of_two_at_once_a_single_worker_begins_one(tmp_path: Path) -> None
         assert (await queue.claim()).id != first.id
 
 
-@asynchronous
+@run_async
 async def test_it_goes_back_where_the_worker_has_gone_meanwhile(tmp_path: Path) -> None:
-    async with opened(tmp_path) as queue:
+    async with open_queue(tmp_path) as queue:
         worker = await waiting_worker(queue)
         putting = asyncio.create_task(queue.submit(make_job()))
         await asyncio.sleep(0)
@@ -61,9 +61,9 @@ async def test_it_goes_back_where_the_worker_has_gone_meanwhile(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("obstacle", ["paused", "held"])
-@asynchronous
+@run_async
 async def test_it_waits_while_nothing_may_begin(tmp_path: Path, obstacle: str) -> None:
-    async with opened(tmp_path) as queue:
+    async with open_queue(tmp_path) as queue:
         worker = await waiting_worker(queue)
         if obstacle == "paused":
             queue.pause()
@@ -75,10 +75,10 @@ async def test_it_waits_while_nothing_may_begin(tmp_path: Path, obstacle: str) -
         assert (await worker).id == job.id
 
 
-@asynchronous
+@run_async
 async def test_the_first_of_the_line_begins_and_not_the_newest(tmp_path: Path) -> None:
     """Jobs whose model has just come wait when another arrives before the worker has looked."""
-    async with opened(tmp_path) as queue:
+    async with open_queue(tmp_path) as queue:
         worker = await waiting_worker(queue)
         earlier = await queue.submit(make_job(held=True))
         await queue.store.run(lambda db: db.execute("UPDATE jobs SET held = 0"))
@@ -87,7 +87,7 @@ async def test_the_first_of_the_line_begins_and_not_the_newest(tmp_path: Path) -
         assert queue.position(later.id) == 1
 
 
-@asynchronous
+@run_async
 async def test_news_between_looking_and_waiting_is_not_missed() -> None:
     idle = IdleWorkers()
     idle.clear_news()
@@ -95,7 +95,7 @@ async def test_news_between_looking_and_waiting_is_not_missed() -> None:
     assert await idle.wait(None) is None
 
 
-@asynchronous
+@run_async
 async def test_who_has_waited_long_enough_looks_again() -> None:
     idle = IdleWorkers()
     assert await idle.wait(0.01) is None
@@ -103,12 +103,12 @@ async def test_who_has_waited_long_enough_looks_again() -> None:
 
 
 @pytest.mark.parametrize("webhook", [True, False])
-@asynchronous
+@run_async
 async def test_deliveries_are_looked_for_when_a_job_with_a_webhook_begins_and_ends(
     tmp_path: Path, webhook: bool
 ) -> None:
     note = {"webhook": "https://example.com/told"} if webhook else {}
-    async with opened(tmp_path) as queue:
+    async with open_queue(tmp_path) as queue:
         waiting = asyncio.create_task(queue.wait_for_deliveries(60))
         await queue.submit(make_job(request=replace(REQUEST, note=note)))
         job = await queue.claim()

@@ -4,7 +4,7 @@ import pytest
 
 from mflux_api.errors import InvalidRequest
 from mflux_api.jobs.order import Defaults, Limits, Order, check, complete
-from mflux_api.models.registry import ModelSpec, registry
+from mflux_api.models.registry import ModelSpec, load_registry
 from mflux_api.request import GenerateRequest, Hires, LoraUse, Tiles, Upload
 
 LONGEST = "the enlarged picture's longest side"
@@ -17,7 +17,7 @@ HIRES = Hires(width=0, height=0, scale=2.0, steps=0, strength=0.5, upscaler="Lan
 TILES = Tiles(scale=2.0, overlap=64, upscaler="Lanczos")
 
 
-def filled(order: Order, spec: ModelSpec = DISTILLED, defaults: Defaults | None = None) -> GenerateRequest:
+def complete_order(order: Order, spec: ModelSpec = DISTILLED, defaults: Defaults | None = None) -> GenerateRequest:
     return complete(order, spec, defaults or Defaults(), ())
 
 
@@ -87,7 +87,7 @@ def test_an_order_at_every_limit_is_taken() -> None:
 )
 def test_what_no_model_can_do_is_refused_with_its_field(changes: dict[str, object], field: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        filled(replace(ORDER, **changes))  # type: ignore[arg-type]
+        complete_order(replace(ORDER, **changes))  # type: ignore[arg-type]
     assert caught.value.details["field"] == field
 
 
@@ -95,36 +95,36 @@ def test_what_no_model_can_do_is_refused_with_its_field(changes: dict[str, objec
 
 
 def test_gaps_are_filled_by_the_server() -> None:
-    request = filled(ORDER, defaults=Defaults(steps=6, width=256, height=128))
+    request = complete_order(ORDER, defaults=Defaults(steps=6, width=256, height=128))
     assert (request.width, request.height, request.steps, request.guidance) == (256, 128, 6, 1.0)
     assert (request.prompt, request.negative_prompt, request.strength) == ("a fox", "", 0.75)
     assert len(request.seeds) == 1
 
 
 def test_base_models_keep_their_own_steps_and_guidance() -> None:
-    request = filled(ORDER, BASE, Defaults(steps=6))
+    request = complete_order(ORDER, BASE, Defaults(steps=6))
     assert (request.steps, request.guidance) == (50, 4.0)
 
 
 def test_base_models_keep_to_the_limit_of_steps() -> None:
-    assert filled(ORDER, BASE, Defaults(limits=LIMITS)).steps == 20
+    assert complete_order(ORDER, BASE, Defaults(limits=LIMITS)).steps == 20
 
 
 def test_a_model_that_does_not_say_takes_the_steps_of_the_server() -> None:
-    assert filled(ORDER, ModelSpec(name="a folder"), Defaults(steps=7)).steps == 7
+    assert complete_order(ORDER, ModelSpec(name="a folder"), Defaults(steps=7)).steps == 7
 
 
 @pytest.mark.parametrize("spec", [DISTILLED, BASE])
 def test_what_is_asked_comes_before_every_default(spec: ModelSpec) -> None:
     asked = replace(ORDER, width=128, height=192, steps=3, guidance=0.0, strength=0.0, seed=0)
-    request = filled(asked, spec, Defaults(steps=6))
+    request = complete_order(asked, spec, Defaults(steps=6))
     assert (request.width, request.height, request.steps) == (128, 192, 3)
     assert (request.guidance, request.strength, request.seeds) == (0.0, 0.0, (0,))
 
 
 def test_the_default_size_is_no_larger_than_the_model() -> None:
-    request = filled(ORDER, registry()["flux2-tiny"], Defaults(width=2048, height=64))
-    assert (request.width, request.height) == (registry()["flux2-tiny"].capabilities.native_side, 64)
+    request = complete_order(ORDER, load_registry()["flux2-tiny"], Defaults(width=2048, height=64))
+    assert (request.width, request.height) == (load_registry()["flux2-tiny"].capabilities.native_side, 64)
 
 
 def test_adapters_are_handed_on() -> None:
@@ -152,18 +152,18 @@ def test_adapters_are_handed_on() -> None:
 def test_a_picture_that_is_worked_on_gives_the_size(size: tuple[int, int], expected: tuple[int, int]) -> None:
     picture = Upload(b"", *size)
     for order in (replace(ORDER, source=picture), replace(ORDER, references=(picture, PICTURE))):
-        request = filled(order)
+        request = complete_order(order)
         assert (request.width, request.height) == expected
 
 
 def test_a_source_comes_before_references_and_one_side_may_be_asked_for() -> None:
     order = replace(ORDER, source=Upload(b"", 256, 128), references=(Upload(b"", 512, 512),), height=192)
-    request = filled(order)
+    request = complete_order(order)
     assert (request.width, request.height) == (256, 192)
 
 
 def test_the_size_of_a_picture_keeps_to_the_limit() -> None:
-    request = filled(replace(ORDER, source=Upload(b"", 1024, 512)), defaults=Defaults(limits=LIMITS))
+    request = complete_order(replace(ORDER, source=Upload(b"", 1024, 512)), defaults=Defaults(limits=LIMITS))
     assert (request.width, request.height) == (512, 256)
 
 
@@ -171,23 +171,23 @@ def test_the_size_of_a_picture_keeps_to_the_limit() -> None:
 
 
 def test_each_picture_has_the_next_seed() -> None:
-    assert filled(replace(ORDER, seed=7, count=3)).seeds == (7, 8, 9)
+    assert complete_order(replace(ORDER, seed=7, count=3)).seeds == (7, 8, 9)
 
 
 def test_seeds_begin_again_after_the_largest() -> None:
-    assert filled(replace(ORDER, seed=2**64 - 2, count=4)).seeds == (2**64 - 2, 2**64 - 1, 0, 1)
+    assert complete_order(replace(ORDER, seed=2**64 - 2, count=4)).seeds == (2**64 - 2, 2**64 - 1, 0, 1)
 
 
 @pytest.mark.parametrize(("count", "batches"), [(1, 1), (3, 1), (1, 3), (3, 2)])
 def test_every_picture_of_every_batch_has_the_next_seed(count: int, batches: int) -> None:
-    request = filled(replace(ORDER, seed=7, count=count, batches=batches))
+    request = complete_order(replace(ORDER, seed=7, count=count, batches=batches))
     assert request.seeds == tuple(range(7, 7 + count * batches))
 
 
 @pytest.mark.parametrize("seed", [None, -1, -5])
 def test_no_seed_is_a_random_one(seed: int | None) -> None:
     order = replace(ORDER, seed=seed, count=2)
-    first, second = filled(order), filled(order)
+    first, second = complete_order(order), complete_order(order)
     assert first.seeds != second.seeds
     assert first.seeds[1] == first.seeds[0] + 1
     assert 0 <= first.seeds[0] < 2**32
@@ -213,21 +213,21 @@ def test_uploads_are_everything_that_was_sent() -> None:
     ],
 )
 def test_a_second_pass_is_as_large_as_its_scale_or_its_own_size_says(hires: Hires, size: tuple[int, int]) -> None:
-    found = filled(replace(ORDER, width=128, height=96, hires=hires)).hires
+    found = complete_order(replace(ORDER, width=128, height=96, hires=hires)).hires
     assert found is not None
     assert (found.width, found.height) == size
     assert found == replace(hires, width=size[0], height=size[1], steps=4)
 
 
 def test_its_scale_is_of_the_size_that_was_asked_for() -> None:
-    found = filled(replace(ORDER, width=80, height=64, crop=(72, 64), hires=HIRES)).hires
+    found = complete_order(replace(ORDER, width=80, height=64, crop=(72, 64), hires=HIRES)).hires
     assert found is not None
     assert (found.width, found.height) == (144, 128)
 
 
 @pytest.mark.parametrize(("steps", "expected"), [(0, 7), (5, 5)])
 def test_it_takes_as_many_steps_as_the_first_pass_unless_it_has_its_own(steps: int, expected: int) -> None:
-    found = filled(replace(ORDER, steps=7, hires=replace(HIRES, steps=steps))).hires
+    found = complete_order(replace(ORDER, steps=7, hires=replace(HIRES, steps=steps))).hires
     assert found is not None
     assert found.steps == expected
 
@@ -247,13 +247,13 @@ def test_it_takes_as_many_steps_as_the_first_pass_unless_it_has_its_own(steps: i
 def test_a_second_pass_beyond_a_limit_is_refused_with_its_field(hires: Hires, field: str) -> None:
     order = replace(ORDER, width=128, height=64, hires=hires)
     with pytest.raises(InvalidRequest) as caught:
-        filled(order, defaults=Defaults(limits=LIMITS))
+        complete_order(order, defaults=Defaults(limits=LIMITS))
     assert caught.value.details["field"] == field
     assert caught.value.message.startswith("hires")
 
 
 def test_a_second_pass_at_every_limit_is_taken() -> None:
     order = replace(ORDER, width=128, height=128, hires=replace(HIRES, scale=4.0, steps=20))
-    found = filled(order, defaults=Defaults(limits=LIMITS)).hires
+    found = complete_order(order, defaults=Defaults(limits=LIMITS)).hires
     assert found is not None
     assert (found.width, found.height, found.steps) == (512, 512, 20)

@@ -10,7 +10,7 @@ from mflux_api.errors import PictureNotFound, StorageFailed
 from mflux_api.jobs.job import Inputs, Job, PictureFile
 from mflux_api.jobs.picture_files import PictureFiles
 from mflux_api.jobs.queue import InputPictures
-from tests.jobs.making import JOB, files, make_painted
+from tests.jobs.making import JOB, list_files, make_painted
 
 DAY = time.strftime("%Y-%m-%d", time.localtime(JOB.created))
 OTHER = replace(JOB, id="ba9876543210")
@@ -39,14 +39,14 @@ def test_a_picture_is_kept_in_the_folder_of_its_day(tmp_path: Path) -> None:
     file = save(images, JOB, 0, b"picture")
     assert file == f"{DAY}/0123456789ab-0.png"
     assert images.read(file) == b"picture"
-    assert files(tmp_path) == {file}
+    assert list_files(tmp_path) == {file}
 
 
 def test_a_picture_painted_again_replaces_the_first(tmp_path: Path) -> None:
     images = PictureFiles(tmp_path)
     assert save(images, JOB, 0, b"first") == save(images, JOB, 0, b"second")
     assert images.read(save(images, JOB, 0, b"third")) == b"third"
-    assert len(files(tmp_path)) == 1
+    assert len(list_files(tmp_path)) == 1
 
 
 @pytest.mark.parametrize("failing", ["fsync", "replace"])
@@ -55,7 +55,7 @@ def test_a_write_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(os if failing == "fsync" else Path, failing, no_space)
     with pytest.raises(StorageFailed, match="is the disk full"):
         save(images, JOB, 0, b"picture")
-    assert files(tmp_path) == set()
+    assert list_files(tmp_path) == set()
     monkeypatch.undo()
     assert images.read(save(images, JOB, 0, b"picture")) == b"picture"
 
@@ -67,7 +67,7 @@ def test_a_write_that_fails_leaves_the_earlier_picture_whole(tmp_path: Path, mon
     with pytest.raises(StorageFailed):
         save(images, JOB, 0, b"later")
     assert images.read(file) == b"earlier"
-    assert files(tmp_path) == {file}
+    assert list_files(tmp_path) == {file}
 
 
 def test_a_folder_that_cannot_be_made_is_told_as_a_broken_disk(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_inputs_are_kept_as_they_came(tmp_path: Path) -> None:
     assert images.save_inputs(JOB.id, InputPictures()) == Inputs()
     images.delete_inputs(JOB.id)
     images.delete_inputs(JOB.id)
-    assert files(tmp_path) == set()
+    assert list_files(tmp_path) == set()
 
 
 def test_a_job_is_deleted_with_its_inputs_and_the_empty_folder_of_its_day(tmp_path: Path) -> None:
@@ -117,14 +117,14 @@ def test_a_job_is_deleted_with_its_inputs_and_the_empty_folder_of_its_day(tmp_pa
     images.save_inputs(JOB.id, InputPictures(source=b"source"))
     theirs = images.save_inputs(OTHER.id, InputPictures(source=b"source"))
     images.delete(job)
-    assert files(tmp_path) == {kept, *theirs.files}
+    assert list_files(tmp_path) == {kept, *theirs.files}
     images.delete(with_pictures(OTHER, kept))
     assert not (tmp_path / kept).parent.exists()
 
 
 def test_a_job_whose_files_are_gone_can_be_deleted(tmp_path: Path) -> None:
     PictureFiles(tmp_path).delete(with_pictures(JOB, f"{DAY}/0123456789ab-0.png"))
-    assert files(tmp_path) == set()
+    assert list_files(tmp_path) == set()
 
 
 def test_strays_are_files_of_these_jobs_that_their_records_do_not_name(tmp_path: Path) -> None:

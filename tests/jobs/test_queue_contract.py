@@ -7,16 +7,16 @@ import pytest
 
 from mflux_api.jobs.job import Job
 from mflux_api.jobs.sqlite_queue import SQLiteQueue
-from mflux_api.request import Cut
+from mflux_api.request import EarlyStop
 from tests.jobs import client_contract
 from tests.jobs.client_contract import ClientQueueContract
-from tests.jobs.making import make_job, opened
+from tests.jobs.making import make_job, open_queue
 from tests.jobs.picture_contract import PictureContract
 from tests.jobs.watch_contract import WatchContract
-from tests.jobs.worker_contract import Opening, WorkQueueContract, Workshop
+from tests.jobs.worker_contract import Opening, QueueHarness, WorkQueueContract
 
 
-class SqliteWorkshop:
+class SqliteQueueHarness:
     def __init__(self, queue: SQLiteQueue) -> None:
         self.queue = queue
         self.tries = queue.retry_policy.tries
@@ -30,26 +30,26 @@ class SqliteWorkshop:
     async def move(self, job_id: str, position: int) -> None:
         await self.queue.move(job_id, position)
 
-    def cut(self, job_id: str, how: Cut) -> None:
+    def cut(self, job_id: str, how: EarlyStop) -> None:
         self.queue.end_early(job_id, how)
 
-    def looking(self, job_id: str | None) -> AbstractContextManager[None]:
+    def watch_previews(self, job_id: str | None) -> AbstractContextManager[None]:
         return self.queue.viewers.watching(job_id)
 
-    async def find(self, job_id: str) -> Job:
+    async def get_job(self, job_id: str) -> Job:
         return await self.queue.get(job_id)
 
-    def lease(self, seconds: float) -> None:
+    def set_lease(self, seconds: float) -> None:
         self.queue.running.lease = seconds
 
-    def written(self) -> object:
+    def disk_state(self) -> object:
         facts = {path: path.stat() for path in self.queue.pictures.folder.rglob("*")}
         return {path: (fact.st_size, fact.st_mtime_ns) for path, fact in facts.items()}
 
-    def picture(self, file: str) -> bytes:
+    def read_picture(self, file: str) -> bytes:
         return self.queue.read_picture(file)
 
-    def pictures(self, job_id: str) -> list[bytes]:
+    def read_stored_pictures(self, job_id: str) -> list[bytes]:
         return [path.read_bytes() for path in sorted(self.queue.pictures.folder.glob(f"*/{job_id}*"))]
 
 
@@ -57,9 +57,9 @@ class TestSQLiteWorkQueue(WorkQueueContract):
     @pytest.fixture
     def opening(self, tmp_path: Path) -> Opening:
         @asynccontextmanager
-        async def open_shop() -> AsyncIterator[Workshop]:
-            async with opened(tmp_path) as queue:
-                yield SqliteWorkshop(queue)
+        async def open_shop() -> AsyncIterator[QueueHarness]:
+            async with open_queue(tmp_path) as queue:
+                yield SqliteQueueHarness(queue)
 
         return open_shop
 
@@ -67,7 +67,7 @@ class TestSQLiteWorkQueue(WorkQueueContract):
 class OpensSQLite:
     @pytest.fixture
     def opening(self, tmp_path: Path) -> client_contract.Opening:
-        return partial(opened, tmp_path)
+        return partial(open_queue, tmp_path)
 
 
 class TestSQLiteClientQueue(OpensSQLite, ClientQueueContract):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from mflux_api.errors import JobConflict, JobNotFound
 from mflux_api.jobs.job import Job
 from mflux_api.jobs.sqlite_queue import SQLiteQueue
-from tests.jobs.making import BROKEN, asynchronous, crashing, failed, make_job, make_queue, opened
+from tests.jobs.making import BROKEN, fail_job, make_job, make_queue, open_crashing_queue, open_queue, run_async
 
 VERBS = ["submit", "submit", "move", "move", "cancel", "claim", "release", "fail", "retry", "restart"]
 STEPS = st.lists(st.tuples(st.sampled_from(VERBS), st.integers(-2, 2), st.integers(0, 99), st.integers(1, 12)))
@@ -65,11 +65,11 @@ class Model:
 def test_any_series_of_submits_moves_and_cancels_leaves_the_order_of_a_plain_list(
     steps: list[tuple[str, int, int, int]],
 ) -> None:
-    @asynchronous
+    @run_async
     async def take_steps() -> None:
         with tempfile.TemporaryDirectory() as folder:
             model = Model()
-            async with crashing(Path(folder)) as queue:
+            async with open_crashing_queue(Path(folder)) as queue:
                 for verb, priority, which, position in steps:
                     if verb == "submit" or not model.line:
                         model.submit((await put(queue, priority))[0], priority)
@@ -83,7 +83,7 @@ def test_any_series_of_submits_moves_and_cancels_leaves_the_order_of_a_plain_lis
                         await queue.cancel(job_id)
                         model.leave(job_id)
                     assert await in_order(queue) == model.ids
-            async with opened(Path(folder)) as queue:
+            async with open_queue(Path(folder)) as queue:
                 assert await in_order(queue) == model.ids
                 assert [(await queue.claim()).id for _ in model.line] == model.ids
 
@@ -93,7 +93,7 @@ def test_any_series_of_submits_moves_and_cancels_leaves_the_order_of_a_plain_lis
 @settings(max_examples=60)
 @given(STEPS)
 def test_whatever_is_done_the_line_is_what_the_database_says(steps: list[tuple[str, int, int, int]]) -> None:
-    @asynchronous
+    @run_async
     async def take_steps() -> None:
         with tempfile.TemporaryDirectory() as folder:
             queue = await begin(folder)
@@ -151,9 +151,9 @@ async def meddle(queue: SQLiteQueue, verb: str, job: Job, position: int) -> None
         *((1, 2, [0, 1, 2, 3]), (0, 2**70, [1, 2, 3, 0])),
     ],
 )
-@asynchronous
+@run_async
 async def test_a_job_stands_where_it_was_put(tmp_path: Path, which: int, position: int, expected: list[int]) -> None:
-    async with opened(tmp_path) as queue:
+    async with open_queue(tmp_path) as queue:
         ids = await put(queue, 0, 0, 0, 0)
         await queue.move(ids[which], position)
         assert await in_order(queue) == [ids[index] for index in expected]
@@ -162,41 +162,41 @@ async def test_a_job_stands_where_it_was_put(tmp_path: Path, which: int, positio
 @pytest.mark.parametrize(
     ("which", "position", "priority"), [(3, 1, 5), (3, 2, 0), (0, 4, -5), (0, 2, 0), (1, 1, 5), (1, 4, -5), (2, 2, 0)]
 )
-@asynchronous
+@run_async
 async def test_a_moved_job_has_the_priority_that_its_position_asks_for(
     tmp_path: Path, which: int, position: int, priority: int
 ) -> None:
-    async with opened(tmp_path) as queue:
+    async with open_queue(tmp_path) as queue:
         ids = await put(queue, 5, 0, 0, -5)
         moved = await queue.move(ids[which], position)
         assert moved.priority == priority
         assert queue.position(moved.id) == position
 
 
-@asynchronous
+@run_async
 async def test_a_job_submitted_after_a_move_stands_behind_its_like(tmp_path: Path) -> None:
-    async with opened(tmp_path) as queue:
+    async with open_queue(tmp_path) as queue:
         first, second = await put(queue, 0, 0)
         await queue.move(first, 2)
         (third,) = await put(queue, 0)
         assert await in_order(queue) == [second, first, third]
 
 
-@asynchronous
+@run_async
 async def test_a_move_is_told_and_kept_over_a_crash(tmp_path: Path) -> None:
-    async with crashing(tmp_path) as queue:
+    async with open_crashing_queue(tmp_path) as queue:
         ids = await put(queue, 0, 0, 0)
         with queue.job_events.events.listen(None) as box:
             await queue.move(ids[2], 1)
             event = await anext(box)
         assert (event.job, event.name, event.data) == (ids[2], "moved", {"job_id": ids[2], "position": 1})
-    async with opened(tmp_path) as queue:
+    async with open_queue(tmp_path) as queue:
         assert await in_order(queue) == [ids[2], ids[0], ids[1]]
 
 
-@asynchronous
+@run_async
 async def test_a_held_job_can_be_moved_and_is_still_passed_over(tmp_path: Path) -> None:
-    async with opened(tmp_path) as queue:
+    async with open_queue(tmp_path) as queue:
         first, second = await put(queue, 0, 0)
         held = await queue.submit(make_job(held=True, model="away"))
         await queue.move(held.id, 1)
@@ -206,10 +206,10 @@ async def test_a_held_job_can_be_moved_and_is_still_passed_over(tmp_path: Path) 
         assert (await queue.claim()).id == held.id
 
 
-@asynchronous
+@run_async
 async def test_only_waiting_jobs_can_be_moved(tmp_path: Path) -> None:
-    async with opened(tmp_path) as queue:
-        over = await failed(queue)
+    async with open_queue(tmp_path) as queue:
+        over = await fail_job(queue)
         await put(queue, 0)
         running = await queue.claim()
         (gone,) = await put(queue, 0)
@@ -221,9 +221,9 @@ async def test_only_waiting_jobs_can_be_moved(tmp_path: Path) -> None:
             await queue.move("nothing", 1)
 
 
-@asynchronous
+@run_async
 async def test_any_number_of_moves_to_the_same_position_find_room(tmp_path: Path) -> None:
-    async with opened(tmp_path) as queue:
+    async with open_queue(tmp_path) as queue:
         ids = await put(queue, 0, 0, 0, 0)
         running = await queue.claim()
         waiting = ids[1:]

@@ -11,8 +11,8 @@ from mflux_api.jobs.eta import Pace, Paces
 from mflux_api.jobs.job import Inputs, Job
 from mflux_api.jobs.queue import Progress
 from mflux_api.jobs.running import RunningJobs
-from mflux_api.request import Cut, Hires, Tiles
-from tests.jobs.making import PROGRESS, REQUEST, asynchronous, make_job, make_painted, opened
+from mflux_api.request import EarlyStop, Hires, Tiles
+from tests.jobs.making import PROGRESS, REQUEST, make_job, make_painted, open_queue, run_async
 
 KNOWN = {("flux2-tiny", 64, 64): Pace(1.0, 2.0)}
 PASSES: dict[str, dict[str, Any]] = {
@@ -22,7 +22,7 @@ PASSES: dict[str, dict[str, Any]] = {
 
 
 async def claimed(folder: Path, known: dict[tuple[str, int, int], Pace], **changes: Any) -> tuple[RunningJobs, Job]:
-    async with opened(folder) as queue:
+    async with open_queue(folder) as queue:
         await queue.submit(make_job(**changes))
         job = await queue.claim()
     running = RunningJobs(Paces(known))
@@ -37,7 +37,7 @@ def at(step: int, steps: int) -> Progress:
 # What is left
 
 
-@asynchronous
+@run_async
 async def test_what_is_left_follows_from_what_is_known(tmp_path: Path) -> None:
     running, job = await claimed(tmp_path, KNOWN)
     claim = running.claims[job.id]
@@ -46,7 +46,7 @@ async def test_what_is_left_follows_from_what_is_known(tmp_path: Path) -> None:
     assert running.snapshot(claim).seconds_left == pytest.approx(3.0, abs=0.5)
 
 
-@asynchronous
+@run_async
 async def test_a_repaint_takes_the_steps_that_it_runs(tmp_path: Path) -> None:
     request = replace(REQUEST, steps=10, strength=0.3)
     running, job = await claimed(tmp_path, KNOWN, request=request, inputs=Inputs(source="inputs/source"))
@@ -54,7 +54,7 @@ async def test_a_repaint_takes_the_steps_that_it_runs(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", PASSES)
-@asynchronous
+@run_async
 async def test_of_several_passes_nothing_is_known_before_the_first_step(tmp_path: Path, kind: str) -> None:
     running, job = await claimed(tmp_path, KNOWN, request=replace(REQUEST, **PASSES[kind]))
     claim = running.claims[job.id]
@@ -64,7 +64,7 @@ async def test_of_several_passes_nothing_is_known_before_the_first_step(tmp_path
 
 
 @pytest.mark.parametrize("kind", PASSES)
-@asynchronous
+@run_async
 async def test_several_passes_go_on_as_they_went(tmp_path: Path, kind: str) -> None:
     running, job = await claimed(tmp_path, {}, request=replace(REQUEST, **PASSES[kind]))
     claim = running.claims[job.id]
@@ -78,13 +78,13 @@ async def test_several_passes_go_on_as_they_went(tmp_path: Path, kind: str) -> N
 
 
 @pytest.mark.parametrize("kind", [*PASSES, "skip", "interrupt"])
-@asynchronous
+@run_async
 async def test_unusual_jobs_are_no_measure_for_others(tmp_path: Path, kind: str) -> None:
-    async with opened(tmp_path) as queue:
+    async with open_queue(tmp_path) as queue:
         await queue.submit(make_job(request=replace(REQUEST, **PASSES.get(kind, {}))))
         job = await queue.claim()
         if kind not in PASSES:
-            queue.end_early(job.id, Cut(kind))
+            queue.end_early(job.id, EarlyStop(kind))
         await queue.picture(job, make_painted())
         await queue.finish(job)
         assert queue.paces.find("flux2-tiny", 64, 64) is None

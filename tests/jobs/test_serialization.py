@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mflux_api.jobs.database.serialization import pack_request, unpack_request
-from mflux_api.request import Craft, Hires, LoraUse, Retouch
+from mflux_api.request import Hires, InpaintOptions, LoraUse, PaintOptions
 from tests.jobs.making import REQUEST
 
 # As version 1 wrote them.
@@ -46,9 +46,9 @@ def values(hint: Any) -> st.SearchStrategy[Any]:
     return st.from_type(hint)
 
 
-@given(every(Craft))
-def test_every_craft_comes_back_as_it_was(craft: Craft) -> None:
-    request = replace(REQUEST, **craft.craft())
+@given(every(PaintOptions))
+def test_every_craft_comes_back_as_it_was(craft: PaintOptions) -> None:
+    request = replace(REQUEST, **craft.options_as_dict())
     assert unpack_request(pack_request(request)) == request
 
 
@@ -62,7 +62,7 @@ def test_the_plain_fields_come_back_as_they_were(
 
 def test_only_what_was_asked_for_is_written() -> None:
     assert json.loads(pack_request(REQUEST))["craft"] == {}
-    blurred = replace(REQUEST, retouch=Retouch(blur=(4.0, 4.0)))
+    blurred = replace(REQUEST, retouch=InpaintOptions(blur=(4.0, 4.0)))
     assert json.loads(pack_request(blurred))["craft"] == {"retouch": {"blur": [4.0, 4.0]}}
 
 

@@ -28,13 +28,13 @@ from mflux_api.jobs.job import State
 from mflux_api.jobs.order import Defaults, Order
 from mflux_api.jobs.service import JobService
 from mflux_api.jobs.sqlite_queue import SQLiteQueue
-from mflux_api.models.download_queue import Downloads
-from mflux_api.models.download_queue import Progress as Bytes
+from mflux_api.models.download_queue import DownloadProgress as Bytes
+from mflux_api.models.download_queue import DownloadQueue
 from mflux_api.models.inventory import ModelInventory, ModelLoader
 from mflux_api.models.loras import LoraFolder
 from mflux_api.models.registry import ModelSpec, ResolvedModel
 from mflux_api.request import Upload
-from tests.jobs.making import BROKEN, asynchronous, completed, failed, files, is_waiting, make_job, opened
+from tests.jobs.making import BROKEN, complete_job, fail_job, is_waiting, list_files, make_job, open_queue, run_async
 
 AWAY = "flux2-klein-4b"
 FOX = Order(prompt="a fox", model="flux2-tiny", width=64, height=64)
@@ -85,12 +85,12 @@ def no_loaded() -> Iterable[str]:
 
 
 def make_service(queue: SQLiteQueue, hub: Hub, *, auto_download: bool = True) -> JobService:
-    door = ModelLoader(load=_no_engine, unload=_no_engine, loaded=no_loaded, weigh=lambda _: None)
+    door = ModelLoader(load=_no_engine, unload=_no_engine, loaded_names=no_loaded, estimate_weights=lambda _: None)
     models = ModelInventory(hub.models_dir, "flux2-tiny", door)
     return JobService(
         queue,
         models,
-        Downloads(hub.fetch, queue.job_events.events),
+        DownloadQueue(hub.fetch, queue.job_events.events),
         defaults=Defaults(),
         loras=LoraFolder(folder=hub.models_dir / "loras", anywhere=False),
         admit=lambda *_: None,
@@ -102,7 +102,7 @@ def make_service(queue: SQLiteQueue, hub: Hub, *, auto_download: bool = True) ->
 @asynccontextmanager
 async def house(tmp_path: Path, *, limit: int = 100, auto_download: bool = True) -> AsyncIterator[House]:
     hub = Hub(tmp_path / "models")
-    async with opened(tmp_path / "output", limit=limit) as queue:
+    async with open_queue(tmp_path / "output", limit=limit) as queue:
         service = make_service(queue, hub, auto_download=auto_download)
         try:
             yield House(queue, service, hub)
@@ -123,36 +123,36 @@ async def until(events: AsyncIterator[Event], name: str) -> Event:
     return await anext(event async for event in events if event.name == name)
 
 
-@asynchronous
+@run_async
 async def test_nobody_is_left_listening_to_a_job_that_is_unknown_or_over(tmp_path: Path) -> None:
     async with house(tmp_path) as it:
         with pytest.raises(JobNotFound):
             await watched(it.queue, "nothing")
-        job = await completed(it.queue)
+        job = await complete_job(it.queue)
         await watched(it.queue, job.id)
-        assert not it.queue.job_events.events._boxes
+        assert not it.queue.job_events.events._listeners
 
 
 # Waiting for the end
 
 
-@asynchronous
+@run_async
 async def test_a_completed_job_is_returned(tmp_path: Path) -> None:
     async with house(tmp_path) as it:
-        job = await completed(it.queue, b"one", b"two")
+        job = await complete_job(it.queue, b"one", b"two")
         assert await it.service.wait_finished(job) == job
         assert await it.service.read_pictures(job) == [b"one", b"two"]
 
 
-@asynchronous
+@run_async
 async def test_the_error_of_a_failed_job_is_raised_again(tmp_path: Path) -> None:
     async with house(tmp_path) as it:
         with pytest.raises(GenerationFailed) as caught:
-            await it.service.wait_finished(await failed(it.queue))
+            await it.service.wait_finished(await fail_job(it.queue))
         assert (caught.value.message, caught.value.details) == (BROKEN.message, BROKEN.details)
 
 
-@asynchronous
+@run_async
 async def test_a_cancelled_job_is_said_to_be_cancelled(tmp_path: Path) -> None:
     async with house(tmp_path) as it:
         job = await it.queue.submit(make_job())
@@ -163,7 +163,7 @@ async def test_a_cancelled_job_is_said_to_be_cancelled(tmp_path: Path) -> None:
             await waiting
 
 
-@asynchronous
+@run_async
 async def test_who_waits_for_a_job_is_told_that_the_server_stops(tmp_path: Path) -> None:
     async with house(tmp_path) as it:
         job = await it.queue.submit(make_job())
@@ -179,7 +179,7 @@ async def test_who_waits_for_a_job_is_told_that_the_server_stops(tmp_path: Path)
 # Orders
 
 
-@asynchronous
+@run_async
 async def test_an_order_is_a_job_with_its_pictures_on_disk(tmp_path: Path) -> None:
     async with house(tmp_path) as it:
         source, reference = Upload(b"source", 128, 64), Upload(b"reference", 64, 64)
@@ -191,21 +191,21 @@ async def test_an_order_is_a_job_with_its_pictures_on_disk(tmp_path: Path) -> No
         assert await it.queue.claim() == await it.queue.get(job.id)
 
 
-@asynchronous
+@run_async
 async def test_a_refused_order_leaves_no_pictures(tmp_path: Path) -> None:
     async with house(tmp_path, limit=1) as it:
         order = Order(prompt="a fox", source=Upload(b"source", 64, 64), key="k", digest="d")
         first = await it.service.submit(order)
-        kept = files(tmp_path / "output")
+        kept = list_files(tmp_path / "output")
         assert (await it.service.submit(order)).id == first.id
         with pytest.raises(MfluxError, match="wait already"):
             await it.service.submit(Order(prompt="a fox", source=Upload(b"source", 64, 64)))
         with pytest.raises(JobConflict):
             await it.service.submit(Order(prompt="a fox", source=Upload(b"source", 64, 64), key="k", digest="e"))
-        assert files(tmp_path / "output") == kept
+        assert list_files(tmp_path / "output") == kept
 
 
-@asynchronous
+@run_async
 async def test_what_does_not_fit_in_memory_is_refused_before_it_is_queued(tmp_path: Path) -> None:
     def refuse(*_: object) -> NoReturn:
         raise OutOfMemory("Too large.")
@@ -218,7 +218,7 @@ async def test_what_does_not_fit_in_memory_is_refused_before_it_is_queued(tmp_pa
 
 
 @pytest.mark.parametrize("door", ["told", "awaited", "painted"])
-@asynchronous
+@run_async
 async def test_a_client_that_waits_for_its_picture_does_not_wait_for_the_disk_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, door: str
 ) -> None:
@@ -238,7 +238,7 @@ async def test_a_client_that_waits_for_its_picture_does_not_wait_for_the_disk_fi
 # Downloads
 
 
-@asynchronous
+@run_async
 async def test_a_job_waits_for_its_model_and_then_runs(tmp_path: Path) -> None:
     async with house(tmp_path) as it:
         job = await it.service.submit(AWAY_FOX)
@@ -253,7 +253,7 @@ async def test_a_job_waits_for_its_model_and_then_runs(tmp_path: Path) -> None:
         await events.aclose()
 
 
-@asynchronous
+@run_async
 async def test_jobs_whose_model_cannot_come_fail_with_the_reason(tmp_path: Path) -> None:
     async with house(tmp_path) as it:
         it.hub.error = GATED
@@ -270,7 +270,7 @@ async def test_jobs_whose_model_cannot_come_fail_with_the_reason(tmp_path: Path)
         assert (await it.queue.claim()).id == other.id
 
 
-@asynchronous
+@run_async
 async def test_variants_that_share_their_files_wait_for_one_download(tmp_path: Path) -> None:
     async with house(tmp_path) as it:
         orders = [AWAY_FOX, Order(prompt="a fox", model=f"{AWAY}-4-bit", width=64, height=64)]
@@ -280,18 +280,18 @@ async def test_variants_that_share_their_files_wait_for_one_download(tmp_path: P
         assert it.hub.asked == [AWAY]
 
 
-@asynchronous
+@run_async
 async def test_another_download_changes_nothing_for_a_waiting_job(tmp_path: Path) -> None:
     async with house(tmp_path) as it:
         job = await it.service.submit(AWAY_FOX)
-        other = await it.service.models.find("flux2-klein-9b")
+        other = await it.service.models.find_spec("flux2-klein-9b")
         await it.service.model_settled(other, GATED)
         await it.service.model_settled(other, None)
         found = await it.queue.get(job.id)
         assert (found.state, found.held) == (State.QUEUED, True)
 
 
-@asynchronous
+@run_async
 async def test_without_downloads_a_model_that_is_away_is_refused(tmp_path: Path) -> None:
     async with house(tmp_path, auto_download=False) as it:
         with pytest.raises(ModelNotDownloaded):
@@ -299,7 +299,7 @@ async def test_without_downloads_a_model_that_is_away_is_refused(tmp_path: Path)
         assert it.hub.asked == []
 
 
-@asynchronous
+@run_async
 async def test_a_download_that_was_going_on_at_a_stop_goes_on_at_the_start(tmp_path: Path) -> None:
     async with house(tmp_path) as it:
         job = await it.service.submit(AWAY_FOX)
@@ -311,7 +311,7 @@ async def test_a_download_that_was_going_on_at_a_stop_goes_on_at_the_start(tmp_p
         assert (await claim).id == job.id
 
 
-@asynchronous
+@run_async
 async def test_a_model_that_came_while_the_server_was_off_lets_its_jobs_run(tmp_path: Path) -> None:
     async with house(tmp_path) as it:
         jobs = [await it.queue.submit(make_job(model=AWAY, held=True)) for _ in range(2)]
@@ -323,7 +323,7 @@ async def test_a_model_that_came_while_the_server_was_off_lets_its_jobs_run(tmp_
 
 
 @pytest.mark.parametrize("model", [AWAY, "a-folder-that-was-deleted"])
-@asynchronous
+@run_async
 async def test_a_job_whose_model_can_no_longer_come_fails_at_the_start(tmp_path: Path, model: str) -> None:
     async with house(tmp_path, auto_download=False) as it:
         lost = await it.queue.submit(make_job(model=model, held=True))
@@ -336,7 +336,7 @@ async def test_a_job_whose_model_can_no_longer_come_fails_at_the_start(tmp_path:
         assert (await it.queue.claim()).id == other.id
 
 
-@asynchronous
+@run_async
 async def test_a_sender_that_goes_away_leaves_a_job_with_its_download(tmp_path: Path) -> None:
     async with house(tmp_path) as it:
         with it.queue.job_events.events.listen(None) as box:
@@ -349,7 +349,7 @@ async def test_a_sender_that_goes_away_leaves_a_job_with_its_download(tmp_path: 
         assert (await it.queue.claim()).id == queued.job
 
 
-@asynchronous
+@run_async
 async def test_a_retry_brings_the_model_again(tmp_path: Path) -> None:
     async with house(tmp_path) as it:
         it.hub.error = DownloadFailed("The connection broke.")

@@ -20,7 +20,7 @@ from mflux_api.jobs.database.connection import Store, connect
 from mflux_api.jobs.database.migrations import MIGRATIONS
 from mflux_api.jobs.job import Inputs
 from mflux_api.jobs.queue import PictureSearch, Totals
-from tests.jobs.making import REQUEST, asynchronous, make_job
+from tests.jobs.making import REQUEST, make_job, run_async
 
 PROJECT = Path(__file__).parents[2]
 KILLS = 5
@@ -47,7 +47,7 @@ asyncio.run(main())
 
 
 @asynccontextmanager
-async def opened(folder: Path) -> AsyncIterator[Store]:
+async def open_store(folder: Path) -> AsyncIterator[Store]:
     store = Store(folder / "jobs.db")
     await store.open()
     try:
@@ -75,12 +75,12 @@ async def totals(store: Store) -> set[str]:
 # Opening
 
 
-@asynchronous
+@run_async
 async def test_what_was_written_is_there_when_it_is_opened_again(tmp_path: Path) -> None:
     new = make_job(owner="alice", key="k", digest="d", priority=3, held=True, low_ram=True)
-    async with opened(tmp_path / "deep" / "folder") as store:
+    async with open_store(tmp_path / "deep" / "folder") as store:
         job = await store.run(job_rows.insert, new)
-    async with opened(tmp_path / "deep" / "folder") as store:
+    async with open_store(tmp_path / "deep" / "folder") as store:
         assert await store.run(job_rows.find, new.id) == job
     facts = (job.owner, job.key, job.digest, job.priority, job.held, job.low_ram, job.request, job.created)
     assert facts == ("alice", "k", "d", 3, True, True, new.request, new.created)
@@ -93,21 +93,21 @@ async def test_what_was_written_is_there_when_it_is_opened_again(tmp_path: Path)
         *(("wal_autocheckpoint", 1000), ("journal_size_limit", 67_108_864), ("temp_store", 2)),
     ],
 )
-@asynchronous
+@run_async
 async def test_the_database_is_set_to_keep_what_was_told(tmp_path: Path, name: str, value: object) -> None:
-    async with opened(tmp_path) as store:
+    async with open_store(tmp_path) as store:
         assert await store.run(pragma, name) == value
 
 
-@asynchronous
+@run_async
 async def test_a_new_database_has_the_latest_version(tmp_path: Path) -> None:
-    async with opened(tmp_path) as store:
+    async with open_store(tmp_path) as store:
         assert await store.run(pragma, "user_version") == len(MIGRATIONS)
 
 
-@asynchronous
+@run_async
 async def test_a_database_of_a_newer_server_is_refused_and_left_alone(tmp_path: Path) -> None:
-    async with opened(tmp_path) as store:
+    async with open_store(tmp_path) as store:
         await store.run(add, "kept")
         await store.run(set_pragma, f"user_version = {len(MIGRATIONS) + 1}")
     with pytest.raises(StorageFailed, match="newer version"):
@@ -115,7 +115,7 @@ async def test_a_database_of_a_newer_server_is_refused_and_left_alone(tmp_path: 
     with closing(sqlite3.connect(tmp_path / "jobs.db")) as db:
         assert pragma(db, "user_version") == len(MIGRATIONS) + 1
         set_pragma(db, f"user_version = {len(MIGRATIONS)}")
-    async with opened(tmp_path) as store:
+    async with open_store(tmp_path) as store:
         assert await totals(store) == {"kept"}
 
 
@@ -142,12 +142,12 @@ def write_version(path: Path, version: int) -> None:
 
 
 @pytest.mark.parametrize("version", range(1, len(MIGRATIONS) + 1))
-@asynchronous
+@run_async
 async def test_a_database_of_an_earlier_server_is_brought_up_to_date_and_keeps_its_jobs(
     tmp_path: Path, version: int
 ) -> None:
     write_version(tmp_path / "jobs.db", version)
-    async with opened(tmp_path) as store:
+    async with open_store(tmp_path) as store:
         assert await store.run(pragma, "user_version") == len(MIGRATIONS)
         job = await store.run(job_rows.claim, 13.0)
         assert job is not None
@@ -157,24 +157,24 @@ async def test_a_database_of_an_earlier_server_is_brought_up_to_date_and_keeps_i
         assert await store.run(statistics.totals) == Totals(images=7)
         await store.run(job_rows.save_value, "options", "new")
         assert await store.run(job_rows.load_value, "options") == "new"
-    async with opened(tmp_path) as store:
+    async with open_store(tmp_path) as store:
         assert (await store.run(job_rows.find, "earlier")).request == job.request
 
 
-@asynchronous
+@run_async
 async def test_pictures_of_an_earlier_server_are_listed_and_found_by_their_prompt(tmp_path: Path) -> None:
     write_version(tmp_path / "jobs.db", 3)
     with closing(connect(tmp_path / "jobs.db")) as db:
         prompt = EARLIER_REQUEST.replace("a red fox", "Ein ÄLTERER Fuchs")
         db.execute("UPDATE jobs SET state = 'completed', request = ?, pictures = ?", (prompt, EARLIER_PICTURES))
-    async with opened(tmp_path) as store:
+    async with open_store(tmp_path) as store:
         for search in (PictureSearch(), PictureSearch(words=frozenset({"älterer"}), model="flux2-tiny")):
             page = await store.run(pictures.page, search, None, 10)
             assert ([job.id for job in page.jobs], page.total) == (["earlier"], 1)
             assert page.jobs[0].present[0].seed == 7
 
 
-@asynchronous
+@run_async
 async def test_a_database_is_brought_up_to_date_whole_or_not_at_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -185,26 +185,26 @@ async def test_a_database_is_brought_up_to_date_whole_or_not_at_all(
     with pytest.raises(StorageFailed, match="cannot be opened"):
         await Store(tmp_path / "jobs.db").open()
     monkeypatch.undo()
-    async with opened(tmp_path) as store:
+    async with open_store(tmp_path) as store:
         assert await store.run(pragma, "user_version") == len(MIGRATIONS)
         tables = await store.run(lambda db: {row[0] for row in db.execute("SELECT name FROM sqlite_master")})
         assert "half" not in tables
 
 
-@asynchronous
+@run_async
 async def test_what_is_kept_under_a_name_is_there_until_something_else_is(tmp_path: Path) -> None:
-    async with opened(tmp_path) as store:
+    async with open_store(tmp_path) as store:
         assert await store.run(job_rows.load_value, "options") is None
         for value in ("first", "second", "日本語 🌅"):
             await store.run(job_rows.save_value, "options", value)
         await store.run(job_rows.save_value, "styles", "")
-    async with opened(tmp_path) as store:
+    async with open_store(tmp_path) as store:
         assert await store.run(job_rows.load_value, "options") == "日本語 🌅"
         assert await store.run(job_rows.load_value, "styles") == ""
 
 
 @pytest.mark.parametrize("content", [b"this is no database" * 100, b"SQLite format 3\0" + b"\xff" * 4096])
-@asynchronous
+@run_async
 async def test_a_file_that_is_no_database_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "jobs.db").write_bytes(content)
     with pytest.raises(StorageFailed, match="cannot be opened"):
@@ -212,7 +212,7 @@ async def test_a_file_that_is_no_database_is_refused(tmp_path: Path, content: by
     assert (tmp_path / "jobs.db").read_bytes() == content
 
 
-@asynchronous
+@run_async
 async def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StorageFailed, match="cannot be opened"):
@@ -222,22 +222,22 @@ async def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
 # One server
 
 
-@asynchronous
+@run_async
 async def test_a_second_server_is_refused_and_told_which_is_the_first(tmp_path: Path) -> None:
-    async with opened(tmp_path) as first:
+    async with open_store(tmp_path) as first:
         for _ in range(2):
             with pytest.raises(InvalidRequest, match=f"process {os.getpid()}\\).*{tmp_path}") as caught:
                 await Store(tmp_path / "jobs.db").open()
             assert caught.value.details["field"] == "generation.output_dir"
         await first.run(add, "unharmed")
         assert await totals(first) == {"unharmed"}
-    async with opened(tmp_path) as second:
+    async with open_store(tmp_path) as second:
         assert await totals(second) == {"unharmed"}
 
 
-@asynchronous
+@run_async
 async def test_two_servers_with_folders_of_their_own_get_on(tmp_path: Path) -> None:
-    async with opened(tmp_path / "a") as a, opened(tmp_path / "b") as b:
+    async with open_store(tmp_path / "a") as a, open_store(tmp_path / "b") as b:
         await a.run(add, "a")
         assert await totals(b) == set()
 
@@ -245,13 +245,13 @@ async def test_two_servers_with_folders_of_their_own_get_on(tmp_path: Path) -> N
 # All or nothing
 
 
-@asynchronous
+@run_async
 async def test_an_action_that_fails_writes_nothing(tmp_path: Path) -> None:
     def half(db: sqlite3.Connection) -> None:
         add(db, "half")
         job_rows.find(db, "nothing")
 
-    async with opened(tmp_path) as store:
+    async with open_store(tmp_path) as store:
         with pytest.raises(JobNotFound):
             await store.run(half)
         assert await totals(store) == set()
@@ -259,7 +259,7 @@ async def test_an_action_that_fails_writes_nothing(tmp_path: Path) -> None:
         assert await totals(store) == {"whole"}
 
 
-@asynchronous
+@run_async
 async def test_a_caller_that_goes_away_leaves_no_half_transaction(tmp_path: Path) -> None:
     begun, gate = asyncio.Event(), threading.Event()
     loop = asyncio.get_running_loop()
@@ -270,7 +270,7 @@ async def test_a_caller_that_goes_away_leaves_no_half_transaction(tmp_path: Path
         gate.wait()
         add(db, "second half")
 
-    async with opened(tmp_path) as store:
+    async with open_store(tmp_path) as store:
         caller = asyncio.create_task(store.run(slow))
         await begun.wait()
         caller.cancel()
@@ -280,9 +280,9 @@ async def test_a_caller_that_goes_away_leaves_no_half_transaction(tmp_path: Path
         assert await totals(store) == {"first half", "second half"}
 
 
-@asynchronous
+@run_async
 async def test_many_callers_take_turns(tmp_path: Path) -> None:
-    async with opened(tmp_path) as store:
+    async with open_store(tmp_path) as store:
         jobs = await asyncio.gather(*(store.run(job_rows.insert, make_job()) for _ in range(50)))
         assert sorted(job.number for job in jobs) == list(range(1, 51))
 
@@ -290,9 +290,9 @@ async def test_many_callers_take_turns(tmp_path: Path) -> None:
 # A broken disk
 
 
-@asynchronous
+@run_async
 async def test_a_full_disk_is_told_and_everything_works_when_there_is_room_again(tmp_path: Path) -> None:
-    async with opened(tmp_path) as store:
+    async with open_store(tmp_path) as store:
         await store.run(job_rows.insert, make_job(id="first"))
         await store.run(set_pragma, f"max_page_count = {await store.run(pragma, 'page_count')}")
         with pytest.raises(StorageFailed, match="is the disk full") as caught:
@@ -306,13 +306,13 @@ async def test_a_full_disk_is_told_and_everything_works_when_there_is_room_again
         assert await store.run(pragma, "integrity_check") == "ok"
 
 
-@asynchronous
+@run_async
 async def test_a_damaged_database_is_told_as_a_broken_disk(tmp_path: Path) -> None:
-    async with opened(tmp_path) as store:
+    async with open_store(tmp_path) as store:
         await store.run(add, "first")
     content = (tmp_path / "jobs.db").read_bytes()
     (tmp_path / "jobs.db").write_bytes(content[:4096] + b"\xff" * (len(content) - 4096))
-    async with opened(tmp_path) as store:
+    async with open_store(tmp_path) as store:
         with pytest.raises(StorageFailed):
             await store.run(statistics.totals)
 
@@ -320,7 +320,7 @@ async def test_a_damaged_database_is_told_as_a_broken_disk(tmp_path: Path) -> No
 # kill -9
 
 
-def accepted_until_killed(folder: Path, whose: str) -> list[str]:
+def write_until_killed(folder: Path, whose: str) -> list[str]:
     command = [sys.executable, "-c", ACCEPTING, str(folder), whose]
     with subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
@@ -336,7 +336,7 @@ def accepted_until_killed(folder: Path, whose: str) -> list[str]:
 def test_every_job_that_was_accepted_survives_a_kill(tmp_path: Path, whose: str) -> None:
     accepted: list[str] = []
     for _ in range(KILLS):
-        accepted += accepted_until_killed(tmp_path, whose)
+        accepted += write_until_killed(tmp_path, whose)
         with closing(sqlite3.connect(tmp_path / "jobs.db")) as db:
             assert pragma(db, "integrity_check") == "ok"
             stored = {row[0] for row in db.execute("SELECT id FROM jobs")}

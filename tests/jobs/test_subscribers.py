@@ -4,7 +4,7 @@ import pytest
 
 from mflux_api.jobs import subscribers
 from mflux_api.jobs.subscribers import PreviewViewers
-from tests.jobs.making import asynchronous, is_waiting
+from tests.jobs.making import is_waiting, run_async
 
 
 async def nobody_watches(looks: PreviewViewers, job: str) -> bool:
@@ -15,7 +15,7 @@ async def nobody_watches(looks: PreviewViewers, job: str) -> bool:
         later.cancel()
 
 
-@asynchronous
+@run_async
 async def test_a_glance_counts_for_every_job_and_for_the_next_one() -> None:
     looks = PreviewViewers()
     first = asyncio.create_task(looks.wait_for_viewer("first"))
@@ -25,7 +25,7 @@ async def test_a_glance_counts_for_every_job_and_for_the_next_one() -> None:
     await looks.wait_for_viewer("second")
 
 
-@asynchronous
+@run_async
 async def test_a_glance_is_forgotten_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subscribers, "POLL_SECONDS", 0.0)
     looks = PreviewViewers()
@@ -33,7 +33,7 @@ async def test_a_glance_is_forgotten_in_time(monkeypatch: pytest.MonkeyPatch) ->
     assert await nobody_watches(looks, "job")
 
 
-@asynchronous
+@run_async
 async def test_of_two_watchers_one_may_go() -> None:
     looks = PreviewViewers()
     with looks.watching("job"):
@@ -43,7 +43,7 @@ async def test_of_two_watchers_one_may_go() -> None:
     assert await nobody_watches(looks, "job")
 
 
-@asynchronous
+@run_async
 async def test_everybody_who_waits_for_a_watcher_hears_of_one() -> None:
     looks = PreviewViewers()
     waiting = [asyncio.create_task(looks.wait_for_viewer(job)) for job in ("a", "a", "b")]

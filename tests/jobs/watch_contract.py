@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 
 from mflux_api.errors import JobNotFound
-from mflux_api.events import BOX, Event
+from mflux_api.events import MAX_PENDING_EVENTS, Event
 from mflux_api.jobs.job import Job
 from mflux_api.jobs.queue import JobQueue
 from tests.jobs.client_contract import Opening
-from tests.jobs.making import BROKEN, PROGRESS, asynchronous, completed, failed, is_waiting, make_job
+from tests.jobs.making import BROKEN, PROGRESS, complete_job, fail_job, is_waiting, make_job, run_async
 
 
 async def watched(queue: JobQueue, job_id: str, last_id: str | None = None) -> list[Event]:
@@ -31,7 +31,7 @@ class WatchContract:
     def opening(self) -> Opening:
         raise NotImplementedError
 
-    @asynchronous
+    @run_async
     async def test_a_job_is_watched_from_where_it_stands_to_its_end(self, opening: Opening) -> None:
         async with opening() as queue:
             await queue.submit(make_job())
@@ -48,7 +48,7 @@ class WatchContract:
         assert (events[2].data["status"], events[2].data["progress"]) == ("generating", pytest.approx(1 / 3, abs=1e-4))
         assert events[3].data == {"job_id": job.id, "status": "completed"}
 
-    @asynchronous
+    @run_async
     async def test_whoever_comes_while_it_is_painted_begins_with_the_latest_progress(self, opening: Opening) -> None:
         async with opening() as queue:
             await queue.submit(make_job())
@@ -60,9 +60,9 @@ class WatchContract:
             await queue.cancel(job.id)
             assert names([event async for event in events]) == ["cancelled"]
 
-    @pytest.mark.parametrize(("end", "name"), [(completed, "complete"), (failed, "failed")])
+    @pytest.mark.parametrize(("end", "name"), [(complete_job, "complete"), (fail_job, "failed")])
     @pytest.mark.parametrize("last_id", [None, "unknown-7"])
-    @asynchronous
+    @run_async
     async def test_whoever_comes_late_gets_the_end_at_once(
         self, opening: Opening, end: Callable[[JobQueue], Awaitable[Job]], name: str, last_id: str | None
     ) -> None:
@@ -71,14 +71,14 @@ class WatchContract:
             for _ in range(2):
                 assert names(await watched(queue, job.id, last_id)) == [name]
 
-    @asynchronous
+    @run_async
     async def test_the_end_is_told_after_a_restart(self, opening: Opening) -> None:
         async with opening() as queue:
-            job = await completed(queue)
+            job = await complete_job(queue)
         async with opening() as queue:
             assert names(await watched(queue, job.id)) == ["complete"]
 
-    @asynchronous
+    @run_async
     async def test_a_broken_stream_goes_on_after_the_last_event_that_was_heard(self, opening: Opening) -> None:
         async with opening() as queue:
             await queue.submit(make_job())
@@ -93,7 +93,7 @@ class WatchContract:
             assert names(await watched(queue, job.id, latest.id)) == ["progress", "complete"]
             assert names(await watched(queue, job.id, following.id)) == ["complete"]
 
-    @asynchronous
+    @run_async
     async def test_no_event_is_told_twice_or_lost_when_it_happens_while_somebody_comes(self, opening: Opening) -> None:
         async with opening() as queue:
             await queue.submit(make_job())
@@ -109,14 +109,14 @@ class WatchContract:
                 assert names(events).count("complete") == 1
                 assert events[-1].name == "complete"
 
-    @asynchronous
+    @run_async
     async def test_a_listener_that_is_too_slow_is_dropped_and_the_others_hear_the_end(self, opening: Opening) -> None:
         async with opening() as queue:
             await queue.submit(make_job())
             job = await queue.claim()
             slow = queue.watch(job.id, None, previews=False)
             await anext(slow)
-            for _ in range(BOX + 1):
+            for _ in range(MAX_PENDING_EVENTS + 1):
                 await queue.progress(job, PROGRESS)
             others = [asyncio.create_task(watched(queue, job.id)) for _ in range(5)]
             assert await is_waiting(others[0])
@@ -124,7 +124,7 @@ class WatchContract:
             assert "complete" not in names([event async for event in slow])
             assert [names(await other)[-1] for other in others] == ["complete"] * 5
 
-    @asynchronous
+    @run_async
     async def test_streams_end_when_the_server_stops(self, opening: Opening) -> None:
         async with opening() as queue:
             job = await queue.submit(make_job())
@@ -133,7 +133,7 @@ class WatchContract:
             queue.drain()
             assert names(await watching) == ["progress", "closing"]
 
-    @asynchronous
+    @run_async
     async def test_a_job_that_waits_again_stands_as_queued(self, opening: Opening) -> None:
         async with opening() as queue:
             await queue.submit(make_job())
@@ -143,13 +143,13 @@ class WatchContract:
             first = await anext(queue.watch(job.id, None, previews=False))
             assert first.data == {"job_id": job.id, "status": "queued", "progress": 0.0, "position": 1}
 
-    @asynchronous
+    @run_async
     async def test_an_unknown_job_cannot_be_watched(self, opening: Opening) -> None:
         async with opening() as queue:
             with pytest.raises(JobNotFound):
                 await watched(queue, "nothing")
 
-    @asynchronous
+    @run_async
     async def test_a_job_that_waits_again_is_not_shown_as_it_was_before(self, opening: Opening) -> None:
         async with opening() as queue:
             await queue.submit(make_job())
@@ -159,20 +159,20 @@ class WatchContract:
             await queue.fail(job, BROKEN, again=True)
             assert "step" not in queue.current_event(await queue.get(job.id)).data
 
-    @asynchronous
+    @run_async
     async def test_the_end_has_the_same_id_whenever_it_is_asked_for(self, opening: Opening) -> None:
         async with opening() as queue:
-            job = await completed(queue)
+            job = await complete_job(queue)
             last = queue.current_event(job)
         async with opening() as queue:
             assert queue.current_event(await queue.get(job.id)).id == last.id
 
-    @asynchronous
+    @run_async
     async def test_all_jobs_are_watched_from_now_on_or_from_the_last_event_that_was_heard(
         self, opening: Opening
     ) -> None:
         async with opening() as queue:
-            await completed(queue)
+            await complete_job(queue)
             heard = [asyncio.create_task(anext(queue.watch_all(last, previews=False))) for last in (None, "unknown")]
             assert await is_waiting(heard[0])
             await queue.submit(make_job())
@@ -182,7 +182,7 @@ class WatchContract:
             following = await anext(queue.watch_all(first.id, previews=False))
             assert following.name == "started"
 
-    @asynchronous
+    @run_async
     async def test_those_who_watch_a_waiting_job_hear_of_its_models_download(self, opening: Opening) -> None:
         async with opening() as queue:
             job = await queue.submit(make_job(held=True))
@@ -191,7 +191,7 @@ class WatchContract:
             assert (event.name, event.data["stage"], event.data["download"]) == ("progress", "downloading", 0.25)
 
     @pytest.mark.parametrize("viewer", ["of the job", "of all jobs", "now and then"])
-    @asynchronous
+    @run_async
     async def test_a_worker_hears_of_viewers_and_its_previews_are_sent(self, opening: Opening, viewer: str) -> None:
         async with opening() as queue:
             await queue.submit(make_job())

@@ -8,9 +8,9 @@ from pathlib import Path
 from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
 
 from tests.browsers import FLAGS, INSTALL, find_browser
-from tests.page.crowd import crowd
-from tests.page.studio import Studio
-from tests.server.live import running
+from tests.page.crowd import copy_first_job
+from tests.page.studio import StudioPage
+from tests.server.live import run_server
 
 PICTURES = 5_000
 SWEEPS = 20
@@ -37,54 +37,54 @@ def main() -> None:
         sys.exit(f"{INSTALL} The page is not timed.")
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         output = Path(folder) / "output"
-        with running(output) as live:
-            live.until(live.submit(prompt="one of many", width=256, height=256))
+        with run_server(output) as live:
+            live.wait_for_status(live.submit(prompt="one of many", width=256, height=256))
             live.stop()
-        crowd(output, PICTURES - 1)
-        with running(output) as live:
+        copy_first_job(output, PICTURES - 1)
+        with run_server(output) as live:
             browser = playwright.chromium.launch(executable_path=found, args=FLAGS)
             context = browser.new_context(viewport={"width": 1280, "height": 800})
-            _first(Studio(context, live).page)
-            _gallery(context, Studio(context, live, "gallery"))
+            _time_first_look(StudioPage(context, live).page)
+            _time_gallery(context, StudioPage(context, live, "gallery"))
             browser.close()
 
 
-def _first(page: Page) -> None:
+def _time_first_look(page: Page) -> None:
     """What is loaded before the page can be used; the pictures of the gallery come after it."""
     entries = page.evaluate(
         "[...performance.getEntriesByType('navigation'), ...performance.getEntriesByType('resource')]"
         ".filter((each) => !each.name.includes('/api/')).map((each) => each.decodedBodySize)"
     )
     painted = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")
-    _say("files of the page", len(entries), "")
-    _say("bytes of the page", sum(entries) / 1000, "kB")
-    _say("first contentful paint", painted, "ms")
+    _print_figure("files of the page", len(entries), "")
+    _print_figure("bytes of the page", sum(entries) / 1000, "kB")
+    _print_figure("first contentful paint", painted, "ms")
 
 
-def _gallery(context: BrowserContext, studio: Studio) -> None:
+def _time_gallery(context: BrowserContext, studio: StudioPage) -> None:
     began = time.perf_counter()
     expect(studio.page.locator("output").first).to_have_text(f"{PICTURES:,} pictures")
     expect(studio.page.locator(".cell").first).to_be_visible()
-    _say(f"gallery of {PICTURES}: first cells after", (time.perf_counter() - began) * 1000, "ms")
-    _say("cells in the page at the top", studio.page.locator(".cell").count(), "")
+    _print_figure(f"gallery of {PICTURES}: first cells after", (time.perf_counter() - began) * 1000, "ms")
+    _print_figure("cells in the page at the top", studio.page.locator(".cell").count(), "")
     devtools = context.new_cdp_session(studio.page)
-    before = _heap(devtools.send)
+    before = _heap_mib(devtools.send)
     times = [time for _ in range(SWEEPS) for time in studio.page.evaluate(SCROLL, 30)]
-    _say("while scrolling: milliseconds a frame, median", sorted(times)[len(times) // 2], "ms")
-    _say("while scrolling: p95", sorted(times)[int(len(times) * 0.95)], "ms")
-    _say("cells in the page after it", studio.page.locator(".cell").count(), "")
-    _say("memory of its scripts: before", before, "MiB")
-    _say("memory of its scripts: after", _heap(devtools.send), "MiB")
+    _print_figure("while scrolling: milliseconds a frame, median", sorted(times)[len(times) // 2], "ms")
+    _print_figure("while scrolling: p95", sorted(times)[int(len(times) * 0.95)], "ms")
+    _print_figure("cells in the page after it", studio.page.locator(".cell").count(), "")
+    _print_figure("memory of its scripts: before", before, "MiB")
+    _print_figure("memory of its scripts: after", _heap_mib(devtools.send), "MiB")
 
 
-def _heap(send: object) -> float:
+def _heap_mib(send: object) -> float:
     assert callable(send)
     send("HeapProfiler.collectGarbage")
     used: float = send("Runtime.getHeapUsage")["usedSize"]
     return used / MEBIBYTE
 
 
-def _say(name: str, value: float, unit: str) -> None:
+def _print_figure(name: str, value: float, unit: str) -> None:
     print(f"{name:52} {value:10.1f} {unit}", flush=True)
 
 

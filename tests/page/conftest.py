@@ -6,18 +6,18 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import BrowserContext
 
-from tests.page.studio import Studio
-from tests.server.live import Live, running
+from tests.page.studio import StudioPage
+from tests.server.live import LiveServer, run_server
 
 
 @pytest.fixture(scope="module")
-def painter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
-    with running(Path(tmp_path_factory.mktemp("page")) / "output") as live:
+def painter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+    with run_server(Path(tmp_path_factory.mktemp("page")) / "output") as live:
         yield live
 
 
 @pytest.fixture
-def studio(context: BrowserContext, painter: Live) -> Iterator[Studio]:
-    studio = Studio(context, painter)
+def studio(context: BrowserContext, painter: LiveServer) -> Iterator[StudioPage]:
+    studio = StudioPage(context, painter)
     yield studio
     assert studio.troubles == []

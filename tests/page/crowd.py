@@ -8,7 +8,7 @@ from pathlib import Path
 OWN = {"number", "id", "created", "place", "key"}
 
 
-def crowd(output: Path, count: int) -> None:
+def copy_first_job(output: Path, count: int) -> None:
     """Copy the first job until there are `count` more, each with a seed and a second of its own. No server may run."""
     with closing(sqlite3.connect(output / "jobs.db", isolation_level=None)) as db:
         db.create_function("casefold", 1, str.casefold, deterministic=True)

@@ -13,8 +13,8 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.browsers import FLAGS, INSTALL, find_browser
-from tests.page.studio import Studio
-from tests.server.live import ROOT, Live, running
+from tests.page.studio import StudioPage
+from tests.server.live import ROOT, LiveServer, run_server
 
 IMAGES = ROOT / "docs" / "images"
 DESKTOP, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
@@ -42,56 +42,58 @@ def main() -> None:
     IMAGES.mkdir(exist_ok=True)
     with (
         tempfile.TemporaryDirectory() as folder,
-        running(Path(folder) / "output") as live,
+        run_server(Path(folder) / "output") as live,
         sync_playwright() as playwright,
     ):
         browser = playwright.chromium.launch(executable_path=found, args=FLAGS)
         for seed, prompt in enumerate(PROMPTS, start=1):
-            live.until(live.submit(prompt=prompt, seed=seed, width=256, height=256, steps=4))
-        _desktop(browser, live)
-        _phone(browser, live)
+            live.wait_for_status(live.submit(prompt=prompt, seed=seed, width=256, height=256, steps=4))
+        _save_desktop(browser, live)
+        _save_phone(browser, live)
         browser.close()
 
 
-def _desktop(browser: Browser, live: Live) -> None:
-    with _opened(browser, live, "light", **DESKTOP) as studio:
+def _save_desktop(browser: Browser, live: LiveServer) -> None:
+    with _open_studio(browser, live, "light", **DESKTOP) as studio:
         studio.fill(LAST, side=256, steps=30)
         studio.page.keyboard.press("Control+Enter")
         expect(studio.page.locator(".status")).to_contain_text(re.compile(r"Step 2\d of 30"))
-        _save(studio.page, "painting")
-        studio.made(LAST)
-    with _opened(browser, live, "dark", **DESKTOP) as studio:
+        _save_screenshot(studio.page, "painting")
+        studio.wait_for_newest(LAST)
+    with _open_studio(browser, live, "dark", **DESKTOP) as studio:
         studio.open("gallery")
-        _loaded(studio.page)
-        _save(studio.page, "gallery")
+        _wait_for_pictures(studio.page)
+        _save_screenshot(studio.page, "gallery")
         studio.page.locator(".cell").first.click()
         expect(studio.page.locator("dialog dl")).to_contain_text("Seed")
-        _loaded(studio.page)
-        _save(studio.page, "detail")
-    with _opened(browser, live, "light", **DESKTOP) as studio:
+        _wait_for_pictures(studio.page)
+        _save_screenshot(studio.page, "detail")
+    with _open_studio(browser, live, "light", **DESKTOP) as studio:
         studio.open("models")
         expect(studio.page.locator(".card").first).to_be_visible()
-        _save(studio.page, "models")
+        _save_screenshot(studio.page, "models")
 
 
-def _phone(browser: Browser, live: Live) -> None:
-    with _opened(browser, live, "dark", **PHONE) as studio:
+def _save_phone(browser: Browser, live: LiveServer) -> None:
+    with _open_studio(browser, live, "dark", **PHONE) as studio:
         studio.page.get_by_label("Prompt", exact=True).fill(LAST)
-        _loaded(studio.page)
-        _save(studio.page, "phone")
+        _wait_for_pictures(studio.page)
+        _save_screenshot(studio.page, "phone")
         studio.open("gallery")
-        _loaded(studio.page)
-        _save(studio.page, "phone-gallery")
+        _wait_for_pictures(studio.page)
+        _save_screenshot(studio.page, "phone-gallery")
 
 
 @contextmanager
-def _opened(browser: Browser, live: Live, scheme: Scheme, *, width: int, height: int) -> Iterator[Studio]:
+def _open_studio(
+    browser: Browser, live: LiveServer, scheme: Scheme, *, width: int, height: int
+) -> Iterator[StudioPage]:
     context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
-    yield Studio(context, live)
+    yield StudioPage(context, live)
     context.close()
 
 
-def _loaded(page: Page) -> None:
+def _wait_for_pictures(page: Page) -> None:
     """Every picture in sight is there."""
     there = "[...document.images].every((image) => image.complete || image.loading === 'lazy')"
     while not page.evaluate(there):
@@ -99,7 +101,7 @@ def _loaded(page: Page) -> None:
     page.wait_for_timeout(300)
 
 
-def _save(page: Page, name: str) -> None:
+def _save_screenshot(page: Page, name: str) -> None:
     """JPEG: a picture is on every one of them."""
     image = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
     image.save(IMAGES / f"{name}.jpg", quality=88, subsampling=0, optimize=True)

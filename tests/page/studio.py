@@ -6,7 +6,7 @@ from typing import Any
 from PIL import Image
 from playwright.sync_api import BrowserContext, FilePayload, Locator, Page, expect
 
-from tests.server.live import Live
+from tests.server.live import LiveServer
 
 # A busy machine is slow, not wrong.
 PATIENCE = 60_000
@@ -18,10 +18,10 @@ DRAGGED = """(bytes) => {
 }"""
 
 
-class Studio:
+class StudioPage:
     """One open page. `troubles`: errors of its scripts, and what its policy forbade."""
 
-    def __init__(self, context: BrowserContext, server: Live, view: str = "") -> None:
+    def __init__(self, context: BrowserContext, server: LiveServer, view: str = "") -> None:
         self.server = server
         self.page: Page = context.new_page()
         self.page.set_default_timeout(PATIENCE)
@@ -40,9 +40,9 @@ class Studio:
     def fill(self, prompt: str, *, steps: int = 1, side: int = 64) -> None:
         """A small picture: it takes no time."""
         self.page.get_by_label("Prompt", exact=True).fill(prompt)
-        self.number("Width", side)
-        self.number("Height", side)
-        self.number("Steps, as a number", steps)
+        self.fill_number("Width", side)
+        self.fill_number("Height", side)
+        self.fill_number("Steps, as a number", steps)
 
     def choose(self, *files: FilePayload) -> None:
         self.page.locator("input[type=file]").set_input_files(files)
@@ -53,7 +53,7 @@ class Studio:
         self.page.dispatch_event("body", "dragover", {"dataTransfer": dragged})
         self.page.dispatch_event(f"[data-role={role}]", "drop", {"dataTransfer": dragged})
 
-    def number(self, label: str, value: float) -> None:
+    def fill_number(self, label: str, value: float) -> None:
         field = self.page.get_by_label(label, exact=True)
         field.fill(str(value))
         field.press("Tab")
@@ -66,31 +66,31 @@ class Studio:
     def newest(self) -> Locator:
         return self.page.locator(".finished img")
 
-    def made(self, prompt: str) -> None:
+    def wait_for_newest(self, prompt: str) -> None:
         """Wait until a picture of this prompt is the newest."""
         expect(self.newest).to_have_attribute("alt", prompt)
 
     def button(self, name: str) -> Locator:
         return self.page.get_by_role("button", name=name)
 
-    def job(self, at: int = 0) -> dict[str, Any]:
+    def get_job(self, at: int = 0) -> dict[str, Any]:
         """A job in the server's list, the newest first."""
         listed = self.server.get("/api/v1/jobs").json()["jobs"][at]
         found: dict[str, Any] = self.server.get(f"/api/v1/jobs/{listed['id']}?images=false").json()
         return found
 
-    def parameters(self) -> dict[str, Any]:
+    def get_parameters(self) -> dict[str, Any]:
         """Of the newest job."""
-        found: dict[str, Any] = self.job()["parameters"]
+        found: dict[str, Any] = self.get_job()["parameters"]
         return found
 
 
-def file(name: str, content: bytes) -> FilePayload:
+def file_payload(name: str, content: bytes) -> FilePayload:
     """As if chosen from a folder."""
     return {"name": name, "mimeType": "image/png", "buffer": content}
 
 
-def png(colour: str = "red", size: tuple[int, int] = (64, 64)) -> bytes:
+def make_png(colour: str = "red", size: tuple[int, int] = (64, 64)) -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", size, colour).save(buffer, "PNG")
     return buffer.getvalue()

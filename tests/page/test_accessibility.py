@@ -9,21 +9,21 @@ import pytest
 from playwright.sync_api import BrowserContext, expect
 
 from tests.conftest import NODE_CLIENTS
-from tests.page.studio import Studio, file, png
-from tests.server.live import Live, running
+from tests.page.studio import StudioPage, file_payload, make_png
+from tests.server.live import LiveServer, run_server
 
 AXE = NODE_CLIENTS.parent / "node_modules" / "axe-core" / "axe.min.js"
 SCHEMES: list[Literal["light", "dark"]] = ["light", "dark"]
 
 
 @pytest.fixture(scope="module")
-def painter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
-    with running(Path(tmp_path_factory.mktemp("axe")) / "output") as live:
-        live.until(live.submit(prompt="a red circle"))
+def painter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+    with run_server(Path(tmp_path_factory.mktemp("axe")) / "output") as live:
+        live.wait_for_status(live.submit(prompt="a red circle"))
         yield live
 
 
-def violations(studio: Studio) -> list[str]:
+def find_violations(studio: StudioPage) -> list[str]:
     """What axe-core finds serious or critical. Its script comes in by the debugger: the page's policy allows none."""
     devtools = studio.page.context.new_cdp_session(studio.page)
     devtools.send("Runtime.evaluate", {"expression": AXE.read_text(encoding="utf-8")})
@@ -41,34 +41,34 @@ def violations(studio: Studio) -> list[str]:
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("view", ["paint", "gallery", "models", "system"])
 def test_every_part_is_accessible(
-    context: BrowserContext, painter: Live, view: str, scheme: Literal["light", "dark"]
+    context: BrowserContext, painter: LiveServer, view: str, scheme: Literal["light", "dark"]
 ) -> None:
-    studio = Studio(context, painter)
+    studio = StudioPage(context, painter)
     studio.page.emulate_media(color_scheme=scheme)
     studio.open(view)
     studio.page.wait_for_timeout(300)
-    assert violations(studio) == []
+    assert find_violations(studio) == []
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_what_stands_in_front_is_accessible(
-    context: BrowserContext, painter: Live, scheme: Literal["light", "dark"]
+    context: BrowserContext, painter: LiveServer, scheme: Literal["light", "dark"]
 ) -> None:
-    studio = Studio(context, painter)
+    studio = StudioPage(context, painter)
     studio.page.emulate_media(color_scheme=scheme)
-    studio.choose(file("red.png", png()))
+    studio.choose(file_payload("red.png", make_png()))
     studio.button("Paint a mask").click()
     expect(studio.page.get_by_role("heading", name="Mask")).to_be_visible()
-    assert violations(studio) == []
+    assert find_violations(studio) == []
     studio.page.keyboard.press("Escape")
     studio.open("gallery")
     studio.page.locator(".cell").first.click()
     expect(studio.page.locator("dialog dl")).to_contain_text("Seed")
-    assert violations(studio) == []
+    assert find_violations(studio) == []
 
 
-def test_who_wants_less_motion_gets_none(context: BrowserContext, painter: Live) -> None:
-    studio = Studio(context, painter)
+def test_who_wants_less_motion_gets_none(context: BrowserContext, painter: LiveServer) -> None:
+    studio = StudioPage(context, painter)
     studio.page.emulate_media(reduced_motion="reduce")
     studio.paint("a blue square", steps=50, side=256)
     expect(studio.page.locator(".painting")).to_be_visible()

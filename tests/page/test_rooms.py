@@ -7,26 +7,26 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import BrowserContext, Route, expect
 
-from tests.page.studio import Studio
-from tests.server.live import Live, running
+from tests.page.studio import StudioPage
+from tests.server.live import LiveServer, run_server
 
 KEY = "a-key-for-the-page"
 
 
 @pytest.fixture
-def models(studio: Studio) -> Studio:
+def models(studio: StudioPage) -> StudioPage:
     studio.open("models")
     return studio
 
 
-def test_a_model_is_loaded_and_let_go(models: Studio) -> None:
+def test_a_model_is_loaded_and_let_go(models: StudioPage) -> None:
     models.button("Load flux2-tiny-base-4-bit").click()
     expect(models.page.get_by_text(re.compile("In memory: .*flux2-tiny-base-4-bit"))).to_be_visible()
     models.button("Unload flux2-tiny-base-4-bit").click()
     expect(models.button("Load flux2-tiny-base-4-bit")).to_be_visible()
 
 
-def test_models_say_how_large_they_are_and_whether_they_fit(models: Studio) -> None:
+def test_models_say_how_large_they_are_and_whether_they_fit(models: StudioPage) -> None:
     models.button("Load flux2-tiny").first.click()
     tiny = models.page.locator(".card").first
     expect(tiny).to_contain_text("15 MB on disk")
@@ -37,15 +37,15 @@ def test_models_say_how_large_they_are_and_whether_they_fit(models: Studio) -> N
 
 def test_a_download_that_cannot_begin_says_why(context: BrowserContext, tmp_path: Path) -> None:
     nowhere = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0", "MFLUX_MODELS_DIR": str(tmp_path / "models")}
-    with running(tmp_path / "output", environ=nowhere) as live:
-        studio = Studio(context, live, "models")
+    with run_server(tmp_path / "output", environ=nowhere) as live:
+        studio = StudioPage(context, live, "models")
         studio.page.get_by_role("button", name="Download flux2-klein-4b", exact=True).click()
         expect(studio.page.locator(".card [role=alert]").first).to_be_visible()
         expect(studio.button("Try again").first).to_be_visible()
 
 
-def test_the_system_is_shown_with_its_plots(studio: Studio) -> None:
-    studio.server.until(studio.server.submit())
+def test_the_system_is_shown_with_its_plots(studio: StudioPage) -> None:
+    studio.server.wait_for_status(studio.server.submit())
     studio.open("system")
     expect(studio.page.locator(".health")).to_contain_text("running")
     expect(studio.page.locator(".health")).to_contain_text(re.compile(r"\d+ pictures in \d+ jobs"))
@@ -54,13 +54,13 @@ def test_the_system_is_shown_with_its_plots(studio: Studio) -> None:
 
 
 @pytest.fixture(scope="module")
-def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     output = Path(tmp_path_factory.mktemp("locked")) / "output"
-    with running(output, "--set", f"security.api_keys=me:{KEY}") as live:
+    with run_server(output, "--set", f"security.api_keys=me:{KEY}") as live:
         yield live
 
 
-def test_a_server_with_keys_asks_for_one_and_works_with_it(context: BrowserContext, locked: Live) -> None:
+def test_a_server_with_keys_asks_for_one_and_works_with_it(context: BrowserContext, locked: LiveServer) -> None:
     page = context.new_page()
     page.goto(locked.url)
     box = page.get_by_label("API key")
@@ -71,15 +71,15 @@ def test_a_server_with_keys_asks_for_one_and_works_with_it(context: BrowserConte
     page.get_by_role("button", name="Open").click()
     expect(page.get_by_role("heading", name="This server requires an API key")).to_be_hidden()
     page.close()
-    studio = Studio(context, locked)
+    studio = StudioPage(context, locked)
     studio.paint("a red circle behind a lock")
-    studio.made("a red circle behind a lock")
+    studio.wait_for_newest("a red circle behind a lock")
     expect(studio.newest).to_have_attribute("src", re.compile("^blob:"))
     assert studio.newest.evaluate("(image) => image.decode().then(() => image.naturalWidth)") == 64
     assert studio.troubles == []
 
 
-def test_a_key_may_be_put_right_before_the_wrong_one_was_refused(context: BrowserContext, locked: Live) -> None:
+def test_a_key_may_be_put_right_before_the_wrong_one_was_refused(context: BrowserContext, locked: LiveServer) -> None:
     page, asked = context.new_page(), list[Route]()
 
     def hold(route: Route) -> None:
@@ -99,11 +99,11 @@ def test_a_key_may_be_put_right_before_the_wrong_one_was_refused(context: Browse
     expect(page.get_by_role("heading", name="This server requires an API key")).to_be_hidden()
 
 
-def test_what_failed_says_why_and_can_be_tried_again(studio: Studio) -> None:
+def test_what_failed_says_why_and_can_be_tried_again(studio: StudioPage) -> None:
     studio.paint("will be killed", steps=50, side=256)
     expect(studio.page.locator(".status")).to_contain_text("Step")
     for _ in range(2):
-        studio.server.children[0].kill()
+        studio.server.engine_processes[0].kill()
         studio.page.wait_for_timeout(1500)
     expect(studio.page.get_by_role("heading", name="The job failed")).to_be_visible()
     studio.button("Try again").click()
@@ -113,28 +113,28 @@ def test_what_failed_says_why_and_can_be_tried_again(studio: Studio) -> None:
 
 
 def test_a_lack_of_memory_says_what_to_do(context: BrowserContext, tmp_path: Path) -> None:
-    with running(tmp_path / "output", "--set", "engine.memory_budget_gb=0.05") as live:
-        studio = Studio(context, live)
+    with run_server(tmp_path / "output", "--set", "engine.memory_budget_gb=0.05") as live:
+        studio = StudioPage(context, live)
         studio.paint("too much for so little", side=512)
         expect(studio.page.get_by_role("alert")).to_contain_text("Choose a smaller size")
 
 
 def test_the_servers_own_model_paints_where_none_was_chosen(context: BrowserContext, tmp_path: Path) -> None:
-    with running(tmp_path / "output", "--model", "flux2-tiny-base") as live:
+    with run_server(tmp_path / "output", "--model", "flux2-tiny-base") as live:
         live.post("/api/v1/models/flux2-tiny/load")
-        studio = Studio(context, live)
+        studio = StudioPage(context, live)
         expect(studio.page.get_by_label("Model", exact=True)).to_have_value("flux2-tiny-base")
 
 
 @pytest.mark.parametrize("view", ["paint", "gallery", "models", "system"])
-def test_nothing_is_wider_than_a_phone(studio: Studio, view: str) -> None:
+def test_nothing_is_wider_than_a_phone(studio: StudioPage, view: str) -> None:
     studio.page.set_viewport_size({"width": 360, "height": 740})
     studio.open(view)
     widths = studio.page.evaluate("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
     assert widths[0] <= widths[1]
 
 
-def test_keys_go_from_part_to_part(studio: Studio) -> None:
+def test_keys_go_from_part_to_part(studio: StudioPage) -> None:
     for number, part in enumerate(("Paint", "Gallery", "Models", "System"), start=1):
         studio.page.keyboard.press(f"Alt+{number}")
         expect(studio.page.get_by_role("link", name=part, exact=True)).to_have_attribute("aria-current", "page")
@@ -142,7 +142,7 @@ def test_keys_go_from_part_to_part(studio: Studio) -> None:
     expect(studio.page.get_by_role("heading", name="Keyboard shortcuts")).to_be_visible()
 
 
-def test_progress_is_announced_to_those_who_listen(studio: Studio) -> None:
+def test_progress_is_announced_to_those_who_listen(studio: StudioPage) -> None:
     studio.page.evaluate(
         """() => {
             window.heard = [];
@@ -152,7 +152,7 @@ def test_progress_is_announced_to_those_who_listen(studio: Studio) -> None:
         }"""
     )
     studio.paint("an announced circle", steps=4)
-    studio.made("an announced circle")
+    studio.wait_for_newest("an announced circle")
     heard = studio.page.evaluate("window.heard")
     assert heard[0] == "Painting begins."
     assert any("percent painted" in each for each in heard)

@@ -8,7 +8,14 @@ from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 from PIL import Image
 
-from mflux_api.pixels.masks import as_mask, closeup, is_blank, over_surroundings, prepared, set_back
+from mflux_api.pixels.masks import (
+    convert_to_mask,
+    fill_with_surroundings,
+    find_crop_region,
+    is_blank,
+    paste_back,
+    prepare_mask,
+)
 
 SIZE = (48, 32)
 sides = st.integers(1, 40)
@@ -42,13 +49,13 @@ def spots(draw: st.DrawFn, size: tuple[int, int]) -> tuple[int, int, int, int]:
 @pytest.mark.parametrize("mode", ["1", "L", "RGB", "P"])
 def test_brightness_is_the_mask(mode: str) -> None:
     mask = white((8, 8, 24, 24))
-    np.testing.assert_array_equal(pixels(as_mask(mask.convert(mode))), pixels(mask))
+    np.testing.assert_array_equal(pixels(convert_to_mask(mask.convert(mode))), pixels(mask))
 
 
 @pytest.mark.parametrize("bits", [np.uint16, np.int32])
 def test_grey_of_sixteen_bits_is_a_mask_too(bits: type[Any]) -> None:
     grey = Image.fromarray((np.arange(256).reshape(8, 32) * 257).astype(bits))
-    np.testing.assert_allclose(pixels(as_mask(grey)), np.arange(256).reshape(8, 32), atol=1)
+    np.testing.assert_allclose(pixels(convert_to_mask(grey)), np.arange(256).reshape(8, 32), atol=1)
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
@@ -57,7 +64,7 @@ def test_transparency_is_the_mask_where_there_is_some_in_black_and_white(mode: s
     alpha = Image.new("L", (4, 1))
     alpha.putdata([0, 128, 129, 255])
     drawn.putalpha(alpha)
-    assert list(as_mask(drawn).get_flattened_data()) == [0, 0, 255, 255]
+    assert list(convert_to_mask(drawn).get_flattened_data()) == [0, 0, 255, 255]
 
 
 def test_a_transparent_colour_is_a_mask() -> None:
@@ -65,12 +72,12 @@ def test_a_transparent_colour_is_a_mask() -> None:
     image.putpalette([255, 255, 255, 0, 0, 0])
     image.putpixel((1, 0), 1)
     image.info["transparency"] = 0
-    assert list(as_mask(image).get_flattened_data()) == [0, 255]
+    assert list(convert_to_mask(image).get_flattened_data()) == [0, 255]
 
 
 def test_transparency_that_is_nowhere_counts_for_nothing() -> None:
     mask = white((8, 8, 24, 24))
-    np.testing.assert_array_equal(pixels(as_mask(mask.convert("RGBA"))), pixels(mask))
+    np.testing.assert_array_equal(pixels(convert_to_mask(mask.convert("RGBA"))), pixels(mask))
 
 
 def test_only_black_is_blank() -> None:
@@ -84,13 +91,13 @@ def test_only_black_is_blank() -> None:
 @given(sizes.flatmap(lambda size: arrays.arrays(np.uint8, size)))
 def test_inverting_swaps_black_and_white(values: NDArray[np.uint8]) -> None:
     mask = Image.fromarray(values)
-    np.testing.assert_array_equal(pixels(prepared(mask, True, (0, 0))), 255 - values)
-    np.testing.assert_array_equal(pixels(prepared(mask, False, (0, 0))), values)
+    np.testing.assert_array_equal(pixels(prepare_mask(mask, True, (0, 0))), 255 - values)
+    np.testing.assert_array_equal(pixels(prepare_mask(mask, False, (0, 0))), values)
 
 
 @pytest.mark.parametrize("blur", [(4.0, 4.0), (4.0, 0.0), (0.0, 4.0)])
 def test_an_edge_is_softened_in_the_direction_that_was_asked_for(blur: tuple[float, float]) -> None:
-    soft = pixels(prepared(white((16, 12, 32, 20)), False, blur))
+    soft = pixels(prepare_mask(white((16, 12, 32, 20)), False, blur))
     across, down = soft[16], soft[:, 24]
     assert (len(np.unique(across)) > 4) is (blur[0] > 0)
     assert (len(np.unique(down)) > 4) is (blur[1] > 0)
@@ -101,7 +108,7 @@ def test_an_edge_is_softened_in_the_direction_that_was_asked_for(blur: tuple[flo
 
 
 def test_a_blank_mask_has_no_box() -> None:
-    assert closeup(Image.new("L", SIZE), 8, (64, 64)) is None
+    assert find_crop_region(Image.new("L", SIZE), 8, (64, 64)) is None
 
 
 @given(sizes, sizes, st.integers(0, 2**40), st.data())
@@ -109,7 +116,7 @@ def test_the_box_lies_in_the_picture_and_holds_the_mask_and_its_padding(
     size: tuple[int, int], shape: tuple[int, int], padding: int, data: st.DataObject
 ) -> None:
     spot = data.draw(spots(size))
-    box = closeup(white(spot, size), padding, shape)
+    box = find_crop_region(white(spot, size), padding, shape)
     assert box is not None
     left, top, right, bottom = box
     assert 0 <= left <= max(0, spot[0] - padding)
@@ -122,7 +129,7 @@ def test_the_box_lies_in_the_picture_and_holds_the_mask_and_its_padding(
 def test_the_box_has_the_shape_of_the_canvas_as_far_as_the_picture_goes(
     size: tuple[int, int], shape: tuple[int, int], data: st.DataObject
 ) -> None:
-    box = closeup(white(data.draw(spots(size)), size), 0, shape)
+    box = find_crop_region(white(data.draw(spots(size)), size), 0, shape)
     assert box is not None
     width, height = box[2] - box[0], box[3] - box[1]
     # One side follows from the other, rounded; or the picture ends first.
@@ -131,9 +138,9 @@ def test_the_box_has_the_shape_of_the_canvas_as_far_as_the_picture_goes(
 
 
 def test_a_box_at_the_border_is_moved_inside() -> None:
-    assert closeup(white((44, 0, 48, 4)), 4, (64, 64)) == (40, 0, 48, 8)
-    assert closeup(white((40, 14, 48, 18)), 0, (64, 128)) == (40, 8, 48, 24)
-    assert closeup(white((44, 10, 48, 18)), 0, (128, 64)) == (32, 10, 48, 18)
+    assert find_crop_region(white((44, 0, 48, 4)), 4, (64, 64)) == (40, 0, 48, 8)
+    assert find_crop_region(white((40, 14, 48, 18)), 0, (64, 128)) == (40, 8, 48, 24)
+    assert find_crop_region(white((44, 10, 48, 18)), 0, (128, 64)) == (32, 10, 48, 18)
 
 
 # Under the mask
@@ -143,20 +150,20 @@ def test_a_box_at_the_border_is_moved_inside() -> None:
 def test_surroundings_leave_what_is_not_masked_alone(seed: int, spot: tuple[int, int, int, int]) -> None:
     image, mask = noise(SIZE, seed), white(spot)
     kept = pixels(mask) == 0
-    np.testing.assert_array_equal(pixels(over_surroundings(image, mask))[kept], pixels(image)[kept])
+    np.testing.assert_array_equal(pixels(fill_with_surroundings(image, mask))[kept], pixels(image)[kept])
 
 
 def test_surroundings_flow_in_and_what_was_there_is_gone() -> None:
     image = Image.new("RGB", SIZE, (200, 40, 40))
     image.paste((0, 0, 255), (16, 8, 32, 24))
-    filled = pixels(over_surroundings(image, white((16, 8, 32, 24))))
+    filled = pixels(fill_with_surroundings(image, white((16, 8, 32, 24))))
     np.testing.assert_allclose(filled, np.broadcast_to((200, 40, 40), filled.shape), atol=4)
 
 
 def test_each_side_brings_its_own_colour() -> None:
     image = Image.new("RGB", SIZE, "red")
     image.paste("blue", (24, 0, 48, 32))
-    filled = pixels(over_surroundings(image, white((8, 8, 40, 24)))).astype(int)
+    filled = pixels(fill_with_surroundings(image, white((8, 8, 40, 24)))).astype(int)
     redness = filled[16, :, 0] - filled[16, :, 2]
     assert redness[9] > 100
     assert redness[38] < -100
@@ -170,7 +177,7 @@ def test_setting_back_changes_what_is_white_inside_the_box_and_nothing_else(
     size: tuple[int, int], painted: tuple[int, int], seed: int, data: st.DataObject
 ) -> None:
     source, box, spot = noise(size, seed), data.draw(spots(size)), data.draw(spots(size))
-    result = set_back(Image.new("RGB", painted, (1, 2, 3)), source, white(spot, size), box)
+    result = paste_back(Image.new("RGB", painted, (1, 2, 3)), source, white(spot, size), box)
     changed = np.zeros(size[::-1], bool)
     changed[max(box[1], spot[1]) : min(box[3], spot[3]), max(box[0], spot[0]) : min(box[2], spot[2])] = True
     np.testing.assert_array_equal(pixels(result)[~changed], pixels(source)[~changed])
@@ -179,5 +186,5 @@ def test_setting_back_changes_what_is_white_inside_the_box_and_nothing_else(
 
 def test_grey_is_between_both() -> None:
     mask = Image.new("L", SIZE, 64)
-    result = set_back(Image.new("RGB", (64, 64), (200, 0, 0)), Image.new("RGB", SIZE, "black"), mask, (0, 0, *SIZE))
+    result = paste_back(Image.new("RGB", (64, 64), (200, 0, 0)), Image.new("RGB", SIZE, "black"), mask, (0, 0, *SIZE))
     assert result.getpixel((20, 20)) == (50, 0, 0)

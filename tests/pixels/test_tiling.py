@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 
-from mflux_api.pixels.tiling import boxes, joined
+from mflux_api.pixels.tiling import join_tiles, place_tiles
 
 
 @st.composite
@@ -24,7 +24,7 @@ def test_tiles_cover_the_picture_lie_in_it_and_have_their_size(
 ) -> None:
     size, tile, overlap = layout
     covered = np.zeros(size[::-1], bool)
-    for left, top, right, bottom in boxes(size, tile, overlap):
+    for left, top, right, bottom in place_tiles(size, tile, overlap):
         assert (right - left, bottom - top) == tile
         assert 0 <= left < right <= size[0]
         assert 0 <= top < bottom <= size[1]
@@ -35,7 +35,7 @@ def test_tiles_cover_the_picture_lie_in_it_and_have_their_size(
 @given(layouts())
 def test_neighbours_share_as_much_as_was_asked_or_more(layout: tuple[tuple[int, int], tuple[int, int], int]) -> None:
     size, tile, overlap = layout
-    places = boxes(size, tile, overlap)
+    places = place_tiles(size, tile, overlap)
     for axis in (0, 1):
         starts = sorted({place[axis] for place in places})
         assert all(0 < after - before <= tile[axis] - overlap for before, after in pairwise(starts))
@@ -50,11 +50,11 @@ def test_there_are_no_more_tiles_than_are_needed(layout: tuple[tuple[int, int], 
         while tile[axis] + (fewest - 1) * (tile[axis] - overlap) < size[axis]:
             fewest += 1
         needed *= fewest
-    assert len(boxes(size, tile, overlap)) == needed
+    assert len(place_tiles(size, tile, overlap)) == needed
 
 
 def test_tiles_come_row_by_row_and_evenly_spread() -> None:
-    assert boxes((100, 64), (64, 48), 16) == [
+    assert place_tiles((100, 64), (64, 48), 16) == [
         (0, 0, 64, 48),
         (36, 0, 100, 48),
         (0, 16, 64, 64),
@@ -63,7 +63,7 @@ def test_tiles_come_row_by_row_and_evenly_spread() -> None:
 
 
 def test_a_picture_as_large_as_a_tile_is_one() -> None:
-    assert boxes((64, 64), (64, 64), 32) == [(0, 0, 64, 64)]
+    assert place_tiles((64, 64), (64, 64), 32) == [(0, 0, 64, 64)]
 
 
 @given(layouts(), st.data())
@@ -72,17 +72,17 @@ def test_a_picture_taken_apart_and_joined_is_the_same(
 ) -> None:
     size, tile, overlap = layout
     image = Image.fromarray(data.draw(arrays.arrays(np.uint8, (size[1], size[0], 3))))
-    places = boxes(size, tile, overlap)
-    whole = joined([image.crop(place) for place in places], places, size, overlap)
+    places = place_tiles(size, tile, overlap)
+    whole = join_tiles([image.crop(place) for place in places], places, size, overlap)
     np.testing.assert_array_equal(np.asarray(whole), np.asarray(image))
 
 
 @pytest.mark.parametrize("axis", [0, 1])
 def test_one_tile_passes_into_the_next_little_by_little(axis: int) -> None:
     size = (64, 112) if axis else (112, 64)
-    places = boxes(size, (64, 64), 16)
+    places = place_tiles(size, (64, 64), 16)
     tiles = [Image.new("RGB", (64, 64), colour) for colour in ("black", "white")]
-    whole = np.asarray(joined(tiles, places, size, 16))[..., 0].astype(int)
+    whole = np.asarray(join_tiles(tiles, places, size, 16))[..., 0].astype(int)
     line = whole[:, 32] if axis else whole[32]
     assert line[:48].max() == 0
     assert line[64:].min() == 255

@@ -13,13 +13,13 @@ PREFIX = "data:image/png;base64,"
 SIDE = {"width": 64, "height": 64}
 
 
-def encoded(image: Image.Image, prefix: str = "") -> str:
+def encode_base64(image: Image.Image, prefix: str = "") -> str:
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     return prefix + base64.b64encode(buffer.getvalue()).decode()
 
 
-def opened(text: str) -> Image.Image:
+def decode_image(text: str) -> Image.Image:
     image = Image.open(io.BytesIO(base64.b64decode(text, validate=True)))
     image.load()
     return image
@@ -33,7 +33,7 @@ def noise(width: int = 64, height: int = 64) -> Image.Image:
     return Image.effect_noise((width, height), 60).convert("RGB")
 
 
-def half(width: int = 64, height: int = 64, mode: str = "L") -> Image.Image:
+def half_mask(width: int = 64, height: int = 64, mode: str = "L") -> Image.Image:
     """A mask, white on its right half."""
     mask = Image.new(mode, (width, height), "black")
     mask.paste("white", (width // 2, 0, width, height))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from tests.server.live import Live, running
+from tests.server.live import LiveServer, run_server
 
 STYLES = 'name,prompt,negative_prompt\nring,"a ring of {prompt}, thin",\nplain,,busy\n'
 LAYER = "transformer.single_transformer_blocks.0.attn.to_out"
@@ -15,7 +15,7 @@ ROWS, COLUMNS = 192, 768
 
 
 @pytest.fixture(scope="session")
-def furnished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+def furnished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     folder = Path(tmp_path_factory.mktemp("furnished"))
     (folder / "loras").mkdir()
     noise = np.random.default_rng(0)
@@ -26,5 +26,5 @@ def furnished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     save_file(factors, folder / "loras" / "glow.safetensors")
     (folder / "styles.csv").write_text(STYLES)
     chosen = (f"models.lora_dir={folder / 'loras'}", f"generation.styles_file={folder / 'styles.csv'}")
-    with running(folder / "output", *(part for value in chosen for part in ("--set", value))) as live:
+    with run_server(folder / "output", *(part for value in chosen for part in ("--set", value))) as live:
         yield live

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from tests.server.live import Live
+from tests.server.live import LiveServer
 
 STEPS = 60
 
 
-class Waiting:
+class WaitingClient:
     """A client that waits for its pictures in a thread of its own; `reply`: what it got."""
 
     def __init__(self, order: Callable[[], Any]) -> None:
@@ -23,17 +23,17 @@ class Waiting:
     def _wait(self) -> None:
         self.reply = self._order()
 
-    def end(self) -> Any:
+    def wait_for_reply(self) -> Any:
         self.thread.join(60)
         assert not self.thread.is_alive()
         return self.reply
 
 
-def progress(live: Live) -> Any:
+def get_progress(live: LiveServer) -> Any:
     return live.get("/sdapi/v1/progress").json()
 
 
-def until(is_so: Callable[[], bool], seconds: float = 30) -> None:
+def wait_until(is_so: Callable[[], bool], seconds: float = 30) -> None:
     end = time.monotonic() + seconds
     while not is_so():
         assert time.monotonic() < end, "it did not come to pass"
@@ -41,13 +41,13 @@ def until(is_so: Callable[[], bool], seconds: float = 30) -> None:
 
 
 @contextmanager
-def painting(live: Live, order: Callable[[], Any], *, step: int = 1) -> Iterator[Waiting]:
+def run_until_step(live: LiveServer, order: Callable[[], Any], *, step: int = 1) -> Iterator[WaitingClient]:
     """The order once it has come to this step; at the end it is interrupted."""
-    waiting = Waiting(order)
+    waiting = WaitingClient(order)
     try:
-        until(lambda: progress(live)["state"]["sampling_step"] >= step or not waiting.thread.is_alive())
+        wait_until(lambda: get_progress(live)["state"]["sampling_step"] >= step or not waiting.thread.is_alive())
         assert waiting.thread.is_alive(), "it ended before anybody could look"
         yield waiting
     finally:
-        until(lambda: not waiting.thread.is_alive() or not live.post("/sdapi/v1/interrupt").json())
-        waiting.end()
+        wait_until(lambda: not waiting.thread.is_alive() or not live.post("/sdapi/v1/interrupt").json())
+        waiting.wait_for_reply()

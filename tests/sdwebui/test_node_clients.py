@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.server.live import Live
+from tests.server.live import LiveServer
 
 pytestmark = [pytest.mark.system, pytest.mark.node]
 
@@ -17,7 +17,7 @@ PNG = "png"
 
 
 @pytest.fixture(scope="module")
-def said(server: Live) -> dict[str, dict[str, Any]]:
+def client_results(server: LiveServer) -> dict[str, dict[str, Any]]:
     """What each package made of the server's replies."""
     modules = Path(sys.prefix) / "node"
     command = ["node", str(CLIENTS), str(modules), server.url]
@@ -27,8 +27,8 @@ def said(server: Live) -> dict[str, dict[str, Any]]:
     return found
 
 
-def test_stable_diffusion_api_paints_enlarges_and_repaints(said: dict[str, dict[str, Any]]) -> None:
-    client = said["stable-diffusion-api"]
+def test_stable_diffusion_api_paints_enlarges_and_repaints(client_results: dict[str, dict[str, Any]]) -> None:
+    client = client_results["stable-diffusion-api"]
     assert client["painted"] == [64, 64, PNG]
     assert client["seed"] == 7
     assert client["hires"] == [96, 96, PNG]
@@ -36,8 +36,8 @@ def test_stable_diffusion_api_paints_enlarges_and_repaints(said: dict[str, dict[
     assert client["inpainted"] == [64, 64, PNG]
 
 
-def test_stable_diffusion_api_uses_the_extras(said: dict[str, dict[str, Any]]) -> None:
-    client = said["stable-diffusion-api"]
+def test_stable_diffusion_api_uses_the_extras(client_results: dict[str, dict[str, Any]]) -> None:
+    client = client_results["stable-diffusion-api"]
     assert client["extra"] == [128, 128, PNG]
     assert client["batch"] == [[128, 128, PNG]] * 2
     # It sends pictures anew encoded, without what was written inside.
@@ -46,13 +46,13 @@ def test_stable_diffusion_api_uses_the_extras(said: dict[str, dict[str, Any]]) -
     assert client["missing"] == 404
 
 
-def test_stable_diffusion_api_reads_and_writes_options(said: dict[str, dict[str, Any]]) -> None:
-    client = said["stable-diffusion-api"]
+def test_stable_diffusion_api_reads_and_writes_options(client_results: dict[str, dict[str, Any]]) -> None:
+    client = client_results["stable-diffusion-api"]
     assert (client["written"], client["changed"], client["model"]) == (None, True, "flux2-tiny")
 
 
-def test_stable_diffusion_api_reads_the_lists(said: dict[str, dict[str, Any]]) -> None:
-    client = said["stable-diffusion-api"]
+def test_stable_diffusion_api_reads_the_lists(client_results: dict[str, dict[str, Any]]) -> None:
+    client = client_results["stable-diffusion-api"]
     lists = client["lists"]
     assert "flux2-tiny" in [row["title"] for row in lists["getSdModels"]]
     assert [row["name"] for row in lists["getUpscalers"]][:3] == ["None", "Lanczos", "Nearest"]
@@ -62,13 +62,13 @@ def test_stable_diffusion_api_reads_the_lists(said: dict[str, dict[str, Any]]) -
     assert client["ready"] is True
 
 
-def test_node_sd_webui_paints_and_repaints(said: dict[str, dict[str, Any]]) -> None:
-    client = said["node-sd-webui"]
+def test_node_sd_webui_paints_and_repaints(client_results: dict[str, dict[str, Any]]) -> None:
+    client = client_results["node-sd-webui"]
     assert (client["painted"], client["repainted"], client["hires"]) == (1, 2, [96, 96, PNG])
 
 
-def test_node_sd_webui_reads_an_infotext_by_the_places_of_its_facts(said: dict[str, dict[str, Any]]) -> None:
-    info = said["node-sd-webui"]["info"]
+def test_node_sd_webui_reads_an_infotext_by_the_places_of_its_facts(client_results: dict[str, dict[str, Any]]) -> None:
+    info = client_results["node-sd-webui"]["info"]
     expected = {"steps": 2, "cfgScale": 1, "seed": 7, "width": 64, "height": 64, "samplingMethod": "Euler"}
     assert {name: info[name] for name in expected} == expected
     assert (info["prompt"], info["negativePrompt"]) == ("a red circle", "a square")

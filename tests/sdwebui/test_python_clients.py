@@ -10,9 +10,9 @@ import pytest
 import webuiapi
 from PIL import Image
 
-from tests.sdwebui.bodies import half, noise, pixels
-from tests.sdwebui.jobs import STEPS, painting, until
-from tests.server.live import Live
+from tests.sdwebui.bodies import half_mask, noise, pixels
+from tests.sdwebui.jobs import STEPS, run_until_step, wait_until
+from tests.server.live import LiveServer
 
 pytestmark = pytest.mark.system
 
@@ -20,20 +20,20 @@ SMALL: dict[str, Any] = {"prompt": "a red circle", "width": 64, "height": 64, "s
 LATENT = ["Latent", *(f"Latent ({name})" for name in ("antialiased", "bicubic", "bicubic antialiased"))]
 
 
-def client(live: Live, **options: Any) -> webuiapi.WebUIApi:
+def client(live: LiveServer, **options: Any) -> webuiapi.WebUIApi:
     address = urlsplit(live.url)
     return webuiapi.WebUIApi(host=address.hostname, port=address.port, steps=2, **options)
 
 
 @pytest.fixture
-def api(server: Live) -> Iterator[webuiapi.WebUIApi]:
+def api(server: LiveServer) -> Iterator[webuiapi.WebUIApi]:
     api = client(server)
     yield api
     api.session.close()
 
 
 @pytest.fixture
-def furnished_api(furnished: Live) -> Iterator[webuiapi.WebUIApi]:
+def furnished_api(furnished: LiveServer) -> Iterator[webuiapi.WebUIApi]:
     api = client(furnished)
     yield api
     api.session.close()
@@ -104,7 +104,7 @@ def test_a_picture_is_repainted_at_the_size_asked_for(api: webuiapi.WebUIApi, si
 @pytest.mark.parametrize("whole", [True, False])
 def test_only_what_the_mask_shows_is_repainted(api: webuiapi.WebUIApi, invert: int, whole: bool) -> None:
     source = noise()
-    masked = {"mask_image": half(), "mask_blur": 0, "inpainting_mask_invert": invert, "inpaint_full_res": whole}
+    masked = {"mask_image": half_mask(), "mask_blur": 0, "inpainting_mask_invert": invert, "inpaint_full_res": whole}
     result = api.img2img(images=[source], **SMALL, **masked, denoising_strength=1.0, inpainting_fill=1)
     change = np.abs(pixels(result.image) - pixels(source)).max(axis=2)
     kept, painted = (change[:, 32:], change[:, :32]) if invert else (change[:, :32], change[:, 32:])
@@ -199,32 +199,32 @@ def test_there_is_no_captioner(api: webuiapi.WebUIApi) -> None:
 # While a job runs
 
 
-def test_a_running_job_is_seen_and_interrupted(server: Live, api: webuiapi.WebUIApi) -> None:
+def test_a_running_job_is_seen_and_interrupted(server: LiveServer, api: webuiapi.WebUIApi) -> None:
     assert api.get_progress()["state"]["job"] == ""
-    with painting(server, lambda: client(server).txt2img(**SMALL, n_iter=3, steps=STEPS), step=2) as waiting:
+    with run_until_step(server, lambda: client(server).txt2img(**SMALL, n_iter=3, steps=STEPS), step=2) as waiting:
         told = api.get_progress()
         assert 0 < told["progress"] < 1 / 3
         assert (told["state"]["job"], told["state"]["job_count"], told["state"]["job_no"]) == ("scripts_txt2img", 3, 0)
         assert told["state"]["sampling_steps"] == STEPS
-        until(lambda: api.get_progress()["current_image"] is not None)
+        wait_until(lambda: api.get_progress()["current_image"] is not None)
         assert api.interrupt() == {}
-    result = waiting.end()
+    result = waiting.wait_for_reply()
     assert len(result.images) == 1
     assert (api.get_progress()["progress"], api.get_progress()["state"]["job_count"]) == (0, 0)
 
 
-def test_a_skipped_picture_is_followed_by_the_next(server: Live, api: webuiapi.WebUIApi) -> None:
-    with painting(server, lambda: client(server).txt2img(**SMALL, n_iter=2, steps=STEPS)) as waiting:
+def test_a_skipped_picture_is_followed_by_the_next(server: LiveServer, api: webuiapi.WebUIApi) -> None:
+    with run_until_step(server, lambda: client(server).txt2img(**SMALL, n_iter=2, steps=STEPS)) as waiting:
         assert api.skip() is None
-        until(lambda: api.get_progress()["state"]["job_no"] == 1)
-    assert len(waiting.end().images) == 2
+        wait_until(lambda: api.get_progress()["state"]["job_no"] == 1)
+    assert len(waiting.wait_for_reply().images) == 2
 
 
-def test_it_waits_until_the_server_is_free(server: Live, api: webuiapi.WebUIApi) -> None:
-    with painting(server, lambda: client(server).txt2img(**SMALL, steps=12)) as waiting:
+def test_it_waits_until_the_server_is_free(server: LiveServer, api: webuiapi.WebUIApi) -> None:
+    with run_until_step(server, lambda: client(server).txt2img(**SMALL, steps=12)) as waiting:
         api.util_wait_for_ready(check_interval=0.05)
         waiting.thread.join(5)
-        assert len(waiting.end().images) == 1
+        assert len(waiting.wait_for_reply().images) == 1
     api.util_wait_for_ready()
 
 

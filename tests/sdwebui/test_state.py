@@ -12,7 +12,7 @@ import pytest
 import requests
 from PIL import Image
 
-from tests.server.live import Live, running
+from tests.server.live import LiveServer, run_server
 
 pytestmark = pytest.mark.system
 
@@ -27,18 +27,18 @@ def pool() -> Iterator[ThreadPoolExecutor]:
         yield threads
 
 
-def options(live: Live) -> dict[str, Any]:
+def options(live: LiveServer) -> dict[str, Any]:
     found: dict[str, Any] = live.get(f"{API}/options").json()
     return found
 
 
 def order(
-    pool: ThreadPoolExecutor, live: Live, path: str = "txt2img", /, **fields: object
+    pool: ThreadPoolExecutor, live: LiveServer, path: str = "txt2img", /, **fields: object
 ) -> Future[requests.Response]:
     return pool.submit(live.post, f"{API}/{path}", {**LONG, **fields})
 
 
-def until(live: Live, busy: bool = True) -> dict[str, Any]:
+def wait_until_idle(live: LiveServer, busy: bool = True) -> dict[str, Any]:
     """The progress once a first step has been taken, or once nothing runs."""
     end = time.monotonic() + 60
     while time.monotonic() < end:
@@ -53,32 +53,32 @@ def until(live: Live, busy: bool = True) -> dict[str, Any]:
 
 
 def test_options_and_the_model_outlive_the_server(tmp_path: Path) -> None:
-    with running(tmp_path / "output") as live:
+    with run_server(tmp_path / "output") as live:
         changed = {"send_seed": False, "sd_model_checkpoint": "flux2-tiny-4-bit", "CLIP_stop_at_last_layers": 2}
         assert live.post(f"{API}/options", changed).json() is None
         # SD-WebUI answers once the model is loaded.
         assert "flux2-tiny-4-bit" in live.get("/api/v1/system").text
-    with running(tmp_path / "output") as live:
+    with run_server(tmp_path / "output") as live:
         assert changed.items() <= options(live).items()
         assert live.post(f"{API}/txt2img", SHORT).json()["parameters"]["model"] == "flux2-tiny-4-bit"
         # The documented default stays what it was.
-        assert live.until(live.submit())["model"] == "flux2-tiny"
+        assert live.wait_for_status(live.submit())["model"] == "flux2-tiny"
 
 
-def test_options_may_be_sent_back_whole(server: Live) -> None:
+def test_options_may_be_sent_back_whole(server: LiveServer) -> None:
     before = options(server)
     assert server.post(f"{API}/options", before).json() is None
     assert options(server) == before
 
 
 @pytest.mark.parametrize("name", ["flux2-tiny", "FLUX2-TINY.safetensors", "hash", "sha256"])
-def test_a_checkpoint_goes_by_all_its_names(server: Live, name: str) -> None:
+def test_a_checkpoint_goes_by_all_its_names(server: LiveServer, name: str) -> None:
     row = server.get(f"{API}/sd-models").json()[0]
     assert server.post(f"{API}/options", {"sd_model_checkpoint": row.get(name, name)}).status_code == 200
     assert options(server)["sd_model_checkpoint"] == row["title"] == "flux2-tiny"
 
 
-def test_an_unknown_checkpoint_changes_nothing(server: Live) -> None:
+def test_an_unknown_checkpoint_changes_nothing(server: LiveServer) -> None:
     before = options(server)
     reply = server.post(f"{API}/options", {"send_seed": not before["send_seed"], "sd_model_checkpoint": "nobody"})
     assert (reply.status_code, reply.json()["error"]) == (500, "RuntimeError")
@@ -87,18 +87,18 @@ def test_an_unknown_checkpoint_changes_nothing(server: Live) -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"send_seed": "perhaps"}, {"jpeg_quality": [1]}, [1], "text"])
-def test_a_wrong_option_is_refused(server: Live, wrong: object) -> None:
+def test_a_wrong_option_is_refused(server: LiveServer, wrong: object) -> None:
     before = options(server)
     assert server.post(f"{API}/options", wrong).status_code == 422
     assert options(server) == before
 
 
-def test_unknown_options_are_ignored(server: Live) -> None:
+def test_unknown_options_are_ignored(server: LiveServer) -> None:
     assert server.post(f"{API}/options", {"forge_additional_modules": [], "api_enable_requests": True}).json() is None
     assert not {"forge_additional_modules", "api_enable_requests", "forge_preset"} & set(options(server))
 
 
-def test_override_settings_are_for_one_request(server: Live) -> None:
+def test_override_settings_are_for_one_request(server: LiveServer) -> None:
     wanted = {"sd_model_checkpoint": "flux2-tiny-8-bit", "sd_vae": "none", "nobody_knows": 1}
     reply = server.post(f"{API}/txt2img", {**SHORT, "override_settings": wanted}).json()
     assert reply["parameters"]["model"] == "flux2-tiny-8-bit"
@@ -107,7 +107,7 @@ def test_override_settings_are_for_one_request(server: Live) -> None:
     assert server.post(f"{API}/txt2img", {**SHORT, **unknown}).json()["parameters"]["model"] == "flux2-tiny"
 
 
-def test_override_settings_are_kept_on_request(server: Live) -> None:
+def test_override_settings_are_kept_on_request(server: LiveServer) -> None:
     kept = {"override_settings": {"send_size": False}, "override_settings_restore_afterwards": False}
     assert server.post(f"{API}/txt2img", {**SHORT, **kept}).status_code == 200
     assert options(server)["send_size"] is False
@@ -117,9 +117,9 @@ def test_override_settings_are_kept_on_request(server: Live) -> None:
 # Jobs that run
 
 
-def test_an_interrupt_is_answered_with_what_there_is(server: Live, pool: ThreadPoolExecutor) -> None:
+def test_an_interrupt_is_answered_with_what_there_is(server: LiveServer, pool: ThreadPoolExecutor) -> None:
     running_one = order(pool, server, n_iter=3)
-    until(server)
+    wait_until_idle(server)
     waiting_one = order(pool, server, **SHORT)
     assert server.post(f"{API}/interrupt").json() == {}
     reply = running_one.result()
@@ -129,39 +129,41 @@ def test_an_interrupt_is_answered_with_what_there_is(server: Live, pool: ThreadP
     assert len(waiting_one.result().json()["images"]) == 1
 
 
-def test_a_skip_goes_on_with_the_next_picture(server: Live, pool: ThreadPoolExecutor) -> None:
+def test_a_skip_goes_on_with_the_next_picture(server: LiveServer, pool: ThreadPoolExecutor) -> None:
     both = order(pool, server, n_iter=2)
-    until(server)
+    wait_until_idle(server)
     assert server.post(f"{API}/skip").json() is None
-    while until(server)["state"]["job_no"] == 0:
+    while wait_until_idle(server)["state"]["job_no"] == 0:
         time.sleep(0.02)
     server.post(f"{API}/interrupt")
     assert len(both.result().json()["images"]) == 2
 
 
 @pytest.mark.parametrize("fields", [{"enable_hr": True}, {"script_name": "sd upscale", "steps": 20}])
-def test_an_interrupt_ends_longer_work_too(server: Live, pool: ThreadPoolExecutor, fields: dict[str, Any]) -> None:
+def test_an_interrupt_ends_longer_work_too(
+    server: LiveServer, pool: ThreadPoolExecutor, fields: dict[str, Any]
+) -> None:
     source = io.BytesIO()
     Image.effect_noise((128, 128), 60).save(source, "PNG")
     picture = {"init_images": [base64.b64encode(source.getvalue()).decode()]}
     path = "img2img" if "script_name" in fields else "txt2img"
     work = order(pool, server, path, **fields, **(picture if path == "img2img" else {}))
-    until(server)
+    wait_until_idle(server)
     server.post(f"{API}/interrupt")
     assert len(work.result().json()["images"]) == 1
 
 
-def test_an_idle_interrupt_is_forgotten(server: Live) -> None:
-    until(server, busy=False)
+def test_an_idle_interrupt_is_forgotten(server: LiveServer) -> None:
+    wait_until_idle(server, busy=False)
     server.post(f"{API}/interrupt")
     server.post(f"{API}/skip")
     first, again = (server.post(f"{API}/txt2img", SHORT).json()["images"] for _ in range(2))
     assert first == again
 
 
-def test_progress_tells_how_far_it_is(server: Live, pool: ThreadPoolExecutor) -> None:
+def test_progress_tells_how_far_it_is(server: LiveServer, pool: ThreadPoolExecutor) -> None:
     work = order(pool, server, n_iter=2, enable_hr=True, hr_scale=1.5)
-    progress = until(server)
+    progress = wait_until_idle(server)
     state = progress["state"]
     assert 0 < progress["progress"] < 1
     assert (state["job"], state["job_count"], state["job_no"]) == ("scripts_txt2img", 4, 0)
@@ -173,14 +175,14 @@ def test_progress_tells_how_far_it_is(server: Live, pool: ThreadPoolExecutor) ->
     assert server.get(f"{API}/progress?skip_current_image=true").json()["current_image"] is None
     server.post(f"{API}/interrupt")
     work.result()
-    idle = until(server, busy=False)
+    idle = wait_until_idle(server, busy=False)
     assert (idle["progress"], idle["eta_relative"], idle["current_image"]) == (0, 0, None)
     assert (idle["state"]["job"], idle["state"]["job_count"]) == ("", 0)
 
 
-def test_who_polls_is_shown_every_step(server: Live, pool: ThreadPoolExecutor) -> None:
+def test_who_polls_is_shown_every_step(server: LiveServer, pool: ThreadPoolExecutor) -> None:
     work = order(pool, server)
-    until(server)
+    wait_until_idle(server)
     began = time.monotonic()
     shown: set[str | None] = set()
     # Unasked it would be one a second.
@@ -192,10 +194,10 @@ def test_who_polls_is_shown_every_step(server: Live, pool: ThreadPoolExecutor) -
     assert many
 
 
-def test_previews_obey_the_options(server: Live, pool: ThreadPoolExecutor) -> None:
+def test_previews_obey_the_options(server: LiveServer, pool: ThreadPoolExecutor) -> None:
     server.post(f"{API}/options", {"live_previews_enable": False})
     work = order(pool, server)
-    until(server)
+    wait_until_idle(server)
     time.sleep(0.2)
     assert server.get(f"{API}/progress").json()["current_image"] is None
     server.post(f"{API}/options", {"live_previews_enable": True})
@@ -203,14 +205,14 @@ def test_previews_obey_the_options(server: Live, pool: ThreadPoolExecutor) -> No
     work.result()
 
 
-def test_a_task_is_followed_by_the_name_its_client_gave_it(server: Live, pool: ThreadPoolExecutor) -> None:
+def test_a_task_is_followed_by_the_name_its_client_gave_it(server: LiveServer, pool: ThreadPoolExecutor) -> None:
     def task(name: str) -> dict[str, Any]:
         asked = {"id_task": name, "id_live_preview": -1, "live_preview": True}
         found: dict[str, Any] = server.post("/internal/progress", asked).json()
         return found
 
     first = order(pool, server, force_task_id="task(one)")
-    until(server)
+    wait_until_idle(server)
     second = order(pool, server, **{**SHORT, "force_task_id": "task(two)"})
     while server.get("/internal/pending-tasks").json() != {"size": 1, "tasks": ["task(two)"]}:
         time.sleep(0.02)
@@ -225,7 +227,7 @@ def test_a_task_is_followed_by_the_name_its_client_gave_it(server: Live, pool: T
     assert task("nobody's") == {**task("task(one)"), "completed": False, "textinfo": "Waiting..."}
 
 
-def test_a_model_let_go_of_is_loaded_again_with_the_next_picture(server: Live) -> None:
+def test_a_model_let_go_of_is_loaded_again_with_the_next_picture(server: LiveServer) -> None:
     assert server.post(f"{API}/unload-checkpoint", "").json() == {}
     assert server.post(f"{API}/txt2img", SHORT).status_code == 200
     assert server.post(f"{API}/reload-checkpoint").json() == {}
@@ -235,8 +237,8 @@ def test_a_model_let_go_of_is_loaded_again_with_the_next_picture(server: Live) -
 
 
 @pytest.fixture(scope="module")
-def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
-    with running(tmp_path_factory.mktemp("guarded") / "output", "--api-auth", "me:secret,you:o:ther") as live:
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+    with run_server(tmp_path_factory.mktemp("guarded") / "output", "--api-auth", "me:secret,you:o:ther") as live:
         yield live
 
 
@@ -252,7 +254,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
         ({"Authorization": "Basic " + base64.b64encode(b"nobody:").decode()}, "Incorrect username or password"),
     ],
 )
-def test_without_the_password_nothing_is_answered(guarded: Live, headers: dict[str, str], words: str) -> None:
+def test_without_the_password_nothing_is_answered(guarded: LiveServer, headers: dict[str, str], words: str) -> None:
     for path in (f"{API}/options", f"{API}/progress", "/internal/pending-tasks"):
         reply = guarded.get(path, headers=headers)
         assert (reply.status_code, reply.json()["detail"], reply.json()["error"]) == (401, words, "HTTPException")
@@ -260,7 +262,7 @@ def test_without_the_password_nothing_is_answered(guarded: Live, headers: dict[s
 
 
 @pytest.mark.parametrize("user", [("me", "secret"), ("you", "o:ther")])
-def test_a_user_with_the_password_is_let_in(guarded: Live, user: tuple[str, str]) -> None:
+def test_a_user_with_the_password_is_let_in(guarded: LiveServer, user: tuple[str, str]) -> None:
     assert guarded.get(f"{API}/cmd-flags", auth=user).status_code == 200
     assert guarded.post(f"{API}/txt2img", SHORT, auth=user).status_code == 200
     assert guarded.get("/api/v1/jobs", auth=user).status_code == 200
@@ -270,20 +272,20 @@ def test_a_user_with_the_password_is_let_in(guarded: Live, user: tuple[str, str]
     )
 
 
-def test_a_client_that_asks_for_the_page_finds_no_login(guarded: Live) -> None:
+def test_a_client_that_asks_for_the_page_finds_no_login(guarded: LiveServer) -> None:
     found = {part["props"]["elem_id"]: part["props"]["choices"] for part in guarded.get("/config").json()["components"]}
     assert {"Latent", "None", "Lanczos"} <= set(found["txt2img_hr_upscaler"])
     assert guarded.get("/internal/ping").json() == {}
 
 
 @pytest.mark.parametrize("header", ["", "Basic ", "Basic dW5kZWZpbmVk", "Bearer None", "nonsense"])
-def test_where_no_password_is_set_none_is_looked_at(server: Live, header: str) -> None:
+def test_where_no_password_is_set_none_is_looked_at(server: LiveServer, header: str) -> None:
     assert server.get(f"{API}/options", headers={"Authorization": header}).status_code == 200
 
 
-def test_lists_answer_while_a_picture_is_painted(server: Live, pool: ThreadPoolExecutor) -> None:
+def test_lists_answer_while_a_picture_is_painted(server: LiveServer, pool: ThreadPoolExecutor) -> None:
     work = order(pool, server)
-    until(server)
+    wait_until_idle(server)
     for path in ("options", "sd-models", "samplers", "upscalers", "loras", "memory", "progress", "scripts"):
         assert server.get(f"{API}/{path}").status_code == 200
     assert not work.done()
@@ -292,6 +294,6 @@ def test_lists_answer_while_a_picture_is_painted(server: Live, pool: ThreadPoolE
 
 
 @pytest.mark.parametrize("path", ["png-info", "extra-batch-images"])
-def test_a_form_without_what_it_is_about_is_refused_as_sd_webui_does(server: Live, path: str) -> None:
+def test_a_form_without_what_it_is_about_is_refused_as_sd_webui_does(server: LiveServer, path: str) -> None:
     reply = server.post(f"{API}/{path}", {})
     assert (reply.status_code, reply.json()["detail"][0]["type"]) == (422, "missing")

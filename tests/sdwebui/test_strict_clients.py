@@ -24,9 +24,9 @@ from sd_backend_client import (
     connect_to_backend,
 )
 
-from tests.sdwebui.bodies import half, noise, pixels
-from tests.sdwebui.jobs import STEPS, progress, until
-from tests.server.live import Live
+from tests.sdwebui.bodies import half_mask, noise, pixels
+from tests.sdwebui.jobs import STEPS, get_progress, wait_until
+from tests.server.live import LiveServer
 
 pytestmark = pytest.mark.system
 
@@ -37,7 +37,7 @@ LISTS = (
 )
 
 
-def connected(live: Live) -> Iterator[A1111Webservice]:
+def connect(live: LiveServer) -> Iterator[A1111Webservice]:
     backend = connect_to_backend(live.url)
     assert isinstance(backend, A1111Webservice)
     yield backend
@@ -45,13 +45,13 @@ def connected(live: Live) -> Iterator[A1111Webservice]:
 
 
 @pytest.fixture
-def backend(server: Live) -> Iterator[A1111Webservice]:
-    yield from connected(server)
+def backend(server: LiveServer) -> Iterator[A1111Webservice]:
+    yield from connect(server)
 
 
 @pytest.fixture
-def furnished_backend(furnished: Live) -> Iterator[A1111Webservice]:
-    yield from connected(furnished)
+def furnished_backend(furnished: LiveServer) -> Iterator[A1111Webservice]:
+    yield from connect(furnished)
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def aaa1111() -> ModuleType:
 
 
 @pytest.fixture
-def exact(aaa1111: ModuleType, furnished: Live) -> Iterator[Any]:
+def strict_client(aaa1111: ModuleType, furnished: LiveServer) -> Iterator[Any]:
     # It closes its connections when it is collected.
     yield aaa1111.client.AAA1111(base_url=furnished.url)
     gc.collect()
@@ -121,7 +121,7 @@ def test_a_picture_is_repainted_however_it_is_fitted(backend: A1111Webservice, m
 def test_a_masked_part_is_repainted_at_full_size(backend: A1111Webservice, side: int, points: Any) -> None:
     # With points it cuts the part out by itself, and pastes it back.
     source = noise(side, side)
-    masked = {"init_images": [source], "mask": half(side, side), "mask_blur": 0, "inpaint_full_res": True}
+    masked = {"init_images": [source], "mask": half_mask(side, side), "mask_blur": 0, "inpaint_full_res": True}
     params = DiffusionRequestBody(**SMALL, **masked, inpaint_crop_points=points, denoising_strength=1.0)
     (image,) = backend.submit_inpaint(params).wait(timeout=60).images
     assert image.size == (side, side)
@@ -145,7 +145,7 @@ def test_a_picture_is_enlarged_plainly_or_painted_over(backend: A1111Webservice)
 def test_a_running_job_is_cancelled_and_one_that_waits_is_never_sent(backend: A1111Webservice) -> None:
     params = DiffusionRequestBody(**{**SMALL, "steps": STEPS})
     running, waiting = backend.submit_txt2img(params), backend.submit_txt2img(params)
-    until(lambda: (running.poll().progress or 0) > 0.03)
+    wait_until(lambda: (running.poll().progress or 0) > 0.03)
     told = running.poll()
     assert (told.status, waiting.poll().status) == (GenerationStatus.ACTIVE, GenerationStatus.PENDING)
     assert (told.eta_seconds or 0) > 0
@@ -158,10 +158,10 @@ def test_a_running_job_is_cancelled_and_one_that_waits_is_never_sent(backend: A1
     assert backend.progress_check().state.job_count == 0
 
 
-def test_its_task_is_known_by_the_name_it_gave(server: Live, backend: A1111Webservice) -> None:
+def test_its_task_is_known_by_the_name_it_gave(server: LiveServer, backend: A1111Webservice) -> None:
     handle = backend.submit_txt2img(DiffusionRequestBody(**{**SMALL, "steps": STEPS}))
     asked = {"id_task": handle.task_id, "id_live_preview": -1, "live_preview": True}
-    until(lambda: bool(server.post("/internal/progress", asked).json()["active"]))
+    wait_until(lambda: bool(server.post("/internal/progress", asked).json()["active"]))
     told = server.post("/internal/progress", asked).json()
     assert 0 < told["progress"] <= 1
     assert backend.interrupt() == {}
@@ -192,59 +192,64 @@ def test_no_login_is_needed(backend: A1111Webservice) -> None:
 
 
 @pytest.mark.parametrize("name", LISTS)
-def test_rows_have_exactly_the_keys_of_its_dataclasses(exact: Any, name: str) -> None:
-    rows = getattr(exact, name)()
+def test_rows_have_exactly_the_keys_of_its_dataclasses(strict_client: Any, name: str) -> None:
+    rows = getattr(strict_client, name)()
     assert [type(row).__name__ for row in rows] == [type(row).__name__ for row in rows[:1]] * len(rows)
     names = {"loras": ["glow"], "lycos": ["glow"], "prompt_styles": ["ring", "plain"], "samplers": ["Euler"]}
     assert name not in names or [row.name for row in rows] == names[name]
 
 
-def test_single_replies_have_exactly_the_keys_of_its_dataclasses(exact: Any) -> None:
-    assert (exact.embeddings().loaded, exact.embeddings().skipped) == ({}, {})
-    assert set(exact.memory().ram) == {"free", "used", "total"}
-    assert exact.scripts().img2img == [script.name for script in exact.script_info()] == ["sd upscale"]
-    assert (exact.progress(skip_current_image=True).progress, exact.progress().current_image) == (0, None)
-    assert exact.cmd_flags()["api"] is True
+def test_single_replies_have_exactly_the_keys_of_its_dataclasses(strict_client: Any) -> None:
+    assert (strict_client.embeddings().loaded, strict_client.embeddings().skipped) == ({}, {})
+    assert set(strict_client.memory().ram) == {"free", "used", "total"}
+    assert strict_client.scripts().img2img == [script.name for script in strict_client.script_info()] == ["sd upscale"]
+    assert (strict_client.progress(skip_current_image=True).progress, strict_client.progress().current_image) == (
+        0,
+        None,
+    )
+    assert strict_client.cmd_flags()["api"] is True
 
 
-def test_it_acts_and_the_next_picture_loads_its_model_again(exact: Any) -> None:
-    assert exact.get_options()["sd_model_checkpoint"] == "flux2-tiny"
-    exact.set_options(send_seed=False)
-    assert exact.get_options()["send_seed"] is False
-    exact.set_options(send_seed=True)
+def test_it_acts_and_the_next_picture_loads_its_model_again(strict_client: Any) -> None:
+    assert strict_client.get_options()["sd_model_checkpoint"] == "flux2-tiny"
+    strict_client.set_options(send_seed=False)
+    assert strict_client.get_options()["send_seed"] is False
+    strict_client.set_options(send_seed=True)
     actions = ("interrupt", "skip", "refresh_checkpoints", "refresh_loras", "refresh_lycos", "reload_checkpoint")
     for action in actions:
-        getattr(exact, action)()
-    assert exact.memory().cuda["allocated"]["current"] > 2**20
-    exact.unload_checkpoint()
-    assert exact.memory().cuda["allocated"]["current"] < 2**20
-    assert len(exact.txt2img(SMALL).images) == 1
+        getattr(strict_client, action)()
+    assert strict_client.memory().cuda["allocated"]["current"] > 2**20
+    strict_client.unload_checkpoint()
+    assert strict_client.memory().cuda["allocated"]["current"] < 2**20
+    assert len(strict_client.txt2img(SMALL).images) == 1
 
 
-def test_its_orders_leave_out_every_default(exact: Any, aaa1111: ModuleType, tmp_path: Path) -> None:
+def test_its_orders_leave_out_every_default(strict_client: Any, aaa1111: ModuleType, tmp_path: Path) -> None:
     types = aaa1111.types
     small = {name: value for name, value in SMALL.items() if name != "steps"}
-    painted = exact.txt2img(types.TXT2IMG(**small, steps=1, styles=["ring"]))
+    painted = strict_client.txt2img(types.TXT2IMG(**small, steps=1, styles=["ring"]))
     assert painted.info["prompt"] == "a ring of a red circle, thin"
     path = tmp_path / "source.png"
     painted.images[0].save(path)
-    repainted = exact.img2img(types.IMG2IMG(**small, steps=2, init_images=[path], mask=half(), mask_blur=0))
+    repainted = strict_client.img2img(
+        types.IMG2IMG(**small, steps=2, init_images=[path], mask=half_mask(), mask_blur=0)
+    )
     assert (pixels(repainted.images[0])[:, :32] == pixels(painted.images[0])[:, :32]).all()
     assert (repainted.parameters["init_images"], repainted.parameters["mask"]) == (None, None)
     hires = types.TXT2IMG(**small, steps=1, enable_hr=True, hr_scale=1.5, denoising_strength=0.5)
-    assert exact.txt2img(hires).images[0].size == (96, 96)
+    assert strict_client.txt2img(hires).images[0].size == (96, 96)
 
 
-def test_its_pictures_are_lossless_webp(exact: Any, aaa1111: ModuleType) -> None:
+def test_its_pictures_are_lossless_webp(strict_client: Any, aaa1111: ModuleType) -> None:
     types = aaa1111.types
-    single = exact.extra_single_image(types.ExtrasSingleImage(image=noise(), upscaler_1="Lanczos"))
+    single = strict_client.extra_single_image(types.ExtrasSingleImage(image=noise(), upscaler_1="Lanczos"))
     assert (single.image.size, single.image.format) == ((128, 128), "PNG")
     named = [{"data": noise(), "name": "a"}, {"data": Image.new("RGB", (32, 32)), "name": "b"}]
-    batch = exact.extra_batch_images({"imageList": named, "upscaler_1": "Nearest"})
+    batch = strict_client.extra_batch_images({"imageList": named, "upscaler_1": "Nearest"})
     assert [image.size for image in batch.images] == [(128, 128), (64, 64)]
 
 
-def test_it_sees_a_running_job_and_waits_for_it(aaa1111: ModuleType, furnished: Live) -> None:
+def test_it_sees_a_running_job_and_waits_for_it(aaa1111: ModuleType, furnished: LiveServer) -> None:
     async def together() -> tuple[Any, Any]:
         client = aaa1111.client.AAA1111(base_url=furnished.url)
         painting = asyncio.create_task(client.atxt2img(SMALL, steps=STEPS))
@@ -262,4 +267,4 @@ def test_it_sees_a_running_job_and_waits_for_it(aaa1111: ModuleType, furnished: 
     gc.collect()
     assert (0 < seen.progress < 1, seen.current_image, seen.state["job"]) == (True, None, "scripts_txt2img")
     assert (len(painted.images), painted.info["all_seeds"]) == (1, [7])
-    assert progress(furnished)["progress"] == 0
+    assert get_progress(furnished)["progress"] == 0

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from tests.sdwebui import bodies
-from tests.sdwebui.bodies import PREFIX, encoded, half, noise, opened, pixels
-from tests.server.live import Live
+from tests.sdwebui.bodies import PREFIX, decode_image, encode_base64, half_mask, noise, pixels
+from tests.server.live import LiveServer
 
 pytestmark = pytest.mark.system
 
@@ -35,40 +35,40 @@ LISTS = (
     ],
     ids=str,
 )
-def test_txt2img(server: Live, case: dict[str, Any], sizes: list[tuple[int, int]]) -> None:
+def test_txt2img(server: LiveServer, case: dict[str, Any], sizes: list[tuple[int, int]]) -> None:
     reply = server.post(f"{API}/txt2img", bodies.suite_txt2img(**case))
     assert reply.status_code == 200, reply.text
-    assert [opened(text).size for text in reply.json()["images"]] == sizes
+    assert [decode_image(text).size for text in reply.json()["images"]] == sizes
     info = json.loads(reply.json()["info"])
     assert (info["prompt"], info["steps"]) == (case.get("prompt", "example prompt"), 3)
 
 
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("invert", [False, True])
-def test_img2img(server: Live, masked: bool, invert: bool) -> None:
+def test_img2img(server: LiveServer, masked: bool, invert: bool) -> None:
     source = noise(512, 512)
-    mask = encoded(half(512, 512), PREFIX) if masked else None
-    body = bodies.suite_img2img(encoded(source, PREFIX), mask, inpainting_mask_invert=invert)
+    mask = encode_base64(half_mask(512, 512), PREFIX) if masked else None
+    body = bodies.suite_img2img(encode_base64(source, PREFIX), mask, inpainting_mask_invert=invert)
     reply = server.post(f"{API}/img2img", body)
     assert reply.status_code == 200, reply.text
     (text,) = reply.json()["images"]
-    assert opened(text).size == (64, 64)
+    assert decode_image(text).size == (64, 64)
     if masked:
         # Away from the soft edge, what is not masked is the source's own.
         kept = slice(48, 64) if invert else slice(0, 16)
-        assert (pixels(opened(text))[:, kept] == pixels(source.resize((64, 64), resample=1))[:, kept]).all()
+        assert (pixels(decode_image(text))[:, kept] == pixels(source.resize((64, 64), resample=1))[:, kept]).all()
 
 
-def test_img2img_sd_upscale(server: Live) -> None:
+def test_img2img_sd_upscale(server: LiveServer) -> None:
     script: dict[str, Any] = {"script_name": "sd upscale", "script_args": ["", 8, "Lanczos", 2.0]}
-    reply = server.post(f"{API}/img2img", bodies.suite_img2img(encoded(noise(), PREFIX), **script))
+    reply = server.post(f"{API}/img2img", bodies.suite_img2img(encode_base64(noise(), PREFIX), **script))
     assert reply.status_code == 200, reply.text
-    assert [opened(text).size for text in reply.json()["images"]] == [(128, 128)]
+    assert [decode_image(text).size for text in reply.json()["images"]] == [(128, 128)]
 
 
 @pytest.mark.parametrize("case", ["upscaling", "png info", "interrogate"])
-def test_extras(server: Live, case: str) -> None:
-    source = encoded(noise(512, 512), PREFIX)
+def test_extras(server: LiveServer, case: str) -> None:
+    source = encode_base64(noise(512, 512), PREFIX)
     body = {
         "upscaling": bodies.suite_extras(source),
         "png info": {"image": source},
@@ -76,10 +76,10 @@ def test_extras(server: Live, case: str) -> None:
     }[case]
     reply = server.post(f"{API}/extra-single-image", body)
     assert reply.status_code == 200, reply.text
-    assert opened(reply.json()["image"]).size == ((1024, 1024) if case == "upscaling" else (512, 512))
+    assert decode_image(reply.json()["image"]).size == ((1024, 1024) if case == "upscaling" else (512, 512))
 
 
-def test_options_write(server: Live) -> None:
+def test_options_write(server: LiveServer) -> None:
     before = server.get(f"{API}/options").json()["send_seed"]
     assert isinstance(before, bool)
     assert server.post(f"{API}/options", {"send_seed": not before}).status_code == 200
@@ -88,9 +88,9 @@ def test_options_write(server: Live) -> None:
 
 
 @pytest.mark.parametrize("name", LISTS)
-def test_get_api_url(server: Live, name: str) -> None:
+def test_get_api_url(server: LiveServer, name: str) -> None:
     assert server.get(f"{API}/{name}").status_code == 200
 
 
-def test_its_launcher_sees_that_it_has_started(server: Live) -> None:
+def test_its_launcher_sees_that_it_has_started(server: LiveServer) -> None:
     assert server.get("/").status_code == 200

@@ -9,16 +9,16 @@ import pytest
 from PIL import Image
 
 from tests.engine.seedvr2 import write_upscaler
-from tests.server.live import Live, running
+from tests.server.live import LiveServer, run_server
 
 pytestmark = pytest.mark.system
 
 
 @pytest.fixture(scope="module")
-def enlarging(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+def enlarging(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     folder = tmp_path_factory.mktemp("enlarging")
     write_upscaler(folder / "models" / "seedvr2")
-    with running(folder / "output", "--models-dir", str(folder / "models")) as live:
+    with run_server(folder / "output", "--models-dir", str(folder / "models")) as live:
         yield live
 
 
@@ -28,11 +28,11 @@ def source() -> str:
     return base64.b64encode(buffer.getvalue()).decode()
 
 
-def opened(text: str) -> Image.Image:
+def decode_image(text: str) -> Image.Image:
     return Image.open(io.BytesIO(base64.b64decode(text)))
 
 
-def test_it_is_offered_only_where_it_is(enlarging: Live, server: Live) -> None:
+def test_it_is_offered_only_where_it_is(enlarging: LiveServer, server: LiveServer) -> None:
     names = [[row["name"] for row in live.get("/sdapi/v1/upscalers").json()] for live in (enlarging, server)]
     assert names == [["None", "Lanczos", "Nearest", "SeedVR2"], ["None", "Lanczos", "Nearest"]]
     # It enlarges, and paints nothing from words.
@@ -40,20 +40,20 @@ def test_it_is_offered_only_where_it_is(enlarging: Live, server: Live) -> None:
 
 
 @pytest.mark.parametrize("name", ["SeedVR2", "seedvr2"])
-def test_it_enlarges(enlarging: Live, name: str) -> None:
+def test_it_enlarges(enlarging: LiveServer, name: str) -> None:
     body = {"image": source(), "upscaler_1": name, "upscaling_resize": 2}
     reply = enlarging.post("/sdapi/v1/extra-single-image", body)
     assert reply.status_code == 200, reply.text
-    assert opened(reply.json()["image"]).size == (80, 64)
+    assert decode_image(reply.json()["image"]).size == (80, 64)
     plain = enlarging.post("/sdapi/v1/extra-single-image", {**body, "upscaler_1": "Lanczos"}).json()["image"]
-    assert opened(plain).tobytes() != opened(reply.json()["image"]).tobytes()
+    assert decode_image(plain).tobytes() != decode_image(reply.json()["image"]).tobytes()
 
 
-def test_it_is_refused_where_it_is_not(server: Live) -> None:
+def test_it_is_refused_where_it_is_not(server: LiveServer) -> None:
     reply = server.post("/sdapi/v1/extra-single-image", {"image": source(), "upscaler_1": "SeedVR2"})
     assert (reply.status_code, reply.json()["errors"]) == (500, "could not find upscaler named SeedVR2")
 
 
-def test_words_alone_are_refused(enlarging: Live) -> None:
+def test_words_alone_are_refused(enlarging: LiveServer) -> None:
     reply = enlarging.post("/api/v1/generate", {"prompt": "x", "model": "seedvr2", "width": 64, "height": 64})
     assert (reply.status_code, reply.json()["code"]) == (400, "MODEL_UNSUPPORTED"), json.dumps(reply.json())

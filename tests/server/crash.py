@@ -23,7 +23,7 @@ import psutil
 import requests
 from PIL import Image
 
-from tests.server.live import Live, running
+from tests.server.live import LiveServer, run_server
 
 CLIENTS = 3
 # Killed jobs start again, and that must not be what they fail of here.
@@ -42,13 +42,13 @@ class Ledger:
     url: str = ""
     engines: set[int] = field(default_factory=set)
 
-    def promised(self, key: str, job_id: str, seeds: list[int]) -> None:
+    def record(self, key: str, job_id: str, seeds: list[int]) -> None:
         with self.lock:
             self.ids.setdefault(key, set()).add(job_id)
             self.seeds[job_id] = seeds
 
 
-def order(ledger: Ledger, client: int) -> None:
+def order_until_stopped(ledger: Ledger, client: int) -> None:
     """One client: orders small pictures, and sends each again under its key until it is accepted."""
     dice = random.Random(client)
     for number in range(10**6):
@@ -63,7 +63,7 @@ def order(ledger: Ledger, client: int) -> None:
                 time.sleep(0.02)
                 continue
             if reply.status_code == 200:
-                ledger.promised(key, reply.json()["job_id"], [seed + index for index in range(count)])
+                ledger.record(key, reply.json()["job_id"], [seed + index for index in range(count)])
                 break
             time.sleep(0.05)
         # As fast as they are painted, so that there is always something to interrupt.
@@ -71,13 +71,13 @@ def order(ledger: Ledger, client: int) -> None:
             return
 
 
-def torment(folder: Path, kills: int, dice: random.Random) -> tuple[Ledger, Counter[str], Counter[str]]:
+def order_and_kill(folder: Path, kills: int, dice: random.Random) -> tuple[Ledger, Counter[str], Counter[str]]:
     """Order and kill; (what was promised, what was killed, how often each job was reported completed)."""
     ledger, killed, reported = Ledger(), Counter[str](), Counter[str]()
-    clients = [threading.Thread(target=order, args=(ledger, client)) for client in range(CLIENTS)]
+    clients = [threading.Thread(target=order_until_stopped, args=(ledger, client)) for client in range(CLIENTS)]
     started = False
     while killed.total() < kills:
-        with running(folder / "output", *PLENTY) as live:
+        with run_server(folder / "output", *PLENTY) as live:
             ledger.url = live.url
             if not started:
                 started = True
@@ -85,7 +85,7 @@ def torment(folder: Path, kills: int, dice: random.Random) -> tuple[Ledger, Coun
                     client.start()
             while killed.total() < kills:
                 time.sleep(dice.uniform(0.05, 1.2))
-                ledger.engines |= {child.pid for child in live.children}
+                ledger.engines |= {child.pid for child in live.engine_processes}
                 victim = dice.choice(("server", "engine"))
                 killed[victim] += 1
                 if victim == "server":
@@ -93,41 +93,45 @@ def torment(folder: Path, kills: int, dice: random.Random) -> tuple[Ledger, Coun
                     live.process.wait()
                     break
                 kill_engine(live)
-        reported.update(completions(live))
+        reported.update(completed_ids(live))
     ledger.stop.set()
     for client in clients:
         client.join()
     return ledger, killed, reported
 
 
-def kill_engine(live: Live) -> None:
-    for child in live.children:
+def kill_engine(live: LiveServer) -> None:
+    for child in live.engine_processes:
         try:
             os.kill(child.pid, signal.SIGKILL)
         except ProcessLookupError:
             continue
 
 
-def completions(live: Live) -> list[str]:
+def completed_ids(live: LiveServer) -> list[str]:
     matches = filter(None, map(COMPLETED.search, live.lines))
     return [match[1] or match[2] for match in matches]
 
 
-def account(live: Live, ledger: Ledger, folder: Path) -> list[str]:
+def find_faults(live: LiveServer, ledger: Ledger, folder: Path) -> list[str]:
     """What is wrong with what became of the orders."""
     faults = [f"{key} was given two jobs: {ids}" for key, ids in ledger.ids.items() if len(ids) > 1]
     for job_id, seeds in ledger.seeds.items():
-        job: dict[str, Any] = live.until(job_id, seconds=120)
+        job: dict[str, Any] = live.wait_for_status(job_id, seconds=120)
         if job["status"] != "completed":
             faults.append(f"{job_id} is {job['status']}: {job['error']}")
         elif job["result"]["seeds"] != seeds:
             faults.append(f"{job_id} has the seeds {job['result']['seeds']}, not {seeds}")
         else:
-            faults += [f"{job_id}: {fault}" for index in range(len(seeds)) if (fault := broken(live, job_id, index))]
-    return faults + leftovers(folder / "output")
+            faults += [
+                f"{job_id}: {fault}"
+                for index in range(len(seeds))
+                if (fault := find_picture_fault(live, job_id, index))
+            ]
+    return faults + find_leftovers(folder / "output")
 
 
-def broken(live: Live, job_id: str, index: int) -> str:
+def find_picture_fault(live: LiveServer, job_id: str, index: int) -> str:
     data = live.get(f"/api/v1/jobs/{job_id}/images/{index}").content
     try:
         with Image.open(io.BytesIO(data)) as image:
@@ -137,7 +141,7 @@ def broken(live: Live, job_id: str, index: int) -> str:
         return f"picture {index} is broken: {error}"
 
 
-def leftovers(output: Path) -> list[str]:
+def find_leftovers(output: Path) -> list[str]:
     """Half-written files, and pictures that no job names."""
     with sqlite3.connect(output / "jobs.db") as db:
         named = " ".join(row[0] for row in db.execute("SELECT pictures FROM jobs"))
@@ -149,23 +153,23 @@ def leftovers(output: Path) -> list[str]:
     return strays + twice
 
 
-def orphans(pids: set[int]) -> list[str]:
+def find_orphans(pids: set[int]) -> list[str]:
     """Engine processes that outlived their servers."""
     time.sleep(1)
     left = [pid for pid in pids if psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE]
     return [f"process {pid} is left" for pid in left]
 
 
-def trial(folder: Path, kills: int, seed: int) -> tuple[str, list[str]]:
+def run_trial(folder: Path, kills: int, seed: int) -> tuple[str, list[str]]:
     """One run: a line that sums it up, and everything that was wrong."""
-    ledger, killed, reported = torment(folder, kills, random.Random(seed))
-    with running(folder / "output", *PLENTY) as live:
-        faults = account(live, ledger, folder)
-        ledger.engines |= {child.pid for child in live.children}
+    ledger, killed, reported = order_and_kill(folder, kills, random.Random(seed))
+    with run_server(folder / "output", *PLENTY) as live:
+        faults = find_faults(live, ledger, folder)
+        ledger.engines |= {child.pid for child in live.engine_processes}
         live.stop()
-        reported.update(completions(live))
+        reported.update(completed_ids(live))
     faults += [f"{job_id} was completed {count} times" for job_id, count in reported.items() if count > 1]
-    faults += orphans(ledger.engines)
+    faults += find_orphans(ledger.engines)
     sums = ", ".join(f"{count} x {victim}" for victim, count in sorted(killed.items()))
     return f"killed {sums}; {len(ledger.seeds)} jobs accepted, {len(faults)} faults", faults
 
@@ -176,7 +180,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        line, faults = trial(Path(folder), arguments.kills, arguments.seed)
+        line, faults = run_trial(Path(folder), arguments.kills, arguments.seed)
     print(line, *faults, sep="\n")  # noqa: T201 - a command of its own
     sys.exit(bool(faults))
 

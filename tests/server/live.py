@@ -19,7 +19,7 @@ ADDRESS = re.compile(r"""(?:MFLUX API at |"url": ?")(http://[^\s"]+)""")
 START_SECONDS = 60
 
 
-class Live:
+class LiveServer:
     """`url`: where it answers. `lines`: what it has written to standard error so far."""
 
     def __init__(self, process: subprocess.Popen[str], output: Path) -> None:
@@ -28,14 +28,14 @@ class Live:
         self.lines: list[str] = []
         self.url = ""
         self._ready = threading.Event()
-        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader = threading.Thread(target=self._read_lines, daemon=True)
         self._reader.start()
         if not self._ready.wait(START_SECONDS) or not self.url:
             self.close()
             raise RuntimeError("The server did not start:\n" + "\n".join(self.lines))
 
     @property
-    def children(self) -> list[psutil.Process]:
+    def engine_processes(self) -> list[psutil.Process]:
         """The engine process, if it runs."""
         return psutil.Process(self.process.pid).children(recursive=True)
 
@@ -56,16 +56,16 @@ class Live:
         job_id: str = reply.json()["job_id"]
         return job_id
 
-    def job(self, job_id: str) -> dict[str, object]:
+    def get_job(self, job_id: str) -> dict[str, object]:
         found: dict[str, object] = self.get(f"/api/v1/jobs/{job_id}").json()
         return found
 
-    def until(self, job_id: str, *statuses: str, seconds: float = 60) -> dict[str, object]:
+    def wait_for_status(self, job_id: str, *statuses: str, seconds: float = 60) -> dict[str, object]:
         """The job once it has one of these statuses (by default: has ended)."""
         wanted = statuses or ("completed", "failed", "cancelled")
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            job = self.job(job_id)
+            job = self.get_job(job_id)
             if job["status"] in wanted:
                 return job
             time.sleep(0.05)
@@ -81,7 +81,7 @@ class Live:
         self.process.wait()
         self._reader.join()
 
-    def _read(self) -> None:
+    def _read_lines(self) -> None:
         assert self.process.stderr is not None
         with self.process.stderr as lines:
             for line in lines:
@@ -93,9 +93,9 @@ class Live:
 
 
 @contextmanager
-def running(
+def run_server(
     output: Path, *arguments: str, environ: Mapping[str, str] | None = None, program: Path = ROOT / "api_main.py"
-) -> Iterator[Live]:
+) -> Iterator[LiveServer]:
     """`python api_main.py` with these arguments. Settings: `--set name=value`."""
     flags = ["--host", "127.0.0.1", "--port", "0", "--output-dir", str(output), "--model", "flux2-tiny", *arguments]
     process = subprocess.Popen(
@@ -105,7 +105,7 @@ def running(
         stderr=subprocess.PIPE,
         text=True,
     )
-    live = Live(process, output)
+    live = LiveServer(process, output)
     try:
         yield live
     finally:

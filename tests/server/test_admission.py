@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests.server.live import Live, running
+from tests.server.live import LiveServer, run_server
 
 pytestmark = pytest.mark.system
 
@@ -28,20 +28,20 @@ def reference(side: int) -> str:
 
 
 @pytest.fixture(scope="module")
-def narrow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
-    with running(Path(tmp_path_factory.mktemp("narrow")) / "output", *NARROW) as live:
-        live.until(live.submit())
+def narrow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+    with run_server(Path(tmp_path_factory.mktemp("narrow")) / "output", *NARROW) as live:
+        live.wait_for_status(live.submit())
         yield live
 
 
-def loaded(live: Live) -> list[str]:
+def loaded(live: LiveServer) -> list[str]:
     found: list[str] = live.get("/api/v1/system").json()["loaded_models"]
     return found
 
 
 @pytest.mark.parametrize("door", DOORS)
 @pytest.mark.parametrize("order", [BIG, {**SMALL, "extra_images": [reference(256)] * 8}], ids=["size", "references"])
-def test_a_picture_that_does_not_fit_is_not_even_queued(narrow: Live, door: str, order: dict[str, Any]) -> None:
+def test_a_picture_that_does_not_fit_is_not_even_queued(narrow: LiveServer, door: str, order: dict[str, Any]) -> None:
     before = narrow.get("/api/v1/jobs").json()["total"]
     reply = narrow.post(door, order)
     content = reply.json()
@@ -53,26 +53,26 @@ def test_a_picture_that_does_not_fit_is_not_even_queued(narrow: Live, door: str,
 
 
 @pytest.mark.parametrize("door", DOORS)
-def test_a_picture_that_fits_is_painted(narrow: Live, door: str) -> None:
+def test_a_picture_that_fits_is_painted(narrow: LiveServer, door: str) -> None:
     content = narrow.post(door, SMALL).json()
-    assert content.get("images") or narrow.until(content["job_id"])["status"] == "completed"
+    assert content.get("images") or narrow.wait_for_status(content["job_id"])["status"] == "completed"
 
 
 def test_what_was_accepted_with_more_memory_fails_before_anything_is_loaded(tmp_path: Path) -> None:
-    with running(tmp_path / "output") as live:
+    with run_server(tmp_path / "output") as live:
         live.post("/api/v1/queue/pause")
         job_id = live.submit(**BIG)
         live.stop()
-    with running(tmp_path / "output", *NARROW) as live:
-        job: dict[str, Any] = live.until(job_id)
+    with run_server(tmp_path / "output", *NARROW) as live:
+        job: dict[str, Any] = live.wait_for_status(job_id)
         assert (job["status"], job["code"], job["attempts"]) == ("failed", "OOM_ERROR", 1)
         assert job["details"]["suggestion"] == "Use flux2-klein-4b-mlx-4bit or set low_ram=true"
         assert loaded(live) == []
-        assert live.until(live.submit())["status"] == "completed"
+        assert live.wait_for_status(live.submit())["status"] == "completed"
 
 
 def test_a_model_larger_than_the_budget_is_never_loaded(tmp_path: Path) -> None:
-    with running(tmp_path / "output", *TOO_NARROW) as live:
+    with run_server(tmp_path / "output", *TOO_NARROW) as live:
         # The first comes while the engine still starts and nobody knows what it has.
         for _ in range(2):
             reply = live.post("/sdapi/v1/txt2img", SMALL)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import BrowserContext, ConsoleMessage, Page, Response
 
-from tests.server.live import Live
+from tests.server.live import LiveServer
 
 pytestmark = pytest.mark.system
 
@@ -54,15 +54,15 @@ class Tab:
         self.page: Page = context.new_page()
         self.messages: list[ConsoleMessage] = []
         self.streams: list[int] = []
-        self.page.on("console", self._hear)
-        self.page.on("response", self._see)
+        self.page.on("console", self._on_console)
+        self.page.on("response", self._on_response)
         self.page.goto(address)
         self.devtools = context.new_cdp_session(self.page)
 
-    def _hear(self, message: ConsoleMessage) -> None:
+    def _on_console(self, message: ConsoleMessage) -> None:
         self.messages.append(message)
 
-    def _see(self, reply: Response) -> None:
+    def _on_response(self, reply: Response) -> None:
         if "/stream" in reply.url:
             self.streams.append(reply.status)
 
@@ -75,7 +75,7 @@ class Tab:
         answer: dict[str, Any] = self.devtools.send("Runtime.evaluate", {"expression": script})
         assert "exceptionDetails" not in answer, answer
 
-    def until(self, holds: Callable[[], bool], seconds: float = 30) -> None:
+    def wait_until(self, holds: Callable[[], bool], seconds: float = 30) -> None:
         end = time.monotonic() + seconds
         while not holds():
             assert time.monotonic() < end, self.texts
@@ -84,7 +84,7 @@ class Tab:
 
 
 @contextmanager
-def held(server: Live) -> Iterator[Callable[[], object]]:
+def hold_queue(server: LiveServer) -> Iterator[Callable[[], object]]:
     """Jobs wait until the function is called."""
 
     def go_on() -> None:
@@ -120,12 +120,12 @@ def foreign_page() -> Iterator[str]:
         thread.join()
 
 
-def watched(tab: Tab, script: str, go_on: Callable[[], object]) -> list[str]:
+def run_and_log(tab: Tab, script: str, go_on: Callable[[], object]) -> list[str]:
     """Run the document's script, let the job begin once it listens; what was logged."""
     tab.run(script)
-    tab.until(lambda: bool(tab.texts))
+    tab.wait_until(lambda: bool(tab.texts))
     go_on()
-    tab.until(lambda: tab.texts[-1].startswith("Generation complete!"))
+    tab.wait_until(lambda: tab.texts[-1].startswith("Generation complete!"))
     return tab.texts
 
 
@@ -143,28 +143,28 @@ def assert_painted(tab: Tab, texts: list[str]) -> None:
     assert base64.b64decode(result["images"][0]).startswith(b"\x89PNG")
 
 
-def test_the_documents_script_shows_progress_and_the_picture(server: Live, context: BrowserContext) -> None:
+def test_the_documents_script_shows_progress_and_the_picture(server: LiveServer, context: BrowserContext) -> None:
     tab = Tab(context, f"{server.url}/docs")
-    with held(server) as go_on:
+    with hold_queue(server) as go_on:
         job_id = server.submit(steps=4, seed=42)
-        assert_painted(tab, watched(tab, DOCUMENTED.replace(DOCUMENTED_ID, job_id), go_on))
+        assert_painted(tab, run_and_log(tab, DOCUMENTED.replace(DOCUMENTED_ID, job_id), go_on))
     # It closed its stream, so it does not come back.
     tab.page.wait_for_timeout(2500)
     assert tab.streams == [200]
 
 
 def test_the_documents_script_works_on_a_page_of_another_origin(
-    server: Live, context: BrowserContext, foreign_page: str
+    server: LiveServer, context: BrowserContext, foreign_page: str
 ) -> None:
     tab = Tab(context, foreign_page)
-    with held(server) as go_on:
+    with hold_queue(server) as go_on:
         job_id = server.submit(steps=4, seed=42)
         script = DOCUMENTED.replace(DOCUMENTED_ID, job_id).replace("'/api/", f"'{server.url}/api/")
-        assert_painted(tab, watched(tab, script, go_on))
+        assert_painted(tab, run_and_log(tab, script, go_on))
 
 
 def test_a_page_of_another_origin_can_order_and_cancel(
-    server: Live, context: BrowserContext, foreign_page: str
+    server: LiveServer, context: BrowserContext, foreign_page: str
 ) -> None:
     tab = Tab(context, foreign_page)
     script = """\
@@ -176,44 +176,44 @@ const ask = async (method, path, body) =>
   console.log((await ask('DELETE', `/api/v1/jobs/${job.job_id}`)).status);
 })();
 """
-    with held(server):
+    with hold_queue(server):
         tab.run(script.replace("SERVER", server.url))
-        tab.until(lambda: bool(tab.texts))
+        tab.wait_until(lambda: bool(tab.texts))
     assert tab.texts == ["cancelled"]
 
 
-def test_a_cancelled_job_is_told_to_the_browser(server: Live, context: BrowserContext) -> None:
+def test_a_cancelled_job_is_told_to_the_browser(server: LiveServer, context: BrowserContext) -> None:
     tab = Tab(context, f"{server.url}/docs")
-    with held(server):
+    with hold_queue(server):
         job_id = server.submit()
         tab.run(CANCELLED.replace(DOCUMENTED_ID, job_id))
-        tab.until(lambda: bool(tab.texts))
+        tab.wait_until(lambda: bool(tab.texts))
         assert server.delete(f"/api/v1/jobs/{job_id}").status_code == 200
-        tab.until(lambda: tab.texts[-1] == "cancelled cancelled")
+        tab.wait_until(lambda: tab.texts[-1] == "cancelled cancelled")
     assert tab.texts[0] == "progress queued"
 
 
-def test_a_job_that_is_done_is_told_at_once(server: Live, context: BrowserContext) -> None:
+def test_a_job_that_is_done_is_told_at_once(server: LiveServer, context: BrowserContext) -> None:
     job_id = server.submit(seed=42)
-    server.until(job_id)
+    server.wait_for_status(job_id)
     tab = Tab(context, f"{server.url}/docs")
     tab.run(DOCUMENTED.replace(DOCUMENTED_ID, job_id))
-    tab.until(lambda: bool(tab.texts))
+    tab.wait_until(lambda: bool(tab.texts))
     assert [text.partition("!")[0] for text in tab.texts] == ["Generation complete"]
 
 
-def test_a_browser_that_does_not_close_stops_coming_back(server: Live, context: BrowserContext) -> None:
+def test_a_browser_that_does_not_close_stops_coming_back(server: LiveServer, context: BrowserContext) -> None:
     job_id = server.submit()
-    server.until(job_id)
+    server.wait_for_status(job_id)
     tab = Tab(context, f"{server.url}/docs")
     tab.run(UNCLOSED.replace(DOCUMENTED_ID, job_id))
     # EventSource.CLOSED is 2: it has given up for good.
-    tab.until(lambda: "state 2" in tab.texts)
+    tab.wait_until(lambda: "state 2" in tab.texts)
     assert tab.texts == ["complete", "state 0", "state 2"]
     assert tab.streams == [200, 204]
 
 
-def test_the_page_of_the_documentation_shows_every_endpoint(server: Live, context: BrowserContext) -> None:
+def test_the_page_of_the_documentation_shows_every_endpoint(server: LiveServer, context: BrowserContext) -> None:
     tab = Tab(context, f"{server.url}/docs")
     tab.page.locator("summary").first.wait_for()
     paths = server.get("/openapi.json").json()["paths"]

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.server.crash import trial
+from tests.server.crash import run_trial
 
 pytestmark = pytest.mark.system
 
 
 def test_nothing_accepted_is_lost_done_twice_or_half_written(tmp_path: Path) -> None:
-    _, faults = trial(tmp_path, kills=6, seed=1)
+    _, faults = run_trial(tmp_path, kills=6, seed=1)
     assert faults == []

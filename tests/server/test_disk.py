@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.server import traced_server
-from tests.server.live import Live, running
+from tests.server.live import LiveServer, run_server
 
 pytestmark = pytest.mark.system
 
@@ -17,9 +17,9 @@ LEVEL, ACCEPTED = "sql: PRAGMA synchronous=", "sql: INSERT INTO jobs "
 
 
 @pytest.fixture(scope="module")
-def traced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+def traced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     program = Path(str(traced_server.__file__))
-    with running(tmp_path_factory.mktemp("traced") / "output", program=program) as live:
+    with run_server(tmp_path_factory.mktemp("traced") / "output", program=program) as live:
         yield live
 
 
@@ -31,12 +31,14 @@ def accepted_at(lines: list[str], since: int) -> str | None:
 
 
 @pytest.mark.parametrize(("path", "level"), [("/api/v1/generate", "FULL"), ("/sdapi/v1/txt2img", "NORMAL")])
-def test_only_a_client_that_is_told_of_its_job_waits_until_the_disk_has_it(traced: Live, path: str, level: str) -> None:
+def test_only_a_client_that_is_told_of_its_job_waits_until_the_disk_has_it(
+    traced: LiveServer, path: str, level: str
+) -> None:
     said = len(traced.lines)
     reply = traced.post(path, FORM)
     assert reply.status_code == 200
     if path.startswith("/api"):
-        traced.until(reply.json()["job_id"])
+        traced.wait_for_status(reply.json()["job_id"])
     end = time.monotonic() + 10
     while accepted_at(traced.lines, said) is None and time.monotonic() < end:
         time.sleep(0.05)

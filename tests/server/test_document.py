@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from mflux_api.models.registry import EMBEDDED
-from tests.server.live import Live, running
+from mflux_api.models.registry import EMBEDDED_MODELS_DIR
+from tests.server.live import LiveServer, run_server
 
 pytestmark = pytest.mark.system
 
@@ -29,17 +29,17 @@ SMALL = ("--set", "generation.default_width=192", "--set", "generation.default_h
 
 
 @pytest.fixture(scope="module")
-def documented(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+def documented(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     """A server whose published models are copies of the embedded one."""
     folder = Path(tmp_path_factory.mktemp("documented"))
     for name in NAMED:
-        shutil.copytree(EMBEDDED / "flux2-tiny", folder / "models" / name, copy_function=os.link)
+        shutil.copytree(EMBEDDED_MODELS_DIR / "flux2-tiny", folder / "models" / name, copy_function=os.link)
     default = ("--model", "flux2-klein-4b", "--models-dir", str(folder / "models"))
-    with running(folder / "output", *default, *SMALL) as live:
+    with run_server(folder / "output", *default, *SMALL) as live:
         yield live
 
 
-def curl(server: Live, command: str) -> Any:
+def curl(server: LiveServer, command: str) -> Any:
     """Run a curl command of the document; its reply."""
     words = shlex.split(command.replace("\\\n", "").replace(LOCAL, server.url))
     done = subprocess.run([*words, "--silent", "--show-error", "--fail-with-body"], capture_output=True, check=False)
@@ -47,7 +47,7 @@ def curl(server: Live, command: str) -> Any:
     return json.loads(done.stdout)
 
 
-def run(server: Live, script: str, folder: Path) -> str:
+def run(server: LiveServer, script: str, folder: Path) -> str:
     """Run a Python example of the document; what it printed. `base64` is imported where it forgets to."""
     code = "import base64\n" + script.replace(LOCAL, server.url)
     done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False)
@@ -98,7 +98,7 @@ CURLS = [(FIRST, USUAL), (ASTRONAUT, USUAL), (SUNSET, (1024, 576)), (PREQUANTIZE
 
 
 @pytest.mark.parametrize(("command", "size"), CURLS)
-def test_a_curl_of_the_document_brings_a_picture(documented: Live, command: str, size: tuple[int, int]) -> None:
+def test_a_curl_of_the_document_brings_a_picture(documented: LiveServer, command: str, size: tuple[int, int]) -> None:
     reply = curl(documented, command)
     assert picture(reply["images"][0]).size == size
     sent = re.search(r'"prompt": "(.*)"', command)
@@ -107,7 +107,7 @@ def test_a_curl_of_the_document_brings_a_picture(documented: Live, command: str,
     assert reply["parameters"]["steps"] == 4
 
 
-def test_the_documented_request_gets_the_documented_reply(documented: Live) -> None:
+def test_the_documented_request_gets_the_documented_reply(documented: LiveServer) -> None:
     body = {
         "prompt": "a beautiful landscape with mountains and lakes",
         "model": "flux2-klein-4b",
@@ -128,7 +128,7 @@ def test_the_documented_request_gets_the_documented_reply(documented: Live) -> N
     assert "Generated 1 image(s) in " in reply["info"]
 
 
-def test_the_python_example_saves_a_picture(documented: Live, tmp_path: Path) -> None:
+def test_the_python_example_saves_a_picture(documented: LiveServer, tmp_path: Path) -> None:
     printed = run(
         documented,
         """
@@ -161,7 +161,7 @@ print(f"Generated image: {data['info']}")
         assert image.size == (768, 512)
 
 
-def test_a_picture_is_repainted_as_documented(documented: Live) -> None:
+def test_a_picture_is_repainted_as_documented(documented: LiveServer) -> None:
     buffer = io.BytesIO()
     Image.new("RGB", (256, 192), "navy").save(buffer, "PNG")
     body = {
@@ -176,7 +176,7 @@ def test_a_picture_is_repainted_as_documented(documented: Live) -> None:
     assert reply["parameters"]["image_strength"] == 0.75
 
 
-def test_progress_is_monitored_as_in_the_second_workflow(documented: Live, tmp_path: Path) -> None:
+def test_progress_is_monitored_as_in_the_second_workflow(documented: LiveServer, tmp_path: Path) -> None:
     printed = run(
         documented,
         """
@@ -222,7 +222,7 @@ while True:
     assert len({path.read_bytes() for path in tmp_path.glob("output_?.png")}) == 4
 
 
-def test_a_batch_of_seeds_is_painted_as_in_the_fourth_workflow(documented: Live, tmp_path: Path) -> None:
+def test_a_batch_of_seeds_is_painted_as_in_the_fourth_workflow(documented: LiveServer, tmp_path: Path) -> None:
     printed = run(
         documented,
         """
@@ -258,12 +258,12 @@ for i, prompt in enumerate(prompts):
     assert len({path.read_bytes() for path in tmp_path.glob("batch_?.png")}) == 3
 
 
-def test_low_ram_mode_is_taken(documented: Live) -> None:
+def test_low_ram_mode_is_taken(documented: LiveServer) -> None:
     body = {"prompt": "...", "model": "flux2-klein-4b-mlx-4bit", "low_ram": True, "width": 64, "height": 64}
     assert documented.post("/sdapi/v1/txt2img", body).status_code == 200
 
 
-def test_a_model_of_flux1_is_refused_in_the_documented_words(documented: Live) -> None:
+def test_a_model_of_flux1_is_refused_in_the_documented_words(documented: LiveServer) -> None:
     reply = documented.post("/sdapi/v1/txt2img", {"prompt": "x", "model": "schnell"})
     assert reply.status_code == 404
     assert reply.json()["code"] == "MODEL_NOT_FOUND"
@@ -272,7 +272,7 @@ def test_a_model_of_flux1_is_refused_in_the_documented_words(documented: Live) -
     )
 
 
-def test_an_order_is_answered_as_documented(documented: Live) -> None:
+def test_an_order_is_answered_as_documented(documented: LiveServer) -> None:
     body = {"prompt": "a futuristic city at night", "model": "flux2-klein-9b", "steps": 8, "num_images": 4}
     reply = documented.post("/api/v1/generate", body)
     assert reply.status_code == 200
@@ -281,7 +281,7 @@ def test_an_order_is_answered_as_documented(documented: Live) -> None:
     assert re.fullmatch("[0-9a-f]{12}", content["job_id"])
     assert content["status"] in {"queued", "generating"}
     assert documented.delete(f"/api/v1/jobs/{content['job_id']}").json() == {"status": "cancelled"}
-    assert documented.job(content["job_id"])["status"] == "cancelled"
+    assert documented.get_job(content["job_id"])["status"] == "cancelled"
 
 
 DATE = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"
@@ -318,7 +318,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("path", SHAPES)
-def test_a_reply_has_every_documented_field(documented: Live, path: str) -> None:
+def test_a_reply_has_every_documented_field(documented: LiveServer, path: str) -> None:
     assert_shape(documented.get(path).json(), SHAPES[path])
 
 
@@ -332,9 +332,9 @@ def assert_shape(found: Any, expected: Any) -> None:
         assert found == expected
 
 
-def test_a_finished_job_has_every_documented_field(documented: Live) -> None:
+def test_a_finished_job_has_every_documented_field(documented: LiveServer) -> None:
     job_id = documented.submit(seed=42, num_images=4)
-    job = documented.until(job_id)
+    job = documented.wait_for_status(job_id)
     shape = {
         "id": job_id,
         "status": "completed",
@@ -349,7 +349,7 @@ def test_a_finished_job_has_every_documented_field(documented: Live) -> None:
     assert "images" not in listed
 
 
-def test_the_models_have_every_documented_field(documented: Live) -> None:
+def test_the_models_have_every_documented_field(documented: LiveServer) -> None:
     row = next(row for row in documented.get("/api/v1/models").json()["models"] if row["title"] == "flux2-klein-4b")
     shape = {
         "model_name": "black-forest-labs/FLUX.2-klein-4B",
@@ -370,13 +370,13 @@ ALIASES = [
 ]
 
 
-def test_every_alias_of_the_table_is_listed(documented: Live) -> None:
+def test_every_alias_of_the_table_is_listed(documented: LiveServer) -> None:
     titles = {row["title"] for row in documented.get("/api/v1/models").json()["models"]}
     assert [alias for alias in ALIASES if alias not in titles] == []
 
 
 @pytest.mark.parametrize("model", ["flux2-dev", "flux2-dev-8-bit"])
-def test_a_model_of_the_table_that_is_not_here_can_be_downloaded(documented: Live, model: str) -> None:
+def test_a_model_of_the_table_that_is_not_here_can_be_downloaded(documented: LiveServer, model: str) -> None:
     assert documented.get(f"/api/v1/models/{model}/status").json()["status"] == "not_downloaded"
 
 
@@ -390,14 +390,14 @@ def test_a_model_of_the_table_that_is_not_here_can_be_downloaded(documented: Liv
     ],
 )
 def test_names_of_sd_webui_stand_beside_the_documented_ones(
-    documented: Live, sent: dict[str, Any], used: dict[str, Any]
+    documented: LiveServer, sent: dict[str, Any], used: dict[str, Any]
 ) -> None:
     reply = documented.post("/sdapi/v1/txt2img", {"prompt": "x", "width": 64, "height": 64, "steps": 1, **sent}).json()
     assert used.items() <= reply["parameters"].items()
     assert len(reply["images"]) == reply["parameters"]["num_images"]
 
 
-def test_the_reply_says_which_random_seed_was_used(documented: Live) -> None:
+def test_the_reply_says_which_random_seed_was_used(documented: LiveServer) -> None:
     body: dict[str, Any] = {"prompt": "a red circle", "width": 64, "height": 64, "steps": 1, "seed": None}
     first = documented.post("/sdapi/v1/txt2img", body).json()
     again = documented.post("/sdapi/v1/txt2img", {**body, "seed": first["parameters"]["seed"]}).json()

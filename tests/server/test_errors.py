@@ -22,7 +22,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tests.server.live import ROOT, Live, running
+from tests.server.live import ROOT, LiveServer, run_server
 
 pytestmark = pytest.mark.system
 
@@ -41,7 +41,7 @@ NAN, INFINITY = float("nan"), float("inf")
 FLUX1 = "Flux1 models removed. Use flux2-klein-4b or flux2-klein-9b"
 
 
-def refused(reply: requests.Response, status: int, code: str, *, sdapi: bool = False) -> dict[str, Any]:
+def assert_refused(reply: requests.Response, status: int, code: str, *, sdapi: bool = False) -> dict[str, Any]:
     """Assert that this is an error as it is documented; its body."""
     assert reply.status_code == status, reply.text[:500]
     content: dict[str, Any] = reply.json()
@@ -71,7 +71,7 @@ def chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
-def bomb(side: int) -> str:
+def make_bomb(side: int) -> str:
     """A black PNG of this many pixels a side, in a few kilobytes."""
     row = bytes(1 + math.ceil(side / 8))
     packer = zlib.compressobj(1)
@@ -81,12 +81,12 @@ def bomb(side: int) -> str:
     return base64.b64encode(png).decode()
 
 
-def post_text(server: Live, path: str, text: str | bytes, **headers: str) -> requests.Response:
+def post_text(server: LiveServer, path: str, text: str | bytes, **headers: str) -> requests.Response:
     return requests.post(server.url + path, data=text, headers={**JSON, **headers}, timeout=60)
 
 
 @pytest.fixture(scope="module")
-def tight(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+def tight(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     """A server with little patience, for bodies and their size, and with a folder of adapters."""
     folder = Path(tmp_path_factory.mktemp("tight"))
     (folder / "loras").mkdir()
@@ -94,7 +94,7 @@ def tight(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     (folder / "outside.safetensors").write_bytes(b"weights")
     (folder / "loras" / "link.safetensors").symlink_to(folder / "outside.safetensors")
     chosen = ("server.body_seconds=0.5", "server.max_body_mb=1", f"models.lora_dir={folder / 'loras'}")
-    with running(folder / "output", *(part for value in chosen for part in ("--set", value))) as live:
+    with run_server(folder / "output", *(part for value in chosen for part in ("--set", value))) as live:
         yield live
 
 
@@ -105,12 +105,12 @@ def tight(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     "path",
     ["/nothing", "/api/v1/nothing", "/api/v2/generate", "/api/v1/jobs/a/b/c", "/docs/..%2f..%2fpyproject.toml", "/%00"],
 )
-def test_an_unknown_address_is_not_found(server: Live, path: str) -> None:
-    refused(server.get(path), 404, "NOT_FOUND")
+def test_an_unknown_address_is_not_found(server: LiveServer, path: str) -> None:
+    assert_refused(server.get(path), 404, "NOT_FOUND")
 
 
-def test_an_unknown_address_of_sdapi_is_not_found_in_the_words_of_its_clients(server: Live) -> None:
-    assert refused(server.get("/sdapi/v1/nothing"), 404, "NOT_FOUND", sdapi=True)["detail"] == "Not Found"
+def test_an_unknown_address_of_sdapi_is_not_found_in_the_words_of_its_clients(server: LiveServer) -> None:
+    assert assert_refused(server.get("/sdapi/v1/nothing"), 404, "NOT_FOUND", sdapi=True)["detail"] == "Not Found"
 
 
 @pytest.mark.parametrize(
@@ -124,15 +124,15 @@ def test_an_unknown_address_of_sdapi_is_not_found_in_the_words_of_its_clients(se
         ("TRACE", "/docs", {"GET", "HEAD"}),
     ],
 )
-def test_another_method_is_not_allowed(server: Live, method: str, path: str, allowed: set[str]) -> None:
+def test_another_method_is_not_allowed(server: LiveServer, method: str, path: str, allowed: set[str]) -> None:
     reply = requests.request(method, server.url + path, timeout=60)
-    refused(reply, 405, "METHOD_NOT_ALLOWED")
+    assert_refused(reply, 405, "METHOD_NOT_ALLOWED")
     assert set(reply.headers["Allow"].split(", ")) == allowed
 
 
-def test_another_method_of_sdapi_is_not_allowed_in_the_words_of_its_clients(server: Live) -> None:
+def test_another_method_of_sdapi_is_not_allowed_in_the_words_of_its_clients(server: LiveServer) -> None:
     reply = server.get(TXT2IMG)
-    assert refused(reply, 405, "METHOD_NOT_ALLOWED", sdapi=True)["detail"] == "Method Not Allowed"
+    assert assert_refused(reply, 405, "METHOD_NOT_ALLOWED", sdapi=True)["detail"] == "Method Not Allowed"
 
 
 @pytest.mark.parametrize(
@@ -147,27 +147,27 @@ def test_another_method_of_sdapi_is_not_allowed_in_the_words_of_its_clients(serv
         ("/api/v1/models/nothing/download", "MODEL_NOT_FOUND"),
     ],
 )
-def test_what_is_not_there_is_not_found(server: Live, path: str, code: str) -> None:
-    refused(server.get(path), 404, code)
+def test_what_is_not_there_is_not_found(server: LiveServer, path: str, code: str) -> None:
+    assert_refused(server.get(path), 404, code)
 
 
 @pytest.mark.parametrize("index", ["1", "-1", "0000000001", "1" * 30, "x", "0.0", "%D9%A0", "%00", "..", "%2e%2e"])
-def test_a_picture_that_a_job_has_not_is_not_found(server: Live, index: str) -> None:
+def test_a_picture_that_a_job_has_not_is_not_found(server: LiveServer, index: str) -> None:
     job_id = server.submit()
-    server.until(job_id)
+    server.wait_for_status(job_id)
     url = f"{server.url}/api/v1/jobs/{job_id}/images/{index}"
     # requests would take the dots out of the address.
     prepared = requests.Request("GET", url).prepare()
     prepared.url = url
     with requests.Session() as session:
-        refused(session.send(prepared, timeout=60), 404, "PICTURE_NOT_FOUND")
+        assert_refused(session.send(prepared, timeout=60), 404, "PICTURE_NOT_FOUND")
 
 
-def test_a_finished_job_cannot_be_retried_or_cancelled(server: Live) -> None:
+def test_a_finished_job_cannot_be_retried_or_cancelled(server: LiveServer) -> None:
     job_id = server.submit()
-    server.until(job_id)
-    refused(server.post(f"/api/v1/jobs/{job_id}/retry"), 409, "CONFLICT")
-    refused(server.delete(f"/api/v1/jobs/{job_id}"), 409, "CONFLICT")
+    server.wait_for_status(job_id)
+    assert_refused(server.post(f"/api/v1/jobs/{job_id}/retry"), 409, "CONFLICT")
+    assert_refused(server.delete(f"/api/v1/jobs/{job_id}"), 409, "CONFLICT")
 
 
 @pytest.mark.parametrize(
@@ -177,19 +177,19 @@ def test_a_finished_job_cannot_be_retried_or_cancelled(server: Live) -> None:
         *("before=-1", "before=x", f"before={10**30}", "status=done", "status="),
     ],
 )
-def test_a_bad_query_is_refused_with_its_field(server: Live, query: str) -> None:
-    content = refused(server.get(f"/api/v1/jobs?{query}"), 400, "INVALID_REQUEST")
+def test_a_bad_query_is_refused_with_its_field(server: LiveServer, query: str) -> None:
+    content = assert_refused(server.get(f"/api/v1/jobs?{query}"), 400, "INVALID_REQUEST")
     assert content["details"]["field"] == query.partition("=")[0]
 
 
 # Bodies
 
 
-def no_form(server: Live, path: str, text: str | bytes) -> dict[str, Any]:
+def no_form(server: LiveServer, path: str, text: str | bytes) -> dict[str, Any]:
     """The refusal of a body that is no form: as SD-WebUI has it where that is spoken."""
     if path == GENERATE:
-        return refused(post_text(server, path, text), 400, "INVALID_REQUEST")
-    return refused(post_text(server, path, text), 422, "WRONG_KIND", sdapi=True)
+        return assert_refused(post_text(server, path, text), 400, "INVALID_REQUEST")
+    return assert_refused(post_text(server, path, text), 422, "WRONG_KIND", sdapi=True)
 
 
 @pytest.mark.parametrize("path", ORDERS)
@@ -203,48 +203,48 @@ def no_form(server: Live, path: str, text: str | bytes) -> dict[str, Any]:
     ],
     ids=lambda text: repr(text[:30]),
 )
-def test_a_body_that_is_no_json_is_refused(server: Live, path: str, text: str | bytes) -> None:
+def test_a_body_that_is_no_json_is_refused(server: LiveServer, path: str, text: str | bytes) -> None:
     content = no_form(server, path, text)
     assert content["details"].get("field", "body") == "body"
 
 
 @pytest.mark.parametrize("path", ORDERS)
 @pytest.mark.parametrize("text", ["[]", '[{"prompt": "x"}]', '"prompt"', "7", "null", "true", "NaN"])
-def test_a_body_that_is_no_object_is_refused(server: Live, path: str, text: str) -> None:
+def test_a_body_that_is_no_object_is_refused(server: LiveServer, path: str, text: str) -> None:
     content = no_form(server, path, text)
     assert content["error"] == "The body must be a JSON object: {...}."
 
 
 @pytest.mark.parametrize("text", ["", "{}", '{"prompt": null}'])
-def test_a_missing_prompt_is_refused(server: Live, text: str) -> None:
-    content = refused(post_text(server, GENERATE, text), 400, "INVALID_REQUEST")
+def test_a_missing_prompt_is_refused(server: LiveServer, text: str) -> None:
+    content = assert_refused(post_text(server, GENERATE, text), 400, "INVALID_REQUEST")
     assert content["details"]["field"] == "prompt"
 
 
-def test_a_picture_made_of_two_surrogates_is_text(server: Live) -> None:
+def test_a_picture_made_of_two_surrogates_is_text(server: LiveServer) -> None:
     reply = post_text(server, GENERATE, json.dumps(order(prompt="\U0001f98a a fox")))
     assert reply.status_code == 200
-    assert server.until(reply.json()["job_id"])["prompt"] == "\U0001f98a a fox"
+    assert server.wait_for_status(reply.json()["job_id"])["prompt"] == "\U0001f98a a fox"
 
 
-def test_a_body_larger_than_the_limit_is_refused(tight: Live) -> None:
+def test_a_body_larger_than_the_limit_is_refused(tight: LiveServer) -> None:
     body = json.dumps(order(prompt="x" * 2 * MEBIBYTE))
-    content = refused(post_text(tight, GENERATE, body), 413, "PAYLOAD_TOO_LARGE")
+    content = assert_refused(post_text(tight, GENERATE, body), 413, "PAYLOAD_TOO_LARGE")
     assert content["details"]["limit"] == MEBIBYTE
 
 
-def test_a_body_without_a_length_is_refused_once_it_is_larger_than_the_limit(tight: Live) -> None:
+def test_a_body_without_a_length_is_refused_once_it_is_larger_than_the_limit(tight: LiveServer) -> None:
     pieces = (b" " * 65536 for _ in range(32))
     reply = requests.post(tight.url + GENERATE, data=pieces, headers=JSON, timeout=60)
-    refused(reply, 413, "PAYLOAD_TOO_LARGE")
+    assert_refused(reply, 413, "PAYLOAD_TOO_LARGE")
 
 
-def test_a_body_at_the_limit_is_read(tight: Live) -> None:
+def test_a_body_at_the_limit_is_read(tight: LiveServer) -> None:
     assert post_text(tight, GENERATE, json.dumps(order()).ljust(MEBIBYTE)).status_code == 200
 
 
 @pytest.mark.parametrize("head", ["Content-Length: 100", "Transfer-Encoding: chunked"])
-def test_a_body_that_does_not_arrive_is_not_waited_for(tight: Live, head: str) -> None:
+def test_a_body_that_does_not_arrive_is_not_waited_for(tight: LiveServer, head: str) -> None:
     address = urlsplit(tight.url)
     began = time.monotonic()
     with socket.create_connection((address.hostname or "", address.port or 0), timeout=30) as connection:
@@ -313,10 +313,10 @@ BAD_ORDERS = [
 
 
 @pytest.mark.parametrize(("path", "name", "value"), BAD_ORDERS, ids=lambda part: repr(part)[:24])
-def test_a_bad_field_is_refused_with_its_name(server: Live, path: str, name: str, value: object) -> None:
+def test_a_bad_field_is_refused_with_its_name(server: LiveServer, path: str, name: str, value: object) -> None:
     # The model, by its documented name, asks for the documented errors.
     reply = post_text(server, path, json.dumps(order(**{"model": "flux2-tiny", name: value})))
-    content = refused(reply, 400, "INVALID_REQUEST", sdapi=path == TXT2IMG)
+    content = assert_refused(reply, 400, "INVALID_REQUEST", sdapi=path == TXT2IMG)
     assert content["details"]["field"].partition(".")[0] == name
     assert name in content["error"]
     # What was sent is not sent back in full.
@@ -325,82 +325,86 @@ def test_a_bad_field_is_refused_with_its_name(server: Live, path: str, name: str
 
 @pytest.mark.parametrize("name", ["image_strength", "denoising_strength"])
 @pytest.mark.parametrize("value", [1.1, -0.1, 1e308])
-def test_a_strength_beyond_its_range_is_refused(server: Live, name: str, value: float) -> None:
+def test_a_strength_beyond_its_range_is_refused(server: LiveServer, name: str, value: float) -> None:
     fields = order(init_images=[picture()], **{name: value})
-    content = refused(server.post(GENERATE, fields), 400, "INVALID_REQUEST")
+    content = assert_refused(server.post(GENERATE, fields), 400, "INVALID_REQUEST")
     assert "strength" in content["details"]["field"]
 
 
 @pytest.mark.parametrize("scale", [1e308, 10.5, -11])
-def test_a_scale_beyond_its_range_is_refused(tight: Live, scale: float) -> None:
-    content = refused(tight.post(GENERATE, order(lora_files=["inside"], lora_scales=[scale])), 400, "INVALID_REQUEST")
+def test_a_scale_beyond_its_range_is_refused(tight: LiveServer, scale: float) -> None:
+    content = assert_refused(
+        tight.post(GENERATE, order(lora_files=["inside"], lora_scales=[scale])), 400, "INVALID_REQUEST"
+    )
     assert "lora" in content["details"]["field"]
 
 
 @pytest.mark.parametrize("sides", [(5, 1), (1, 5), (0, 1), (-1, -1), (10**30, 10**30), (10**4000, 1)])
-def test_more_pictures_by_batches_than_allowed_are_refused(server: Live, sides: tuple[int, int]) -> None:
+def test_more_pictures_by_batches_than_allowed_are_refused(server: LiveServer, sides: tuple[int, int]) -> None:
     fields = order(model="flux2-tiny", batch_size=sides[0], n_iter=sides[1])
-    content = refused(post_text(server, TXT2IMG, json.dumps(fields)), 400, "INVALID_REQUEST", sdapi=True)
+    content = assert_refused(post_text(server, TXT2IMG, json.dumps(fields)), 400, "INVALID_REQUEST", sdapi=True)
     assert content["details"]["field"] in {"num_images", "n_iter", "batch_size"}
     assert len(content["error"]) < 500
 
 
-def test_more_references_than_allowed_are_refused(server: Live) -> None:
-    refused(server.post(GENERATE, order(extra_images=[picture()] * 9)), 400, "INVALID_REQUEST")
+def test_more_references_than_allowed_are_refused(server: LiveServer) -> None:
+    assert_refused(server.post(GENERATE, order(extra_images=[picture()] * 9)), 400, "INVALID_REQUEST")
 
 
-def test_a_second_picture_to_repaint_is_refused(server: Live) -> None:
-    content = refused(server.post(GENERATE, order(init_images=[picture()] * 2)), 400, "INVALID_REQUEST")
+def test_a_second_picture_to_repaint_is_refused(server: LiveServer) -> None:
+    content = assert_refused(server.post(GENERATE, order(init_images=[picture()] * 2)), 400, "INVALID_REQUEST")
     assert content["details"]["field"] == "init_images"
 
 
-def test_a_mask_without_its_picture_is_refused(server: Live) -> None:
-    content = refused(server.post(GENERATE, order(mask=picture())), 400, "INVALID_REQUEST")
+def test_a_mask_without_its_picture_is_refused(server: LiveServer) -> None:
+    content = assert_refused(server.post(GENERATE, order(mask=picture())), 400, "INVALID_REQUEST")
     assert content["details"]["field"] == "mask"
 
 
 @pytest.mark.parametrize("fields", [{}, {"init_images": []}, {"init_images": None}])
-def test_repainting_without_a_picture_is_refused(server: Live, fields: dict[str, object]) -> None:
-    content = refused(server.post(IMG2IMG, order(model="flux2-tiny", **fields)), 400, "INVALID_REQUEST", sdapi=True)
+def test_repainting_without_a_picture_is_refused(server: LiveServer, fields: dict[str, object]) -> None:
+    content = assert_refused(
+        server.post(IMG2IMG, order(model="flux2-tiny", **fields)), 400, "INVALID_REQUEST", sdapi=True
+    )
     assert content["details"]["field"] == "init_images"
 
 
-def test_a_long_idempotency_key_is_refused(server: Live) -> None:
+def test_a_long_idempotency_key_is_refused(server: LiveServer) -> None:
     reply = server.post(GENERATE, order(), headers={"Idempotency-Key": "x" * 201})
-    assert refused(reply, 400, "INVALID_REQUEST")["details"]["field"] == "Idempotency-Key"
+    assert assert_refused(reply, 400, "INVALID_REQUEST")["details"]["field"] == "Idempotency-Key"
 
 
-def test_an_idempotency_key_of_another_order_is_refused(server: Live) -> None:
+def test_an_idempotency_key_of_another_order_is_refused(server: LiveServer) -> None:
     key = {"Idempotency-Key": "test_errors"}
     assert server.post(GENERATE, order(), headers=key).status_code == 200
-    refused(server.post(GENERATE, order(steps=2), headers=key), 409, "CONFLICT")
+    assert_refused(server.post(GENERATE, order(steps=2), headers=key), 409, "CONFLICT")
 
 
 # Models and adapters
 
 
 @pytest.mark.parametrize("path", ORDERS)
-def test_an_unknown_model_is_refused_with_those_there_are(server: Live, path: str) -> None:
+def test_an_unknown_model_is_refused_with_those_there_are(server: LiveServer, path: str) -> None:
     reply = server.post(path, order(model="nothing", init_images=[picture()]))
-    content = refused(reply, 404, "MODEL_NOT_FOUND", sdapi=path != GENERATE)
+    content = assert_refused(reply, 404, "MODEL_NOT_FOUND", sdapi=path != GENERATE)
     assert "flux2-klein-4b" in content["details"]["available_models"]
 
 
 @pytest.mark.parametrize("name", ["schnell", "dev", "flux1-dev", "FLUX.1-schnell", "krea-dev"])
-def test_flux1_names_are_answered_as_documented(server: Live, name: str) -> None:
+def test_flux1_names_are_answered_as_documented(server: LiveServer, name: str) -> None:
     for reply in (server.post(GENERATE, order(model=name)), server.get(f"/api/v1/models/{name}/status")):
-        content = refused(reply, 404, "MODEL_NOT_FOUND")
+        content = assert_refused(reply, 404, "MODEL_NOT_FOUND")
         assert content["error"] == f"Model '{name}' not found. {FLUX1}"
 
 
 @pytest.mark.parametrize("name", ["seedvr2"])
-def test_a_model_that_cannot_paint_is_refused(server: Live, name: str) -> None:
-    refused(server.post(GENERATE, order(model=name)), 400, "MODEL_UNSUPPORTED")
+def test_a_model_that_cannot_paint_is_refused(server: LiveServer, name: str) -> None:
+    assert_refused(server.post(GENERATE, order(model=name)), 400, "MODEL_UNSUPPORTED")
 
 
-def test_an_unknown_adapter_is_refused(server: Live, tight: Live) -> None:
+def test_an_unknown_adapter_is_refused(server: LiveServer, tight: LiveServer) -> None:
     for live in (server, tight):
-        content = refused(live.post(GENERATE, order(lora_files=["nothing"])), 404, "LORA_NOT_FOUND")
+        content = assert_refused(live.post(GENERATE, order(lora_files=["nothing"])), 404, "LORA_NOT_FOUND")
         assert content["details"] == {"lora": "nothing"}
         assert "models/loras" not in content["error"]
         assert str(tight.output.parent) not in content["error"]
@@ -428,19 +432,19 @@ quick = settings(max_examples=60, deadline=None, database=None)
 
 @quick
 @given(PATHS_GIVEN)
-def test_a_path_is_no_model(server: Live, name: str) -> None:
-    refused(server.post(GENERATE, order(model=name)), 404, "MODEL_NOT_FOUND")
+def test_a_path_is_no_model(server: LiveServer, name: str) -> None:
+    assert_refused(server.post(GENERATE, order(model=name)), 404, "MODEL_NOT_FOUND")
 
 
 @quick
 @given(PATHS_GIVEN)
-def test_a_path_in_the_address_is_no_model(server: Live, name: str) -> None:
+def test_a_path_in_the_address_is_no_model(server: LiveServer, name: str) -> None:
     url = f"{server.url}/api/v1/models/{quote(name, safe='')}/status"
     prepared = requests.Request("GET", url).prepare()
     prepared.url = url
     with requests.Session() as session:
         reply = session.send(prepared, timeout=60, allow_redirects=False)
-    refused(reply, 404, reply.json()["code"])
+    assert_refused(reply, 404, reply.json()["code"])
     assert reply.json()["code"] in {"MODEL_NOT_FOUND", "NOT_FOUND"}
 
 
@@ -450,9 +454,9 @@ def test_a_path_in_the_address_is_no_model(server: Live, name: str) -> None:
 @example("~nobody-of-this-name/x")
 @example("~/x")
 @example("")
-def test_a_path_is_no_adapter(tight: Live, name: str) -> None:
+def test_a_path_is_no_adapter(tight: LiveServer, name: str) -> None:
     reply = tight.post(GENERATE, order(lora_files=[name]))
-    content = refused(reply, reply.status_code, reply.json()["code"])
+    content = assert_refused(reply, reply.status_code, reply.json()["code"])
     assert (reply.status_code, content["code"]) in {(404, "LORA_NOT_FOUND"), (400, "LORA_INVALID")}
     assert str(tight.output.parent) not in reply.text
 
@@ -460,7 +464,7 @@ def test_a_path_is_no_adapter(tight: Live, name: str) -> None:
 @pytest.mark.parametrize(
     "there", ["/etc/passwd", "{}/outside.safetensors", "../outside.safetensors", "link", "../outside"]
 )
-def test_whether_a_file_is_outside_the_folder_of_adapters_is_not_told(tight: Live, there: str) -> None:
+def test_whether_a_file_is_outside_the_folder_of_adapters_is_not_told(tight: LiveServer, there: str) -> None:
     name = there.format(tight.output.parent)
     answers = [tight.post(GENERATE, order(lora_files=[given])) for given in (name, f"{name}-nothing")]
     texts = [reply.json()["error"].replace("-nothing", "") for reply in answers]
@@ -496,52 +500,52 @@ STRANGE: dict[str, bytes] = {
 
 @pytest.mark.parametrize("field", ["init_images", "extra_images", "mask"])
 @pytest.mark.parametrize("kind", STRANGE)
-def test_what_is_no_picture_is_refused(server: Live, field: str, kind: str) -> None:
+def test_what_is_no_picture_is_refused(server: LiveServer, field: str, kind: str) -> None:
     sent = base64.b64encode(STRANGE[kind] or b"\0").decode()
     fields = {"init_images": [picture()], field: sent if field == "mask" else [sent]}
-    content = refused(server.post(GENERATE, order(**fields)), 400, "INVALID_IMAGE")
+    content = assert_refused(server.post(GENERATE, order(**fields)), 400, "INVALID_IMAGE")
     assert content["details"]["field"] == field
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP"])
 @pytest.mark.parametrize("prefix", ["", "data:image/any;base64,"])
-def test_pictures_of_the_usual_kinds_are_taken(server: Live, kind: str, prefix: str) -> None:
+def test_pictures_of_the_usual_kinds_are_taken(server: LiveServer, kind: str, prefix: str) -> None:
     reply = server.post(GENERATE, order(init_images=[prefix + picture(form=kind)]))
-    assert server.until(reply.json()["job_id"])["status"] == "completed"
+    assert server.wait_for_status(reply.json()["job_id"])["status"] == "completed"
 
 
 @pytest.mark.parametrize("text", ["=", "a", "data:image/png;base64,a", "äöü", "data:,", ""])
-def test_broken_base64_is_refused(server: Live, text: str) -> None:
+def test_broken_base64_is_refused(server: LiveServer, text: str) -> None:
     reply = server.post(IMG2IMG, order(model="flux2-tiny", init_images=[text]))
-    content = refused(reply, 400, "INVALID_IMAGE", sdapi=True)
+    content = assert_refused(reply, 400, "INVALID_IMAGE", sdapi=True)
     assert content["details"]["field"] == "init_images"
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_the_address_of_a_picture_is_refused(server: Live, scheme: str) -> None:
+def test_the_address_of_a_picture_is_refused(server: LiveServer, scheme: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as canary:
         canary.settimeout(0.2)
         address = f"{scheme}://127.0.0.1:{canary.getsockname()[1]}/picture.png"
-        content = refused(server.post(GENERATE, order(init_images=[address])), 400, "INVALID_IMAGE")
+        content = assert_refused(server.post(GENERATE, order(init_images=[address])), 400, "INVALID_IMAGE")
         assert "not its address" in content["error"]
         with pytest.raises(TimeoutError):
             canary.accept()
 
 
 @pytest.mark.parametrize("address", ["file:///etc/passwd", "ftp://127.0.0.1/a", "HTTP://127.0.0.1/a", "/etc/passwd"])
-def test_other_addresses_are_no_pictures_either(server: Live, address: str) -> None:
-    refused(server.post(GENERATE, order(init_images=[address])), 400, "INVALID_IMAGE")
+def test_other_addresses_are_no_pictures_either(server: LiveServer, address: str) -> None:
+    assert_refused(server.post(GENERATE, order(init_images=[address])), 400, "INVALID_IMAGE")
 
 
 @pytest.mark.parametrize("side", [6000, 9000, 13_000, 19_000])
-def test_a_decompression_bomb_is_refused_without_being_unpacked(server: Live, side: int) -> None:
-    sent = bomb(side)
+def test_a_decompression_bomb_is_refused_without_being_unpacked(server: LiveServer, side: int) -> None:
+    sent = make_bomb(side)
     process = psutil.Process(server.process.pid)
     before = process.memory_info().rss
     began = time.monotonic()
     reply = server.post(GENERATE, order(init_images=[sent]))
     seconds = time.monotonic() - began
-    refused(reply, 400, "INVALID_IMAGE")
+    assert_refused(reply, 400, "INVALID_IMAGE")
     assert seconds < 1
     assert process.memory_info().rss - before < MOST_GROWTH
 
@@ -550,17 +554,17 @@ def test_a_decompression_bomb_is_refused_without_being_unpacked(server: Live, si
 
 
 @pytest.mark.parametrize("name", ["a", "trace-1.2_3", "x" * 64])
-def test_a_safe_id_of_the_client_is_echoed(server: Live, name: str) -> None:
+def test_a_safe_id_of_the_client_is_echoed(server: LiveServer, name: str) -> None:
     reply = server.get("/api/v1/nothing", headers={"X-Request-ID": name})
-    assert refused(reply, 404, "NOT_FOUND")["request_id"] == name
+    assert assert_refused(reply, 404, "NOT_FOUND")["request_id"] == name
 
 
 @pytest.mark.parametrize("name", ["", "x" * 65, "a b", "<script>", "a\x7f", 'a"b', "ä".encode("latin-1")])
-def test_another_id_of_the_client_is_replaced(server: Live, name: str | bytes) -> None:
+def test_another_id_of_the_client_is_replaced(server: LiveServer, name: str | bytes) -> None:
     reply = server.get("/api/v1/nothing", headers={"X-Request-ID": name})
-    assert re.fullmatch("[0-9a-f]{16}", refused(reply, 404, "NOT_FOUND")["request_id"])
+    assert re.fullmatch("[0-9a-f]{16}", assert_refused(reply, 404, "NOT_FOUND")["request_id"])
 
 
-def test_every_reply_has_an_id_of_its_own(server: Live) -> None:
+def test_every_reply_has_an_id_of_its_own(server: LiveServer) -> None:
     names = {server.get("/api/v1/health").headers["X-Request-ID"] for _ in range(10)}
     assert len(names) == 10

@@ -5,21 +5,21 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.server.live import Live, running
+from tests.server.live import LiveServer, run_server
 
 pytestmark = pytest.mark.system
 
 MEBIBYTE = 1024**2
 
 
-def paint(live: Live, count: int) -> None:
+def paint(live: LiveServer, count: int) -> None:
     jobs = [live.submit(seed=seed) for seed in range(count)]
     for job_id in jobs:
-        live.until(job_id)
+        live.wait_for_status(job_id)
 
 
 def test_the_servers_memory_stays_as_it_is(tmp_path: Path) -> None:
-    with running(tmp_path / "output") as live:
+    with run_server(tmp_path / "output") as live:
         process = psutil.Process(live.process.pid)
         paint(live, 40)
         before = process.memory_info().rss

@@ -15,9 +15,9 @@ from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.routing import Route
 
-from mflux_api.app.application import build
+from mflux_api.app.application import build_app
 from mflux_api.settings import Settings
-from tests.server.live import Live, running
+from tests.server.live import LiveServer, run_server
 
 pytestmark = pytest.mark.system
 
@@ -27,28 +27,28 @@ LONG = {"width": 256, "height": 256, "steps": 100}
 
 
 @pytest.fixture
-def quiet(tmp_path: Path) -> Iterator[Live]:
+def quiet(tmp_path: Path) -> Iterator[LiveServer]:
     """A server as it comes: text, and nobody's prompts."""
-    with running(tmp_path / "output") as live:
+    with run_server(tmp_path / "output") as live:
         yield live
 
 
 @pytest.fixture(scope="module")
-def chatty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+def chatty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     """A server that writes JSON and prompts."""
     folder = Path(tmp_path_factory.mktemp("chatty"))
-    with running(folder / "output", "--set", "logging.format=json", "--set", "logging.prompts=true") as live:
+    with run_server(folder / "output", "--set", "logging.format=json", "--set", "logging.prompts=true") as live:
         yield live
 
 
-def until(holds: Callable[[], bool], seconds: float = 20) -> None:
+def wait_until(holds: Callable[[], bool], seconds: float = 20) -> None:
     end = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < end
         time.sleep(0.05)
 
 
-def samples(live: Live) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+def parse_samples(live: LiveServer) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
     """Every sample as Prometheus reads it, by name and labels."""
     reply = live.get("/metrics")
     assert reply.headers["content-type"].startswith("text/plain")
@@ -60,8 +60,8 @@ def samples(live: Live) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
     }
 
 
-def value(live: Live, name: str, **labels: str) -> float:
-    return samples(live).get((name, tuple(sorted(labels.items()))), 0)
+def sample_value(live: LiveServer, name: str, **labels: str) -> float:
+    return parse_samples(live).get((name, tuple(sorted(labels.items()))), 0)
 
 
 def cut_off_picture() -> str:
@@ -71,76 +71,76 @@ def cut_off_picture() -> str:
     return base64.b64encode(buffer.getvalue()[:200]).decode()
 
 
-def test_jobs_count_by_their_outcome_and_pictures_by_their_model(server: Live) -> None:
+def test_jobs_count_by_their_outcome_and_pictures_by_their_model(server: LiveServer) -> None:
     outcomes = ("completed", "failed", "cancelled")
 
     def counts() -> list[float]:
-        jobs = [value(server, "mflux_jobs_total", outcome=outcome, model=MODEL) for outcome in outcomes]
+        jobs = [sample_value(server, "mflux_jobs_total", outcome=outcome, model=MODEL) for outcome in outcomes]
         return [
             *jobs,
-            value(server, "mflux_pictures_total", model=MODEL),
-            value(server, "mflux_job_seconds_count", model=MODEL),
-            value(server, "mflux_step_seconds_count", model=MODEL),
+            sample_value(server, "mflux_pictures_total", model=MODEL),
+            sample_value(server, "mflux_job_seconds_count", model=MODEL),
+            sample_value(server, "mflux_step_seconds_count", model=MODEL),
         ]
 
     before = counts()
-    server.until(server.submit(num_images=2, steps=3))
-    server.until(server.submit(init_images=[cut_off_picture()]))
+    server.wait_for_status(server.submit(num_images=2, steps=3))
+    server.wait_for_status(server.submit(init_images=[cut_off_picture()]))
     assert [now - then for now, then in zip(counts(), before, strict=True)] == [1, 1, 0, 2, 1, 6]
     job_id = server.submit(**LONG)
-    until(lambda: float(str(server.job(job_id)["progress"])) > 0)
+    wait_until(lambda: float(str(server.get_job(job_id)["progress"])) > 0)
     server.delete(f"/api/v1/jobs/{job_id}")
-    until(lambda: value(server, "mflux_jobs_total", outcome="cancelled", model=MODEL) == before[2] + 1)
+    wait_until(lambda: sample_value(server, "mflux_jobs_total", outcome="cancelled", model=MODEL) == before[2] + 1)
 
 
-def test_the_depth_of_the_queue_and_the_engines_memory_are_shown(server: Live) -> None:
+def test_the_depth_of_the_queue_and_the_engines_memory_are_shown(server: LiveServer) -> None:
     server.post("/api/v1/queue/pause")
     waiting = [server.submit() for _ in range(3)]
     try:
-        assert value(server, "mflux_queue_depth") == 3
+        assert sample_value(server, "mflux_queue_depth") == 3
     finally:
         server.post("/api/v1/queue/resume")
     for job_id in waiting:
-        server.until(job_id)
-    assert value(server, "mflux_queue_depth") == 0
-    assert value(server, "mflux_engine_memory_bytes", kind="active") > 1_000_000
-    assert value(server, "mflux_info", version=server.get("/api/v1/health").json()["version"]) == 1
+        server.wait_for_status(job_id)
+    assert sample_value(server, "mflux_queue_depth") == 0
+    assert sample_value(server, "mflux_engine_memory_bytes", kind="active") > 1_000_000
+    assert sample_value(server, "mflux_info", version=server.get("/api/v1/health").json()["version"]) == 1
 
 
-def routes(live: Live) -> set[str]:
-    return {dict(labels)["route"] for name, labels in samples(live) if name == "mflux_http_seconds_count"}
+def routes(live: LiveServer) -> set[str]:
+    return {dict(labels)["route"] for name, labels in parse_samples(live) if name == "mflux_http_seconds_count"}
 
 
-def test_requests_count_by_the_pattern_of_their_route_and_never_by_their_path(server: Live) -> None:
+def test_requests_count_by_the_pattern_of_their_route_and_never_by_their_path(server: LiveServer) -> None:
     found = {"method": "GET", "route": "/api/v1/jobs/{job_id}", "status": "200"}
     missing = {**found, "status": "404"}
-    before = value(server, "mflux_http_seconds_count", **missing)
+    before = sample_value(server, "mflux_http_seconds_count", **missing)
     job_id = server.submit()
-    server.until(job_id)
+    server.wait_for_status(job_id)
     for number in range(5):
         assert server.get(f"/api/v1/jobs/{number:012x}").status_code == 404
         assert server.get(f"/nowhere/{number}").status_code == 404
-    assert value(server, "mflux_http_seconds_count", **missing) == before + 5
-    assert value(server, "mflux_http_seconds_count", **found) >= 1
-    assert value(server, "mflux_http_seconds_count", method="GET", route="other", status="404") >= 5
+    assert sample_value(server, "mflux_http_seconds_count", **missing) == before + 5
+    assert sample_value(server, "mflux_http_seconds_count", **found) >= 1
+    assert sample_value(server, "mflux_http_seconds_count", method="GET", route="other", status="404") >= 5
     text = server.get("/metrics").text
     assert job_id not in text
     assert "nowhere" not in text
-    known = {route.path for route in build(Settings()).routes if isinstance(route, Route)}
+    known = {route.path for route in build_app(Settings()).routes if isinstance(route, Route)}
     assert routes(server) <= known | {"other"}
 
 
-def lines(live: Live, event: str) -> list[str]:
+def lines(live: LiveServer, event: str) -> list[str]:
     """The log's lines about an event, as text."""
     return [line for line in live.lines if re.match(rf"\d\d:\d\d:\d\d \w+ +{re.escape(event)} ", line)]
 
 
-def test_a_job_is_one_line_of_the_log_without_its_prompt(quiet: Live) -> None:
+def test_a_job_is_one_line_of_the_log_without_its_prompt(quiet: LiveServer) -> None:
     job_id = quiet.submit(prompt=SECRET, steps=2, num_images=2, negative_prompt=f"not {SECRET}")
-    quiet.until(job_id)
+    quiet.wait_for_status(job_id)
     failed = quiet.submit(prompt=SECRET, init_images=[cut_off_picture()])
-    quiet.until(failed)
-    until(lambda: len(lines(quiet, "job")) == 2)
+    quiet.wait_for_status(failed)
+    wait_until(lambda: len(lines(quiet, "job")) == 2)
     first, second = lines(quiet, "job")
     for word in (f"id={job_id}", f"model={MODEL}", "size=64x64", "steps=2", "pictures=2", "outcome=completed"):
         assert word in first.split()
@@ -151,18 +151,18 @@ def test_a_job_is_one_line_of_the_log_without_its_prompt(quiet: Live) -> None:
     assert not [line for line in quiet.lines if "secret" in line]
 
 
-def events(live: Live, name: str) -> list[dict[str, Any]]:
+def events(live: LiveServer, name: str) -> list[dict[str, Any]]:
     """The log's lines about an event, as JSON; every line must be some."""
     found = [json.loads(line) for line in live.lines]
     assert all({"time", "level", "event"} <= set(line) for line in found)
     return [line for line in found if line["event"] == name]
 
 
-def test_the_log_is_json_with_prompts_where_a_setting_says_so(chatty: Live) -> None:
+def test_the_log_is_json_with_prompts_where_a_setting_says_so(chatty: LiveServer) -> None:
     prompt = 'two\nlines, "quoted", and ünïcödé'
     job_id = chatty.submit(prompt=prompt)
-    chatty.until(job_id)
-    until(lambda: bool(events(chatty, "job")))
+    chatty.wait_for_status(job_id)
+    wait_until(lambda: bool(events(chatty, "job")))
     (line,) = events(chatty, "job")
     facts = {"id": job_id, "model": MODEL, "size": "64x64", "steps": 1, "outcome": "completed", "prompt": prompt}
     assert facts.items() <= line.items()
@@ -180,19 +180,19 @@ def test_the_log_is_json_with_prompts_where_a_setting_says_so(chatty: Live) -> N
     ],
 )
 def test_the_log_knows_every_error_by_the_id_of_its_request(
-    chatty: Live, path: str, body: dict[str, object], code: str
+    chatty: LiveServer, path: str, body: dict[str, object], code: str
 ) -> None:
     reply = chatty.post(path + "?token=hidden", body)
     name = reply.headers["X-Request-ID"]
     assert (reply.json()["code"], reply.json()["request_id"]) == (code, name)
-    until(lambda: any(line.get("request_id") == name for line in events(chatty, "http.refused")))
+    wait_until(lambda: any(line.get("request_id") == name for line in events(chatty, "http.refused")))
     (line,) = [line for line in events(chatty, "http.refused") if line["request_id"] == name]
     assert (line["code"], line["status"], line["method"], line["path"]) == (code, reply.status_code, "POST", path)
     assert not [line for line in chatty.lines if "hidden" in line]
 
 
-def test_the_log_is_no_place_for_a_clients_lines(chatty: Live) -> None:
+def test_the_log_is_no_place_for_a_clients_lines(chatty: LiveServer) -> None:
     name = "mine-42"
     chatty.get("/nowhere/%0Aforged%1b[31m", headers={"X-Request-ID": name})
-    until(lambda: any(line.get("request_id") == name for line in events(chatty, "http.refused")))
+    wait_until(lambda: any(line.get("request_id") == name for line in events(chatty, "http.refused")))
     assert not [line for line in chatty.lines if line.startswith("forged") or "\x1b" in line]

@@ -9,10 +9,10 @@ from schemathesis.specs.openapi.definitions import OPENAPI_31_VALIDATOR
 from starlette.routing import Route
 
 from mflux_api import errors
-from mflux_api.app.application import build
+from mflux_api.app.application import build_app
 from mflux_api.settings import Settings
 from mflux_api.web.static_files import PATHS
-from tests.server.live import Live, running
+from tests.server.live import LiveServer, run_server
 
 pytestmark = pytest.mark.system
 
@@ -36,7 +36,7 @@ HOW = [
 
 
 @pytest.fixture(scope="module")
-def described(server: Live) -> dict[str, Any]:
+def described(server: LiveServer) -> dict[str, Any]:
     reply = server.get("/openapi.json")
     assert reply.headers["Content-Type"] == "application/json"
     found: dict[str, Any] = reply.json()
@@ -69,7 +69,7 @@ def test_every_reference_leads_somewhere(described: dict[str, Any]) -> None:
 def test_every_route_is_in_it_and_nothing_else(described: dict[str, Any], tmp_path: Path) -> None:
     # The dialects of others have documents of their own.
     chosen = Settings.model_validate({"generation": {"output_dir": tmp_path}, "dialects": {"enabled": []}})
-    routes = [route for route in build(chosen).routes if isinstance(route, Route)]
+    routes = [route for route in build_app(chosen).routes if isinstance(route, Route)]
     served = {(method, route.path) for route in routes for method in (route.methods or ()) if method != "HEAD"}
     listed = {(method, path) for method, path, _ in operations(described)}
     assert served - listed == {("GET", path) for path in (*PAGES, "/files/{job_id}/{name}")}
@@ -88,7 +88,7 @@ def test_every_part_of_a_path_is_described(described: dict[str, Any]) -> None:
 
 
 def test_every_documented_code_belongs_to_its_status(described: dict[str, Any]) -> None:
-    known = {(str(kind.status), kind.code) for kind in errors.kinds()}
+    known = {(str(kind.status), kind.code) for kind in errors.list_error_types()}
     for _, path, operation in operations(described):
         for status, reply in operation["responses"].items():
             if status not in {"200", "default"}:
@@ -114,7 +114,7 @@ def test_an_order_describes_each_of_its_fields(described: dict[str, Any], path: 
 
 def test_it_says_when_a_key_is_needed(described: dict[str, Any], tmp_path: Path) -> None:
     assert described["security"] == []
-    with running(tmp_path / "output", "--set", "security.api_keys=alice:key") as locked:
+    with run_server(tmp_path / "output", "--set", "security.api_keys=alice:key") as locked:
         named = {name for choice in locked.get("/openapi.json").json()["security"] for name in choice}
     assert named == set(described["components"]["securitySchemes"])
 
@@ -123,7 +123,7 @@ def test_it_says_when_a_key_is_needed(described: dict[str, Any], tmp_path: Path)
 
 
 @pytest.mark.parametrize("path", sorted(PATHS))
-def test_a_page_needs_no_network(server: Live, path: str) -> None:
+def test_a_page_needs_no_network(server: LiveServer, path: str) -> None:
     reply = server.get(path)
     assert reply.status_code == 200
     # Namespaces are names and licences are texts: neither is loaded.
@@ -133,7 +133,7 @@ def test_a_page_needs_no_network(server: Live, path: str) -> None:
 
 
 @pytest.mark.parametrize(("path", "least"), [("/", 3), ("/docs", 2)])
-def test_a_page_loads_only_what_is_served(server: Live, path: str, least: int) -> None:
+def test_a_page_loads_only_what_is_served(server: LiveServer, path: str, least: int) -> None:
     text = server.get(path).text
     loaded = {*re.findall(r'(?:src|href)="([^"]+)"', text)}
     assert len(loaded & set(PATHS)) >= least
@@ -141,12 +141,12 @@ def test_a_page_loads_only_what_is_served(server: Live, path: str, least: int) -
     assert not re.search(r"<script(?![^>]*src=)|\son\w+=|<style|\sstyle=", text), "nothing in line"
 
 
-def test_an_unchanged_file_is_not_sent_again(server: Live) -> None:
+def test_an_unchanged_file_is_not_sent_again(server: LiveServer) -> None:
     first = server.get("/studio/app.js")
     second = server.get("/studio/app.js", headers={"If-None-Match": first.headers["ETag"]})
     assert (second.status_code, second.content) == (304, b"")
 
 
-def test_the_first_paint_takes_less_than_150_kilobytes(server: Live) -> None:
+def test_the_first_paint_takes_less_than_150_kilobytes(server: LiveServer) -> None:
     loaded = [path for path in PATHS if not path.startswith("/docs") and not path.endswith(".txt")]
     assert sum(len(server.get(path).content) for path in loaded) < 150_000

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mflux_api.models.registry import EMBEDDED
-from tests.server.live import running
+from mflux_api.models.registry import EMBEDDED_MODELS_DIR
+from tests.server.live import run_server
 
 pytestmark = pytest.mark.system
 
@@ -20,10 +20,10 @@ def test_an_error_about_a_damaged_model_names_its_files_and_not_where_they_lie(
     tmp_path: Path, missing: str, code: str | None
 ) -> None:
     model = tmp_path / "hidden" / "damaged"
-    shutil.copytree(EMBEDDED / "flux2-tiny", model, copy_function=os.link)
+    shutil.copytree(EMBEDDED_MODELS_DIR / "flux2-tiny", model, copy_function=os.link)
     shutil.rmtree(model / missing) if (model / missing).is_dir() else (model / missing).unlink()
     body = {"prompt": "x", "model": "damaged", "width": 64, "height": 64, "steps": 1}
-    with running(tmp_path / "output", "--models-dir", str(tmp_path / "hidden")) as live:
+    with run_server(tmp_path / "output", "--models-dir", str(tmp_path / "hidden")) as live:
         replies = [live.post("/sdapi/v1/txt2img", body), live.post("/api/v1/models/damaged/load")]
         for reply in replies:
             assert reply.status_code >= 400

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.server.live import Live
+from tests.server.live import LiveServer
 
 pytestmark = pytest.mark.system
 
@@ -51,13 +51,13 @@ NOISE = {
 }
 
 
-def paint(live: Live, path: str = TXT2IMG, /, **fields: object) -> Any:
+def paint(live: LiveServer, path: str = TXT2IMG, /, **fields: object) -> Any:
     reply = live.post(path, {**SMALL, **fields})
     assert reply.status_code == 200, reply.text
     return reply.json()
 
 
-def encoded(image: Image.Image, prefix: str = "") -> str:
+def encode_base64(image: Image.Image, prefix: str = "") -> str:
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     return prefix + base64.b64encode(buffer.getvalue()).decode()
@@ -75,7 +75,7 @@ def difference(first: str, second: str) -> float:
     return float(np.abs(pixels(first).astype(int) - pixels(second)).mean())
 
 
-def test_info_is_a_string_with_everything_a_strict_client_checks_for(server: Live) -> None:
+def test_info_is_a_string_with_everything_a_strict_client_checks_for(server: LiveServer) -> None:
     reply = paint(server, negative_prompt="a square", batch_size=2)
     assert isinstance(reply["info"], str)
     info = json.loads(reply["info"])
@@ -89,7 +89,7 @@ def test_info_is_a_string_with_everything_a_strict_client_checks_for(server: Liv
     assert re.fullmatch(r"Generated 2 image\(s\) in \d+\.\ds", info["message"])
 
 
-def test_an_infotext_is_read_as_its_clients_read_it(server: Live) -> None:
+def test_an_infotext_is_read_as_its_clients_read_it(server: LiveServer) -> None:
     reply = paint(server, prompt="first line\nsecond: line", negative_prompt="a square")
     (text,) = json.loads(reply["info"])["infotexts"]
     assert text.startswith("first line\nsecond: line\nNegative prompt: a square\nSteps: 2, ")
@@ -100,7 +100,7 @@ def test_an_infotext_is_read_as_its_clients_read_it(server: Live) -> None:
         assert image.info["parameters"] == text
 
 
-def test_pictures_are_bare_base64_png(server: Live) -> None:
+def test_pictures_are_bare_base64_png(server: LiveServer) -> None:
     (text,) = paint(server)["images"]
     assert re.fullmatch(r"[A-Za-z0-9+/]+=*", text)
     data = base64.b64decode(text, validate=True)
@@ -110,8 +110,8 @@ def test_pictures_are_bare_base64_png(server: Live) -> None:
 
 
 @pytest.mark.parametrize("path", [TXT2IMG, IMG2IMG])
-def test_what_means_nothing_to_it_is_ignored(server: Live, path: str) -> None:
-    source = {"init_images": [encoded(noise())]} if path == IMG2IMG else {}
+def test_what_means_nothing_to_it_is_ignored(server: LiveServer, path: str) -> None:
+    source = {"init_images": [encode_base64(noise())]} if path == IMG2IMG else {}
     plain, noisy = paint(server, path, **source), paint(server, path, **source, **NOISE)
     assert noisy["images"] == plain["images"]
     # It comes back as it was sent, but for names that nobody knows.
@@ -120,7 +120,7 @@ def test_what_means_nothing_to_it_is_ignored(server: Live, path: str) -> None:
     assert {name: noisy["parameters"][name] for name in echo} == echo
 
 
-def test_null_is_as_good_as_left_out(server: Live) -> None:
+def test_null_is_as_good_as_left_out(server: LiveServer) -> None:
     names = [
         *("negative_prompt", "model", "sd_model_checkpoint", "guidance", "cfg_scale", "num_images", "batch_size"),
         *("n_iter", "lora_files", "lora_scales", "low_ram", "init_images", "image_strength", "denoising_strength"),
@@ -134,7 +134,7 @@ def test_null_is_as_good_as_left_out(server: Live) -> None:
     assert usual["parameters"]["steps"] == 4
 
 
-def test_numbers_may_be_text_as_many_clients_send_them(server: Live) -> None:
+def test_numbers_may_be_text_as_many_clients_send_them(server: LiveServer) -> None:
     sent = {"cfg_scale": "7.0", "steps": "2", "seed": "7", "width": "64", "height": 64.0, "batch_size": "1.0"}
     reply = paint(server, **sent, denoising_strength="0.75", n_iter=1.0)
     assert reply["images"] == paint(server)["images"]
@@ -143,8 +143,8 @@ def test_numbers_may_be_text_as_many_clients_send_them(server: Live) -> None:
     assert {name: reply["parameters"][name] for name in expected} == expected
 
 
-def test_txt2img_has_no_use_for_a_picture(server: Live) -> None:
-    ignored = {"init_images": [encoded(noise())], "mask": encoded(noise()), "denoising_strength": 0.7}
+def test_txt2img_has_no_use_for_a_picture(server: LiveServer) -> None:
+    ignored = {"init_images": [encode_base64(noise())], "mask": encode_base64(noise()), "denoising_strength": 0.7}
     reply = paint(server, **ignored)
     assert reply["images"] == paint(server)["images"]
     assert json.loads(reply["info"])["denoising_strength"] is None
@@ -154,30 +154,30 @@ def test_txt2img_has_no_use_for_a_picture(server: Live) -> None:
 
 @pytest.mark.parametrize("name", ["denoising_strength", "image_strength"])
 @pytest.mark.parametrize("prefix", ["", "data:image/png;base64,"])
-def test_strength_is_how_much_is_changed(server: Live, name: str, prefix: str) -> None:
+def test_strength_is_how_much_is_changed(server: LiveServer, name: str, prefix: str) -> None:
     source = noise()
     replies = [
-        paint(server, IMG2IMG, init_images=[encoded(source, prefix)], steps=4, **{name: strength})
+        paint(server, IMG2IMG, init_images=[encode_base64(source, prefix)], steps=4, **{name: strength})
         for strength in (0, 0.5, 1)
     ]
-    changes = [difference(reply["images"][0], encoded(source)) for reply in replies]
+    changes = [difference(reply["images"][0], encode_base64(source)) for reply in replies]
     assert changes[0] == 0
     assert changes[0] < changes[1] < changes[2]
     assert [reply["parameters"]["denoising_strength"] for reply in replies] == [0, 0.5, 1]
     assert [json.loads(reply["info"])["denoising_strength"] for reply in replies] == [0, 0.5, 1]
 
 
-def test_a_mask_is_repainted_where_it_is_white_and_nowhere_else(server: Live) -> None:
+def test_a_mask_is_repainted_where_it_is_white_and_nowhere_else(server: LiveServer) -> None:
     source, mask = noise(), Image.new("L", (64, 64), 0)
     mask.paste(255, (32, 0, 64, 64))
-    inpainting = {"mask": encoded(mask), "mask_blur": 0, "inpaint_full_res": False, "inpainting_fill": 1}
-    reply = paint(server, IMG2IMG, init_images=[encoded(source)], denoising_strength=1, **inpainting)
+    inpainting = {"mask": encode_base64(mask), "mask_blur": 0, "inpaint_full_res": False, "inpainting_fill": 1}
+    reply = paint(server, IMG2IMG, init_images=[encode_base64(source)], denoising_strength=1, **inpainting)
     painted, before = pixels(reply["images"][0]), np.asarray(source)
     assert (painted[:, :32] == before[:, :32]).all()
     assert (painted[:, 32:] != before[:, 32:]).mean() > 0.5
 
 
-def test_a_picture_to_repaint_is_needed(server: Live) -> None:
+def test_a_picture_to_repaint_is_needed(server: LiveServer) -> None:
     for body in (SMALL, {**SMALL, "init_images": []}, {**SMALL, "init_images": None}):
         # In the words of whoever asks: SD-WebUI's, or the document's.
         reply = server.post(IMG2IMG, body)
@@ -186,7 +186,7 @@ def test_a_picture_to_repaint_is_needed(server: Live) -> None:
         assert (reply.status_code, reply.json()["code"]) == (400, "INVALID_REQUEST")
 
 
-def told(live: Live, count: int, ready: threading.Event) -> Iterator[str]:
+def listen_until_completed(live: LiveServer, count: int, ready: threading.Event) -> Iterator[str]:
     """The jobs of the events of all jobs, until so many have completed."""
     with live.get("/api/v1/events", stream=True) as reply:
         name = ""
@@ -202,9 +202,9 @@ def told(live: Live, count: int, ready: threading.Event) -> Iterator[str]:
                     return
 
 
-def test_two_clients_that_wait_are_served_one_after_the_other(server: Live) -> None:
+def test_two_clients_that_wait_are_served_one_after_the_other(server: LiveServer) -> None:
     ready, jobs = threading.Event(), list[str]()
-    watch = threading.Thread(target=lambda: jobs.extend(told(server, 2, ready)))
+    watch = threading.Thread(target=lambda: jobs.extend(listen_until_completed(server, 2, ready)))
     watch.start()
     assert ready.wait(10)
     replies: list[Any] = []
@@ -221,6 +221,6 @@ def test_two_clients_that_wait_are_served_one_after_the_other(server: Live) -> N
 
 
 @pytest.mark.parametrize("path", ["interrogate", "version", "sd-modules", "nothing"])
-def test_what_is_not_here_says_so_in_json(server: Live, path: str) -> None:
+def test_what_is_not_here_says_so_in_json(server: LiveServer, path: str) -> None:
     reply = server.get(f"/sdapi/v1/{path}")
     assert (reply.status_code, reply.json()["detail"], reply.json()["code"]) == (404, "Not Found", "NOT_FOUND")

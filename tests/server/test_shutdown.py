@@ -16,7 +16,7 @@ import psutil
 import pytest
 import requests
 
-from tests.server.live import ROOT, Live, running
+from tests.server.live import ROOT, LiveServer, run_server
 
 pytestmark = pytest.mark.system
 
@@ -24,29 +24,29 @@ LONG = {"prompt": "a red circle", "width": 256, "height": 256, "steps": 100}
 SHORT = {**LONG, "steps": 12}
 
 
-def gone(pid: int) -> bool:
+def is_gone(pid: int) -> bool:
     try:
         return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
 
 
-def until(holds: Callable[[], bool], seconds: float = 10) -> None:
+def wait_until(holds: Callable[[], bool], seconds: float = 10) -> None:
     end = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < end
         time.sleep(0.05)
 
 
-def painting(live: Live) -> bool:
+def is_painting(live: LiveServer) -> bool:
     active = live.get("/api/v1/queue").json()["active"]
     return active is not None and active["progress"] > 0
 
 
-class Waiting(threading.Thread):
+class WaitingClient(threading.Thread):
     """A sync client, and what it was answered."""
 
-    def __init__(self, live: Live, body: dict[str, object]) -> None:
+    def __init__(self, live: LiveServer, body: dict[str, object]) -> None:
         super().__init__()
         self.live = live
         self.body = body
@@ -65,28 +65,28 @@ class Waiting(threading.Thread):
 @pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
 def test_the_running_job_is_finished_and_the_next_one_kept(tmp_path: Path, sign: signal.Signals) -> None:
     output = tmp_path / "output"
-    with running(output) as live:
-        first = Waiting(live, dict(SHORT))
-        until(lambda: painting(live))
-        second = Waiting(live, dict(SHORT))
-        until(lambda: live.get("/api/v1/health").json()["queue_length"] == 1)
-        engine = live.children[0].pid
+    with run_server(output) as live:
+        first = WaitingClient(live, dict(SHORT))
+        wait_until(lambda: is_painting(live))
+        second = WaitingClient(live, dict(SHORT))
+        wait_until(lambda: live.get("/api/v1/health").json()["queue_length"] == 1)
+        engine = live.engine_processes[0].pid
         assert live.stop(sign) == 0
         first.join()
         second.join()
         assert (first.status, second.status, second.code) == (200, 503, "SHUTTING_DOWN")
-        until(lambda: gone(engine))
-    with running(output) as live:
-        statuses = [live.until(row["id"])["status"] for row in live.get("/api/v1/jobs").json()["jobs"]]
+        wait_until(lambda: is_gone(engine))
+    with run_server(output) as live:
+        statuses = [live.wait_for_status(row["id"])["status"] for row in live.get("/api/v1/jobs").json()["jobs"]]
         assert statuses == ["completed", "completed"]
 
 
 def test_those_who_wait_for_their_turn_are_answered_at_once_and_new_orders_refused(tmp_path: Path) -> None:
-    with running(tmp_path / "output", "--set", "server.shutdown_seconds=4") as live:
-        first = Waiting(live, dict(LONG))
-        until(lambda: painting(live))
-        second = Waiting(live, dict(SHORT))
-        until(lambda: live.get("/api/v1/health").json()["queue_length"] == 1)
+    with run_server(tmp_path / "output", "--set", "server.shutdown_seconds=4") as live:
+        first = WaitingClient(live, dict(LONG))
+        wait_until(lambda: is_painting(live))
+        second = WaitingClient(live, dict(SHORT))
+        wait_until(lambda: live.get("/api/v1/health").json()["queue_length"] == 1)
         (row,) = live.get("/api/v1/queue").json()["queued"]
         stream = live.get(f"/api/v1/jobs/{row['job_id']}/stream", stream=True)
         half_sent = started_order(live)
@@ -107,7 +107,7 @@ def test_those_who_wait_for_their_turn_are_answered_at_once_and_new_orders_refus
         first.join()
 
 
-def started_order(live: Live) -> http.client.HTTPConnection:
+def started_order(live: LiveServer) -> http.client.HTTPConnection:
     """A client that has sent half of its order."""
     connection = http.client.HTTPConnection(urlsplit(live.url).netloc, timeout=20)
     connection.putrequest("POST", "/api/v1/generate")
@@ -118,9 +118,9 @@ def started_order(live: Live) -> http.client.HTTPConnection:
 
 
 def test_the_last_job_is_in_the_log(tmp_path: Path) -> None:
-    with running(tmp_path / "output") as live:
+    with run_server(tmp_path / "output") as live:
         job_id = live.submit(width=128, height=128, steps=30)
-        until(lambda: painting(live))
+        wait_until(lambda: is_painting(live))
         assert live.stop() == 0
         live.close()
         assert [line for line in live.lines if f"id={job_id}" in line and "outcome=completed" in line]
@@ -128,50 +128,50 @@ def test_the_last_job_is_in_the_log(tmp_path: Path) -> None:
 
 def test_past_the_deadline_the_running_job_goes_back_into_the_line_uncounted(tmp_path: Path) -> None:
     output = tmp_path / "output"
-    with running(output, "--set", "server.shutdown_seconds=0.5") as live:
-        client = Waiting(live, dict(LONG))
-        until(lambda: painting(live))
+    with run_server(output, "--set", "server.shutdown_seconds=0.5") as live:
+        client = WaitingClient(live, dict(LONG))
+        wait_until(lambda: is_painting(live))
         began = time.monotonic()
         assert live.stop() == 0
         assert time.monotonic() - began < 5
         client.join()
         assert (client.status, client.code) == (503, "SHUTTING_DOWN")
-    with running(output) as live:
+    with run_server(output) as live:
         (row,) = live.get("/api/v1/jobs").json()["jobs"]
-        job = live.until(row["id"], "generating")
+        job = live.wait_for_status(row["id"], "generating")
         assert job["attempts"] == 1
-        until(lambda: painting(live))
+        wait_until(lambda: is_painting(live))
 
 
 def test_streams_are_told(tmp_path: Path) -> None:
-    with running(tmp_path / "output") as live:
+    with run_server(tmp_path / "output") as live:
         reply = live.get("/api/v1/events", stream=True)
-        until(lambda: live.get("/api/v1/health").status_code == 200)
+        wait_until(lambda: live.get("/api/v1/health").status_code == 200)
         live.stop()
         assert "event: closing" in reply.raw.read().decode()
 
 
 @pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
 def test_a_second_signal_ends_it_at_once(tmp_path: Path, sign: signal.Signals) -> None:
-    with running(tmp_path / "output") as live:
+    with run_server(tmp_path / "output") as live:
         live.post("/api/v1/generate", LONG)
-        until(lambda: painting(live))
-        engine = live.children[0].pid
+        wait_until(lambda: is_painting(live))
+        engine = live.engine_processes[0].pid
         live.process.send_signal(signal.SIGTERM)
-        until(lambda: any("server.stopping" in line for line in live.lines))
+        wait_until(lambda: any("server.stopping" in line for line in live.lines))
         began = time.monotonic()
         assert live.stop(sign) == 1
         assert time.monotonic() - began < 1
-        until(lambda: gone(engine), 5)
+        wait_until(lambda: is_gone(engine), 5)
 
 
 def test_the_engine_ends_with_a_server_that_is_killed(tmp_path: Path) -> None:
-    with running(tmp_path / "output") as live:
+    with run_server(tmp_path / "output") as live:
         live.post("/api/v1/generate", LONG)
-        until(lambda: painting(live))
-        engine = live.children[0].pid
+        wait_until(lambda: is_painting(live))
+        engine = live.engine_processes[0].pid
         live.stop(signal.SIGKILL)
-        until(lambda: gone(engine), 2)
+        wait_until(lambda: is_gone(engine), 2)
 
 
 def serve(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -180,12 +180,12 @@ def serve(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_second_server_on_the_same_folder_is_refused_and_the_first_unharmed(tmp_path: Path) -> None:
-    with running(tmp_path / "output") as live:
+    with run_server(tmp_path / "output") as live:
         second = serve("--port", "0", "--output-dir", str(tmp_path / "output"))
         assert second.returncode == 2
         assert f"process {live.process.pid}" in second.stderr
         assert "Traceback" not in second.stderr
-        assert live.until(live.submit())["status"] == "completed"
+        assert live.wait_for_status(live.submit())["status"] == "completed"
 
 
 def test_a_port_in_use_is_one_clear_line(tmp_path: Path) -> None:

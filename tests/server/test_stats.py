@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.server.live import Live, running
-from tests.server.test_errors import refused
-from tests.server.test_jobs import encoded, noise
+from tests.server.live import LiveServer, run_server
+from tests.server.test_errors import assert_refused
+from tests.server.test_jobs import encode_base64, noise
 
 pytestmark = pytest.mark.system
 
@@ -16,7 +16,7 @@ EMPTY = {"pictures": 0, "failures": 0, "seconds_per_picture": None}
 
 
 def test_a_server_that_has_painted_nothing_has_empty_points(tmp_path: Path) -> None:
-    with running(tmp_path / "output") as live:
+    with run_server(tmp_path / "output") as live:
         found = live.get(HISTORY).json()
     assert (found["bucket"], len(found["points"])) == ("hour", 24)
     starts = [datetime.fromisoformat(point.pop("start")) for point in found["points"]]
@@ -26,9 +26,9 @@ def test_a_server_that_has_painted_nothing_has_empty_points(tmp_path: Path) -> N
 
 
 def test_pictures_and_failures_are_counted_when_they_happen(tmp_path: Path) -> None:
-    with running(tmp_path / "output") as live:
-        live.until(live.submit(num_images=2))
-        live.until(live.submit(init_images=[encoded(noise())[:200]]))
+    with run_server(tmp_path / "output") as live:
+        live.wait_for_status(live.submit(num_images=2))
+        live.wait_for_status(live.submit(init_images=[encode_base64(noise())[:200]]))
         for bucket in ("hour", "day"):
             points = live.get(f"{HISTORY}?bucket={bucket}&count=2").json()["points"]
             assert len(points) == 2
@@ -38,5 +38,5 @@ def test_pictures_and_failures_are_counted_when_they_happen(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("query", ["count=0", "count=169", "count=x", "bucket=week", "bucket="])
-def test_a_history_that_cannot_be_is_refused(server: Live, query: str) -> None:
-    refused(server.get(f"{HISTORY}?{query}"), 400, "INVALID_REQUEST")
+def test_a_history_that_cannot_be_is_refused(server: LiveServer, query: str) -> None:
+    assert_refused(server.get(f"{HISTORY}?{query}"), 400, "INVALID_REQUEST")

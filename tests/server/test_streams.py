@@ -19,7 +19,7 @@ import psutil
 import pytest
 from PIL import Image
 
-from tests.server.live import Live, running
+from tests.server.live import LiveServer, run_server
 
 pytestmark = pytest.mark.system
 
@@ -38,7 +38,7 @@ class Event:
     data: Any
 
 
-def events(live: Live, path: str, last_id: str | None = None) -> Iterator[Event]:
+def events(live: LiveServer, path: str, last_id: str | None = None) -> Iterator[Event]:
     """What a stream brings until it ends; closing this hangs up."""
     headers = {} if last_id is None else {"Last-Event-ID": last_id}
     with live.get(path, stream=True, headers=headers) as reply:
@@ -59,14 +59,14 @@ def stream(job_id: str) -> str:
     return f"/api/v1/jobs/{job_id}/stream"
 
 
-def until(holds: Callable[[], bool], seconds: float = 20) -> None:
+def wait_until(holds: Callable[[], bool], seconds: float = 20) -> None:
     end = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < end
         time.sleep(0.05)
 
 
-def test_progress_rises_step_by_step_to_the_end(server: Live) -> None:
+def test_progress_rises_step_by_step_to_the_end(server: LiveServer) -> None:
     job_id = server.submit(**BODY, num_images=2, seed=7)
     found = list(events(server, stream(job_id)))
     assert {event.name for event in found[:-1]} <= {"queued", "started", "progress"}
@@ -82,7 +82,7 @@ def test_progress_rises_step_by_step_to_the_end(server: Live) -> None:
     assert set(progress[-1]) >= {"job_id", "status", "eta"}
 
 
-def test_no_event_is_named_as_a_lost_connection_is(server: Live) -> None:
+def test_no_event_is_named_as_a_lost_connection_is(server: LiveServer) -> None:
     job_id = server.submit(model="flux2-tiny", init_images=[cut_off_picture()])
     found = list(events(server, stream(job_id)))
     assert found[-1].name == "failed"
@@ -97,7 +97,7 @@ def cut_off_picture() -> str:
     return base64.b64encode(buffer.getvalue()[:200]).decode()
 
 
-def test_a_cancelled_job_says_so(server: Live) -> None:
+def test_a_cancelled_job_says_so(server: LiveServer) -> None:
     job_id = server.submit(width=256, height=256, steps=100)
     found = []
     for event in events(server, stream(job_id)):
@@ -107,7 +107,7 @@ def test_a_cancelled_job_says_so(server: Live) -> None:
     assert found[-1] == "cancelled"
 
 
-def test_previews_come_to_who_asks_for_them(server: Live) -> None:
+def test_previews_come_to_who_asks_for_them(server: LiveServer) -> None:
     job_id = server.submit(**BODY)
     found = [event.data for event in events(server, stream(job_id) + "?preview=true")]
     previews = [base64.b64decode(data["preview"]) for data in found if "preview" in data]
@@ -118,7 +118,7 @@ def test_previews_come_to_who_asks_for_them(server: Live) -> None:
     assert not [event for event in events(server, stream(job_id)) if "preview" in event.data]
 
 
-def test_a_stream_goes_on_after_the_last_event_that_was_seen(server: Live) -> None:
+def test_a_stream_goes_on_after_the_last_event_that_was_seen(server: LiveServer) -> None:
     job_id = server.submit(**BODY, num_images=2)
     seen = []
     for event in events(server, stream(job_id)):
@@ -138,7 +138,7 @@ def test_a_stream_goes_on_after_the_last_event_that_was_seen(server: Live) -> No
     assert rest[-1].name == "complete"
 
 
-def test_an_unknown_last_event_starts_from_how_it_stands(server: Live) -> None:
+def test_an_unknown_last_event_starts_from_how_it_stands(server: LiveServer) -> None:
     job_id = server.submit(**BODY)
     found = list(events(server, stream(job_id), "gone-42"))
     assert found[0].name == "progress"
@@ -147,35 +147,35 @@ def test_an_unknown_last_event_starts_from_how_it_stands(server: Live) -> None:
     assert end == found[-1]
 
 
-def test_who_comes_late_gets_the_end_at_once_and_is_not_called_back(server: Live) -> None:
+def test_who_comes_late_gets_the_end_at_once_and_is_not_called_back(server: LiveServer) -> None:
     job_id = server.submit()
-    server.until(job_id)
+    server.wait_for_status(job_id)
     (end,) = events(server, stream(job_id))
     assert end.name == "complete"
     reply = server.get(stream(job_id), headers={"Last-Event-ID": end.id})
     assert (reply.status_code, reply.content) == (204, b"")
 
 
-def test_the_stream_of_an_unknown_job_is_a_json_error(server: Live) -> None:
+def test_the_stream_of_an_unknown_job_is_a_json_error(server: LiveServer) -> None:
     reply = server.get(stream("0123456789ab"))
     assert (reply.status_code, reply.json()["code"]) == (404, "JOB_NOT_FOUND")
 
 
-def test_everything_is_told_on_one_stream(server: Live) -> None:
+def test_everything_is_told_on_one_stream(server: LiveServer) -> None:
     found = events(server, "/api/v1/events")
     names: list[str] = []
-    thread = threading.Thread(target=lambda: names.extend(collected(found, "complete")))
+    thread = threading.Thread(target=lambda: names.extend(names_until(found, "complete")))
     thread.start()
-    until(lambda: bool(server.get("/api/v1/health")))
+    wait_until(lambda: bool(server.get("/api/v1/health")))
     time.sleep(0.2)
-    server.until(server.submit(steps=2))
+    server.wait_for_status(server.submit(steps=2))
     thread.join(10)
     assert names[0] == "queued"
     assert names[1] == "started"
     assert names[-1] == "complete"
 
 
-def test_who_resumes_the_stream_of_everything_gets_previews_only_for_the_asking(server: Live) -> None:
+def test_who_resumes_the_stream_of_everything_gets_previews_only_for_the_asking(server: LiveServer) -> None:
     job_id = server.submit(**{**BODY, "steps": 10})
     first, *others = [event for event in events(server, stream(job_id) + "?preview=true") if "preview" in event.data]
     assert others
@@ -188,7 +188,7 @@ def test_who_resumes_the_stream_of_everything_gets_previews_only_for_the_asking(
     assert not [event for event in missed if "preview" in event.data]
 
 
-def collected(found: Iterator[Event], last: str) -> Iterator[str]:
+def names_until(found: Iterator[Event], last: str) -> Iterator[str]:
     for event in found:
         yield event.name
         if event.name == last:
@@ -196,7 +196,7 @@ def collected(found: Iterator[Event], last: str) -> Iterator[str]:
 
 
 def test_a_silent_stream_has_a_heartbeat_and_says_when_to_come_back(tmp_path: Path) -> None:
-    with running(tmp_path / "output", "--set", "server.heartbeat_seconds=0.2") as live:
+    with run_server(tmp_path / "output", "--set", "server.heartbeat_seconds=0.2") as live:
         live.post("/api/v1/queue/pause")
         with live.get(stream(live.submit()), stream=True) as reply:
             lines = []
@@ -207,7 +207,7 @@ def test_a_silent_stream_has_a_heartbeat_and_says_when_to_come_back(tmp_path: Pa
     assert "retry: 2000" in lines
 
 
-def asked(live: Live, path: str, *, room: int | None = None) -> socket.socket:
+def open_unread_stream(live: LiveServer, path: str, *, room: int | None = None) -> socket.socket:
     """A client that has asked for a stream and has read nothing of it; `room`: bytes it takes unread."""
     address = urlsplit(live.url)
     sock = socket.socket()
@@ -251,28 +251,28 @@ def noise(side: int) -> str:
 
 
 def test_two_hundred_listeners_all_get_the_end_and_fifty_that_stall_harm_nobody(tmp_path: Path) -> None:
-    with running(tmp_path / "output", "--set", "server.send_seconds=4") as live, ExitStack() as sockets:
+    with run_server(tmp_path / "output", "--set", "server.send_seconds=4") as live, ExitStack() as sockets:
         process = psutil.Process(live.process.pid)
         # Four megabytes, more than the system keeps for who does not read; and painted at once.
         order = {"width": 512, "height": 512, "init_images": [noise(512)], "image_strength": 0, "num_images": 4}
-        first = sockets.enter_context(asked(live, stream(live.submit(**order))))
+        first = sockets.enter_context(open_unread_stream(live, stream(live.submit(**order))))
         assert read_to_the_end([first], 60) == {b"complete": 1}
         live.post("/api/v1/queue/pause")
         job_id = live.submit(**order)
         for _ in range(STALLED):
-            sockets.enter_context(asked(live, stream(job_id), room=2048))
-        listeners = [sockets.enter_context(asked(live, stream(job_id))) for _ in range(LISTENERS)]
-        until(lambda: connections(process) >= LISTENERS + STALLED)
+            sockets.enter_context(open_unread_stream(live, stream(job_id), room=2048))
+        listeners = [sockets.enter_context(open_unread_stream(live, stream(job_id))) for _ in range(LISTENERS)]
+        wait_until(lambda: connections(process) >= LISTENERS + STALLED)
         before = process.memory_info().rss
         live.post("/api/v1/queue/resume")
         assert read_to_the_end(listeners, 60) == {b"complete": LISTENERS}
         # Those who never read are let go, in one line of the log each.
-        until(lambda: connections(process) <= 2)
-        until(lambda: sum("stream.dropped" in line for line in live.lines) == STALLED)
+        wait_until(lambda: connections(process) <= 2)
+        wait_until(lambda: sum("stream.dropped" in line for line in live.lines) == STALLED)
         assert not [line for line in live.lines if " error " in line]
         # A copy of the end for each would be a gigabyte.
         assert process.memory_info().rss - before < 40 * 1024**2
-        assert live.until(live.submit())["status"] == "completed"
+        assert live.wait_for_status(live.submit())["status"] == "completed"
 
 
 def connections(process: psutil.Process) -> int:

@@ -9,15 +9,15 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from mflux_api.cli import main
 from mflux_api.jobs.database import connection as store
 
-plain = store.connect
+untraced_connect = store.connect
 
 
-def traced(path: Path) -> sqlite3.Connection:
-    connection = plain(path)
+def connect_traced(path: Path) -> sqlite3.Connection:
+    connection = untraced_connect(path)
     connection.set_trace_callback(lambda statement: sys.stderr.write(f"sql: {statement}\n"))
     return connection
 
 
 if __name__ == "__main__":
-    store.connect = traced
+    store.connect = connect_traced
     sys.exit(main(["serve", *sys.argv[1:]]))

@@ -12,16 +12,16 @@ from mflux_api.jobs.job import Job, State
 from mflux_api.jobs.order import Order
 from mflux_api.jobs.service import JobService
 from mflux_api.jobs.webhooks import MakePayload
-from mflux_api.net.fetching import check_address
+from mflux_api.net.fetching import check_url
 from mflux_api.request import Upload
-from mflux_api.web.context import HttpContext, owner
+from mflux_api.web.context import HttpContext, get_owner
 from mflux_api.web.openapi import Endpoint
 from mflux_api.wire.cloud_names import find_local_model
 from mflux_api.wire.dialect import KNOWN_STATUSES, Dialect, known_status
-from mflux_api.wire.order_form import ORDER_ERRORS, Whole
+from mflux_api.wire.order_form import ORDER_ERRORS, LenientInt
 from mflux_api.wire.picture_input import picture_or_url
 from mflux_api.wire.picture_size import exact_size
-from mflux_api.wire.picture_urls import addresses
+from mflux_api.wire.picture_urls import get_picture_urls
 
 TAG = "bfl"
 PREFIXES = ("/flux/v1", "/v1")
@@ -29,7 +29,7 @@ STATUS = {State.COMPLETED: "Ready", State.FAILED: "Error", State.CANCELLED: "Fai
 MODERATED = "Request Moderated"
 NOT_FOUND = "Task not found"
 # References of the FLUX.2 names, beside the documented image_prompt.
-INPUTS = ("image_prompt", "input_image", *(f"input_image_{number}" for number in range(2, 9)))
+PICTURE_FIELDS = ("image_prompt", "input_image", *(f"input_image_{number}" for number in range(2, 9)))
 
 
 class BflRequest(BaseModel):
@@ -38,13 +38,13 @@ class BflRequest(BaseModel):
     model_config = ConfigDict(extra="allow", allow_inf_nan=False)
 
     prompt: str = Field(min_length=1)
-    width: Whole = 1024
-    height: Whole = 768
+    width: LenientInt = 1024
+    height: LenientInt = 768
     prompt_upsampling: bool = Field(False, description="Let the model's text encoder put the prompt into more words")
-    seed: Whole | None = None
-    safety_tolerance: Whole = Field(2, ge=0, le=6, description="0 refuses most, 6 nothing")
+    seed: LenientInt | None = None
+    safety_tolerance: LenientInt = Field(2, ge=0, le=6, description="0 refuses most, 6 nothing")
     output_format: Literal["jpeg", "png", "webp"] = "jpeg"
-    steps: Whole | None = None
+    steps: LenientInt | None = None
     guidance: float | None = Field(None, ge=0, le=100)
     webhook_url: str | None = None
     webhook_secret: str | None = None
@@ -53,11 +53,11 @@ class BflRequest(BaseModel):
     def pictures(self) -> list[tuple[str, str]]:
         """(field, base64 or address) of each picture to look at."""
         extra = self.model_extra or {}
-        found = ((name, extra.get(name)) for name in INPUTS)
+        found = ((name, extra.get(name)) for name in PICTURE_FIELDS)
         return [(name, value) for name, value in found if isinstance(value, str) and value]
 
 
-class Submitted(BaseModel):
+class SubmittedTask(BaseModel):
     """`model`: the one that paints here under the name that was asked for."""
 
     id: str
@@ -66,7 +66,7 @@ class Submitted(BaseModel):
     model: str
 
 
-class Bfl:
+class BflEndpoints:
     """Handlers of tasks. `moderation` refuses prompts by its list of words."""
 
     def __init__(self, service: JobService, context: HttpContext, moderation: Moderation) -> None:
@@ -75,19 +75,21 @@ class Bfl:
         self.moderation = moderation
 
     async def submit(self, request: Request) -> Response:
-        form = await self.context.body.json(request, BflRequest)
+        form = await self.context.body.read_json(request, BflRequest)
         asked = request.path_params["model"]
         model = find_local_model(asked)
         if self.moderation.refuses(form.prompt, form.safety_tolerance):
-            return await self._moderated(request, asked)
+            return await self._reply_moderated(request, asked)
         references = [await picture_or_url(self.context, text, field=name) for name, text in form.pictures]
-        job = await self.service.submit(self._order(request, form, model, tuple(references)))
-        return JSONResponse(self._submitted(request, job.id, "Pending", job.model).model_dump())
+        job = await self.service.submit(self._build_order(request, form, model, tuple(references)))
+        return JSONResponse(self._build_submitted(request, job.id, "Pending", job.model).model_dump())
 
-    def _order(self, request: Request, form: BflRequest, model: str | None, references: tuple[Upload, ...]) -> Order:
+    def _build_order(
+        self, request: Request, form: BflRequest, model: str | None, references: tuple[Upload, ...]
+    ) -> Order:
         size = exact_size(form.width, form.height, smallest=1)
         if form.webhook_url:
-            check_address(form.webhook_url)
+            check_url(form.webhook_url)
         hook = {"webhook": form.webhook_url or "", "secret": form.webhook_secret or ""} if form.webhook_url else {}
         return Order(
             prompt=form.prompt,
@@ -100,21 +102,26 @@ class Bfl:
             seed=form.seed,
             references=references,
             upsample=form.prompt_upsampling,
-            owner=owner(request),
-            note={"dialect": TAG, "format": form.output_format, "base": self.context.links.base(request), **hook},
+            owner=get_owner(request),
+            note={
+                "dialect": TAG,
+                "format": form.output_format,
+                "base": self.context.signed_urls.base_url(request),
+                **hook,
+            },
         )
 
-    async def _moderated(self, request: Request, asked: str) -> Response:
+    async def _reply_moderated(self, request: Request, asked: str) -> Response:
         """A task of its own, so that it is found refused by whoever asks for its result."""
         name = await self.service.save_refusal(MODERATED)
-        return JSONResponse(self._submitted(request, name, MODERATED, asked).model_dump())
+        return JSONResponse(self._build_submitted(request, name, MODERATED, asked).model_dump())
 
-    def _submitted(self, request: Request, name: str, status: str, model: str) -> Submitted:
+    def _build_submitted(self, request: Request, name: str, status: str, model: str) -> SubmittedTask:
         path = request.url.path.rpartition("/")[0]
-        polling = f"{self.context.links.base(request)}{path}/get_result?id={name}"
-        return Submitted(id=name, status=status, polling_url=polling, model=model)
+        polling = f"{self.context.signed_urls.base_url(request)}{path}/get_result?id={name}"
+        return SubmittedTask(id=name, status=status, polling_url=polling, model=model)
 
-    async def result(self, request: Request) -> Response:
+    async def get_result(self, request: Request) -> Response:
         name = request.query_params.get("id", "")
         if not name:
             raise InvalidRequest("id is missing.", field="id")
@@ -125,22 +132,22 @@ class Bfl:
             job = await self.service.queue.get(name)
         except JobNotFound:
             return JSONResponse({"id": name, "status": NOT_FOUND, "result": None}, JobNotFound.status)
-        return JSONResponse(await self.answer(job, self.context.links.base(request)))
+        return JSONResponse(await self.build_status(job, self.context.signed_urls.base_url(request)))
 
-    async def answer(self, job: Job, base: str) -> dict[str, Any]:
+    async def build_status(self, job: Job, base: str) -> dict[str, Any]:
         """How a task stands; also what its webhook is told."""
         found: dict[str, Any] = {"id": job.id, "status": STATUS.get(job.state, "Pending")}
         if job.state is State.COMPLETED and job.pictures:
-            found["result"] = await self._result(job, base)
+            found["result"] = await self._build_sample(job, base)
         elif job.is_final:
             found |= {"result": None, "error": job.error.message if job.error else "The task was cancelled."}
         else:
             found |= {"result": None, "progress": self.service.progress(job)}
         return found
 
-    async def _result(self, job: Job, base: str) -> dict[str, Any]:
+    async def _build_sample(self, job: Job, base: str) -> dict[str, Any]:
         form: Any = job.request.note.get("format", "png")
-        found = await addresses(self.service, self.context, job, base, form)
+        found = await get_picture_urls(self.service, self.context, job, base, form)
         return {
             "seed": job.pictures[0].seed,
             "prompt": job.upsampled or job.request.prompt,
@@ -156,7 +163,7 @@ class Bfl:
         listed = []
         for prefix in PREFIXES:
             result = Endpoint(
-                "GET", f"{prefix}/get_result", self.result, "A task", TAG, "application/json", errors=errors
+                "GET", f"{prefix}/get_result", self.get_result, "A task", TAG, "application/json", errors=errors
             )
             order = Endpoint(
                 "POST",
@@ -164,7 +171,7 @@ class Bfl:
                 self.submit,
                 "Order a picture",
                 TAG,
-                Submitted,
+                SubmittedTask,
                 body=BflRequest,
                 errors=errors,
             )
@@ -172,7 +179,7 @@ class Bfl:
         return listed
 
 
-def shape(error: MfluxError, request_id: str) -> JSONResponse:
+def error_shape(error: MfluxError, request_id: str) -> JSONResponse:
     """`detail`, as Black Forest Labs has it, beside `error` and `code`."""
     content = {"error": error.message, "detail": error.message, "code": error.code, "request_id": request_id}
     return JSONResponse(content, known_status(error, KNOWN_STATUSES))
@@ -180,10 +187,10 @@ def shape(error: MfluxError, request_id: str) -> JSONResponse:
 
 def _webhook_payload(service: JobService, context: HttpContext) -> MakePayload:
     """A webhook is sent what who asks for the task is answered."""
-    tasks = Bfl(service, context, Moderation({}))
+    tasks = BflEndpoints(service, context, Moderation({}))
 
     async def payload(job: Job, base: str, event: str) -> dict[str, Any]:
-        return await tasks.answer(job, base)
+        return await tasks.build_status(job, base)
 
     return payload
 
@@ -192,7 +199,7 @@ def dialect() -> Dialect:
     return Dialect(
         name=TAG,
         prefixes=("/flux/", "/v1/"),
-        endpoints=lambda service, context: Bfl(service, context, Moderation.load()).endpoints(),
-        error_shape=shape,
+        endpoints=lambda service, context: BflEndpoints(service, context, Moderation.load()).endpoints(),
+        error_shape=error_shape,
         webhook_payload=_webhook_payload,
     )

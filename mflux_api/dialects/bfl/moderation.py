@@ -7,9 +7,9 @@ from pathlib import Path
 
 import yaml
 
-from mflux_api.models.registry import PROJECT
+from mflux_api.models.registry import PROJECT_DIR
 
-WORDS = PROJECT / "configs" / "moderation.yaml"
+WORDS = PROJECT_DIR / "configs" / "moderation.yaml"
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,8 @@ from mflux_api.errors import (
 from mflux_api.jobs.job import Job, State
 from mflux_api.jobs.order import Order
 from mflux_api.jobs.service import JobService
-from mflux_api.web.body import query
-from mflux_api.web.context import HttpContext, owner
+from mflux_api.web.body import parse_query
+from mflux_api.web.context import HttpContext, get_owner
 from mflux_api.web.openapi import Endpoint
 from mflux_api.web.pictures import PictureReader
 from mflux_api.wire.order_form import BODY_ERRORS, ORDER_ERRORS, PictureForm
@@ -39,9 +39,11 @@ class OrderForm(PictureForm):
         None, description="Let the model's text encoder put the prompt into more words first"
     )
 
-    async def order(self, pictures: PictureReader, owner: str, key: str | None) -> Order:
+    async def build_order(self, pictures: PictureReader, owner: str, idempotency_key: str | None) -> Order:
         """Raises InvalidRequest, InvalidImage."""
-        return replace(await super().order(pictures, owner, key), upsample=bool(self.prompt_upsampling))
+        return replace(
+            await super().build_order(pictures, owner, idempotency_key), upsample=bool(self.prompt_upsampling)
+        )
 
 
 class JobEndpoints:
@@ -52,51 +54,51 @@ class JobEndpoints:
         self.context = context
 
     async def generate(self, request: Request) -> Response:
-        form = await self.context.body.json(request, OrderForm)
+        form = await self.context.body.read_json(request, OrderForm)
         key = request.headers.get("idempotency-key")
-        job = await self.service.submit(await form.order(self.context.pictures, owner(request), key))
-        return self._submitted(job)
+        job = await self.service.submit(await form.build_order(self.context.pictures, get_owner(request), key))
+        return self._build_submitted(job)
 
-    async def index(self, request: Request) -> Response:
-        asked = query(request, wire.JobsQuery)
+    async def list_jobs(self, request: Request) -> Response:
+        asked = parse_query(request, wire.JobsQuery)
         page = await self.service.queue.list_jobs(asked.status, asked.before, asked.limit)
         following = page.jobs[-1].number if len(page.jobs) == asked.limit else None
-        rows = [wire.summary(job, self.service.progress(job)) for job in page.jobs]
-        return reply(wire.JobList(jobs=rows, next=following, total=page.total))
+        rows = [wire.build_summary(job, self.service.progress(job)) for job in page.jobs]
+        return json_response(wire.JobList(jobs=rows, next=following, total=page.total))
 
-    async def show(self, request: Request) -> Response:
-        asked = query(request, wire.JobQuery)
-        return reply(await self.detail(request.path_params["job_id"], images=asked.images))
+    async def get_job(self, request: Request) -> Response:
+        asked = parse_query(request, wire.JobQuery)
+        return json_response(await self.load_detail(request.path_params["job_id"], images=asked.images))
 
-    async def detail(self, job_id: str, *, images: bool) -> wire.JobDetail:
+    async def load_detail(self, job_id: str, *, images: bool) -> wire.JobDetail:
         job = await self.service.queue.get(job_id)
         pictures = await self.service.read_pictures(job) if images else None
         position = self.service.queue.position(job.id)
         # Base64 of four large pictures would hold up everybody else.
         return await asyncio.to_thread(
-            wire.detail, job, progress=self.service.progress(job), position=position, pictures=pictures
+            wire.build_detail, job, progress=self.service.progress(job), position=position, pictures=pictures
         )
 
-    async def cancel(self, request: Request) -> Response:
+    async def cancel_job(self, request: Request) -> Response:
         await self.service.cancel(request.path_params["job_id"])
-        return reply(wire.Cancelled(status="cancelled"))
+        return json_response(wire.Cancelled(status="cancelled"))
 
-    async def retry(self, request: Request) -> Response:
-        return self._submitted(await self.service.retry(request.path_params["job_id"]))
+    async def retry_job(self, request: Request) -> Response:
+        return self._build_submitted(await self.service.retry(request.path_params["job_id"]))
 
-    async def move(self, request: Request) -> Response:
-        asked = await self.context.body.json(request, wire.Move)
-        return self._submitted(await self.service.queue.move(request.path_params["job_id"], asked.position))
+    async def move_job(self, request: Request) -> Response:
+        asked = await self.context.body.read_json(request, wire.Move)
+        return self._build_submitted(await self.service.queue.move(request.path_params["job_id"], asked.position))
 
-    def _submitted(self, job: Job) -> Response:
+    def _build_submitted(self, job: Job) -> Response:
         position = self.service.queue.position(job.id)
         status: Any = State.QUEUED if job.state is State.INTERRUPTED else job.state
-        return reply(wire.Submitted(job_id=job.id, status=status, position=position or 0))
+        return json_response(wire.Submitted(job_id=job.id, status=status, position=position or 0))
 
     def endpoints(self) -> list[Endpoint]:
-        return [*self._orders(), *self._fetching()]
+        return [*self._write_endpoints(), *self._read_endpoints()]
 
-    def _orders(self) -> list[Endpoint]:
+    def _write_endpoints(self) -> list[Endpoint]:
         return [
             Endpoint(
                 "POST",
@@ -112,7 +114,7 @@ class JobEndpoints:
             Endpoint(
                 "DELETE",
                 JOB,
-                self.cancel,
+                self.cancel_job,
                 "Cancel a job; pictures it has finished stay",
                 TAG,
                 wire.Cancelled,
@@ -121,7 +123,7 @@ class JobEndpoints:
             Endpoint(
                 "POST",
                 f"{JOB}/retry",
-                self.retry,
+                self.retry_job,
                 "Paint a failed or cancelled job again",
                 TAG,
                 wire.Submitted,
@@ -130,7 +132,7 @@ class JobEndpoints:
             Endpoint(
                 "POST",
                 f"{JOB}/move",
-                self.move,
+                self.move_job,
                 "Put a waiting job elsewhere in the line",
                 TAG,
                 wire.Submitted,
@@ -139,12 +141,12 @@ class JobEndpoints:
             ),
         ]
 
-    def _fetching(self) -> list[Endpoint]:
+    def _read_endpoints(self) -> list[Endpoint]:
         return [
             Endpoint(
                 "GET",
                 "/api/v1/jobs",
-                self.index,
+                self.list_jobs,
                 "Jobs, newest first",
                 TAG,
                 wire.JobList,
@@ -154,7 +156,7 @@ class JobEndpoints:
             Endpoint(
                 "GET",
                 JOB,
-                self.show,
+                self.get_job,
                 "A job and its pictures",
                 TAG,
                 wire.JobDetail,
@@ -164,5 +166,5 @@ class JobEndpoints:
         ]
 
 
-def reply(content: wire.Wire) -> Response:
+def json_response(content: wire.WireModel) -> Response:
     return Response(content.model_dump_json(), media_type="application/json")

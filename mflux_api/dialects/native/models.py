@@ -8,8 +8,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from mflux_api.checkpoints.capabilities import Capabilities, Guidance
-from mflux_api.dialects.native.jobs import reply
-from mflux_api.dialects.native.wire import Wire
+from mflux_api.dialects.native.jobs import json_response
+from mflux_api.dialects.native.wire import WireModel
 from mflux_api.errors import (
     EngineDied,
     JobConflict,
@@ -22,17 +22,17 @@ from mflux_api.errors import (
 )
 from mflux_api.jobs.order import usual_size
 from mflux_api.jobs.service import JobService
-from mflux_api.models.inventory import Entry
+from mflux_api.models.inventory import ModelEntry
 from mflux_api.web.openapi import Endpoint
 
 
-class ModelConfig(Wire):
+class ModelConfig(WireModel):
     base_arch: str
     supports_guidance: bool
     max_sequence_length: int
 
 
-class ModelCapabilities(Wire):
+class ModelCapabilities(WireModel):
     """What a model takes and makes. `from_words`: it paints without a picture to start from.
 
     `enlarges`: it is an upscaler. `source`: it repaints a picture of `init_images`, with `mask` in a part of it.
@@ -63,7 +63,7 @@ class ModelCapabilities(Wire):
     bits: list[int]
 
 
-class ModelRow(Wire):
+class ModelRow(WireModel):
     """`hash`, `sha256`: of names, sizes and headers of the weights; null where the model is not here.
 
     `unavailable`: why it cannot paint with this version. `size_gb`: what it takes on disk, or would take, and
@@ -97,11 +97,11 @@ class ModelRow(Wire):
     unavailable: str | None
 
 
-class ModelList(Wire):
+class ModelList(WireModel):
     models: list[ModelRow]
 
 
-class ModelStatus(Wire):
+class ModelStatus(WireModel):
     """`status`: ready, not_downloaded, downloading or unavailable. `progress`: of a download."""
 
     model: str
@@ -113,12 +113,12 @@ class ModelStatus(Wire):
     progress: float | None
 
 
-class LoraRow(Wire):
+class LoraRow(WireModel):
     name: str
     size_mb: float
 
 
-class LoraList(Wire):
+class LoraList(WireModel):
     loras: list[LoraRow]
 
 
@@ -136,54 +136,58 @@ class ModelEndpoints:
         self.service = service
         self.models = service.models
 
-    async def index(self, request: Request) -> Response:
-        entries = await self.models.listed()
-        weights = await self.models.weights(entries)
-        return reply(ModelList(models=[self._row(entry, weights.get(entry.spec.name)) for entry in entries]))
+    async def list_models(self, request: Request) -> Response:
+        entries = await self.models.list_models()
+        weights = await self.models.estimate_weights(entries)
+        return json_response(
+            ModelList(models=[self._build_row(entry, weights.get(entry.spec.name)) for entry in entries])
+        )
 
-    async def status(self, request: Request) -> Response:
-        return reply(await self._status(request.path_params["model_id"]))
+    async def get_status(self, request: Request) -> Response:
+        return json_response(await self._build_status(request.path_params["model_id"]))
 
-    async def download(self, request: Request) -> Response:
-        spec = await self.models.find(request.path_params["model_id"])
+    async def start_download(self, request: Request) -> Response:
+        spec = await self.models.find_spec(request.path_params["model_id"])
         if spec.unavailable or spec.repository is None:
             raise ModelUnsupported(spec.unavailable or f"{spec.name} has no repository to come from.", model=spec.name)
-        if not (await self.models.entry(spec.name)).is_here:
+        if not (await self.models.read_entry(spec.name)).is_downloaded:
             self.service.downloads.start(spec)
-        return reply(await self._status(spec.name))
+        return json_response(await self._build_status(spec.name))
 
     async def stop_download(self, request: Request) -> Response:
-        spec = await self.models.find(request.path_params["model_id"])
+        spec = await self.models.find_spec(request.path_params["model_id"])
         if not self.service.downloads.cancel(spec):
             raise JobConflict(f"{spec.name} is not being downloaded.", model=spec.name)
-        return reply(await self._status(spec.name))
+        return json_response(await self._build_status(spec.name))
 
-    async def load(self, request: Request) -> Response:
+    async def load_model(self, request: Request) -> Response:
         await self.models.load(request.path_params["model_id"])
-        return reply(await self._status(request.path_params["model_id"]))
+        return json_response(await self._build_status(request.path_params["model_id"]))
 
-    async def unload(self, request: Request) -> Response:
+    async def unload_model(self, request: Request) -> Response:
         await self.models.unload(request.path_params["model_id"])
-        return reply(await self._status(request.path_params["model_id"]))
+        return json_response(await self._build_status(request.path_params["model_id"]))
 
-    async def loras(self, request: Request) -> Response:
+    async def list_loras(self, request: Request) -> Response:
         found = await self.service.list_loras()
-        return reply(LoraList(loras=[LoraRow(name=name, size_mb=round(size / MEGABYTE, 2)) for name, size in found]))
+        return json_response(
+            LoraList(loras=[LoraRow(name=name, size_mb=round(size / MEGABYTE, 2)) for name, size in found])
+        )
 
-    async def _status(self, name: str) -> ModelStatus:
-        entry = await self.models.entry(name)
-        coming = self.service.downloads.of(entry.spec)
+    async def _build_status(self, name: str) -> ModelStatus:
+        entry = await self.models.read_entry(name)
+        coming = self.service.downloads.find_download(entry.spec)
         return ModelStatus(
             model=entry.spec.name,
-            status=_state(entry, coming=coming is not None),
-            downloaded=entry.is_here,
+            status=_model_state(entry, coming=coming is not None),
+            downloaded=entry.is_downloaded,
             loaded=self.models.is_loaded(entry),
             size_gb=entry.size_gb,
             path=None if entry.folder is None else str(entry.folder.resolve()),
             progress=None if coming is None else round(coming.fraction, 4),
         )
 
-    def _row(self, entry: Entry, weight: int | None) -> ModelRow:
+    def _build_row(self, entry: ModelEntry, weight: int | None) -> ModelRow:
         spec, can = entry.spec, entry.capabilities
         width, height = usual_size(spec, self.service.defaults)
         return ModelRow(
@@ -198,7 +202,7 @@ class ModelEndpoints:
             ),
             capabilities=ModelCapabilities.model_validate(self._with_limits(can)),
             default=spec.name.lower() == self.models.default.lower(),
-            downloaded=entry.is_here,
+            downloaded=entry.is_downloaded,
             loaded=self.models.is_loaded(entry),
             size_gb=entry.size_gb,
             description=spec.description,
@@ -224,11 +228,11 @@ class ModelEndpoints:
     def endpoints(self) -> list[Endpoint]:
         model = "/api/v1/models/{model_id}"
         return [
-            Endpoint("GET", "/api/v1/models", self.index, "Every model that may be asked for", TAG, ModelList),
+            Endpoint("GET", "/api/v1/models", self.list_models, "Every model that may be asked for", TAG, ModelList),
             Endpoint(
                 "GET",
                 f"{model}/status",
-                self.status,
+                self.get_status,
                 "Whether a model is here and in memory",
                 TAG,
                 ModelStatus,
@@ -237,7 +241,7 @@ class ModelEndpoints:
             Endpoint(
                 "POST",
                 f"{model}/download",
-                self.download,
+                self.start_download,
                 "Bring a model here; GET the same address for its progress",
                 TAG,
                 ModelStatus,
@@ -255,7 +259,7 @@ class ModelEndpoints:
             Endpoint(
                 "POST",
                 f"{model}/load",
-                self.load,
+                self.load_model,
                 "Load a model into memory",
                 TAG,
                 ModelStatus,
@@ -264,19 +268,21 @@ class ModelEndpoints:
             Endpoint(
                 "POST",
                 f"{model}/unload",
-                self.unload,
+                self.unload_model,
                 "Let go of a model's memory",
                 TAG,
                 ModelStatus,
                 errors=(ModelNotFound,),
             ),
-            Endpoint("GET", "/api/v1/loras", self.loras, "The adapters that may be named in lora_files", TAG, LoraList),
+            Endpoint(
+                "GET", "/api/v1/loras", self.list_loras, "The adapters that may be named in lora_files", TAG, LoraList
+            ),
         ]
 
 
-def _state(entry: Entry, *, coming: bool) -> Any:
+def _model_state(entry: ModelEntry, *, coming: bool) -> Any:
     if entry.spec.unavailable:
         return "unavailable"
-    if entry.is_here:
+    if entry.is_downloaded:
         return "ready"
     return "downloading" if coming else "not_downloaded"

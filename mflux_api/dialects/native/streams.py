@@ -17,15 +17,15 @@ from mflux_api.events import Event
 from mflux_api.jobs.job import Job
 from mflux_api.jobs.queue import END_EVENTS
 from mflux_api.jobs.service import JobService
-from mflux_api.models.inventory import Entry
-from mflux_api.web.body import query
+from mflux_api.models.inventory import ModelEntry
+from mflux_api.web.body import parse_query
 from mflux_api.web.context import HttpContext
 from mflux_api.web.openapi import Endpoint
-from mflux_api.web.sse import Message
+from mflux_api.web.sse import ServerSentEvent
 
 TAG = "streams"
-ENDINGS = frozenset(END_EVENTS.values())
-DOWNLOAD_ENDINGS = frozenset({"downloaded", "download_failed"})
+FINAL_EVENTS = frozenset(END_EVENTS.values())
+FINAL_DOWNLOAD_EVENTS = frozenset({"downloaded", "download_failed"})
 NO_CONTENT = 204
 # Final events carry the pictures: made once for all who listen to the same job.
 REMEMBERED = 4
@@ -40,76 +40,80 @@ class StreamEndpoints:
         self.jobs = jobs
         self._finals: OrderedDict[str, asyncio.Task[str]] = OrderedDict()
 
-    async def job(self, request: Request) -> Response:
-        asked = query(request, wire.StreamQuery)
+    async def stream_job(self, request: Request) -> Response:
+        asked = parse_query(request, wire.StreamQuery)
         job_id, last_id = request.path_params["job_id"], _last_id(request)
         job = await self.service.queue.get(job_id)
         if job.is_final and last_id == self.service.queue.current_event(job).id:
             # It has seen the end. Only this status keeps a browser from connecting again.
             return Response(status_code=NO_CONTENT)
-        return self.context.streamer.respond(self._messages(job_id, last_id, preview=asked.preview))
+        return self.context.streamer.build_response(self._job_messages(job_id, last_id, preview=asked.preview))
 
-    async def everything(self, request: Request) -> Response:
-        asked = query(request, wire.StreamQuery)
-        return self.context.streamer.respond(self._all(_last_id(request), preview=asked.preview))
+    async def stream_all(self, request: Request) -> Response:
+        asked = parse_query(request, wire.StreamQuery)
+        return self.context.streamer.build_response(self._all_messages(_last_id(request), preview=asked.preview))
 
-    async def download(self, request: Request) -> Response:
-        entry = await self.service.models.entry(request.path_params["model_id"])
-        now = self._download_now(entry)
+    async def stream_download(self, request: Request) -> Response:
+        entry = await self.service.models.read_entry(request.path_params["model_id"])
+        now = self._latest_download_event(entry)
         if now is None:
             raise JobConflict(f"{entry.spec.name} is not being downloaded.", model=entry.spec.name)
-        if now.name in DOWNLOAD_ENDINGS and _last_id(request) == now.id:
+        if now.name in FINAL_DOWNLOAD_EVENTS and _last_id(request) == now.id:
             return Response(status_code=NO_CONTENT)
-        return self.context.streamer.respond(self._download(entry))
+        return self.context.streamer.build_response(self._download_messages(entry))
 
-    async def _messages(self, job_id: str, last_id: str | None, *, preview: bool) -> AsyncGenerator[Message, None]:
+    async def _job_messages(
+        self, job_id: str, last_id: str | None, *, preview: bool
+    ) -> AsyncGenerator[ServerSentEvent, None]:
         async for event in self.service.queue.watch(job_id, last_id, previews=preview):
-            if event.name in ENDINGS:
+            if event.name in FINAL_EVENTS:
                 # The id of an ending is the same for whoever comes later.
                 job = await self.service.queue.get(job_id)
-                yield Message(self.service.queue.current_event(job).id, event.name, await self._final(job))
+                yield ServerSentEvent(
+                    self.service.queue.current_event(job).id, event.name, await self._get_final_json(job)
+                )
             elif event.preview is None or preview:
-                yield _message(event)
+                yield _build_message(event)
 
-    async def _all(self, last_id: str | None, *, preview: bool) -> AsyncGenerator[Message, None]:
+    async def _all_messages(self, last_id: str | None, *, preview: bool) -> AsyncGenerator[ServerSentEvent, None]:
         async with aclosing(self.service.queue.watch_all(last_id, previews=preview)) as events:
             async for event in events:
                 if event.preview is None or preview:
-                    yield _message(event)
+                    yield _build_message(event)
 
-    async def _download(self, entry: Entry) -> AsyncGenerator[Message, None]:
+    async def _download_messages(self, entry: ModelEntry) -> AsyncGenerator[ServerSentEvent, None]:
         with self.service.downloads.listen(entry.spec) as box:
-            now = self._download_now(entry)
+            now = self._latest_download_event(entry)
             if now is not None:
-                yield _message(now)
-                if now.name in DOWNLOAD_ENDINGS:
+                yield _build_message(now)
+                if now.name in FINAL_DOWNLOAD_EVENTS:
                     return
             async for event in box:
-                yield _message(event)
-                if event.name in DOWNLOAD_ENDINGS:
+                yield _build_message(event)
+                if event.name in FINAL_DOWNLOAD_EVENTS:
                     return
 
-    def _download_now(self, entry: Entry) -> Event | None:
+    def _latest_download_event(self, entry: ModelEntry) -> Event | None:
         """How a download stands, or how it ended; None where there was none."""
         spec = entry.spec
-        latest = self.service.downloads.latest.get(spec.folder)
-        if latest is None and entry.is_here:
+        latest = self.service.downloads.latest_events.get(spec.folder)
+        if latest is None and entry.is_downloaded:
             done = {"model": spec.name, "progress": 1.0, "done_bytes": entry.size, "total_bytes": entry.size}
             return Event(f"here-{spec.folder}", f"model:{spec.folder}", "downloaded", done)
         return latest
 
-    async def _final(self, job: Job) -> str:
+    async def _get_final_json(self, job: Job) -> str:
         """The job with its pictures, as JSON."""
         # A picture that was deleted is not to be seen again.
         key = f"{job.id}-{job.attempts}-{len(job.present)}"
         if key not in self._finals:
-            self._finals[key] = asyncio.create_task(self._detail(job.id))
+            self._finals[key] = asyncio.create_task(self._encode_detail(job.id))
             if len(self._finals) > REMEMBERED:
                 self._finals.popitem(last=False)
         return await asyncio.shield(self._finals[key])
 
-    async def _detail(self, job_id: str) -> str:
-        found = await self.jobs.detail(job_id, images=True)
+    async def _encode_detail(self, job_id: str) -> str:
+        found = await self.jobs.load_detail(job_id, images=True)
         return await asyncio.to_thread(found.model_copy(update={"progress": 1.0}).model_dump_json)
 
     def endpoints(self) -> list[Endpoint]:
@@ -118,7 +122,7 @@ class StreamEndpoints:
             Endpoint(
                 "GET",
                 "/api/v1/jobs/{job_id}/stream",
-                self.job,
+                self.stream_job,
                 "Events of a job: progress, then complete, failed or cancelled",
                 TAG,
                 "text/event-stream",
@@ -129,7 +133,7 @@ class StreamEndpoints:
             Endpoint(
                 "GET",
                 "/api/v1/events",
-                self.everything,
+                self.stream_all,
                 "Events of every job and download",
                 TAG,
                 "text/event-stream",
@@ -140,7 +144,7 @@ class StreamEndpoints:
             Endpoint(
                 "GET",
                 "/api/v1/models/{model_id}/download",
-                self.download,
+                self.stream_download,
                 "Events of a download: download, then downloaded or download_failed",
                 TAG,
                 "text/event-stream",
@@ -154,8 +158,8 @@ def _last_id(request: Request) -> str | None:
     return request.headers.get("last-event-id")
 
 
-def _message(event: Event) -> Message:
+def _build_message(event: Event) -> ServerSentEvent:
     data: dict[str, Any] = dict(event.data)
     if event.preview is not None:
         data["preview"] = base64.b64encode(event.preview).decode("ascii")
-    return Message(event.id, event.name, data)
+    return ServerSentEvent(event.id, event.name, data)

@@ -9,18 +9,18 @@ from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from mflux_api.dialects.native.jobs import reply
-from mflux_api.dialects.native.wire import Wire, stamp
+from mflux_api.dialects.native.jobs import json_response
+from mflux_api.dialects.native.wire import WireModel, format_time
 from mflux_api.errors import InvalidRequest
 from mflux_api.jobs.queue import HistoryBucket
 from mflux_api.jobs.service import EngineView, JobService
 from mflux_api.version import __version__
-from mflux_api.web.body import query
-from mflux_api.web.context import HttpContext, owner
+from mflux_api.web.body import parse_query
+from mflux_api.web.context import HttpContext, get_owner
 from mflux_api.web.openapi import Endpoint
 
 
-class Health(Wire):
+class Health(WireModel):
     """`models_available`: those that are here and can paint."""
 
     status: Literal["healthy", "stopping"]
@@ -30,13 +30,13 @@ class Health(Wire):
     queue_length: int
 
 
-class SystemMemory(Wire):
+class SystemMemory(WireModel):
     total: float
     used: float
     free: float
 
 
-class EngineStatus(Wire):
+class EngineStatus(WireModel):
     running: bool
     backend: str | None
     mlx: str | None
@@ -44,7 +44,7 @@ class EngineStatus(Wire):
     memory_budget_gb: float | None
 
 
-class System(Wire):
+class System(WireModel):
     """Gigabytes are of 1024^3 bytes. `active_model`: the one used last among those in memory."""
 
     active_model: str | None
@@ -57,7 +57,7 @@ class System(Wire):
     engine: EngineStatus
 
 
-class Stats(Wire):
+class Stats(WireModel):
     total_generations: int
     total_images: int
     total_failures: int
@@ -65,12 +65,12 @@ class Stats(Wire):
     uptime_hours: float
 
 
-class HistoryQuery(Wire):
+class HistoryQuery(WireModel):
     bucket: Literal["hour", "day"] = "hour"
     count: int = Field(24, ge=1, le=168, description="buckets, the current one included")
 
 
-class HistoryPoint(Wire):
+class HistoryPoint(WireModel):
     """`start`: when the bucket began. `pictures`: of completed jobs. `seconds_per_picture`: null where none."""
 
     start: str
@@ -79,23 +79,23 @@ class HistoryPoint(Wire):
     seconds_per_picture: float | None
 
 
-class History(Wire):
+class History(WireModel):
     """Oldest first; the last point is not over yet. Hours and days are UTC's."""
 
     bucket: Literal["hour", "day"]
     points: list[HistoryPoint]
 
 
-class Token(Wire):
+class Token(WireModel):
     """For EventSource, which can send no headers: `?token=` in the address of a GET."""
 
     token: str
     expires_in: float
 
 
-def point(found: HistoryBucket) -> HistoryPoint:
+def build_point(found: HistoryBucket) -> HistoryPoint:
     return HistoryPoint(
-        start=stamp(found.start) or "",
+        start=format_time(found.start) or "",
         pictures=found.pictures,
         failures=found.failures,
         seconds_per_picture=None if found.pace is None else round(found.pace, 3),
@@ -115,29 +115,31 @@ class SystemEndpoints:
         self.context = context
         self.engine = engine
 
-    async def health(self, request: Request) -> Response:
+    async def get_health(self, request: Request) -> Response:
         queue = self.service.queue
-        return reply(
+        return json_response(
             Health(
                 status="stopping" if queue.closing else "healthy",
                 version=__version__,
-                models_available=self.service.models.here,
+                models_available=self.service.models.ready_count,
                 active_jobs=len(queue.running_jobs()),
                 queue_length=queue.count_waiting(),
             )
         )
 
-    async def system(self, request: Request) -> Response:
+    async def get_system(self, request: Request) -> Response:
         engine, memory = self.engine(), psutil.virtual_memory()
-        return reply(
+        return json_response(
             System(
                 active_model=engine.latest,
                 loaded_models=list(engine.loaded),
-                mlx_memory_gb=_gb(engine.active),
-                mlx_cache_gb=_gb(engine.cached),
-                mlx_peak_gb=_gb(engine.peak),
+                mlx_memory_gb=_to_gib(engine.active),
+                mlx_cache_gb=_to_gib(engine.cached),
+                mlx_peak_gb=_to_gib(engine.peak),
                 system_memory_gb=SystemMemory(
-                    total=_gb(memory.total), used=_gb(memory.total - memory.available), free=_gb(memory.available)
+                    total=_to_gib(memory.total),
+                    used=_to_gib(memory.total - memory.available),
+                    free=_to_gib(memory.available),
                 ),
                 device=engine.chip,
                 engine=EngineStatus(
@@ -145,15 +147,15 @@ class SystemEndpoints:
                     backend=engine.backend,
                     mlx=engine.mlx,
                     restarts=engine.restarts,
-                    memory_budget_gb=None if engine.budget is None else _gb(engine.budget),
+                    memory_budget_gb=None if engine.budget is None else _to_gib(engine.budget),
                 ),
             )
         )
 
-    async def stats(self, request: Request) -> Response:
+    async def get_stats(self, request: Request) -> Response:
         totals = await self.service.queue.totals()
         count = totals.generations
-        return reply(
+        return json_response(
             Stats(
                 total_generations=count,
                 total_images=totals.images,
@@ -163,26 +165,26 @@ class SystemEndpoints:
             )
         )
 
-    async def history(self, request: Request) -> Response:
-        asked = query(request, HistoryQuery)
+    async def get_history(self, request: Request) -> Response:
+        asked = parse_query(request, HistoryQuery)
         buckets = await self.service.queue.history(asked.bucket, asked.count)
-        return reply(History(bucket=asked.bucket, points=[point(found) for found in buckets]))
+        return json_response(History(bucket=asked.bucket, points=[build_point(found) for found in buckets]))
 
-    async def token(self, request: Request) -> Response:
+    async def create_token(self, request: Request) -> Response:
         keys = self.context.keys
-        return reply(Token(token=keys.token(owner(request)), expires_in=keys.token_seconds))
+        return json_response(Token(token=keys.create_token(get_owner(request)), expires_in=keys.token_seconds))
 
     def endpoints(self) -> list[Endpoint]:
         return [
-            Endpoint("GET", "/api/v1/health", self.health, "Whether the server works", TAG, Health),
-            Endpoint("GET", "/api/v1/system", self.system, "Memory, device and what is loaded", TAG, System),
+            Endpoint("GET", "/api/v1/health", self.get_health, "Whether the server works", TAG, Health),
+            Endpoint("GET", "/api/v1/system", self.get_system, "Memory, device and what is loaded", TAG, System),
             Endpoint(
-                "GET", "/api/v1/stats", self.stats, "What has been painted since the database was made", TAG, Stats
+                "GET", "/api/v1/stats", self.get_stats, "What has been painted since the database was made", TAG, Stats
             ),
             Endpoint(
                 "GET",
                 "/api/v1/stats/history",
-                self.history,
+                self.get_history,
                 "What has been painted by the hour or by the day",
                 TAG,
                 History,
@@ -192,7 +194,7 @@ class SystemEndpoints:
             Endpoint(
                 "POST",
                 "/api/v1/token",
-                self.token,
+                self.create_token,
                 "A short-lived token for EventSource, which can send no key",
                 TAG,
                 Token,
@@ -200,5 +202,5 @@ class SystemEndpoints:
         ]
 
 
-def _gb(size: int) -> float:
+def _to_gib(size: int) -> float:
     return round(size / GIB, 3)

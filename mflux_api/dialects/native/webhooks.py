@@ -7,11 +7,11 @@ from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from mflux_api.dialects.native.wire import Wire, stamp
+from mflux_api.dialects.native.wire import WireModel, format_time
 from mflux_api.errors import InvalidRequest
 from mflux_api.jobs.queue import Delivery
 from mflux_api.jobs.service import JobService
-from mflux_api.web.body import query
+from mflux_api.web.body import parse_query
 from mflux_api.web.openapi import Endpoint
 
 TAG = "webhooks"
@@ -19,7 +19,7 @@ DeliveryEvent = Literal["start", "output", "completed"]
 DeliveryState = Literal["waiting", "delivered", "failed", "dropped"]
 
 
-class DeliveryRow(Wire):
+class DeliveryRow(WireModel):
     """`url` without its query. `state`: failed is given up, dropped never came about.
 
     `status`, `error`: of the last attempt. `next_try`: null while it waits for its event, and when it is over.
@@ -36,7 +36,7 @@ class DeliveryRow(Wire):
     next_try: str | None
 
 
-class DeliveryList(Wire):
+class DeliveryList(WireModel):
     """`next`: give it as `before` for the page after this one; null on the last."""
 
     deliveries: list[DeliveryRow]
@@ -44,25 +44,31 @@ class DeliveryList(Wire):
     total: int
 
 
-class DeliveriesQuery(Wire):
+class DeliveriesQuery(WireModel):
     state: DeliveryState | None = None
     limit: int = Field(50, ge=1, le=200)
     before: int | None = Field(None, ge=0, lt=2**63, description="`next` of the page before")
 
 
 def endpoints(service: JobService) -> list[Endpoint]:
-    async def index(request: Request) -> Response:
-        asked = query(request, DeliveriesQuery)
+    async def list_deliveries(request: Request) -> Response:
+        asked = parse_query(request, DeliveriesQuery)
         page = await service.queue.list_deliveries(asked.state, asked.before, asked.limit)
         following = page.deliveries[-1].number if len(page.deliveries) == asked.limit else None
-        content = DeliveryList(deliveries=[_row(each) for each in page.deliveries], next=following, total=page.total)
+        content = DeliveryList(
+            deliveries=[_build_row(each) for each in page.deliveries], next=following, total=page.total
+        )
         return Response(content.model_dump_json(), media_type="application/json")
 
     path, summary = "/api/v1/webhooks/deliveries", "What webhooks were told, newest first"
-    return [Endpoint("GET", path, index, summary, TAG, DeliveryList, query=DeliveriesQuery, errors=(InvalidRequest,))]
+    return [
+        Endpoint(
+            "GET", path, list_deliveries, summary, TAG, DeliveryList, query=DeliveriesQuery, errors=(InvalidRequest,)
+        )
+    ]
 
 
-def _row(delivery: Delivery) -> DeliveryRow:
+def _build_row(delivery: Delivery) -> DeliveryRow:
     due = delivery.due if delivery.state == "waiting" and delivery.due else None
     url = urlsplit(delivery.job.request.note["webhook"])._replace(query="", fragment="").geturl()
     return DeliveryRow(
@@ -74,5 +80,5 @@ def _row(delivery: Delivery) -> DeliveryRow:
         attempts=delivery.attempts,
         status=delivery.status,
         error=delivery.error,
-        next_try=stamp(due),
+        next_try=format_time(due),
     )

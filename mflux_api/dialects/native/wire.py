@@ -13,11 +13,11 @@ PROMPT_IN_LISTS = 200
 Status = Literal["queued", "generating", "completed", "failed", "cancelled"]
 
 
-class Wire(BaseModel):
+class WireModel(BaseModel):
     model_config = ConfigDict(protected_namespaces=())
 
 
-class Submitted(Wire):
+class Submitted(WireModel):
     """`position`: 1 is the next to be painted, 0 is being painted."""
 
     job_id: str
@@ -25,17 +25,17 @@ class Submitted(Wire):
     position: int
 
 
-class Move(Wire):
+class Move(WireModel):
     position: int = Field(ge=1, description="1 is the next to be painted; beyond the end of the line is the last")
 
 
-class Result(Wire):
+class Result(WireModel):
     images: list[str] = Field(description="PNG files in base64")
     seeds: list[int]
     timings: list[dict[str, float]] = Field(description="Of each picture, seconds by stage and in total")
 
 
-class JobSummary(Wire):
+class JobSummary(WireModel):
     id: str
     status: Status
     progress: float = Field(description="0 to 1")
@@ -46,7 +46,7 @@ class JobSummary(Wire):
     completed_at: str | None
 
 
-class JobList(Wire):
+class JobList(WireModel):
     """`next`: give it as `before` for the page after this one; null on the last."""
 
     jobs: list[JobSummary]
@@ -54,7 +54,7 @@ class JobList(Wire):
     total: int
 
 
-class JobInputs(Wire):
+class JobInputs(WireModel):
     """Where the pictures that a job starts from can be had again, as they were sent."""
 
     source: str | None
@@ -62,7 +62,7 @@ class JobInputs(Wire):
     references: list[str]
 
 
-class JobDetail(Wire):
+class JobDetail(WireModel):
     """`images`: where each picture can be had as a file. `error`, `code`, `details`: why a job failed."""
 
     id: str
@@ -84,47 +84,47 @@ class JobDetail(Wire):
     completed_at: str | None
 
 
-class Cancelled(Wire):
+class Cancelled(WireModel):
     status: Literal["cancelled"]
 
 
-class JobsQuery(Wire):
+class JobsQuery(WireModel):
     status: Status | None = None
     limit: int = Field(50, ge=1, le=200)
     before: int | None = Field(None, ge=0, lt=2**63, description="`next` of the page before")
 
 
-class JobQuery(Wire):
+class JobQuery(WireModel):
     images: bool = Field(True, description="false leaves the pictures out of the result")
 
 
-class StreamQuery(Wire):
+class StreamQuery(WireModel):
     preview: bool = Field(False, description="send small pictures of how it is coming along")
 
 
-def stamp(seconds: float | None) -> str | None:
+def format_time(seconds: float | None) -> str | None:
     """ISO 8601 in UTC."""
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def summary(job: Job, progress: float) -> JobSummary:
+def build_summary(job: Job, progress: float) -> JobSummary:
     return JobSummary(
         id=job.id,
         status=public_status(job.state),
         progress=progress,
-        prompt=shortened(job.request.prompt),
+        prompt=shorten_prompt(job.request.prompt),
         model=job.model,
         num_images=len(job.request.seeds),
-        created_at=stamp(job.created) or "",
-        completed_at=stamp(job.finished),
+        created_at=format_time(job.created) or "",
+        completed_at=format_time(job.finished),
     )
 
 
-def shortened(prompt: str) -> str:
+def shorten_prompt(prompt: str) -> str:
     return prompt if len(prompt) <= PROMPT_IN_LISTS else prompt[: PROMPT_IN_LISTS - 3] + "..."
 
 
-def detail(job: Job, *, progress: float, position: int | None, pictures: Sequence[bytes] | None) -> JobDetail:
+def build_detail(job: Job, *, progress: float, position: int | None, pictures: Sequence[bytes] | None) -> JobDetail:
     """`pictures`: the PNGs to put into the result; None leaves them out."""
     result = None
     if job.state is State.COMPLETED or job.present:
@@ -140,17 +140,17 @@ def detail(job: Job, *, progress: float, position: int | None, pictures: Sequenc
         position=position,
         prompt=job.request.prompt,
         model=job.model,
-        parameters=parameters(job),
-        inputs=inputs(job),
+        parameters=build_parameters(job),
+        inputs=build_inputs(job),
         result=result,
         images=[picture_url(job, index) for index in job.present],
         error=job.error.message if job.error else None,
         code=job.error.code if job.error else None,
         details=job.error.details if job.error else None,
         attempts=job.attempts,
-        created_at=stamp(job.created) or "",
-        started_at=stamp(job.started),
-        completed_at=stamp(job.finished),
+        created_at=format_time(job.created) or "",
+        started_at=format_time(job.started),
+        completed_at=format_time(job.finished),
     )
 
 
@@ -158,13 +158,13 @@ def picture_url(job: Job, index: int) -> str:
     return f"/api/v1/jobs/{job.id}/images/{index}"
 
 
-def inputs(job: Job) -> JobInputs:
+def build_inputs(job: Job) -> JobInputs:
     urls = {name: f"/api/v1/jobs/{job.id}/inputs/{name}" for name in job.inputs.named}
     references = [url for name, url in urls.items() if name not in {"source", "mask"}]
     return JobInputs(source=urls.get("source"), mask=urls.get("mask"), references=references)
 
 
-def parameters(job: Job) -> dict[str, Any]:
+def build_parameters(job: Job) -> dict[str, Any]:
     """What the pictures are painted with; `guidance` is the value really used once they are."""
     request = job.request
     used = job.pictures[0].guidance if job.pictures else request.guidance

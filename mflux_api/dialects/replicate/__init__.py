@@ -7,16 +7,22 @@ from collections.abc import AsyncGenerator
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from mflux_api.dialects.replicate.forms import FORMATS, Input, PredictionRequest, hook, size
+from mflux_api.dialects.replicate.forms import (
+    FORMATS,
+    PredictionInput,
+    PredictionRequest,
+    build_webhook_note,
+    parse_size,
+)
 from mflux_api.dialects.replicate.predictions import PREFIX, Predictions
 from mflux_api.errors import InvalidRequest, JobConflict, MfluxError
 from mflux_api.jobs.job import Job, State
 from mflux_api.jobs.order import Order
 from mflux_api.jobs.service import JobService
-from mflux_api.web.body import validated
-from mflux_api.web.context import HttpContext, owner
+from mflux_api.web.body import validate
+from mflux_api.web.context import HttpContext, get_owner
 from mflux_api.web.openapi import Endpoint
-from mflux_api.web.sse import Message
+from mflux_api.web.sse import ServerSentEvent
 from mflux_api.wire.cloud_names import find_local_model
 from mflux_api.wire.dialect import Dialect
 from mflux_api.wire.order_form import ORDER_ERRORS
@@ -28,7 +34,7 @@ LONGEST_WAIT = 60
 PAGE = 100
 
 
-class Replicate:
+class ReplicateEndpoints:
     """Handlers of predictions."""
 
     def __init__(self, service: JobService, context: HttpContext) -> None:
@@ -37,23 +43,23 @@ class Replicate:
         self.predictions = Predictions(service, context)
 
     async def create(self, request: Request) -> Response:
-        body = await self.context.body.json(request, PredictionRequest)
+        body = await self.context.body.read_json(request, PredictionRequest)
         name = request.path_params.get("model") or body.version
         if not name:
             raise InvalidRequest("version: name the model.", field="version")
-        form = validated(Input, body.input)
+        form = validate(PredictionInput, body.input)
         if form.output_format not in FORMATS:
             raise InvalidRequest("output_format must be webp, jpg or png.", field="output_format")
-        order = await self._order(request, form, body, name)
+        order = await self._build_order(request, form, body, name)
         job = await self.service.submit(order)
         job = await self._wait_preferred(request, job)
         return await self._reply(request, job, 200 if job.is_final else 201)
 
-    async def _order(self, request: Request, form: Input, body: PredictionRequest, name: str) -> Order:
+    async def _build_order(self, request: Request, form: PredictionInput, body: PredictionRequest, name: str) -> Order:
         source = await picture_or_url(self.context, form.image, field="image") if form.image else None
         named = [form.image_prompt, form.input_image, *form.input_images]
         references = [await picture_or_url(self.context, text, field="input_images") for text in named if text]
-        wanted = size(form)
+        wanted = parse_size(form)
         return Order(
             prompt=form.prompt,
             model=_local_model(name),
@@ -68,13 +74,13 @@ class Replicate:
             strength=form.prompt_strength,
             upsample=form.prompt_upsampling,
             references=tuple(references),
-            owner=owner(request),
+            owner=get_owner(request),
             note={
                 "dialect": TAG,
                 "model": name,
                 "format": FORMATS[form.output_format],
-                "base": self.context.links.base(request),
-                **hook(body),
+                "base": self.context.signed_urls.base_url(request),
+                **build_webhook_note(body),
             },
         )
 
@@ -90,10 +96,10 @@ class Replicate:
         except TimeoutError:
             return await self.service.queue.get(job.id)
 
-    async def show(self, request: Request) -> Response:
+    async def get_prediction(self, request: Request) -> Response:
         return await self._reply(request, await self.service.queue.get(request.path_params["id"]))
 
-    async def cancel(self, request: Request) -> Response:
+    async def cancel_prediction(self, request: Request) -> Response:
         job_id = request.path_params["id"]
         try:
             job = await self.service.cancel(job_id)
@@ -103,35 +109,37 @@ class Replicate:
         return await self._reply(request, job)
 
     async def _reply(self, request: Request, job: Job, status: int = 200) -> Response:
-        return JSONResponse(await self.predictions.describe(job, self.context.links.base(request)), status)
+        return JSONResponse(await self.predictions.describe(job, self.context.signed_urls.base_url(request)), status)
 
-    async def stream(self, request: Request) -> Response:
+    async def stream_prediction(self, request: Request) -> Response:
         job = await self.service.queue.get(request.path_params["id"])
         if request.headers.get("last-event-id") == f"{int(job.created)}:done":
             # It has seen the end. Only this status keeps a browser from connecting again.
             return Response(status_code=204)
-        return self.context.streamer.respond(self._messages(job, self.context.links.base(request)))
+        return self.context.streamer.build_response(
+            self._stream_messages(job, self.context.signed_urls.base_url(request))
+        )
 
-    async def _messages(self, job: Job, base: str) -> AsyncGenerator[Message, None]:
+    async def _stream_messages(self, job: Job, base: str) -> AsyncGenerator[ServerSentEvent, None]:
         """The address of each picture, then the end; its clients need a number on every event."""
         ended = await self.service.queue.wait_ended(job)
         if not ended.is_final:
             return
         began, found, wrong = int(job.created), None, ended.error.message if ended.error else ""
         try:
-            found, _ = await self.predictions.output(ended, base)
+            found, _ = await self.predictions.get_output(ended, base)
         except MfluxError as error:
             wrong = error.message
         for index, address in enumerate(found or []):
-            yield Message(f"{began}:{index}", "output", address)
+            yield ServerSentEvent(f"{began}:{index}", "output", address)
         if wrong:
-            yield Message(f"{began}:error", "error", {"detail": wrong})
+            yield ServerSentEvent(f"{began}:error", "error", {"detail": wrong})
         reason = "error" if wrong else "canceled" if ended.state is State.CANCELLED else ""
-        yield Message(f"{began}:done", "done", {"reason": reason} if reason else {})
+        yield ServerSentEvent(f"{began}:done", "done", {"reason": reason} if reason else {})
 
-    async def last(self, request: Request) -> Response:
+    async def list_predictions(self, request: Request) -> Response:
         page = await self.service.queue.list_jobs(None, None, PAGE)
-        base = self.context.links.base(request)
+        base = self.context.signed_urls.base_url(request)
         results = await asyncio.gather(*(self.predictions.describe(job, base) for job in page.jobs))
         return JSONResponse({"next": None, "previous": None, "results": results})
 
@@ -142,10 +150,12 @@ class Replicate:
                 Endpoint("POST", each, self.create, "Order", TAG, JSON, body=PredictionRequest, errors=ORDER_ERRORS)
                 for each in (f"{PREFIX}/models/{{model:path}}/predictions", path)
             ),
-            Endpoint("GET", path, self.last, "The last predictions", TAG, JSON),
-            Endpoint("GET", f"{path}/{{id}}", self.show, "A prediction", TAG, JSON, errors=ORDER_ERRORS),
-            Endpoint("GET", f"{path}/{{id}}/stream", self.stream, "Its pictures, as they come", TAG, STREAM),
-            Endpoint("POST", f"{path}/{{id}}/cancel", self.cancel, "Cancel it", TAG, JSON, errors=ORDER_ERRORS),
+            Endpoint("GET", path, self.list_predictions, "The last predictions", TAG, JSON),
+            Endpoint("GET", f"{path}/{{id}}", self.get_prediction, "A prediction", TAG, JSON, errors=ORDER_ERRORS),
+            Endpoint("GET", f"{path}/{{id}}/stream", self.stream_prediction, "Its pictures, as they come", TAG, STREAM),
+            Endpoint(
+                "POST", f"{path}/{{id}}/cancel", self.cancel_prediction, "Cancel it", TAG, JSON, errors=ORDER_ERRORS
+            ),
         ]
 
 
@@ -157,7 +167,7 @@ def _local_model(name: str) -> str | None:
     return short if found == unversioned else found
 
 
-def shape(error: MfluxError, request_id: str) -> JSONResponse:
+def error_shape(error: MfluxError, request_id: str) -> JSONResponse:
     """RFC 7807, as Replicate has it."""
     content = {"title": error.code, "detail": error.message, "status": error.status, "request_id": request_id}
     return JSONResponse({**content, "type": "about:blank", "time": int(time.time())}, error.status)
@@ -167,7 +177,7 @@ def dialect() -> Dialect:
     return Dialect(
         name=TAG,
         prefixes=("/replicate/",),
-        endpoints=lambda service, context: Replicate(service, context).endpoints(),
-        error_shape=shape,
+        endpoints=lambda service, context: ReplicateEndpoints(service, context).endpoints(),
+        error_shape=error_shape,
         webhook_payload=lambda service, context: Predictions(service, context).webhook_payload,
     )

@@ -5,9 +5,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from mflux_api.errors import InvalidRequest
-from mflux_api.net.fetching import check_address
+from mflux_api.net.fetching import check_url
 from mflux_api.request import SIDE_STEP
-from mflux_api.wire.order_form import Whole
+from mflux_api.wire.order_form import LenientInt
 from mflux_api.wire.picture_size import PictureSize, exact_size
 
 # Of a webhook, in their order. There are no logs to tell of.
@@ -16,18 +16,18 @@ AREA = 1024 * 1024
 FORMATS = {"png": "png", "jpg": "jpeg", "jpeg": "jpeg", "webp": "webp"}
 
 
-class Input(BaseModel):
+class PredictionInput(BaseModel):
     """What the FLUX models take there; what means nothing here is ignored."""
 
     model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
 
     prompt: str = Field(min_length=1)
-    width: Whole | None = None
-    height: Whole | None = None
+    width: LenientInt | None = None
+    height: LenientInt | None = None
     aspect_ratio: str | None = Field(None, description="W:H, of a megapixel")
-    num_outputs: Whole = Field(1, ge=1)
-    seed: Whole | None = None
-    num_inference_steps: Whole | None = None
+    num_outputs: LenientInt = Field(1, ge=1)
+    seed: LenientInt | None = None
+    num_inference_steps: LenientInt | None = None
     guidance: float | None = Field(None, ge=0, le=100)
     output_format: str = "webp"
     image: str | None = Field(None, description="The picture to repaint: address or data URL")
@@ -50,17 +50,17 @@ class PredictionRequest(BaseModel):
     stream: bool | None = None
 
 
-def hook(body: PredictionRequest) -> dict[str, Any]:
+def build_webhook_note(body: PredictionRequest) -> dict[str, Any]:
     """Who is to be told of what. Raises FetchFailed, AddressForbidden."""
     asked = body.webhook_events_filter or ("output", "completed")
     events = [event for event in EVENTS if event in asked]
     if not body.webhook or not events:
         return {}
-    check_address(body.webhook)
+    check_url(body.webhook)
     return {"webhook": body.webhook, "events": ",".join(events)}
 
 
-def size(form: Input) -> PictureSize:
+def parse_size(form: PredictionInput) -> PictureSize:
     """The size asked for, or that of the aspect ratio. Raises InvalidRequest."""
     if form.width is not None or form.height is not None or form.aspect_ratio in {None, "match_input_image", "custom"}:
         return exact_size(form.width, form.height, smallest=1)

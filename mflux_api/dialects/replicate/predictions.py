@@ -8,7 +8,7 @@ from mflux_api.errors import PictureNotFound
 from mflux_api.jobs.job import Job, State
 from mflux_api.jobs.service import JobService
 from mflux_api.web.context import HttpContext
-from mflux_api.wire.picture_urls import addresses
+from mflux_api.wire.picture_urls import get_picture_urls
 
 PREFIX = "/replicate/v1"
 STATUS = {
@@ -32,21 +32,21 @@ class Predictions:
         """A prediction as its clients know it."""
         at = f"{base}{PREFIX}/predictions/{job.id}"
         model = job.request.note.get("model", job.model)
-        output, removed = await self.output(job, base)
+        output, removed = await self.get_output(job, base)
         return {
             "id": job.id,
             "model": model,
             "version": "hidden",
-            "input": _input(job),
+            "input": _build_input(job),
             "logs": "",
             "output": output,
             "data_removed": removed,
             "error": job.error.message if job.error else None,
             "source": "api",
             "status": STATUS[job.state],
-            "created_at": _iso(job.created),
-            "started_at": _iso(job.started),
-            "completed_at": _iso(job.finished),
+            "created_at": _format_time(job.created),
+            "started_at": _format_time(job.started),
+            "completed_at": _format_time(job.finished),
             "urls": {"get": at, "cancel": f"{at}/cancel", "stream": f"{at}/stream", "web": at},
             "metrics": {} if job.seconds is None else {"predict_time": round(job.seconds, 3)},
         }
@@ -58,28 +58,28 @@ class Predictions:
         found = await self.describe(job, base)
         return {**found, "status": "processing", "completed_at": None, "metrics": {}} if event == "output" else found
 
-    async def output(self, job: Job, base: str) -> tuple[list[str] | None, bool]:
+    async def get_output(self, job: Job, base: str) -> tuple[list[str] | None, bool]:
         """Addresses of its pictures once there are any, and whether those have been deleted."""
         if job.state is not State.COMPLETED:
             return None, False
         form: Any = job.request.note.get("format", "png")
         try:
-            return await addresses(self.service, self.context, job, base, form), False
+            return await get_picture_urls(self.service, self.context, job, base, form), False
         except PictureNotFound:
             return None, True
 
 
-def _input(job: Job) -> dict[str, Any]:
+def _build_input(job: Job) -> dict[str, Any]:
     request = job.request
     return {
         "prompt": request.prompt,
-        "width": request.asked_size[0],
-        "height": request.asked_size[1],
+        "width": request.requested_size[0],
+        "height": request.requested_size[1],
         "num_inference_steps": request.steps,
         "num_outputs": len(request.seeds),
         "seed": request.seeds[0],
     }
 
 
-def _iso(moment: float | None) -> str | None:
+def _format_time(moment: float | None) -> str | None:
     return None if moment is None else datetime.fromtimestamp(moment, UTC).isoformat().replace("+00:00", "Z")

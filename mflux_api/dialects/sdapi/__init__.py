@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mflux_api.dialects.sdapi.checkpoints import Checkpoints
-from mflux_api.dialects.sdapi.errors import TAG, shape
+from mflux_api.dialects.sdapi.errors import TAG, error_shape
 from mflux_api.dialects.sdapi.extras import ExtrasEndpoints
 from mflux_api.dialects.sdapi.generate import GenerateEndpoints
 from mflux_api.dialects.sdapi.gradio_config import GradioConfigEndpoints
@@ -30,7 +30,7 @@ def dialect(*, engine: Callable[[], EngineView], styles_file: Path | None, flags
         name=TAG,
         prefixes=("/sdapi/", "/internal/", "/controlnet/"),
         endpoints=lambda service, context: _endpoints(service, context, engine, styles_file, flags),
-        error_shape=shape,
+        error_shape=error_shape,
         # A client that may not read /config thinks that the page asks for a login.
         open_paths=frozenset({"/config", "/internal/ping"}),
         basic_login=LOGIN,
@@ -52,16 +52,16 @@ def _endpoints(
         checkpoints,
         options,
         engine=engine,
-        upscalers=extras.upscalers,
+        upscalers=extras.list_upscalers,
         styles_file=styles_file,
         flags=flags,
     )
     parts = (
         GenerateEndpoints(service, context, checkpoints, options, tasks, styles_file=styles_file),
-        ProgressEndpoints(service, context, tasks, options.first_preview),
+        ProgressEndpoints(service, context, tasks, options.get_first_preview_step),
         options,
         catalogue,
         extras,
-        GradioConfigEndpoints(checkpoints, extras.upscalers),
+        GradioConfigEndpoints(checkpoints, extras.list_upscalers),
     )
     return [endpoint for part in parts for endpoint in part.endpoints()]

@@ -24,7 +24,7 @@ class WrongKind(MfluxError):
         self.problems = problems
 
 
-async def read(reader: BodyReader, request: Request, model: type[M]) -> M:
+async def read_form(reader: BodyReader, request: Request, model: type[M]) -> M:
     """The body as a checked form.
 
     Raises WrongKind, InvalidRequest for what is out of range, UnsupportedMedia, BodyTooLarge, BodyTooSlow.
@@ -33,19 +33,19 @@ async def read(reader: BodyReader, request: Request, model: type[M]) -> M:
     # No web page can leave the header out, so this lets no foreign one in.
     if kind != "application/json" and not kind.endswith("+json"):
         raise UnsupportedMedia("Send JSON, with the header Content-Type: application/json.")
-    return checked(model, await json_object(reader, request))
+    return validate_form(model, await read_json_object(reader, request))
 
 
-async def json_object(reader: BodyReader, request: Request) -> dict[str, Any]:
+async def read_json_object(reader: BodyReader, request: Request) -> dict[str, Any]:
     """The body as a JSON object; nothing at all is an empty one. Raises WrongKind, BodyTooLarge, BodyTooSlow."""
     try:
-        return await reader.object(request)
+        return await reader.read_object(request)
     except InvalidRequest as error:
         problem = {"loc": ["body"], "msg": error.message, "type": "value_error.jsondecode"}
         raise WrongKind(error.message, [problem]) from None
 
 
-def checked(model: type[M], content: dict[str, Any]) -> M:
+def validate_form(model: type[M], content: dict[str, Any]) -> M:
     """Raises WrongKind, and InvalidRequest for what is only out of range."""
     try:
         return model.model_validate(content)

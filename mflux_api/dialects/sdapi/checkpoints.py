@@ -3,7 +3,7 @@
 from typing import Any
 
 from mflux_api.jobs.service import JobService
-from mflux_api.models.inventory import Entry
+from mflux_api.models.inventory import ModelEntry
 
 SHORT_HASH = 10
 SUFFIX = ".safetensors"
@@ -15,49 +15,49 @@ class Checkpoints:
     def __init__(self, service: JobService) -> None:
         self.service = service
 
-    async def offered(self) -> list[Entry]:
-        return self._painters(await self.service.models.listed())
+    async def list_available(self) -> list[ModelEntry]:
+        return self._filter_painters(await self.service.models.list_models())
 
-    async def rows(self) -> list[dict[str, Any]]:
-        return [row(entry) for entry in await self.offered()]
+    async def list_rows(self) -> list[dict[str, Any]]:
+        return [build_row(entry) for entry in await self.list_available()]
 
     async def find(self, name: str) -> str | None:
         """The model meant by a title, a file name with or without its suffix, a short or long hash; any case."""
         wanted = name.strip().lower().removesuffix(SUFFIX)
-        still = self._painters(await self.service.models.still_here())
-        return _named(wanted, still) or _named(wanted, await self.offered())
+        still = self._filter_painters(await self.service.models.list_still_present())
+        return _find_by_name(wanted, still) or _find_by_name(wanted, await self.list_available())
 
-    async def short_hash(self, name: str) -> str:
-        found = [entry for entry in await self.service.models.listed() if entry.spec.name == name]
-        return _short(found[0]) or "" if found else ""
+    async def get_short_hash(self, name: str) -> str:
+        found = [entry for entry in await self.service.models.list_models() if entry.spec.name == name]
+        return _short_hash(found[0]) or "" if found else ""
 
-    def _painters(self, entries: list[Entry]) -> list[Entry]:
+    def _filter_painters(self, entries: list[ModelEntry]) -> list[ModelEntry]:
         default = self.service.models.default.lower()
         painters = [entry for entry in entries if not entry.spec.unavailable and entry.capabilities.from_words]
-        return [entry for entry in painters if entry.is_here or entry.spec.name.lower() == default]
+        return [entry for entry in painters if entry.is_downloaded or entry.spec.name.lower() == default]
 
 
-def row(entry: Entry) -> dict[str, Any]:
+def build_row(entry: ModelEntry) -> dict[str, Any]:
     name = entry.spec.name
     return {
         "title": name,
         "model_name": name,
-        "hash": _short(entry),
+        "hash": _short_hash(entry),
         "sha256": entry.fingerprint,
         "filename": f"{name}{SUFFIX}",
         "config": None,
     }
 
 
-def _short(entry: Entry) -> str | None:
+def _short_hash(entry: ModelEntry) -> str | None:
     return None if entry.fingerprint is None else entry.fingerprint[:SHORT_HASH]
 
 
-def _named(wanted: str, entries: list[Entry]) -> str | None:
-    return next((entry.spec.name for entry in entries if wanted in _names(entry)), None)
+def _find_by_name(wanted: str, entries: list[ModelEntry]) -> str | None:
+    return next((entry.spec.name for entry in entries if wanted in _known_names(entry)), None)
 
 
-def _names(entry: Entry) -> set[str]:
+def _known_names(entry: ModelEntry) -> set[str]:
     name = entry.spec.name.lower()
-    hashes = {_short(entry), entry.fingerprint} - {None}
+    hashes = {_short_hash(entry), entry.fingerprint} - {None}
     return {name, *(text for text in hashes if text), *(f"{name} [{text}]" for text in hashes)}

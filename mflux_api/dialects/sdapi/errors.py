@@ -7,7 +7,7 @@ from starlette.responses import JSONResponse
 
 from mflux_api.dialects.sdapi.body import WrongKind
 from mflux_api.errors import MethodNotAllowed, MfluxError, NoSuchRoute, Unauthorized
-from mflux_api.web.error_responses import plain_shape
+from mflux_api.web.error_responses import default_error_shape
 
 TAG = "sdapi"
 JSON = "application/json"
@@ -20,7 +20,7 @@ class ScriptNotFound(MfluxError):
     code, status = "SCRIPT_NOT_FOUND", 422
 
 
-class ClassicFault(MfluxError):
+class WebuiError(MfluxError):
     """An error in SD-WebUI's own words. `name`: the Python exception it shows; `like`: what it is elsewhere here."""
 
     code, status = "CLASSIC_FAULT", 500
@@ -32,18 +32,18 @@ class ClassicFault(MfluxError):
         self.shown_status = status
 
 
-def is_address(picture: str) -> bool:
+def is_url(picture: str) -> bool:
     return picture.strip().lower().startswith(("http://", "https://"))
 
 
-def shape(error: MfluxError, request_id: str) -> JSONResponse:
+def error_shape(error: MfluxError, request_id: str) -> JSONResponse:
     """The documented error with SD-WebUI's keys beside it; its clients compare `detail` with these very words."""
-    content = {**json.loads(bytes(plain_shape(error, request_id).body)), "body": "", "errors": ""}
+    content = {**json.loads(bytes(default_error_shape(error, request_id).body)), "body": "", "errors": ""}
     match error:
         case WrongKind():
             content["detail"] = list(error.problems)
-        case ClassicFault():
-            return _classic(error, content)
+        case WebuiError():
+            return _webui_response(error, content)
         case Unauthorized():
             content |= {"error": "HTTPException", "detail": error.message}
         case _:
@@ -51,6 +51,8 @@ def shape(error: MfluxError, request_id: str) -> JSONResponse:
     return JSONResponse(content, error.status)
 
 
-def _classic(error: ClassicFault, content: dict[str, Any]) -> JSONResponse:
-    said = {"detail": error.message} if error.name == "HTTPException" else {"detail": "", "errors": error.message}
-    return JSONResponse({**content, "error": error.name, "code": error.like.code, **said}, error.shown_status)
+def _webui_response(error: WebuiError, content: dict[str, Any]) -> JSONResponse:
+    message_fields = (
+        {"detail": error.message} if error.name == "HTTPException" else {"detail": "", "errors": error.message}
+    )
+    return JSONResponse({**content, "error": error.name, "code": error.like.code, **message_fields}, error.shown_status)

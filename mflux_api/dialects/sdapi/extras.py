@@ -13,25 +13,25 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from mflux_api.checkpoints.families import FAMILIES
-from mflux_api.dialects.sdapi.body import WrongKind, read
-from mflux_api.dialects.sdapi.errors import TAG, ClassicFault, is_address
+from mflux_api.dialects.sdapi.body import WrongKind, read_form
+from mflux_api.dialects.sdapi.errors import TAG, WebuiError, is_url
 from mflux_api.dialects.sdapi.schema import BatchExtra, PngInfo, SingleExtra
 from mflux_api.errors import InvalidImage, InvalidRequest, ModelNotFound
 from mflux_api.jobs.order import Order
 from mflux_api.jobs.service import JobService
-from mflux_api.models.inventory import Entry
+from mflux_api.models.inventory import ModelEntry
 from mflux_api.pixels import infotext
-from mflux_api.pixels.enlarging import FILTERS, NONE, enlarged
+from mflux_api.pixels.enlarging import FILTERS, NONE, enlarge_to_cover
 from mflux_api.request import Upload
-from mflux_api.web.context import HttpContext, owner
-from mflux_api.web.disconnect import while_wanted
+from mflux_api.web.context import HttpContext, get_owner
+from mflux_api.web.disconnect import wait_or_cancel
 from mflux_api.web.openapi import Endpoint
 from mflux_api.web.pictures import MEGAPIXEL, PictureReader
 from mflux_api.wire.order_form import ORDER_ERRORS
 from mflux_api.wire.picture_size import exact_size
 
-ERRORS = (*ORDER_ERRORS, ClassicFault, WrongKind)
-CLASSIC_STEP = 8
+ERRORS = (*ORDER_ERRORS, WebuiError, WrongKind)
+WEBUI_SIDE_STEP = 8
 PNG_LEVEL = 1
 Size = tuple[int, int]
 
@@ -59,55 +59,55 @@ class ExtrasEndpoints:
         self.service = service
         self.context = context
 
-    async def upscalers(self) -> list[str]:
+    async def list_upscalers(self) -> list[str]:
         """What works here: SD-WebUI's three, and each upscaler model on this machine."""
-        models = [entry.spec.name for entry in await self.service.models.listed() if _is_upscaler(entry)]
+        models = [entry.spec.name for entry in await self.service.models.list_models() if _is_upscaler(entry)]
         # A model named as its family is shown as its users write it.
         return [NONE, *FILTERS, *(FAMILIES[name].title if name in FAMILIES else name for name in models)]
 
-    async def single(self, request: Request) -> Response:
-        form = await read(self.context.body, request, SingleExtra)
-        image = await self._extra(request, form, form.image)
-        return JSONResponse(SingleReply(html_info=_told(form), image=image).model_dump())
+    async def upscale_single(self, request: Request) -> Response:
+        form = await read_form(self.context.body, request, SingleExtra)
+        image = await self._upscale(request, form, form.image)
+        return JSONResponse(SingleReply(html_info=_postprocessing_html(form), image=image).model_dump())
 
-    async def batch(self, request: Request) -> Response:
-        form = await read(self.context.body, request, BatchExtra)
-        images = [await self._extra(request, form, each.data) for each in form.image_list]
-        return JSONResponse(BatchReply(html_info=_told(form), images=images).model_dump())
+    async def upscale_batch(self, request: Request) -> Response:
+        form = await read_form(self.context.body, request, BatchExtra)
+        images = [await self._upscale(request, form, each.data) for each in form.image_list]
+        return JSONResponse(BatchReply(html_info=_postprocessing_html(form), images=images).model_dump())
 
-    async def png_info(self, request: Request) -> Response:
-        form = await read(self.context.body, request, PngInfo)
-        upload = await opened(self.context.pictures, form.image)
-        text, items = await asyncio.to_thread(infotext.read, upload.data)
-        parameters = infotext.with_defaults(infotext.parse(text)) if text else {}
+    async def read_png_info(self, request: Request) -> Response:
+        form = await read_form(self.context.body, request, PngInfo)
+        upload = await read_picture(self.context.pictures, form.image)
+        text, items = await asyncio.to_thread(infotext.read_infotext, upload.data)
+        parameters = infotext.add_defaults(infotext.parse_infotext(text)) if text else {}
         return JSONResponse(PngReply(info=text, items=items, parameters=parameters).model_dump())
 
-    async def _extra(self, request: Request, form: SingleExtra, encoded: str) -> str:
-        upload = await opened(self.context.pictures, encoded)
-        size = _size(form, upload, 2 * self.context.pictures.limit)
-        layers = [await self._enlarged(request, upload, size, name) for name in await self._chosen(form)]
-        return await asyncio.to_thread(_encoded, layers, form, upload, size)
+    async def _upscale(self, request: Request, form: SingleExtra, encoded: str) -> str:
+        upload = await read_picture(self.context.pictures, encoded)
+        size = _target_size(form, upload, 2 * self.context.pictures.limit)
+        layers = [await self._enlarge(request, upload, size, name) for name in await self._choose_upscalers(form)]
+        return await asyncio.to_thread(_encode_png, layers, form, upload, size)
 
-    async def _chosen(self, form: SingleExtra) -> list[str]:
-        """One upscaler, or the two that are to be mixed. Raises ClassicFault for one that is not here."""
-        known = {name.lower(): name for name in await self.upscalers()}
+    async def _choose_upscalers(self, form: SingleExtra) -> list[str]:
+        """One upscaler, or the two that are to be mixed. Raises WebuiError for one that is not here."""
+        known = {name.lower(): name for name in await self.list_upscalers()}
         wanted = [form.upscaler_1]
         if form.upscaler_2 != NONE and form.extras_upscaler_2_visibility > 0:
             wanted.append(form.upscaler_2)
         for name in wanted:
             if name.lower() not in known:
                 words = f"could not find upscaler named {name}"
-                raise ClassicFault(words, name="AssertionError", like=ModelNotFound)
+                raise WebuiError(words, name="AssertionError", like=ModelNotFound)
         return [known[name.lower()] for name in wanted]
 
-    async def _enlarged(self, request: Request, upload: Upload, size: Size, name: str) -> Image.Image:
+    async def _enlarge(self, request: Request, upload: Upload, size: Size, name: str) -> Image.Image:
         if name == NONE:
-            return await asyncio.to_thread(_opened, upload)
+            return await asyncio.to_thread(_open_image, upload)
         if name in FILTERS:
-            return await asyncio.to_thread(lambda: enlarged(_opened(upload), size, name))
-        return await self._by_model(request, upload, size, name)
+            return await asyncio.to_thread(lambda: enlarge_to_cover(_open_image(upload), size, name))
+        return await self._enlarge_by_model(request, upload, size, name)
 
-    async def _by_model(self, request: Request, upload: Upload, size: Size, name: str) -> Image.Image:
+    async def _enlarge_by_model(self, request: Request, upload: Upload, size: Size, name: str) -> Image.Image:
         exact = exact_size(*size, smallest=1)
         wanted = Order(
             prompt="",
@@ -117,11 +117,11 @@ class ExtrasEndpoints:
             height=exact.height,
             crop=exact.crop,
             strength=1.0,
-            owner=owner(request),
+            owner=get_owner(request),
             seed=0,
             steps=1,
         )
-        _, (data,) = await while_wanted(request, self.service.submit_and_wait(wanted))
+        _, (data,) = await wait_or_cancel(request, self.service.submit_and_wait(wanted))
         return await asyncio.to_thread(lambda: Image.open(io.BytesIO(data)).convert("RGB"))
 
     def endpoints(self) -> list[Endpoint]:
@@ -130,7 +130,7 @@ class ExtrasEndpoints:
             Endpoint(
                 "POST",
                 f"{path}extra-single-image",
-                self.single,
+                self.upscale_single,
                 "Enlarge a picture",
                 TAG,
                 SingleReply,
@@ -140,7 +140,7 @@ class ExtrasEndpoints:
             Endpoint(
                 "POST",
                 f"{path}extra-batch-images",
-                self.batch,
+                self.upscale_batch,
                 "Enlarge pictures",
                 TAG,
                 BatchReply,
@@ -150,35 +150,35 @@ class ExtrasEndpoints:
             Endpoint(
                 "POST",
                 f"{path}png-info",
-                self.png_info,
+                self.read_png_info,
                 "What is written inside a picture",
                 TAG,
                 PngReply,
                 body=PngInfo,
-                errors=(ClassicFault, WrongKind),
+                errors=(WebuiError, WrongKind),
             ),
         ]
 
 
-def _is_upscaler(entry: Entry) -> bool:
-    return entry.capabilities.enlarges and entry.is_here
+def _is_upscaler(entry: ModelEntry) -> bool:
+    return entry.capabilities.enlarges and entry.is_downloaded
 
 
-async def opened(pictures: PictureReader, encoded: str) -> Upload:
-    """Raises ClassicFault as SD-WebUI words it."""
-    if is_address(encoded):
-        raise ClassicFault("Requests not allowed", name="HTTPException", like=InvalidImage)
+async def read_picture(pictures: PictureReader, encoded: str) -> Upload:
+    """Raises WebuiError as SD-WebUI words it."""
+    if is_url(encoded):
+        raise WebuiError("Requests not allowed", name="HTTPException", like=InvalidImage)
     try:
-        return await pictures.read(encoded, "image")
+        return await pictures.read_base64(encoded, "image")
     except InvalidImage as error:
-        raise ClassicFault("Invalid encoded image", name="HTTPException", like=InvalidImage) from error
+        raise WebuiError("Invalid encoded image", name="HTTPException", like=InvalidImage) from error
 
 
-def _size(form: SingleExtra, upload: Upload, limit: int) -> Size:
+def _target_size(form: SingleExtra, upload: Upload, limit: int) -> Size:
     """What is asked for, before any cutting. Raises InvalidRequest for more pixels than `limit`."""
     if form.resize_mode == 0:
         size = tuple(
-            max(1, int(side * form.upscaling_resize) // CLASSIC_STEP * CLASSIC_STEP)
+            max(1, int(side * form.upscaling_resize) // WEBUI_SIDE_STEP * WEBUI_SIDE_STEP)
             for side in (upload.width, upload.height)
         )
     else:
@@ -191,7 +191,7 @@ def _size(form: SingleExtra, upload: Upload, limit: int) -> Size:
     return size[0], size[1]
 
 
-def _opened(upload: Upload) -> Image.Image:
+def _open_image(upload: Upload) -> Image.Image:
     with Image.open(io.BytesIO(upload.data)) as image:
         upright = ImageOps.exif_transpose(image)
         if not upright.has_transparency_data:
@@ -200,22 +200,22 @@ def _opened(upload: Upload) -> Image.Image:
         return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
 
 
-def _encoded(layers: Sequence[Image.Image], form: SingleExtra, upload: Upload, size: Size) -> str:
+def _encode_png(layers: Sequence[Image.Image], form: SingleExtra, upload: Upload, size: Size) -> str:
     image = layers[0]
     if len(layers) > 1:
         second = layers[1] if layers[1].size == image.size else layers[1].resize(image.size)
         image = Image.blend(image, second, form.extras_upscaler_2_visibility)
     texts = PngTexts()
-    parameters, _ = infotext.read(upload.data)
+    parameters, _ = infotext.read_infotext(upload.data)
     if parameters:
         texts.add_text("parameters", parameters)
-    texts.add_text("postprocessing", _told_plainly(form))
+    texts.add_text("postprocessing", _postprocessing_text(form))
     buffer = io.BytesIO()
     image.save(buffer, "PNG", pnginfo=texts, compress_level=PNG_LEVEL)
     return base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def _told_plainly(form: SingleExtra) -> str:
+def _postprocessing_text(form: SingleExtra) -> str:
     if form.upscaler_1 == NONE:
         return ""
     by = f"Postprocess upscale by: {form.upscaling_resize:g}"
@@ -223,5 +223,5 @@ def _told_plainly(form: SingleExtra) -> str:
     return f"{by if form.resize_mode == 0 else to}, Postprocess upscaler: {form.upscaler_1}"
 
 
-def _told(form: SingleExtra) -> str:
-    return f"<p>{html.escape(_told_plainly(form))}</p>"
+def _postprocessing_html(form: SingleExtra) -> str:
+    return f"<p>{html.escape(_postprocessing_text(form))}</p>"

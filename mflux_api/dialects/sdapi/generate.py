@@ -9,9 +9,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from mflux_api.dialects.sdapi import infotexts, orders, replies, styles
-from mflux_api.dialects.sdapi.body import WrongKind, read
+from mflux_api.dialects.sdapi.body import WrongKind, read_form
 from mflux_api.dialects.sdapi.checkpoints import Checkpoints
-from mflux_api.dialects.sdapi.errors import TAG, ClassicFault, ScriptNotFound
+from mflux_api.dialects.sdapi.errors import TAG, ScriptNotFound, WebuiError
 from mflux_api.dialects.sdapi.options import CHECKPOINT, Options
 from mflux_api.dialects.sdapi.schema import Img2Img, SdapiRequest, Txt2Img
 from mflux_api.dialects.sdapi.task_ids import TaskIds
@@ -25,14 +25,14 @@ from mflux_api.errors import (
 )
 from mflux_api.jobs.job import Job
 from mflux_api.jobs.service import JobService
-from mflux_api.web.context import HttpContext, owner
-from mflux_api.web.disconnect import while_connected
+from mflux_api.web.context import HttpContext, get_owner
+from mflux_api.web.disconnect import wait_with_disconnect_callback
 from mflux_api.web.openapi import Endpoint
 from mflux_api.wire.order_form import ORDER_ERRORS
 
 # Pictures of so many bytes become a reply in about a millisecond.
 SMALL = 256 * 1024
-ERRORS = (*ORDER_ERRORS, WrongKind, ScriptNotFound, ClassicFault, JobCancelled, GenerationFailed, EngineDied)
+ERRORS = (*ORDER_ERRORS, WrongKind, ScriptNotFound, WebuiError, JobCancelled, GenerationFailed, EngineDied)
 
 
 class GenerateEndpoints:
@@ -56,67 +56,69 @@ class GenerateEndpoints:
         self.tasks = tasks
 
     async def txt2img(self, request: Request) -> Response:
-        return await self._paint(request, await read(self.context.body, request, Txt2Img))
+        return await self._paint(request, await read_form(self.context.body, request, Txt2Img))
 
     async def img2img(self, request: Request) -> Response:
-        return await self._paint(request, await read(self.context.body, request, Img2Img))
+        return await self._paint(request, await read_form(self.context.body, request, Img2Img))
 
     async def _paint(self, request: Request, given: SdapiRequest) -> Response:
-        form = infotexts.completed(given)
+        form = infotexts.fill_from_infotext(given)
         if "prompt" not in form.model_fields_set:
             raise InvalidRequest("prompt: Field required. It may be empty.", field="prompt")
         if not form.override_settings_restore_afterwards:
-            await self._keep(form)
+            await self._store_overrides(form)
         try:
             job = await self._submit(request, form)
-            done = await while_connected(request, self.service.wait_finished(job), lambda: self._abandon(job))
+            done = await wait_with_disconnect_callback(
+                request, self.service.wait_finished(job), lambda: self._cancel_unwanted(job)
+            )
         except OutOfMemory as error:
-            if not form.is_classic:
+            if not form.has_webui_fields:
                 raise
             # Clients of SD-WebUI unload and load again at this name.
-            raise ClassicFault(error.message, name="OutOfMemoryError", like=OutOfMemory) from error
+            raise WebuiError(error.message, name="OutOfMemoryError", like=OutOfMemory) from error
         if sum(picture.size for picture in done.pictures) > SMALL:
-            body = await asyncio.to_thread(self._reply, form, done)
+            body = await asyncio.to_thread(self._build_reply, form, done)
         else:
             # Read here and not on a thread: written a moment ago, they are in memory, and the way there takes longer.
-            body = self._reply(form, done)
+            body = self._build_reply(form, done)
         return Response(body, media_type="application/json")
 
-    def _reply(self, form: SdapiRequest, job: Job) -> str:
+    def _build_reply(self, form: SdapiRequest, job: Job) -> str:
         return replies.make_reply(replies.FinishedJob(form, job, self.service.pngs(job))).model_dump_json()
 
     async def _submit(self, request: Request, form: SdapiRequest) -> Job:
-        here = await self._here(form)
-        order = await orders.order(form, self.context.pictures, owner(request), here)
-        named = None if order.model in {None, here.model} else await self.checkpoints.find(order.model)
-        with self.tasks.named(form.force_task_id):
+        resources = await self._load_resources(form)
+        order = await orders.build_order(form, self.context.pictures, get_owner(request), resources)
+        named = None if order.model in {None, resources.model} else await self.checkpoints.find(order.model)
+        with self.tasks.track_arrival(form.force_task_id):
             job = await self.service.submit(replace(order, model=named or order.model), awaited=True)
-        self.tasks.began(form.force_task_id, job.id)
+        self.tasks.assign_job(form.force_task_id, job.id)
         return job
 
-    async def _here(self, form: SdapiRequest) -> orders.Here:
+    async def _load_resources(self, form: SdapiRequest) -> orders.ServerResources:
         """What the form can mean. Files are read only for a form that may name what is in them."""
         tagged = bool(form.styles) or "<" in form.prompt
-        return orders.Here(
-            styles=await asyncio.to_thread(styles.load, self.styles_file) if form.styles else (),
+        return orders.ServerResources(
+            styles=await asyncio.to_thread(styles.load_styles, self.styles_file) if form.styles else (),
             loras=[name for name, _ in await self.service.list_loras()] if tagged else (),
-            model=await self._model(form),
+            model=await self._resolve_model(form),
             steps=self.service.defaults.steps,
         )
 
-    async def _model(self, form: SdapiRequest) -> str:
+    async def _resolve_model(self, form: SdapiRequest) -> str:
         """The one of override_settings, where there is such a checkpoint, else the one of the options."""
         wanted = form.override_settings.get(CHECKPOINT)
         found = await self.checkpoints.find(wanted) if isinstance(wanted, str) else None
-        return found or await self.options.model()
+        return found or await self.options.get_model()
 
-    async def _keep(self, form: SdapiRequest) -> None:
+    async def _store_overrides(self, form: SdapiRequest) -> None:
         wanted = form.override_settings.get(CHECKPOINT)
         if isinstance(wanted, str) and await self.checkpoints.find(wanted) is None:
             form.override_settings.pop(CHECKPOINT)
-        await self.options.set(form.override_settings)
+        await self.options.update(form.override_settings)
 
-    async def _abandon(self, job: Job) -> None:
+    async def _cancel_unwanted(self, job: Job) -> None:
         """Nobody waits for it any more. It may just have been finished."""
         with suppress(JobConflict):
             await self.service.cancel(job.id)
@@ -129,7 +131,7 @@ class GenerateEndpoints:
                 self.txt2img,
                 "Paint from words, and wait for it",
                 TAG,
-                replies.Painted,
+                replies.GenerationReply,
                 body=Txt2Img,
                 errors=ERRORS,
             ),
@@ -139,7 +141,7 @@ class GenerateEndpoints:
                 self.img2img,
                 "Repaint a picture, and wait for it",
                 TAG,
-                replies.Painted,
+                replies.GenerationReply,
                 body=Img2Img,
                 errors=ERRORS,
             ),

@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse, Response
 from mflux_api.dialects.sdapi.checkpoints import Checkpoints
 from mflux_api.dialects.sdapi.errors import JSON, TAG
 from mflux_api.dialects.sdapi.lists import SAMPLERS
-from mflux_api.pixels.enlarging import LATENT, NONE
+from mflux_api.pixels.enlarging import LATENT_UPSCALERS, NONE
 from mflux_api.version import __version__
 from mflux_api.web.openapi import Endpoint
 
@@ -21,16 +21,16 @@ class GradioConfigEndpoints:
         self.checkpoints = checkpoints
         self.upscalers = upscalers
 
-    async def config(self, request: Request) -> Response:
+    async def get_config(self, request: Request) -> Response:
         """Gradio's description of the page, as far as anybody looks: choices by `elem_id`."""
         upscalers = await self.upscalers()
         loras = [name for name, _ in await self.checkpoints.service.list_loras()]
         choices = {
-            "setting_sd_model_checkpoint": [row["title"] for row in await self.checkpoints.rows()],
+            "setting_sd_model_checkpoint": [row["title"] for row in await self.checkpoints.list_rows()],
             "setting_sd_lora": [NONE, *loras],
             "txt2img_sampling": [row["name"] for row in SAMPLERS],
             "img2img_sampling": [row["name"] for row in SAMPLERS],
-            "txt2img_hr_upscaler": [*LATENT, *upscalers],
+            "txt2img_hr_upscaler": [*LATENT_UPSCALERS, *upscalers],
             "extras_upscaler_1": upscalers,
             "extras_upscaler_2": upscalers,
         }
@@ -39,16 +39,16 @@ class GradioConfigEndpoints:
             {"version": __version__, "mode": "blocks", "components": components, "dependencies": [], "title": "MFLUX"}
         )
 
-    async def nobody(self, request: Request) -> Response:
+    async def get_user(self, request: Request) -> Response:
         """The page itself has no users."""
         return JSONResponse(None)
 
     def endpoints(self) -> list[Endpoint]:
         choices, user = "Choices of SD-WebUI's page, for its clients", "Who is logged in to SD-WebUI's page: nobody"
         return [
-            Endpoint("GET", "/config", self.config, choices, TAG, JSON),
-            Endpoint("GET", "/login_check", self.nobody, user, TAG, JSON),
-            Endpoint("GET", "/user", self.nobody, user, TAG, JSON),
+            Endpoint("GET", "/config", self.get_config, choices, TAG, JSON),
+            Endpoint("GET", "/login_check", self.get_user, user, TAG, JSON),
+            Endpoint("GET", "/user", self.get_user, user, TAG, JSON),
         ]
 
 

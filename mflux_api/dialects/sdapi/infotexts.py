@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from mflux_api.dialects.sdapi.body import checked
+from mflux_api.dialects.sdapi.body import validate_form
 from mflux_api.dialects.sdapi.schema import SdapiRequest, Txt2Img
 from mflux_api.pixels import infotext
 
@@ -34,22 +34,22 @@ HIRES = {
 }
 
 
-def completed(form: P) -> P:
+def fill_from_infotext(form: P) -> P:
     """The form, its gaps filled from its infotext. Raises what a wrong form raises."""
     if form.infotext is None:
         return form
-    facts = infotext.parse(form.infotext)
+    facts = infotext.parse_infotext(form.infotext)
     found: dict[str, Any] = {field: facts[name] for name, field in FIELDS.items() if facts.get(name)}
     found.setdefault("prompt", "")
     # Another server's model is no reason to refuse.
     found.pop("sd_model_checkpoint", None)
     if isinstance(form, Txt2Img):
-        found |= _hires(facts)
+        found |= _hires_fields(facts)
     given = form.model_dump(exclude_unset=True)
-    return checked(type(form), {**found, **given})
+    return validate_form(type(form), {**found, **given})
 
 
-def _hires(facts: Mapping[str, str]) -> dict[str, Any]:
+def _hires_fields(facts: Mapping[str, str]) -> dict[str, Any]:
     if not ("Hires upscale" in facts or "Hires resize-1" in facts):
         return {}
     return {"enable_hr": True, **{field: facts[name] for name, field in HIRES.items() if facts.get(name)}}

@@ -17,7 +17,7 @@ from mflux_api.dialects.sdapi.options import Options
 from mflux_api.dialects.sdapi.schema import UPSCALE_SCRIPT
 from mflux_api.errors import ModelNotDownloaded, ModelNotFound, ModelUnsupported, OutOfMemory
 from mflux_api.jobs.service import EngineView, JobService
-from mflux_api.pixels.enlarging import FILTERS, LATENT, NONE
+from mflux_api.pixels.enlarging import FILTERS, LATENT_UPSCALERS, NONE
 from mflux_api.web.openapi import Endpoint, Handler
 
 # FLUX.2 has one sampler. Other names are taken and mean this one.
@@ -28,7 +28,7 @@ SCHEDULERS = [
 SCRIPTS = {"txt2img": [], "img2img": [UPSCALE_SCRIPT]}
 
 
-def _argument(label: str, value: object, **limits: object) -> dict[str, object]:
+def _script_argument(label: str, value: object, **limits: object) -> dict[str, object]:
     return {"label": label, "value": value, "minimum": None, "maximum": None, "step": None, "choices": None, **limits}
 
 
@@ -38,15 +38,15 @@ SCRIPT_INFO = [
         "is_alwayson": False,
         "is_img2img": True,
         "args": [
-            _argument("", ""),
-            _argument("Tile overlap", 64, minimum=0, maximum=256, step=16),
-            _argument("Upscaler", "Lanczos", choices=[NONE, *FILTERS]),
-            _argument("Scale Factor", 2.0, minimum=1.0, maximum=4.0, step=0.05),
+            _script_argument("", ""),
+            _script_argument("Tile overlap", 64, minimum=0, maximum=256, step=16),
+            _script_argument("Upscaler", "Lanczos", choices=[NONE, *FILTERS]),
+            _script_argument("Scale Factor", 2.0, minimum=1.0, maximum=4.0, step=0.05),
         ],
     }
 ]
 # What FLUX.2 has none of, in the form these lists have when they are empty.
-EMPTY: Mapping[str, Any] = {
+EMPTY_LISTS: Mapping[str, Any] = {
     "hypernetworks": [],
     "face-restorers": [],
     "realesrgan-models": [],
@@ -54,7 +54,7 @@ EMPTY: Mapping[str, Any] = {
     "extensions": [],
     "sd-vae": [],
 }
-REFRESHED = ("refresh-checkpoints", "refresh-loras", "refresh-lycos", "refresh-vae", "refresh-embeddings")
+REFRESH_PATHS = ("refresh-checkpoints", "refresh-loras", "refresh-lycos", "refresh-vae", "refresh-embeddings")
 LOADING = (ModelNotFound, ModelNotDownloaded, ModelUnsupported, OutOfMemory)
 
 
@@ -80,28 +80,28 @@ class ListEndpoints:
         self.styles_file = styles_file
         self.flags = flags
 
-    async def models(self, request: Request) -> Response:
-        return JSONResponse(await self.checkpoints.rows())
+    async def list_models(self, request: Request) -> Response:
+        return JSONResponse(await self.checkpoints.list_rows())
 
-    async def loras(self, request: Request) -> Response:
-        return JSONResponse([_adapter(name, alias=name.rpartition("/")[2]) for name in await self._adapters()])
+    async def list_loras(self, request: Request) -> Response:
+        return JSONResponse([_adapter_row(name, alias=name.rpartition("/")[2]) for name in await self._adapter_names()])
 
-    async def lycos(self, request: Request) -> Response:
-        return JSONResponse([_adapter(name) for name in await self._adapters()])
+    async def list_lycos(self, request: Request) -> Response:
+        return JSONResponse([_adapter_row(name) for name in await self._adapter_names()])
 
-    async def _adapters(self) -> list[str]:
+    async def _adapter_names(self) -> list[str]:
         return [name for name, _ in await self.service.list_loras()]
 
-    async def prompt_styles(self, request: Request) -> Response:
-        found = await asyncio.to_thread(styles.load, self.styles_file)
+    async def list_prompt_styles(self, request: Request) -> Response:
+        found = await asyncio.to_thread(styles.load_styles, self.styles_file)
         return JSONResponse(
             [{"name": each.name, "prompt": each.prompt, "negative_prompt": each.negative_prompt} for each in found]
         )
 
     async def list_upscalers(self, request: Request) -> Response:
-        return JSONResponse([_upscaler(name) for name in await self.upscalers()])
+        return JSONResponse([_upscaler_row(name) for name in await self.upscalers()])
 
-    async def memory(self, request: Request) -> Response:
+    async def get_memory(self, request: Request) -> Response:
         memory, engine = psutil.virtual_memory(), self.engine()
         ram = {"free": memory.available, "used": memory.total - memory.available, "total": memory.total}
         held = {"current": engine.active, "peak": engine.peak}
@@ -109,66 +109,71 @@ class ListEndpoints:
         parts = {"active": held, "allocated": held, "reserved": held, "inactive": kept}
         return JSONResponse({"ram": ram, "cuda": {"system": ram, **parts, "events": {"retries": 0, "oom": 0}}})
 
-    async def cmd_flags(self, request: Request) -> Response:
+    async def get_cmd_flags(self, request: Request) -> Response:
         return JSONResponse(self.flags)
 
-    async def refresh(self, request: Request) -> Response:
-        self.service.models.forget()
+    async def refresh_models(self, request: Request) -> Response:
+        self.service.models.invalidate()
         return JSONResponse(None)
 
-    async def unload(self, request: Request) -> Response:
+    async def unload_checkpoints(self, request: Request) -> Response:
         """Let go of every model; the next picture loads its own again."""
         for name in self.engine().loaded:
             await self.service.models.unload(name)
         return JSONResponse({})
 
-    async def reload(self, request: Request) -> Response:
-        await self.service.models.load(await self.options.model())
+    async def reload_checkpoint(self, request: Request) -> Response:
+        await self.service.models.load(await self.options.get_model())
         return JSONResponse({})
 
     def endpoints(self) -> list[Endpoint]:
         lists: dict[str, tuple[Handler, str]] = {
-            "sd-models": (self.models, "Models that can paint now"),
-            "loras": (self.loras, "Adapters"),
-            "lycos": (self.lycos, "Adapters, by an older name"),
-            "prompt-styles": (self.prompt_styles, "The styles in styles.csv"),
+            "sd-models": (self.list_models, "Models that can paint now"),
+            "loras": (self.list_loras, "Adapters"),
+            "lycos": (self.list_lycos, "Adapters, by an older name"),
+            "prompt-styles": (self.list_prompt_styles, "The styles in styles.csv"),
             "upscalers": (self.list_upscalers, "What enlarges pictures"),
-            "memory": (self.memory, "Memory of the machine and of MLX"),
-            "cmd-flags": (self.cmd_flags, "What the server was started with"),
-            "samplers": (_fixed(SAMPLERS), "The one sampler"),
-            "schedulers": (_fixed(SCHEDULERS), "The one scheduler"),
-            "latent-upscale-modes": (_fixed([{"name": name} for name in LATENT]), "What enlarges latents"),
-            "scripts": (_fixed(SCRIPTS), "Scripts by what they work on"),
-            "script-info": (_fixed(SCRIPT_INFO), "Scripts and their arguments"),
-            **{name: (_fixed(content), "Nothing of this kind here") for name, content in EMPTY.items()},
+            "memory": (self.get_memory, "Memory of the machine and of MLX"),
+            "cmd-flags": (self.get_cmd_flags, "What the server was started with"),
+            "samplers": (_constant_handler(SAMPLERS), "The one sampler"),
+            "schedulers": (_constant_handler(SCHEDULERS), "The one scheduler"),
+            "latent-upscale-modes": (
+                _constant_handler([{"name": name} for name in LATENT_UPSCALERS]),
+                "What enlarges latents",
+            ),
+            "scripts": (_constant_handler(SCRIPTS), "Scripts by what they work on"),
+            "script-info": (_constant_handler(SCRIPT_INFO), "Scripts and their arguments"),
+            **{
+                name: (_constant_handler(content), "Nothing of this kind here") for name, content in EMPTY_LISTS.items()
+            },
         }
         verbs: dict[str, tuple[Handler, str]] = {
-            **dict.fromkeys(REFRESHED, (self.refresh, "Look for models again")),
-            "unload-checkpoint": (self.unload, "Let go of the models in memory"),
+            **dict.fromkeys(REFRESH_PATHS, (self.refresh_models, "Look for models again")),
+            "unload-checkpoint": (self.unload_checkpoints, "Let go of the models in memory"),
         }
         path, summary = "/sdapi/v1/reload-checkpoint", "Load the model of the options"
-        reload = Endpoint("POST", path, self.reload, summary, TAG, JSON, errors=LOADING)
-        return [*_described("GET", lists), *_described("POST", verbs), reload]
+        reload = Endpoint("POST", path, self.reload_checkpoint, summary, TAG, JSON, errors=LOADING)
+        return [*_build_endpoints("GET", lists), *_build_endpoints("POST", verbs), reload]
 
 
-def _described(method: str, handlers: Mapping[str, tuple[Handler, str]]) -> list[Endpoint]:
+def _build_endpoints(method: str, handlers: Mapping[str, tuple[Handler, str]]) -> list[Endpoint]:
     return [
         Endpoint(method, f"/sdapi/v1/{name}", handle, summary, TAG, JSON)
         for name, (handle, summary) in handlers.items()
     ]
 
 
-def _fixed(content: Any) -> Handler:
+def _constant_handler(content: Any) -> Handler:
     async def handle(request: Request) -> Response:
         return JSONResponse(content)
 
     return handle
 
 
-def _adapter(name: str, **more: str) -> dict[str, Any]:
+def _adapter_row(name: str, **more: str) -> dict[str, Any]:
     """The older list's rows have no alias, and a client counts their keys."""
     return {"name": name, **more, "path": f"{name}.safetensors", "metadata": {}}
 
 
-def _upscaler(name: str) -> dict[str, Any]:
+def _upscaler_row(name: str) -> dict[str, Any]:
     return {"name": name, "model_name": None, "model_path": None, "model_url": None, "scale": 4}

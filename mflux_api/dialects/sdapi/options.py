@@ -8,15 +8,15 @@ from pydantic import TypeAdapter, ValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from mflux_api.dialects.sdapi.body import WrongKind, json_object
+from mflux_api.dialects.sdapi.body import WrongKind, read_json_object
 from mflux_api.dialects.sdapi.checkpoints import Checkpoints
-from mflux_api.dialects.sdapi.errors import JSON, TAG, ClassicFault
+from mflux_api.dialects.sdapi.errors import JSON, TAG, WebuiError
 from mflux_api.errors import ModelNotFound, StorageFailed
 from mflux_api.jobs.service import JobService
 from mflux_api.web.context import HttpContext
 from mflux_api.web.openapi import Endpoint
 
-KEPT = "sdapi.options"
+STORE_KEY = "sdapi.options"
 CHECKPOINT = "sd_model_checkpoint"
 # What clients read, with SD-WebUI's own defaults. Of these the live previews' mean something here; the others are kept
 # and given back. `forge_preset` must stay absent, or clients take the server for Forge.
@@ -98,70 +98,72 @@ class Options:
         self.checkpoints = checkpoints
         self._changed: dict[str, Any] | None = None
 
-    async def value(self, name: str) -> Any:
-        return (await self._kept()).get(name, DEFAULTS.get(name))
+    async def get_value(self, name: str) -> Any:
+        return (await self._read_changed()).get(name, DEFAULTS.get(name))
 
-    async def first_preview(self) -> int | None:
+    async def get_first_preview_step(self) -> int | None:
         """The step from which on pictures are shown while they are painted; None: they are not."""
-        every = int(await self.value("show_progress_every_n_steps"))
-        return every if every > 0 and await self.value("live_previews_enable") else None
+        every = int(await self.get_value("show_progress_every_n_steps"))
+        return every if every > 0 and await self.get_value("live_previews_enable") else None
 
-    async def model(self) -> str:
+    async def get_model(self) -> str:
         """The checkpoint chosen here, the server's default model as long as none was or it has gone."""
-        chosen = (await self._kept()).get(CHECKPOINT)
+        chosen = (await self._read_changed()).get(CHECKPOINT)
         found = None if chosen is None else await self.checkpoints.find(chosen)
         return found or self.service.models.default
 
-    async def show(self, request: Request) -> Response:
-        name = await self.model()
-        hashed = await self.checkpoints.short_hash(name)
-        return JSONResponse({**DEFAULTS, **await self._kept(), CHECKPOINT: name, "sd_checkpoint_hash": hashed})
+    async def get_options(self, request: Request) -> Response:
+        name = await self.get_model()
+        hashed = await self.checkpoints.get_short_hash(name)
+        return JSONResponse({**DEFAULTS, **await self._read_changed(), CHECKPOINT: name, "sd_checkpoint_hash": hashed})
 
-    async def change(self, request: Request) -> Response:
-        await self.set(await json_object(self.context.body, request))
+    async def set_options(self, request: Request) -> Response:
+        await self.update(await read_json_object(self.context.body, request))
         return JSONResponse(None)
 
-    async def set(self, wanted: Mapping[str, Any]) -> None:
+    async def update(self, wanted: Mapping[str, Any]) -> None:
         """All of them, or none: a checkpoint is loaded before anything is kept.
 
-        Raises ClassicFault for an unknown checkpoint, WrongKind, and what loading raises.
+        Raises WebuiError for an unknown checkpoint, WrongKind, and what loading raises.
         """
-        kept = await self._kept()
+        stored = await self._read_changed()
         changed = {
-            name: _valid(name, value) for name, value in wanted.items() if name in DEFAULTS and value is not None
+            name: _validate(name, value) for name, value in wanted.items() if name in DEFAULTS and value is not None
         }
         if wanted.get(CHECKPOINT):
-            changed[CHECKPOINT] = await self._load(str(wanted[CHECKPOINT]))
-        if any(kept.get(name) != value for name, value in changed.items()):
-            await self.service.queue.save_value(KEPT, json.dumps({**kept, **changed}))
-            self._changed = {**kept, **changed}
+            changed[CHECKPOINT] = await self._load_checkpoint(str(wanted[CHECKPOINT]))
+        if any(stored.get(name) != value for name, value in changed.items()):
+            await self.service.queue.save_value(STORE_KEY, json.dumps({**stored, **changed}))
+            self._changed = {**stored, **changed}
 
-    async def _load(self, name: str) -> str:
+    async def _load_checkpoint(self, name: str) -> str:
         found = await self.checkpoints.find(name)
         if found is None:
-            raise ClassicFault(f"model {name!r} not found", name="RuntimeError", like=ModelNotFound)
+            raise WebuiError(f"model {name!r} not found", name="RuntimeError", like=ModelNotFound)
         # A model that is not here yet is downloaded with the first picture.
-        here = {entry.spec.name for entry in await self.checkpoints.offered() if entry.is_here}
-        if found != await self.model() and found in here:
+        here = {entry.spec.name for entry in await self.checkpoints.list_available() if entry.is_downloaded}
+        if found != await self.get_model() and found in here:
             await self.service.models.load(found)
         return found
 
-    async def _kept(self) -> dict[str, Any]:
+    async def _read_changed(self) -> dict[str, Any]:
         if self._changed is None:
-            text = await self.service.queue.load_value(KEPT)
+            text = await self.service.queue.load_value(STORE_KEY)
             self._changed = {} if text is None else json.loads(text)
         return self._changed
 
     def endpoints(self) -> list[Endpoint]:
         path = "/sdapi/v1/options"
-        errors = (ClassicFault, WrongKind, StorageFailed)
+        errors = (WebuiError, WrongKind, StorageFailed)
         return [
-            Endpoint("GET", path, self.show, "SD-WebUI's options", TAG, JSON),
-            Endpoint("POST", path, self.change, "Set some of them; a checkpoint is loaded", TAG, JSON, errors=errors),
+            Endpoint("GET", path, self.get_options, "SD-WebUI's options", TAG, JSON),
+            Endpoint(
+                "POST", path, self.set_options, "Set some of them; a checkpoint is loaded", TAG, JSON, errors=errors
+            ),
         ]
 
 
-def _valid(name: str, value: Any) -> Any:
+def _validate(name: str, value: Any) -> Any:
     """The value as its default's type. Raises WrongKind."""
     try:
         return TypeAdapter(type(DEFAULTS[name])).validate_python(value)

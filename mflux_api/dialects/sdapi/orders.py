@@ -8,41 +8,41 @@ from typing import Any, TypeAlias
 
 from mflux_api.dialects.sdapi import prompt as syntax
 from mflux_api.dialects.sdapi import styles
-from mflux_api.dialects.sdapi.errors import ClassicFault, ScriptNotFound, is_address
-from mflux_api.dialects.sdapi.prompt_editing import schedule as schedule_of
+from mflux_api.dialects.sdapi.errors import ScriptNotFound, WebuiError, is_url
+from mflux_api.dialects.sdapi.prompt_editing import parse_schedule as schedule_of
 from mflux_api.dialects.sdapi.schema import BUILT_IN, UPSCALE_SCRIPT, Img2Img, SdapiRequest, Txt2Img
 from mflux_api.dialects.sdapi.styles import Style
 from mflux_api.errors import InvalidImage, InvalidRequest
 from mflux_api.jobs.order import RANDOM_SEEDS, Order
-from mflux_api.pixels.enlarging import FILTERS, LANCZOS, LATENT
+from mflux_api.pixels.enlarging import FILTERS, LANCZOS, LATENT_UPSCALERS
 from mflux_api.request import (
     SIDE_STEP,
     SMALLEST_SIDE,
     Emphasis,
     Fill,
     Hires,
+    InpaintOptions,
     Resize,
-    Retouch,
     Tiles,
     Variation,
-    repaint_steps,
+    count_repaint_steps,
 )
 from mflux_api.web.pictures import PictureReader
 from mflux_api.wire.picture_size import exact_size
 
 # Sizes come in steps of 8 there.
-CLASSIC_STEP = 8
+WEBUI_SIDE_STEP = 8
 LARGEST_SUBSEED = 2**63
 # Beyond it a word only breaks the picture.
-HEAVIEST = 3.0
+MAX_EMPHASIS = 3.0
 Spans: TypeAlias = tuple[tuple[int, int, float], ...]
-RESIZES: tuple[Resize, ...] = ("stretch", "crop", "fill", "latent")
-FILLS: tuple[Fill, ...] = ("surroundings", "original", "noise", "zero")
+RESIZE_MODES: tuple[Resize, ...] = ("stretch", "crop", "fill", "latent")
+FILL_MODES: tuple[Fill, ...] = ("surroundings", "original", "noise", "zero")
 DEFAULT_HIRES = "Latent"
 
 
 @dataclass(frozen=True)
-class Here:
+class ServerResources:
     """What this server has: the styles, the adapters' names, the checkpoint chosen in the options, the usual steps."""
 
     styles: Sequence[Style]
@@ -51,22 +51,24 @@ class Here:
     steps: int
 
 
-async def order(form: SdapiRequest, pictures: PictureReader, owner: str, here: Here) -> Order:
-    """Raises InvalidRequest, InvalidImage, ScriptNotFound, ClassicFault."""
+async def build_order(form: SdapiRequest, pictures: PictureReader, owner: str, resources: ServerResources) -> Order:
+    """Raises InvalidRequest, InvalidImage, ScriptNotFound, WebuiError."""
     _check_scripts(form)
-    plain = await _plain(form, pictures, owner)
-    said = styles.apply(form.prompt, form.negative_prompt or "", form.styles, here.styles)
-    worded = _worded(replace(plain, model=plain.model or here.model), said, form, here)
-    sized = _sized(worded)
+    plain = await _build_documented_order(form, pictures, owner)
+    original_prompts = styles.apply_styles(form.prompt, form.negative_prompt or "", form.styles, resources.styles)
+    worded = _apply_prompt_syntax(
+        replace(plain, model=plain.model or resources.model), original_prompts, form, resources
+    )
+    sized = _fit_size(worded)
     match form:
         case Txt2Img(enable_hr=True):
-            return replace(sized, hires=_hires(form))
+            return replace(sized, hires=_build_hires(form))
         case Img2Img():
-            return _repainting(sized, form)
+            return _apply_img2img(sized, form)
     return sized
 
 
-async def _plain(form: SdapiRequest, pictures: PictureReader, owner: str) -> Order:
+async def _build_documented_order(form: SdapiRequest, pictures: PictureReader, owner: str) -> Order:
     """The order as the documented fields have it, with the pictures of img2img alone."""
     single: SdapiRequest
     if isinstance(form, Img2Img):
@@ -76,29 +78,29 @@ async def _plain(form: SdapiRequest, pictures: PictureReader, owner: str) -> Ord
         # Clients send one form for both; words alone have no picture to repaint.
         single = form.model_copy(update={"init_images": [], "mask": None})
     try:
-        plain = await single.order(pictures, owner, None)
-        further = [await pictures.read(text, "init_images") for text in form.init_images[1:]]
+        plain = await single.build_order(pictures, owner, None)
+        further = [await pictures.read_base64(text, "init_images") for text in form.init_images[1:]]
     except InvalidImage as error:
-        if form.is_documented or "pixels" in error.message:
+        if form.has_documented_fields or "pixels" in error.message:
             raise
-        raise ClassicFault(_why_unreadable(form), name="HTTPException", like=InvalidImage) from None
+        raise WebuiError(_unreadable_message(form), name="HTTPException", like=InvalidImage) from None
     return replace(plain, further_sources=tuple(further)) if isinstance(form, Img2Img) else plain
 
 
-def _why_unreadable(form: SdapiRequest) -> str:
+def _unreadable_message(form: SdapiRequest) -> str:
     """An address is never followed: it could lead into the server's own network."""
     texts = (*form.init_images, *form.extra_images, form.mask or "")
-    return "Requests not allowed" if any(map(is_address, texts)) else "Invalid encoded image"
+    return "Requests not allowed" if any(map(is_url, texts)) else "Invalid encoded image"
 
 
 def _check_pictures(form: Img2Img) -> None:
     if form.init_images:
         if len(form.init_images) > max(1, form.batch_size or 1):
-            raise ClassicFault("bad number of images passed", name="RuntimeError", like=InvalidRequest)
+            raise WebuiError("bad number of images passed", name="RuntimeError", like=InvalidRequest)
         return
-    if form.is_documented:
+    if form.has_documented_fields:
         raise InvalidRequest("init_images: a picture to repaint is needed.", field="init_images")
-    raise ClassicFault("Init image not found", name="HTTPException", like=InvalidRequest, status=404)
+    raise WebuiError("Init image not found", name="HTTPException", like=InvalidRequest, status=404)
 
 
 def _check_scripts(form: SdapiRequest) -> None:
@@ -108,50 +110,58 @@ def _check_scripts(form: SdapiRequest) -> None:
     for name, script in form.alwayson_scripts.items():
         if name.lower() in known:
             raise ScriptNotFound(f"Cannot have a selectable script in the always on scripts params: {name}")
-        if name.lower() not in BUILT_IN or (name.lower() == "controlnet" and _is_used(script)):
+        if name.lower() not in BUILT_IN or (name.lower() == "controlnet" and _has_enabled_unit(script)):
             raise ScriptNotFound(f"Script '{name}' not found", script=name)
 
 
-def _is_used(script: Any) -> bool:
+def _has_enabled_unit(script: Any) -> bool:
     """Whether a ControlNet unit is switched on; unless they say otherwise, they are."""
     units = script.get("args") if isinstance(script, Mapping) else None
     return isinstance(units, list) and any(isinstance(unit, Mapping) and unit.get("enabled", True) for unit in units)
 
 
-def _worded(plain: Order, said: tuple[str, str], form: SdapiRequest, here: Here) -> Order:
+def _apply_prompt_syntax(
+    plain: Order, original_prompts: tuple[str, str], form: SdapiRequest, resources: ServerResources
+) -> Order:
     """Prompts without syntax, for the encoder; the tags' adapters beside those named in lora_files."""
-    if _is_structured(said[0]):
-        return replace(plain, prompt=said[0], negative_prompt=said[1], said=said, variation=_variation(form))
-    words, tags = syntax.loras(said[0])
-    negative, _ = syntax.loras(said[1])
-    steps = max(1, plain.steps if plain.steps is not None else here.steps)
+    if _is_json_prompt(original_prompts[0]):
+        return replace(
+            plain,
+            prompt=original_prompts[0],
+            negative_prompt=original_prompts[1],
+            said=original_prompts,
+            variation=_build_variation(form),
+        )
+    words, tags = syntax.extract_loras(original_prompts[0])
+    negative, _ = syntax.extract_loras(original_prompts[1])
+    steps = max(1, plain.steps if plain.steps is not None else resources.steps)
     if isinstance(form, Img2Img):
-        steps = max(1, repaint_steps(steps, plain.strength))
+        steps = max(1, count_repaint_steps(steps, plain.strength))
     emphasis: dict[str, Spans] = {}
-    schedule = tuple((last, _weighed(text, emphasis)) for last, text in schedule_of(words, steps))
+    schedule = tuple((last, _extract_emphasis(text, emphasis)) for last, text in schedule_of(words, steps))
     changing = schedule if len({text for _, text in schedule}) > 1 else ()
     return replace(
         plain,
         prompt=schedule[-1][1],
-        negative_prompt=_weighed(schedule_of(negative, steps)[-1][1], emphasis),
+        negative_prompt=_extract_emphasis(schedule_of(negative, steps)[-1][1], emphasis),
         schedule=changing,
         emphasis=tuple(Emphasis(text=text, spans=spans) for text, spans in emphasis.items()),
-        said=said,
-        loras=(*plain.loras, *(() if form.disable_extra_networks else _known(tags, here.loras))),
-        variation=_variation(form),
+        said=original_prompts,
+        loras=(*plain.loras, *(() if form.disable_extra_networks else _match_adapters(tags, resources.loras))),
+        variation=_build_variation(form),
     )
 
 
-def _weighed(text: str, emphasis: dict[str, Spans]) -> str:
+def _extract_emphasis(text: str, emphasis: dict[str, Spans]) -> str:
     """The words alone; the weights of some of them are noted."""
-    words, spans = syntax.emphasised(text)
-    limited = tuple((start, end, min(HEAVIEST, max(0.0, weight))) for start, end, weight in spans)
+    words, spans = syntax.parse_emphasis(text)
+    limited = tuple((start, end, min(MAX_EMPHASIS, max(0.0, weight))) for start, end, weight in spans)
     if limited:
         emphasis[words] = limited
     return words
 
 
-def _is_structured(text: str) -> bool:
+def _is_json_prompt(text: str) -> bool:
     """FLUX.2 also reads prompts that are JSON objects; their brackets are no syntax."""
     try:
         return text.lstrip().startswith("{") and isinstance(json.loads(text), dict)
@@ -159,7 +169,7 @@ def _is_structured(text: str) -> bool:
         return False
 
 
-def _known(tags: Sequence[tuple[str, float]], names: Sequence[str]) -> list[tuple[str, float]]:
+def _match_adapters(tags: Sequence[tuple[str, float]], names: Sequence[str]) -> list[tuple[str, float]]:
     """The adapters that are here, by name in any case, or by the last part of it; others are skipped."""
     by_name = {name.lower(): name for name in names}
     short = {name.lower().rpartition("/")[2]: name for name in reversed(names)}
@@ -167,7 +177,7 @@ def _known(tags: Sequence[tuple[str, float]], names: Sequence[str]) -> list[tupl
     return [(name, max(-10.0, min(10.0, weight))) for name, weight in found if name is not None]
 
 
-def _variation(form: SdapiRequest) -> Variation | None:
+def _build_variation(form: SdapiRequest) -> Variation | None:
     share = max(0.0, min(1.0, form.subseed_strength))
     if share == 0:
         return None
@@ -175,20 +185,20 @@ def _variation(form: SdapiRequest) -> Variation | None:
     return Variation(seed=min(seed, LARGEST_SUBSEED), strength=share)
 
 
-def _sized(plain: Order) -> Order:
+def _fit_size(plain: Order) -> Order:
     """Sizes are met exactly in steps of 8: what is painted is a little larger, and cut."""
     width, height = plain.width, plain.height
-    if width is None or height is None or not all(_is_classic(side) for side in (width, height)):
+    if width is None or height is None or not all(_is_webui_side(side) for side in (width, height)):
         return plain
     size = exact_size(width, height, smallest=SMALLEST_SIDE)
     return replace(plain, width=size.width, height=size.height, crop=size.crop)
 
 
-def _is_classic(side: int) -> bool:
-    return side >= SMALLEST_SIDE and side % CLASSIC_STEP == 0 and SIDE_STEP % CLASSIC_STEP == 0
+def _is_webui_side(side: int) -> bool:
+    return side >= SMALLEST_SIDE and side % WEBUI_SIDE_STEP == 0 and SIDE_STEP % WEBUI_SIDE_STEP == 0
 
 
-def _hires(form: Txt2Img) -> Hires:
+def _build_hires(form: Txt2Img) -> Hires:
     width, height, upscaler = form.hr_resize_x, form.hr_resize_y, form.hr_upscaler or DEFAULT_HIRES
     first = (form.width or 512, form.height or 512)
     if width and not height:
@@ -203,28 +213,30 @@ def _hires(form: Txt2Img) -> Hires:
         steps=form.hr_second_pass_steps,
         strength=form.denoising_strength if form.denoising_strength is not None else 0.75,
         # Presets name models that are not here; Lanczos serves them.
-        upscaler=upscaler if upscaler in {*LATENT, *FILTERS} else LANCZOS,
-        prompt=_encoded(form.hr_prompt),
-        negative_prompt=_encoded(form.hr_negative_prompt),
+        upscaler=upscaler if upscaler in {*LATENT_UPSCALERS, *FILTERS} else LANCZOS,
+        prompt=_strip_prompt_syntax(form.hr_prompt),
+        negative_prompt=_strip_prompt_syntax(form.hr_negative_prompt),
     )
 
 
-def _encoded(text: str) -> str | None:
-    words, _ = syntax.loras(text)
-    return syntax.plain(words) or None
+def _strip_prompt_syntax(text: str) -> str | None:
+    words, _ = syntax.extract_loras(text)
+    return syntax.strip_emphasis(words) or None
 
 
-def _repainting(plain: Order, form: Img2Img) -> Order:
+def _apply_img2img(plain: Order, form: Img2Img) -> Order:
     if (form.script_name or "").lower() == UPSCALE_SCRIPT:
-        return replace(plain, mask=None, count=1, further_sources=(), tiles=_tiles(form.script_args))
+        return replace(plain, mask=None, count=1, further_sources=(), tiles=_parse_tiles(form.script_args))
     if plain.mask is None:
-        return replace(plain, retouch=Retouch(resize=_choice(RESIZES, form.resize_mode, "resize_mode")))
+        return replace(
+            plain, retouch=InpaintOptions(resize=_choose_by_number(RESIZE_MODES, form.resize_mode, "resize_mode"))
+        )
     blur = (form.mask_blur_x, form.mask_blur_y) if form.mask_blur is None else (form.mask_blur, form.mask_blur)
     return replace(
         plain,
-        retouch=Retouch(
-            resize=_choice(RESIZES, form.resize_mode, "resize_mode"),
-            fill=_choice(FILLS, form.inpainting_fill, "inpainting_fill"),
+        retouch=InpaintOptions(
+            resize=_choose_by_number(RESIZE_MODES, form.resize_mode, "resize_mode"),
+            fill=_choose_by_number(FILL_MODES, form.inpainting_fill, "inpainting_fill"),
             invert=bool(form.inpainting_mask_invert),
             blur=blur,
             closeup=form.inpaint_full_res_padding if form.inpaint_full_res else None,
@@ -232,13 +244,13 @@ def _repainting(plain: Order, form: Img2Img) -> Order:
     )
 
 
-def _choice(names: Sequence[Any], number: int, field: str) -> Any:
+def _choose_by_number(names: Sequence[Any], number: int, field: str) -> Any:
     if not 0 <= number < len(names):
         raise InvalidRequest(f"{field} must be from 0 to {len(names) - 1}, not {number}.", field=field)
     return names[number]
 
 
-def _tiles(arguments: Sequence[Any]) -> Tiles:
+def _parse_tiles(arguments: Sequence[Any]) -> Tiles:
     """`["", overlap, upscaler, scale]`, as the script has them; what is left out is its default."""
     usual: tuple[Any, ...] = ("", 64, LANCZOS, 2.0)
     _, overlap, upscaler, scale = [*arguments[:4], *usual[len(arguments) :]]

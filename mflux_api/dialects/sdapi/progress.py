@@ -9,14 +9,14 @@ from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from mflux_api.dialects.sdapi.body import WrongKind, checked, read
+from mflux_api.dialects.sdapi.body import WrongKind, read_form, validate_form
 from mflux_api.dialects.sdapi.errors import JSON, TAG
-from mflux_api.dialects.sdapi.schema import Loose
+from mflux_api.dialects.sdapi.schema import LenientModel
 from mflux_api.dialects.sdapi.task_ids import TaskIds
 from mflux_api.jobs.job import Job
 from mflux_api.jobs.queue import RunningJob
 from mflux_api.jobs.service import JobService
-from mflux_api.request import Cut
+from mflux_api.request import EarlyStop
 from mflux_api.web.context import HttpContext
 from mflux_api.web.openapi import Endpoint
 
@@ -25,11 +25,11 @@ FIRST_PROGRESS = 0.01
 PENDING = 1000
 
 
-class ProgressQuery(Loose):
+class ProgressQuery(LenientModel):
     skip_current_image: bool = False
 
 
-class TaskQuery(Loose):
+class TaskQuery(LenientModel):
     """What SD-WebUI's own page asks."""
 
     id_task: str = ""
@@ -52,19 +52,25 @@ class ProgressEndpoints:
         self.tasks = tasks
         self.first_preview = first_preview
 
-    async def show(self, request: Request) -> Response:
-        asked = checked(ProgressQuery, dict(request.query_params))
-        active = self._active()
+    async def get_progress(self, request: Request) -> Response:
+        asked = validate_form(ProgressQuery, dict(request.query_params))
+        active = self._get_active()
         if active is None:
             return JSONResponse(
-                {"progress": 0.0, "eta_relative": 0.0, "state": state(None), "current_image": None, "textinfo": None}
+                {
+                    "progress": 0.0,
+                    "eta_relative": 0.0,
+                    "state": build_state(None),
+                    "current_image": None,
+                    "textinfo": None,
+                }
             )
-        preview = None if asked.skip_current_image else await self._preview(active)
+        preview = None if asked.skip_current_image else await self._encode_preview(active)
         return JSONResponse(
             {
-                "progress": _progress(active),
+                "progress": _progress_fraction(active),
                 "eta_relative": _eta(active),
-                "state": state(active),
+                "state": build_state(active),
                 "current_image": preview,
                 "textinfo": None,
             }
@@ -72,33 +78,33 @@ class ProgressEndpoints:
 
     async def interrupt(self, request: Request) -> Response:
         """Whoever waits for the job gets the pictures it has finished, and the one at hand as it is."""
-        self.service.end_early(Cut.INTERRUPT)
+        self.service.end_early(EarlyStop.INTERRUPT)
         return JSONResponse({})
 
     async def skip(self, request: Request) -> Response:
-        self.service.end_early(Cut.SKIP)
+        self.service.end_early(EarlyStop.SKIP)
         return JSONResponse(None)
 
     async def ping(self, request: Request) -> Response:
         return JSONResponse({})
 
-    async def pending(self, request: Request) -> Response:
-        names = [self.tasks.name(job.id) for job in await self.service.queue.waiting_jobs(PENDING)]
+    async def list_pending_tasks(self, request: Request) -> Response:
+        names = [self.tasks.get_name(job.id) for job in await self.service.queue.waiting_jobs(PENDING)]
         return JSONResponse({"size": len(names), "tasks": names})
 
-    async def task(self, request: Request) -> Response:
-        asked = await read(self.context.body, request, TaskQuery)
-        job = await self._find(asked.id_task)
+    async def get_task_progress(self, request: Request) -> Response:
+        asked = await read_form(self.context.body, request, TaskQuery)
+        job = await self._find_job(asked.id_task)
         active = None if job is None else self.service.running_job(job.id)
         if active is None:
-            return JSONResponse(_inactive(job, arriving=asked.id_task in self.tasks.arriving))
-        preview = await self._preview(active) if asked.live_preview else None
+            return JSONResponse(_build_inactive_task(job, arriving=asked.id_task in self.tasks.arriving))
+        preview = await self._encode_preview(active) if asked.live_preview else None
         return JSONResponse(
             {
                 "active": True,
                 "queued": False,
                 "completed": False,
-                "progress": _progress(active),
+                "progress": _progress_fraction(active),
                 "eta": _eta(active),
                 # Here with its prefix: the page sets it as the address of an image.
                 "live_preview": None if preview is None else f"data:image/png;base64,{preview}",
@@ -107,14 +113,14 @@ class ProgressEndpoints:
             }
         )
 
-    async def _find(self, name: str) -> Job | None:
+    async def _find_job(self, name: str) -> Job | None:
         known = self.tasks.jobs.get(name)
         return None if known is None else await self.service.queue.get(known)
 
-    def _active(self) -> RunningJob | None:
+    def _get_active(self) -> RunningJob | None:
         return next(iter(self.service.queue.running_jobs()), None)
 
-    async def _preview(self, active: RunningJob) -> str | None:
+    async def _encode_preview(self, active: RunningJob) -> str | None:
         first = await self.first_preview()
         if first is None:
             return None
@@ -126,16 +132,27 @@ class ProgressEndpoints:
         path = "/sdapi/v1/"
         shown = "How the running job stands"
         return [
-            Endpoint("GET", f"{path}progress", self.show, shown, TAG, JSON, query=ProgressQuery, errors=(WrongKind,)),
+            Endpoint(
+                "GET", f"{path}progress", self.get_progress, shown, TAG, JSON, query=ProgressQuery, errors=(WrongKind,)
+            ),
             Endpoint("POST", f"{path}interrupt", self.interrupt, "End the running job with what there is", TAG, JSON),
             Endpoint("POST", f"{path}skip", self.skip, "End the picture at hand with what there is", TAG, JSON),
             Endpoint("GET", "/internal/ping", self.ping, "Whether the server answers", TAG, JSON),
-            Endpoint("GET", "/internal/pending-tasks", self.pending, "Tasks that wait", TAG, JSON),
-            Endpoint("POST", "/internal/progress", self.task, shown, TAG, JSON, body=TaskQuery, errors=(WrongKind,)),
+            Endpoint("GET", "/internal/pending-tasks", self.list_pending_tasks, "Tasks that wait", TAG, JSON),
+            Endpoint(
+                "POST",
+                "/internal/progress",
+                self.get_task_progress,
+                shown,
+                TAG,
+                JSON,
+                body=TaskQuery,
+                errors=(WrongKind,),
+            ),
         ]
 
 
-def _progress(active: RunningJob) -> float:
+def _progress_fraction(active: RunningJob) -> float:
     return round(min(1.0, FIRST_PROGRESS + active.fraction), 4)
 
 
@@ -148,7 +165,7 @@ def _steps_done(active: RunningJob) -> int:
     return 0 if progress is None else (progress.image - 1) * progress.steps + progress.step
 
 
-def _inactive(job: Job | None, *, arriving: bool) -> dict[str, Any]:
+def _build_inactive_task(job: Job | None, *, arriving: bool) -> dict[str, Any]:
     queued = arriving or (job is not None and not job.is_final)
     completed = job is not None and job.is_final
     return {
@@ -163,14 +180,14 @@ def _inactive(job: Job | None, *, arriving: bool) -> dict[str, Any]:
     }
 
 
-def state(active: RunningJob | None) -> dict[str, Any]:
+def build_state(active: RunningJob | None) -> dict[str, Any]:
     """Every key of SD-WebUI's; an empty `job` means idle."""
     progress = active.progress if active else None
     job = active.job if active else None
     passes = 1 if job is None or job.request.hires is None else 2
     return {
-        "skipped": active is not None and active.cut is Cut.SKIP,
-        "interrupted": active is not None and active.cut is Cut.INTERRUPT,
+        "skipped": active is not None and active.cut is EarlyStop.SKIP,
+        "interrupted": active is not None and active.cut is EarlyStop.INTERRUPT,
         "stopping_generation": active is not None and active.cut is not None,
         "job": "" if job is None else ("scripts_img2img" if job.inputs.source else "scripts_txt2img"),
         "job_count": 0 if job is None else len(job.request.seeds) * passes,

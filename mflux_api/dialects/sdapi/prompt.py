@@ -13,17 +13,17 @@ from itertools import groupby
 TAG = re.compile(r"<(lora|lyco|hypernet):([^<>]+)>", re.I)
 LORAS = {"lora", "lyco"}
 # What of the text beside a tag goes with it.
-BESIDE = " \t\r\n,"
+TAG_SEPARATORS = " \t\r\n,"
 
 ATTENTION = re.compile(r"\\[()\[\]\\]|\\|[(\[]|:\s*([+-]?[.\d]+)\s*\)|[)\]]|[^\\()\[\]:]+|:")
-MORE, LESS = 1.1, 1 / 1.1
+ROUND_BRACKET_WEIGHT, SQUARE_BRACKET_WEIGHT = 1.1, 1 / 1.1
 # Brackets in brackets that count, and the largest number: nobody needs more, and weights stay finite.
 DEEPEST, LARGEST = 64, 1000.0
 BREAK, AND = re.compile(r"\bBREAK\b"), re.compile(r"\bAND\b")
 PART_WEIGHT = re.compile(r"[-+]?(?:\d+\.?|\d*\.\d+)")
 
 
-def loras(text: str) -> tuple[str, tuple[tuple[str, float], ...]]:
+def extract_loras(text: str) -> tuple[str, tuple[tuple[str, float], ...]]:
     """The text without `<lora:name:weight>`, and (name, weight) of each; a weight that is missing or no number is 1.
 
     `<lyco:...>` is the same, `<hypernet:...>` is dropped. Of the blanks and commas around a tag one remains.
@@ -34,11 +34,11 @@ def loras(text: str) -> tuple[str, tuple[tuple[str, float], ...]]:
         at = tag.end()
         name, _, rest = tag[2].partition(":")
         if tag[1].lower() in LORAS and name.strip():
-            found.append((name.strip(), _number(rest.partition(":")[0])))
-    return _rejoined([*words, text[at:]]), tuple(found)
+            found.append((name.strip(), _parse_weight(rest.partition(":")[0])))
+    return _join_pieces([*words, text[at:]]), tuple(found)
 
 
-def _number(text: str) -> float:
+def _parse_weight(text: str) -> float:
     try:
         number = float(text)
     except ValueError:
@@ -46,58 +46,60 @@ def _number(text: str) -> float:
     return number if math.isfinite(number) else 1.0
 
 
-def _rejoined(pieces: Sequence[str]) -> str:
+def _join_pieces(pieces: Sequence[str]) -> str:
     """What stood around the tags."""
-    done, gap = [pieces[0].rstrip(BESIDE)], _tail(pieces[0])
+    done, gap = [pieces[0].rstrip(TAG_SEPARATORS)], _trailing_gap(pieces[0])
     for piece in pieces[1:]:
-        words = piece.lstrip(BESIDE)
+        words = piece.lstrip(TAG_SEPARATORS)
         gap += piece[: len(piece) - len(words)]
         if words:
-            done += [_joint(gap) if done[-1] else "", words.rstrip(BESIDE)]
-            gap = _tail(words)
-    return "".join(done) + (gap if len(pieces) == 1 or pieces[-1].strip(BESIDE) else "")
+            done += [_separator(gap) if done[-1] else "", words.rstrip(TAG_SEPARATORS)]
+            gap = _trailing_gap(words)
+    return "".join(done) + (gap if len(pieces) == 1 or pieces[-1].strip(TAG_SEPARATORS) else "")
 
 
-def _tail(text: str) -> str:
-    return text[len(text.rstrip(BESIDE)) :]
+def _trailing_gap(text: str) -> str:
+    return text[len(text.rstrip(TAG_SEPARATORS)) :]
 
 
-def _joint(gap: str) -> str:
+def _separator(gap: str) -> str:
     blank = "\n" if "\n" in gap else " "
     return f",{blank}" if "," in gap else blank if gap else ""
 
 
-def weights(text: str) -> tuple[tuple[str, float], ...]:
+def parse_prompt_attention(text: str) -> tuple[tuple[str, float], ...]:
     """(words, weight) in order: `(a)` 1.1, `[a]` 1 / 1.1, `(a:1.3)` 1.3, and brackets in brackets multiply.
 
     A bracket after `\\` is one of the words, and so is a closing one without its opening one. An opening one without
     a closing one reaches to the end. `BREAK` is a blank. Neighbours have different weights; ("", 1.0) for no words.
     """
-    emphasis = Emphasis()
+    emphasis = AttentionParser()
     for token in ATTENTION.finditer(text):
-        emphasis.take(token[0], token[1])
+        emphasis.feed(token[0], token[1])
     return emphasis.result()
 
 
 @dataclass
-class Emphasis:
+class AttentionParser:
     """Words and their weights while brackets open and close. `open`: where each bracket began, innermost last."""
 
     words: list[str] = field(default_factory=list)
     weights: list[float] = field(default_factory=list)
     open: dict[str, list[int]] = field(default_factory=lambda: {"(": [], "[": []})
 
-    def take(self, token: str, weight: str | None) -> None:
+    def feed(self, token: str, weight: str | None) -> None:
         if token.startswith("\\"):
             self._add(token[1:])
         elif token in self.open:
             self.open[token].append(len(self.words))
         elif token.endswith(")") and self.open["("]:
-            self._close("(", MORE if weight is None else max(-LARGEST, min(LARGEST, _number(weight))))
+            self._close(
+                "(", ROUND_BRACKET_WEIGHT if weight is None else max(-LARGEST, min(LARGEST, _parse_weight(weight)))
+            )
         elif token == "]" and self.open["["]:
-            self._close("[", LESS)
+            self._close("[", SQUARE_BRACKET_WEIGHT)
         else:
-            self._add(_unbroken(token))
+            self._add(_replace_breaks(token))
 
     def _add(self, words: str) -> None:
         self.words.append(words)
@@ -110,7 +112,7 @@ class Emphasis:
                 self.weights[at] *= weight
 
     def result(self) -> tuple[tuple[str, float], ...]:
-        for opener, weight in (("(", MORE), ("[", LESS)):
+        for opener, weight in (("(", ROUND_BRACKET_WEIGHT), ("[", SQUARE_BRACKET_WEIGHT)):
             while self.open[opener]:
                 self._close(opener, weight)
         merged: list[tuple[list[str], float]] = []
@@ -121,23 +123,23 @@ class Emphasis:
         return tuple(("".join(words), weight) for words, weight in merged) or (("", 1.0),)
 
 
-def _unbroken(words: str) -> str:
+def _replace_breaks(words: str) -> str:
     first, *others = BREAK.split(words)
     return " ".join([first.rstrip(), *(part.strip() for part in others[:-1]), others[-1].lstrip()]) if others else first
 
 
-def plain(text: str) -> str:
-    """The words alone, as `emphasised` has them."""
-    return emphasised(text)[0]
+def strip_emphasis(text: str) -> str:
+    """The words alone, as `parse_emphasis` has them."""
+    return parse_emphasis(text)[0]
 
 
-def emphasised(text: str) -> tuple[str, tuple[tuple[int, int, float], ...]]:
+def parse_emphasis(text: str) -> tuple[str, tuple[tuple[int, int, float], ...]]:
     """The words alone, and (start, end, weight) of those whose weight is not 1. Blanks are tidied; lines stay lines.
 
     SD-WebUI's `a :1.2 AND b :0.8` is "a, b". What `schedule` understands is to be taken out before.
     """
-    marked = [(letter, weight) for words, weight in weights(_composed(text)) for letter in words]
-    tidy = _tidied(marked)
+    marked = [(letter, weight) for words, weight in parse_prompt_attention(_join_and_parts(text)) for letter in words]
+    tidy = _normalise_blanks(marked)
     spans, at = [], 0
     for weight, run in groupby(tidy, key=lambda pair: pair[1]):
         start, at = at, at + sum(1 for _ in run)
@@ -146,7 +148,7 @@ def emphasised(text: str) -> tuple[str, tuple[tuple[int, int, float], ...]]:
     return "".join(letter for letter, _ in tidy), tuple(spans)
 
 
-def _tidied(marked: Sequence[tuple[str, float]]) -> list[tuple[str, float]]:
+def _normalise_blanks(marked: Sequence[tuple[str, float]]) -> list[tuple[str, float]]:
     """One blank for any run of them, one line break for a run that has one or each of several, none at the ends."""
     tidy: list[tuple[str, float]] = []
     gap = ""
@@ -162,14 +164,14 @@ def _tidied(marked: Sequence[tuple[str, float]]) -> list[tuple[str, float]]:
     return tidy
 
 
-def _composed(text: str) -> str:
+def _join_and_parts(text: str) -> str:
     """A number after a colon at the end is a weight only where there are parts: "at 12:30" keeps its time."""
     parts = AND.split(text)
     if len(parts) == 1:
         return text
-    return ", ".join(filter(None, map(_unweighted, parts)))
+    return ", ".join(filter(None, map(_strip_part_weight, parts)))
 
 
-def _unweighted(part: str) -> str:
+def _strip_part_weight(part: str) -> str:
     words, colon, number = part.rpartition(":")
-    return (words if colon and PART_WEIGHT.fullmatch(number.strip()) else part).strip(BESIDE)
+    return (words if colon and PART_WEIGHT.fullmatch(number.strip()) else part).strip(TAG_SEPARATORS)

@@ -12,20 +12,20 @@ CLOSER = {"(": ")", "[": "]"}
 NUMBER = re.compile(r"\s*([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)\s*")
 
 
-def schedule(text: str, steps: int) -> tuple[tuple[int, str], ...]:
+def parse_schedule(text: str, steps: int) -> tuple[tuple[int, str], ...]:
     """(last step, text up to and with it) in order, counted from 1; the last entry is of `steps`.
 
     `[a:b:0.3]` is a, and after this share of the steps b; `[a:b:3]` after this step; `[b:3]` nothing and then b,
     `[a::3]` a and then nothing; `[a|b]` a and b in turn. A number is a share where it has a point, as in SD-WebUI:
     1.0 are all steps. Brackets that mean nothing of this are words, and make words of those around them.
     """
-    brackets = Brackets(steps)
+    brackets = ScheduleParser(steps)
     for token in TOKEN.finditer(text):
-        brackets.take(token[0])
-    brackets.give_up()
+        brackets.feed(token[0])
+    brackets.flush_open_brackets()
     merged: list[tuple[int, str]] = []
-    for step in sorted(brackets.switches):
-        words = _at(brackets.words, step)
+    for step in sorted(brackets.last_steps):
+        words = _render(brackets.words, step)
         if merged and merged[-1][1] == words:
             merged.pop()
         merged.append((step, words))
@@ -33,32 +33,32 @@ def schedule(text: str, steps: int) -> tuple[tuple[int, str], ...]:
 
 
 @dataclass(frozen=True)
-class Timed:
+class ScheduledPrompt:
     """`[before:after:when]`."""
 
     before: "Nodes"
     after: "Nodes"
     when: int
 
-    def at(self, step: int) -> "Nodes":
+    def nodes_at(self, step: int) -> "Nodes":
         return self.before if step <= self.when else self.after
 
 
 @dataclass(frozen=True)
-class Turns:
+class AlternatePrompt:
     """`[a|b|c]`."""
 
     choices: "list[Nodes]"
 
-    def at(self, step: int) -> "Nodes":
+    def nodes_at(self, step: int) -> "Nodes":
         return self.choices[(step - 1) % len(self.choices)]
 
 
-Node = str | Timed | Turns | list["Node"]
+Node = str | ScheduledPrompt | AlternatePrompt | list["Node"]
 Nodes = list[Node]
 
 
-def _at(nodes: Nodes, step: int) -> str:
+def _render(nodes: Nodes, step: int) -> str:
     words: list[str] = []
     todo: list[Node] = [nodes]
     while todo:
@@ -66,7 +66,7 @@ def _at(nodes: Nodes, step: int) -> str:
         if isinstance(node, str):
             words.append(node)
         else:
-            todo.extend(reversed(node if isinstance(node, list) else node.at(step)))
+            todo.extend(reversed(node if isinstance(node, list) else node.nodes_at(step)))
     return "".join(words)
 
 
@@ -84,23 +84,23 @@ class Bracket:
             nodes += [separator, *part]
         return nodes
 
-    def number(self) -> str | None:
+    def last_number(self) -> str | None:
         """The last part, where that is one."""
         words = self.parts[-1]
         match = NUMBER.fullmatch(words[0]) if len(words) == 1 and isinstance(words[0], str) else None
         return match[1] if match else None
 
 
-class Brackets:
-    """Token by token, with the open brackets on a stack. `switches`: steps with which a text ends."""
+class ScheduleParser:
+    """Token by token, with the open brackets on a stack. `last_steps`: steps with which a text ends."""
 
     def __init__(self, steps: int) -> None:
         self.steps = steps
         self.words: Nodes = []
         self.open: list[Bracket] = []
-        self.switches = {steps}
+        self.last_steps = {steps}
 
-    def take(self, token: str) -> None:
+    def feed(self, token: str) -> None:
         if token in CLOSER:
             self.open.append(Bracket(token))
         elif token in CLOSER.values():
@@ -114,7 +114,7 @@ class Brackets:
     def _add(self, node: Node) -> None:
         (self.open[-1].parts[-1] if self.open else self.words).append(node)
 
-    def give_up(self) -> None:
+    def flush_open_brackets(self) -> None:
         """All that is open is words: a bracket with a stray one inside is stray itself."""
         for bracket in self.open:
             self.words += bracket.as_words()
@@ -122,28 +122,28 @@ class Brackets:
 
     def _close(self, closer: str) -> None:
         bracket = self.open[-1] if self.open else None
-        node = self._meaning(bracket) if bracket and CLOSER[bracket.opener] == closer else None
+        node = self._interpret(bracket) if bracket and CLOSER[bracket.opener] == closer else None
         if node is None:
-            self.give_up()
+            self.flush_open_brackets()
             self.words.append(closer)
         else:
             self.open.pop()
             self._add(node)
 
-    def _meaning(self, bracket: Bracket) -> Node | None:
+    def _interpret(self, bracket: Bracket) -> Node | None:
         """None where the separators make no sense."""
         colons, bars = bracket.separators.count(":"), bracket.separators.count("|")
         if not bars and colons <= (bracket.opener == "("):
             return [*bracket.as_words(), CLOSER[bracket.opener]]
         if bracket.opener == "[" and not colons:
-            self.switches.update(range(1, self.steps + 1))
-            return Turns(bracket.parts)
-        number = bracket.number() if bracket.opener == "[" and not bars and colons <= 2 else None
-        return None if number is None else self._timed(bracket, number)
+            self.last_steps.update(range(1, self.steps + 1))
+            return AlternatePrompt(bracket.parts)
+        number = bracket.last_number() if bracket.opener == "[" and not bars and colons <= 2 else None
+        return None if number is None else self._build_scheduled(bracket, number)
 
-    def _timed(self, bracket: Bracket, number: str) -> Timed:
+    def _build_scheduled(self, bracket: Bracket, number: str) -> ScheduledPrompt:
         when = int(max(0, min(self.steps, float(number) * (self.steps if "." in number else 1))))
         if when:
-            self.switches.add(when)
+            self.last_steps.add(when)
         *before, after, _ = bracket.parts
-        return Timed(before[0] if before else [], after, when)
+        return ScheduledPrompt(before[0] if before else [], after, when)

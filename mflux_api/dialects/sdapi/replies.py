@@ -18,7 +18,7 @@ from mflux_api.version import __version__
 # SD-WebUI's default, where the request says nothing. What was used is beside it as `guidance`.
 CFG_SCALE = 7.0
 # Facts that have a place of their own in `info`.
-NAMED = frozenset(
+NAMED_FACTS = frozenset(
     {
         *("Prompt", "Negative prompt", "Steps", "Sampler", "CFG scale", "Seed", "Size-1", "Size-2"),
         *("Model", "Model hash", "Denoising strength", "Variation seed", "Variation seed strength", "Version"),
@@ -26,7 +26,7 @@ NAMED = frozenset(
 )
 
 
-class Painted(BaseModel):
+class GenerationReply(BaseModel):
     """`info` is a string that holds a JSON object, as SD-WebUI's clients expect."""
 
     model_config = ConfigDict(protected_namespaces=())
@@ -45,16 +45,16 @@ class FinishedJob:
     pictures: Sequence[bytes]
 
 
-def make_reply(done: FinishedJob) -> Painted:
+def make_reply(done: FinishedJob) -> GenerationReply:
     shown = done.pictures if done.form.send_images else ()
-    return Painted(
+    return GenerationReply(
         images=[base64.b64encode(data).decode("ascii") for data in shown],
-        parameters=parameters(done.form, done.job),
+        parameters=build_parameters(done.form, done.job),
         info=json.dumps(info(done)),
     )
 
 
-def parameters(form: SdapiRequest, job: Job) -> dict[str, Any]:
+def build_parameters(form: SdapiRequest, job: Job) -> dict[str, Any]:
     """The request with every gap filled; a seed of -1 stays, and one that was left out is the one that was drawn."""
     request = job.request
     echo = form.model_dump(mode="json", exclude={"model", "seed", *form.DOCUMENTED})
@@ -62,7 +62,7 @@ def parameters(form: SdapiRequest, job: Job) -> dict[str, Any]:
         echo |= {"init_images": None, "mask": None}
     if isinstance(form, Txt2Img):
         del echo["init_images"], echo["mask"]
-    width, height = request.asked_size
+    width, height = request.requested_size
     guidance = _guidance(job)
     return {
         **echo,
@@ -103,11 +103,11 @@ def info(done: FinishedJob) -> dict[str, Any]:
     count = len(job.pictures)
     seeds = [picture.seed for picture in job.pictures]
     prompt, negative = request.said or (request.prompt, request.negative_prompt)
-    width, height = request.asked_size
+    width, height = request.requested_size
     varied = request.variation
     subseeds = seeds if varied is None else [varied.seed + index for index in range(count)]
     hires = request.hires
-    facts = infotext.parse(job.pictures[0].text) if job.pictures else {}
+    facts = infotext.parse_infotext(job.pictures[0].text) if job.pictures else {}
     return {
         "message": f"Generated {count} image(s) in {job.seconds or 0.0:.1f}s",
         "prompt": prompt,
@@ -134,7 +134,7 @@ def info(done: FinishedJob) -> dict[str, Any]:
         "seed_resize_from_w": -1,
         "seed_resize_from_h": -1,
         "denoising_strength": request.strength if job.inputs.source else hires.strength if hires else None,
-        "extra_generation_params": {name: value for name, value in facts.items() if name not in NAMED},
+        "extra_generation_params": {name: value for name, value in facts.items() if name not in NAMED_FACTS},
         "index_of_first_image": 0,
         "infotexts": [picture.text for picture in job.pictures],
         "styles": done.form.styles,

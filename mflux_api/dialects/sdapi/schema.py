@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from mflux_api.checkpoints.families import SAMPLER
-from mflux_api.wire.order_form import Names, PictureForm, Whole
+from mflux_api.wire.order_form import LenientInt, PictureForm, StringList
 
 UPSCALE_SCRIPT = "sd upscale"
 IGNORED = "Taken and ignored: it means nothing to FLUX.2, or nothing here"
@@ -15,26 +15,26 @@ BUILT_IN = frozenset(
 )
 
 
-def _flag(value: object) -> object:
+def _bool_to_int(value: object) -> object:
     """true where a number is meant."""
     return int(value) if isinstance(value, bool) else value
 
 
-def _mapping(value: object) -> object:
+def _empty_list_to_mapping(value: object) -> object:
     """PHP and Lua write an empty object as []."""
     return {} if value == [] else value
 
 
-def _least(value: int) -> int:
+def _clamp_to_zero(value: int) -> int:
     return max(0, value)
 
 
-Flag = Annotated[Whole, BeforeValidator(_flag)]
-Count = Annotated[Whole, AfterValidator(_least)]
-Mapping = Annotated[dict[str, Any], BeforeValidator(_mapping)]
+Flag = Annotated[LenientInt, BeforeValidator(_bool_to_int)]
+Count = Annotated[LenientInt, AfterValidator(_clamp_to_zero)]
+JsonObject = Annotated[dict[str, Any], BeforeValidator(_empty_list_to_mapping)]
 
 
-class Loose(BaseModel):
+class LenientModel(BaseModel):
     """null is as good as left out."""
 
     model_config = ConfigDict(
@@ -43,14 +43,14 @@ class Loose(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _without_null(cls, content: Any) -> Any:
+    def _drop_nulls(cls, content: Any) -> Any:
         if not isinstance(content, dict):
             return content
         named = {"prompt": ""} if "prompt" in content else {}
         return {**named, **{name: value for name, value in content.items() if value is not None}}
 
 
-class SdapiRequest(Loose, PictureForm):
+class SdapiRequest(LenientModel, PictureForm):
     """What txt2img and img2img share. The defaults are SD-WebUI's, where FLUX.2 has none of its own."""
 
     model_config = ConfigDict(json_schema_extra={"required": ["prompt"]})
@@ -61,11 +61,11 @@ class SdapiRequest(Loose, PictureForm):
     )
 
     prompt: str = Field("", description="What the picture shows, in SD-WebUI's syntax; it may be empty")
-    styles: Names = Field(default_factory=list, description="Names from prompt-styles; others are ignored")
-    subseed: Whole = Field(-1, description="The seed of a variation")
+    styles: StringList = Field(default_factory=list, description="Names from prompt-styles; others are ignored")
+    subseed: LenientInt = Field(-1, description="The seed of a variation")
     subseed_strength: float = Field(0.0, description="0 is `seed` alone, 1 `subseed` alone")
-    seed_resize_from_h: Whole = Field(-1, description=IGNORED)
-    seed_resize_from_w: Whole = Field(-1, description=IGNORED)
+    seed_resize_from_h: LenientInt = Field(-1, description=IGNORED)
+    seed_resize_from_w: LenientInt = Field(-1, description=IGNORED)
     sampler_name: str | None = Field(None, description=IGNORED)
     sampler_index: str = Field(SAMPLER, description=IGNORED)
     scheduler: str | None = Field(None, description=IGNORED)
@@ -79,16 +79,16 @@ class SdapiRequest(Loose, PictureForm):
     s_tmax: float | None = Field(None, description=IGNORED)
     s_tmin: float | None = Field(None, description=IGNORED)
     s_noise: float | None = Field(None, description=IGNORED)
-    override_settings: Mapping = Field(default_factory=dict, description="Options for this request alone")
+    override_settings: JsonObject = Field(default_factory=dict, description="Options for this request alone")
     override_settings_restore_afterwards: bool = Field(True, description="false: keep those options")
     refiner_checkpoint: str | None = Field(None, description=IGNORED)
     refiner_switch_at: float | None = Field(None, description=IGNORED)
     disable_extra_networks: bool = Field(False, description="Take <lora:...> tags out and use none of them")
     firstpass_image: str | None = Field(None, description=IGNORED)
-    comments: Mapping | None = Field(None, description=IGNORED)
+    comments: JsonObject | None = Field(None, description=IGNORED)
     script_name: str | None = Field(None, description="img2img: sd upscale")
     script_args: list[Any] = Field(default_factory=list, description='of sd upscale: "", overlap, upscaler, scale')
-    alwayson_scripts: Mapping = Field(default_factory=dict, description="SD-WebUI's own are taken and ignored")
+    alwayson_scripts: JsonObject = Field(default_factory=dict, description="SD-WebUI's own are taken and ignored")
     send_images: bool = Field(True, description="false: reply without the pictures, which are kept all the same")
     save_images: bool = Field(False, description=IGNORED)
     infotext: str | None = Field(None, description="Generation data; what the request leaves out is taken from it")
@@ -100,12 +100,12 @@ class SdapiRequest(Loose, PictureForm):
     )
 
     @property
-    def is_classic(self) -> bool:
+    def has_webui_fields(self) -> bool:
         """Whether it uses a word that only SD-WebUI has."""
-        return not self.is_documented and bool(self.model_fields_set - set(self.SHARED))
+        return not self.has_documented_fields and bool(self.model_fields_set - set(self.SHARED))
 
     @property
-    def is_documented(self) -> bool:
+    def has_documented_fields(self) -> bool:
         """Whether it is worded as the documented API is."""
         return any(name in self.model_fields_set for name in self.DOCUMENTED)
 
@@ -114,8 +114,8 @@ class Txt2Img(SdapiRequest):
     """Words to a picture, and on request that picture enlarged and painted over."""
 
     enable_hr: bool = Field(False, description="Enlarge the picture and paint it over")
-    firstphase_width: Whole = Field(0, description=IGNORED)
-    firstphase_height: Whole = Field(0, description=IGNORED)
+    firstphase_width: LenientInt = Field(0, description=IGNORED)
+    firstphase_height: LenientInt = Field(0, description=IGNORED)
     hr_scale: float = Field(2.0, gt=0, le=16, description="The enlarged picture's sides, as a factor")
     hr_upscaler: str | None = Field(None, description="A name from upscalers or latent-upscale-modes")
     hr_second_pass_steps: Count = Field(0, description="0: as many as the first pass")
@@ -146,7 +146,7 @@ class Img2Img(SdapiRequest):
     include_init_images: bool = Field(False, description="Give the pictures back in `parameters`")
 
 
-class SingleExtra(Loose):
+class SingleExtra(LenientModel):
     """A picture to enlarge."""
 
     resize_mode: Flag = Field(0, description="0 by a factor, 1 to a size")
@@ -155,8 +155,8 @@ class SingleExtra(Loose):
     codeformer_visibility: float = 0.0
     codeformer_weight: float = 0.0
     upscaling_resize: float = Field(2.0, gt=0, le=16)
-    upscaling_resize_w: Whole = Field(512, ge=1)
-    upscaling_resize_h: Whole = Field(512, ge=1)
+    upscaling_resize_w: LenientInt = Field(512, ge=1)
+    upscaling_resize_h: LenientInt = Field(512, ge=1)
     upscaling_crop: bool = True
     upscaler_1: str = "None"
     upscaler_2: str = "None"
@@ -165,7 +165,7 @@ class SingleExtra(Loose):
     image: str = ""
 
 
-class NamedPicture(Loose):
+class NamedPicture(LenientModel):
     """`image` is what one client calls `data`."""
 
     data: str = Field(validation_alias=AliasChoices("data", "image"))
@@ -178,5 +178,5 @@ class BatchExtra(SingleExtra):
     image_list: list[NamedPicture] = Field(alias="imageList", max_length=64)
 
 
-class PngInfo(Loose):
+class PngInfo(LenientModel):
     image: str

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 NONE = "None"
-PLACE = "{prompt}"
+PLACEHOLDER = "{prompt}"
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Style:
     negative_prompt: str
 
 
-def load(path: Path | None) -> list[Style]:
+def load_styles(path: Path | None) -> list[Style]:
     """The styles in SD-WebUI's file, the last of each name; none without a file. Raises OSError if it is unreadable.
 
     Columns: name, prompt (older files: text), negative_prompt. Left out: rows that are no CSV, have no name, or one
@@ -28,11 +28,11 @@ def load(path: Path | None) -> list[Style]:
     if path is None or not path.is_file():
         return []
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-        found = {row["name"]: _style(row) for row in _rows(csv.DictReader(file, skipinitialspace=True))}
+        found = {row["name"]: _parse_style(row) for row in _read_rows(csv.DictReader(file, skipinitialspace=True))}
     return list(found.values())
 
 
-def _rows(reader: "csv.DictReader[str]") -> Iterator[dict[str | Any, str | Any]]:
+def _read_rows(reader: "csv.DictReader[str]") -> Iterator[dict[str | Any, str | Any]]:
     while True:
         try:
             row = next(reader)
@@ -44,12 +44,12 @@ def _rows(reader: "csv.DictReader[str]") -> Iterator[dict[str | Any, str | Any]]
             yield row
 
 
-def _style(row: dict[str | Any, str | Any]) -> Style:
+def _parse_style(row: dict[str | Any, str | Any]) -> Style:
     prompt = row["prompt"] if "prompt" in row else row.get("text")
     return Style(row["name"], prompt or "", row.get("negative_prompt") or "")
 
 
-def apply(prompt: str, negative: str, names: Sequence[str], styles: Sequence[Style]) -> tuple[str, str]:
+def apply_styles(prompt: str, negative: str, names: Sequence[str], styles: Sequence[Style]) -> tuple[str, str]:
     """Both prompts with the named styles, in the order of the names. Unknown ones and "None" change nothing.
 
     Each is applied once: a style that has `{prompt}` twice would double the text each time.
@@ -57,13 +57,17 @@ def apply(prompt: str, negative: str, names: Sequence[str], styles: Sequence[Sty
     known = {style.name: style for style in styles if style.name != NONE}
     chosen = [known[name] for name in dict.fromkeys(names) if name in known]
     return (
-        _applied(prompt, [style.prompt for style in chosen]),
-        _applied(negative, [style.negative_prompt for style in chosen]),
+        _apply_texts(prompt, [style.prompt for style in chosen]),
+        _apply_texts(negative, [style.negative_prompt for style in chosen]),
     )
 
 
-def _applied(prompt: str, texts: Sequence[str]) -> str:
+def _apply_texts(prompt: str, texts: Sequence[str]) -> str:
     prompt = prompt.strip()
     for text in (text.strip() for text in texts):
-        prompt = text.replace(PLACE, prompt) if PLACE in text else ", ".join(part for part in (prompt, text) if part)
+        prompt = (
+            text.replace(PLACEHOLDER, prompt)
+            if PLACEHOLDER in text
+            else ", ".join(part for part in (prompt, text) if part)
+        )
     return prompt

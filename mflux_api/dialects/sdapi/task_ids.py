@@ -16,7 +16,7 @@ class TaskIds:
         self.arriving: set[str] = set()
 
     @contextmanager
-    def named(self, name: str | None) -> Iterator[None]:
+    def track_arrival(self, name: str | None) -> Iterator[None]:
         """The request is on its way to the queue."""
         if name is not None:
             self.arriving.add(name)
@@ -25,7 +25,7 @@ class TaskIds:
         finally:
             self.arriving.discard(name or "")
 
-    def began(self, name: str | None, job_id: str) -> None:
+    def assign_job(self, name: str | None, job_id: str) -> None:
         if name is None:
             return
         self.jobs[name] = job_id
@@ -33,6 +33,6 @@ class TaskIds:
         while len(self.jobs) > REMEMBERED:
             self.jobs.popitem(last=False)
 
-    def name(self, job_id: str) -> str:
+    def get_name(self, job_id: str) -> str:
         """What a client called the job, else its id."""
         return next((name for name, known in self.jobs.items() if known == job_id), job_id)

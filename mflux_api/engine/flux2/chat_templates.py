@@ -28,114 +28,114 @@ def load_tokenizer(folder: Path) -> Any:
     except (OSError, ValueError, KeyError) as error:
         raise ModelCorrupt(f"The tokenizer in {folder} cannot be read: {error}", path=str(folder)) from error
     # Processors of transformers 4 kept the template in a file of their own.
-    tokenizer.chat_template = tokenizer.chat_template or _processors_template(folder)
+    tokenizer.chat_template = tokenizer.chat_template or _read_processor_template(folder)
     if not tokenizer.chat_template:
         raise ModelIncomplete(f"{folder} has no chat template. Download the model again.", path=str(folder))
     return tokenizer
 
 
-def _processors_template(folder: Path) -> str | None:
+def _read_processor_template(folder: Path) -> str | None:
     template = read_json_if_present(folder / "chat_template.json").get("chat_template")
     return template if isinstance(template, str) else None
 
 
-class Chat(ABC):
-    """A conversation of one prompt, `length` tokens long."""
+class ChatTemplate(ABC):
+    """A conversation of one prompt, `max_length` tokens long."""
 
     def __init__(self, folder: Path, length: int) -> None:
         self.tokenizer = load_tokenizer(folder)
-        self.length = length
+        self.max_length = length
 
     @abstractmethod
     def render(self, prompt: str) -> str:
         """The prompt in the chat template."""
 
-    def message(self, role: str, text: str) -> dict[str, Any]:
+    def make_message(self, role: str, text: str) -> dict[str, Any]:
         """What somebody says, as the chat template takes it."""
         return {"role": role, "content": text}
 
-    def read(self, prompt: str) -> dict[str, list[Any]]:
-        """`input_ids`, `attention_mask` and `offset_mapping` of the rendered prompt, cut and padded to `length`."""
+    def tokenize(self, prompt: str) -> dict[str, list[Any]]:
+        """`input_ids`, `attention_mask` and `offset_mapping` of the rendered prompt, cut and padded to `max_length`."""
         text = self.render(prompt)
         found: dict[str, list[Any]] = self.tokenizer(
             text,
             padding="max_length",
             truncation=True,
-            max_length=self.length,
+            max_length=self.max_length,
             return_offsets_mapping=True,
-            **self._options(text),
+            **self._get_tokenizer_options(text),
         )
         return found
 
-    def asked(self, instruction: str, prompt: str) -> list[int]:
+    def tokenize_instruction(self, instruction: str, prompt: str) -> list[int]:
         """Token ids of a question to the text encoder as a language model: what to do, and what to do it with."""
         text: str = self.tokenizer.apply_chat_template(
-            [self.message("system", instruction), self.message("user", self.kept(prompt))],
+            [self.make_message("system", instruction), self.make_message("user", self.clean_prompt(prompt))],
             tokenize=False,
             add_generation_prompt=True,
             enable_thinking=False,
         )
-        ids: list[int] = self.tokenizer(text, **self._options(text))["input_ids"]
+        ids: list[int] = self.tokenizer(text, **self._get_tokenizer_options(text))["input_ids"]
         return ids
 
-    def place(self, prompt: str) -> int | None:
+    def find_prompt_start(self, prompt: str) -> int | None:
         """Where the prompt begins in what is rendered; None where the template changes it."""
         start = self.render(SENTINEL).find(SENTINEL)
-        kept = self.kept(prompt)
+        kept = self.clean_prompt(prompt)
         return start if start >= 0 and self.render(prompt).startswith(kept, start) else None
 
-    def kept(self, prompt: str) -> str:
+    def clean_prompt(self, prompt: str) -> str:
         """What is read of a prompt."""
         return prompt
 
-    def _options(self, text: str) -> dict[str, Any]:
+    def _get_tokenizer_options(self, text: str) -> dict[str, Any]:
         return {}
 
 
-class QwenChat(Chat):
+class QwenChatTemplate(ChatTemplate):
     """Source: `_get_qwen3_prompt_embeds` of diffusers' Flux2KleinPipeline."""
 
     def render(self, prompt: str) -> str:
         text: str = self.tokenizer.apply_chat_template(
-            [self.message("user", prompt)], tokenize=False, add_generation_prompt=True, enable_thinking=False
+            [self.make_message("user", prompt)], tokenize=False, add_generation_prompt=True, enable_thinking=False
         )
         return text
 
 
-class MistralChat(Chat):
+class MistralChatTemplate(ChatTemplate):
     """Source: `format_input` and `_get_mistral_3_small_prompt_embeds` of diffusers' Flux2Pipeline."""
 
     def __init__(self, folder: Path, length: int) -> None:
         super().__init__(folder, length)
-        self.side = said_padding_side(folder) or "left"
+        self.padding_side = read_padding_side(folder) or "left"
 
     def render(self, prompt: str) -> str:
-        messages = [self.message("system", SYSTEM_MESSAGE), self.message("user", self.kept(prompt))]
+        messages = [self.make_message("system", SYSTEM_MESSAGE), self.make_message("user", self.clean_prompt(prompt))]
         text: str = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=False)
         return text
 
-    def message(self, role: str, text: str) -> dict[str, Any]:
+    def make_message(self, role: str, text: str) -> dict[str, Any]:
         return {"role": role, "content": [{"type": "text", "text": text}]}
 
-    def kept(self, prompt: str) -> str:
+    def clean_prompt(self, prompt: str) -> str:
         return prompt.replace(IMAGE_TOKEN, "")
 
-    def _options(self, text: str) -> dict[str, Any]:
+    def _get_tokenizer_options(self, text: str) -> dict[str, Any]:
         # As transformers' processors do: the template has written the first token already.
         first = self.tokenizer.bos_token
-        return {"padding_side": self.side, "add_special_tokens": not (first and text.startswith(first))}
+        return {"padding_side": self.padding_side, "add_special_tokens": not (first and text.startswith(first))}
 
 
-def said_padding_side(folder: Path) -> str | None:
+def read_padding_side(folder: Path) -> str | None:
     """ "left" or "right" as the shipped tokenizer's files say it, None where they are silent.
 
     The tokenizer object always has a side: that of the class transformers has chosen, which changes with its version.
     """
-    side = read_json_if_present(folder / "tokenizer_config.json").get("padding_side") or _written_padding(folder)
+    side = read_json_if_present(folder / "tokenizer_config.json").get("padding_side") or _read_tokenizer_padding(folder)
     return str(side).lower() if side else None
 
 
-def _written_padding(folder: Path) -> str | None:
+def _read_tokenizer_padding(folder: Path) -> str | None:
     path = folder / "tokenizer.json"
     # Large, and read anyway a moment ago.
     padding = json.loads(path.read_text(encoding="utf-8")).get("padding") if path.is_file() else None

@@ -12,7 +12,7 @@ PATCH = 2
 REFERENCE_TIME_STEP = 10
 
 
-def seed_noise(seed: int, channels: int, rows: int, columns: int) -> mx.array:
+def make_noise(seed: int, channels: int, rows: int, columns: int) -> mx.array:
     """Standard normal noise, float32 (1, channels, rows, columns): the same for a seed on every device and dtype."""
     return mx.random.normal((1, channels, rows, columns), key=mx.random.key(seed))
 
@@ -30,7 +30,7 @@ def slerp(first: mx.array, second: mx.array, share: float) -> mx.array:
     return mx.where(angle < 1e-3, first, weights[0] * first + weights[1] * second)
 
 
-def stretch(patches: mx.array, rows: int, columns: int, method: str) -> mx.array:
+def resize_latents(patches: mx.array, rows: int, columns: int, method: str) -> mx.array:
     """Patches (1, 4C, h, w) at another size, float32 (1, 4C, rows, columns), channel by channel.
 
     `method`: "nearest", "bilinear" or "bicubic", the interpolations of SD-WebUI's latent upscalers.
@@ -68,14 +68,14 @@ def unpack(tokens: mx.array, rows: int, columns: int) -> mx.array:
     return tokens.reshape(batch, rows, columns, channels).transpose(0, 3, 1, 2)
 
 
-def grid_positions(rows: int, columns: int, time: int) -> mx.array:
+def make_grid_positions(rows: int, columns: int, time: int) -> mx.array:
     """Positions of a picture's tokens. The picture being painted has time 0, references 10, 20, ..."""
     row = mx.repeat(mx.arange(rows), columns)
     column = mx.tile(mx.arange(columns), rows)
     return mx.stack([mx.full(row.shape, time, dtype=row.dtype), row, column, mx.zeros_like(row)], axis=1)
 
 
-def text_positions(length: int) -> mx.array:
+def make_text_positions(length: int) -> mx.array:
     """Positions of the prompt's tokens."""
     word = mx.arange(length)
     zero = mx.zeros_like(word)

@@ -9,10 +9,10 @@ from mflux.models.flux2.model.flux2_vae.vae import Flux2VAE
 from mlx import nn
 
 from mflux_api.checkpoints import tensor_names
-from mflux_api.checkpoints.bit_packing import packed_bits
+from mflux_api.checkpoints.bit_packing import find_packed_bits
 from mflux_api.checkpoints.checkpoint import Checkpoint
 from mflux_api.checkpoints.components import Component
-from mflux_api.checkpoints.language_model import LanguageModel, tail_name
+from mflux_api.checkpoints.language_model import LanguageModel, map_tail_name
 from mflux_api.checkpoints.safetensors import Config
 from mflux_api.checkpoints.tensor_names import is_single_file
 from mflux_api.engine.flux2 import quantization
@@ -20,7 +20,7 @@ from mflux_api.engine.flux2.mistral import MistralEncoder
 from mflux_api.engine.flux2.networks import (
     Encoder,
     LanguageModelTail,
-    TextEncoder,
+    Qwen3Encoder,
     build_text_encoder,
     build_transformer,
     build_vae,
@@ -30,11 +30,11 @@ from mflux_api.engine.flux2.tensors import (
     TargetFormat,
     Weights,
     apply_weights,
-    parameters,
+    list_parameters,
     read_single_file,
     read_weights,
 )
-from mflux_api.engine.precision import Precision, computing_in
+from mflux_api.engine.precision import Precision, use_dtype
 from mflux_api.errors import ModelUnsupported
 
 
@@ -48,24 +48,24 @@ class Network:
     quantized: bool
     convolutions: bool = field(default=False)
     # The names of a folder that mflux saved are the modules' own.
-    rename_saved: Rename = field(default=tensor_names.same_name)
+    rename_saved: Rename = field(default=tensor_names.keep_name)
 
 
 TRANSFORMER = Network(
     component=lambda checkpoint: checkpoint.transformer,
-    rename=tensor_names.transformer_name,
+    rename=tensor_names.map_transformer_name,
     build=lambda config, checkpoint: build_transformer(config),
     quantized=True,
 )
 TEXT_ENCODER = Network(
     component=lambda checkpoint: checkpoint.text_encoder,
-    rename=tensor_names.text_encoder_name,
-    build=lambda config, checkpoint: build_text_encoder(config, checkpoint.layers),
+    rename=tensor_names.map_text_encoder_name,
+    build=lambda config, checkpoint: build_text_encoder(config, checkpoint.out_layers),
     quantized=True,
 )
 VAE = Network(
     component=lambda checkpoint: checkpoint.vae,
-    rename=tensor_names.vae_name,
+    rename=tensor_names.map_vae_name,
     build=lambda config, checkpoint: build_vae(config),
     # It is 2 % of the weights and all of the colours.
     quantized=False,
@@ -74,7 +74,7 @@ VAE = Network(
 
 
 @dataclass(frozen=True)
-class Loader:
+class NetworkLoader:
     """Loads the networks of one checkpoint, each when asked for. `bits`: quantize at load, unless stored quantized."""
 
     checkpoint: Checkpoint
@@ -84,48 +84,50 @@ class Loader:
     @property
     def resulting_bits(self) -> int | None:
         """The bits the transformer's weights end up with: as stored, else as asked; None: not quantized."""
-        _, component = self._plan(TRANSFORMER)
+        _, component = self._read_component(TRANSFORMER)
         asked = component.stored_bits if component.stored_bits is not None else self.bits
-        return asked if asked is not None else packed_bits(component.shards)
+        return asked if asked is not None else find_packed_bits(component.shards)
 
-    def transformer(self) -> Flux2Transformer:
-        return self._load(TRANSFORMER)
+    def load_transformer(self) -> Flux2Transformer:
+        return self._load_network(TRANSFORMER)
 
-    def text_encoder(self) -> Encoder:
-        module = self._load(TEXT_ENCODER)
-        assert isinstance(module, (TextEncoder, MistralEncoder))
+    def load_text_encoder(self) -> Encoder:
+        module = self._load_network(TEXT_ENCODER)
+        assert isinstance(module, (Qwen3Encoder, MistralEncoder))
         return module
 
-    def language_model_tail(self, language: LanguageModel) -> LanguageModelTail:
+    def load_language_model_tail(self, language: LanguageModel) -> LanguageModelTail:
         """What makes the text encoder a language model."""
 
         def rename(name: str) -> str | None:
-            return tail_name(name, language.read)
+            return map_tail_name(name, language.prompt_layers)
 
         network = replace(
             TEXT_ENCODER,
             rename=rename,
             rename_saved=rename,
-            build=lambda config, _: LanguageModelTail(config, language.read, tied=language.tied),
+            build=lambda config, _: LanguageModelTail(
+                config, language.prompt_layers, tie_word_embeddings=language.tie_word_embeddings
+            ),
         )
-        module = self._load(network)
+        module = self._load_network(network)
         assert isinstance(module, LanguageModelTail)
         return module
 
-    def vae(self) -> Flux2VAE:
-        return self._load(VAE)
+    def load_vae(self) -> Flux2VAE:
+        return self._load_network(VAE)
 
-    def skeleton(self) -> Flux2Transformer:
+    def build_skeleton(self) -> Flux2Transformer:
         """A transformer of the same shape whose weights are never computed, to try adapters on."""
-        config, _ = self._plan(TRANSFORMER)
+        config, _ = self._read_component(TRANSFORMER)
         return build_transformer(config)
 
-    def configs(self) -> dict[str, Config]:
+    def read_configs(self) -> dict[str, Config]:
         """What the quantized networks are built from, as written or as told by their tensors."""
-        plans = (self._plan(network) for network in (TRANSFORMER, TEXT_ENCODER))
+        plans = (self._read_component(network) for network in (TRANSFORMER, TEXT_ENCODER))
         return {component.name: config for config, component in plans}
 
-    def _plan(self, network: Network) -> tuple[Config, Component]:
+    def _read_component(self, network: Network) -> tuple[Config, Component]:
         """What the network is built from, and its files.
 
         Networks that take turns are loaded again and again: files that changed in between are read and checked anew.
@@ -133,16 +135,16 @@ class Loader:
         component = network.component(Checkpoint.read(self.checkpoint.path))
         return component.config, component
 
-    def _build(self, network: Network, name: str, config: Config) -> nn.Module:
+    def _build_network(self, network: Network, name: str, config: Config) -> nn.Module:
         try:
-            with computing_in(self.precision.dtype):
+            with use_dtype(self.precision.dtype):
                 return network.build(config, self.checkpoint)
         except (TypeError, ValueError, KeyError, ZeroDivisionError) as error:
             raise ModelUnsupported(
                 f"The {name} cannot be built from its config.json: {error!r}.", component=name
             ) from error
 
-    def _read(self, network: Network, component: Component, wanted: set[str]) -> Weights:
+    def _read_weights(self, network: Network, component: Component, wanted: set[str]) -> Weights:
         target = TargetFormat(self.precision.dtype, self.bits if network.quantized else None)
         if any(is_single_file(shard.tensors) for shard in component.shards):
             return read_single_file(component.shards, target)
@@ -150,11 +152,11 @@ class Loader:
         rename = network.rename_saved if saved else network.rename
         return read_weights(component.shards, target, rename, wanted, transpose=network.convolutions and not saved)
 
-    def _load(self, network: Network) -> nn.Module:
-        config, component = self._plan(network)
-        module = self._build(network, component.name, config)
-        tensors = self._read(network, component, set(parameters(module)))
-        quantization.restore(module, tensors)
+    def _load_network(self, network: Network) -> nn.Module:
+        config, component = self._read_component(network)
+        module = self._build_network(network, component.name, config)
+        tensors = self._read_weights(network, component, set(list_parameters(module)))
+        quantization.apply_stored_format(module, tensors)
         apply_weights(module, tensors, component.name, self.precision.dtype)
         if self.bits is not None and component.stored_bits is None and network.quantized:
             quantization.quantize(module, self.bits)
@@ -169,6 +171,6 @@ class Loader:
 def _materialise(module: nn.Module) -> None:
     # Now: what stays lazy reads its files again on every use, and cannot be used from another thread.
     # One by one: each is read, cast and quantized, and only one is in memory as it was stored.
-    for tensor in parameters(module).values():
+    for tensor in list_parameters(module).values():
         mx.eval(tensor)
     mx.eval(module.parameters())

@@ -47,7 +47,7 @@ KNOWN = DOTTED | KOHYA
 FACTOR = re.compile(r"\.(lora_(A|B|up|down)(\.default)?(\.weight)?|alpha)$")
 
 
-def known_name(key: str) -> str:
+def map_lora_key(key: str) -> str:
     """The key of a LoRA file as mflux's mapping knows it; PEFT's adapter name "default" is left out."""
     factor = FACTOR.search(key)
     if factor is None:
@@ -62,71 +62,71 @@ Stamp = tuple[str, int, int]
 
 
 @dataclass(frozen=True)
-class Fit:
-    """One adapter on one layer: `unit` is its scale for a use at 1.0."""
+class FittedLayer:
+    """One adapter on one layer: `unit_scale` is its scale for a use at 1.0."""
 
-    use: int
+    use_index: int
     layer: LoRALinear | LoKrLinear
-    unit: float
+    unit_scale: float
 
 
 @dataclass(frozen=True)
-class Outfit:
+class FittedAdapters:
     """Adapters fitted together: their files, what they replace by path, every fit, and a report of each file."""
 
     stamps: tuple[Stamp, ...]
     wrappers: dict[str, Wrapper]
-    fits: list[Fit]
+    layers: list[FittedLayer]
     reports: tuple[LoraReport, ...]
 
 
-class Adapters:
+class AdapterSet:
     """The adapters that a transformer wears now."""
 
-    def __init__(self, transformer: Flux2Transformer, skeleton: Callable[[], Flux2Transformer]) -> None:
+    def __init__(self, transformer: Flux2Transformer, build_skeleton: Callable[[], Flux2Transformer]) -> None:
         self.transformer = transformer
-        self.skeleton = skeleton
-        self._worn: Outfit | None = None
-        self._bare: dict[str, nn.Module] = {}
+        self.build_skeleton = build_skeleton
+        self._applied: FittedAdapters | None = None
+        self._originals: dict[str, nn.Module] = {}
 
-    def wear(self, uses: tuple[LoraUse, ...]) -> tuple[LoraReport, ...]:
+    def apply(self, uses: tuple[LoraUse, ...]) -> tuple[LoraReport, ...]:
         """Make the transformer wear exactly these. Raises LoraNotFound or LoraInvalid, and then it wears none.
 
         Files worn already are only rescaled; a file that changed on disk is read again.
         """
-        stamps = tuple(_stamp(use.path) for use in uses)
-        if self._worn is None or self._worn.stamps != stamps:
-            self.take_off()
+        stamps = tuple(_stamp_file(use.path) for use in uses)
+        if self._applied is None or self._applied.stamps != stamps:
+            self.remove()
             if not uses:
                 return ()
-            self._put_on(_fit(uses, stamps, self.skeleton()))
+            self._attach(_fit_adapters(uses, stamps, self.build_skeleton()))
         return self._rescale(uses)
 
-    def take_off(self) -> None:
+    def remove(self) -> None:
         """Put the transformer's own layers back."""
-        for path, layer in self._bare.items():
+        for path, layer in self._originals.items():
             LoRALoader._replace_target_module(self.transformer, path, layer)
-        self._bare, self._worn = {}, None
+        self._originals, self._applied = {}, None
 
-    def _put_on(self, outfit: Outfit) -> None:
-        self._worn = outfit
-        for path, wrapper in outfit.wrappers.items():
+    def _attach(self, fitted: FittedAdapters) -> None:
+        self._applied = fitted
+        for path, wrapper in fitted.wrappers.items():
             layer = LoRALoader._get_target_module(self.transformer, path)
-            self._bare[path] = layer
-            _line(wrapper, layer)
+            self._originals[path] = layer
+            _attach_base_layer(wrapper, layer)
             LoRALoader._replace_target_module(self.transformer, path, wrapper)
 
     def _rescale(self, uses: tuple[LoraUse, ...]) -> tuple[LoraReport, ...]:
-        assert self._worn is not None
-        for fit in self._worn.fits:
-            fit.layer.scale = fit.unit * uses[fit.use].scale
+        assert self._applied is not None
+        for fit in self._applied.layers:
+            fit.layer.scale = fit.unit_scale * uses[fit.use_index].scale
         return tuple(
             replace(report, path=use.path, scale=use.scale)
-            for report, use in zip(self._worn.reports, uses, strict=True)
+            for report, use in zip(self._applied.reports, uses, strict=True)
         )
 
 
-def _stamp(path: str) -> Stamp:
+def _stamp_file(path: str) -> Stamp:
     try:
         status = Path(path).stat()
     except OSError:
@@ -134,28 +134,33 @@ def _stamp(path: str) -> Stamp:
     return path, status.st_mtime_ns, status.st_size
 
 
-def _fit(uses: tuple[LoraUse, ...], stamps: tuple[Stamp, ...], skeleton: Flux2Transformer) -> Outfit:
+def _fit_adapters(uses: tuple[LoraUse, ...], stamps: tuple[Stamp, ...], skeleton: Flux2Transformer) -> FittedAdapters:
     seen: set[int] = set()
-    fits: list[Fit] = []
+    fits: list[FittedLayer] = []
     reports = []
     for number, use in enumerate(uses):
-        tensors, metadata = _read(use.path)
-        keys = _apply(skeleton, tensors, metadata, use.path)
-        fresh = [layer for _, wrapper in _wrappers(skeleton) for layer in _parts(wrapper) if id(layer) not in seen]
+        tensors, metadata = _read_adapter(use.path)
+        keys = _fit_adapter(skeleton, tensors, metadata, use.path)
+        fresh = [
+            layer
+            for _, wrapper in _find_wrappers(skeleton)
+            for layer in _list_lora_layers(wrapper)
+            if id(layer) not in seen
+        ]
         seen.update(map(id, fresh))
         if not fresh:
-            raise LoraInvalid(_nothing_matches(use.path, tensors), path=use.path)
-        fits += [Fit(number, layer, float(layer.scale)) for layer in fresh]
+            raise LoraInvalid(_format_no_match(use.path, tensors), path=use.path)
+        fits += [FittedLayer(number, layer, float(layer.scale)) for layer in fresh]
         reports.append(
             LoraReport(path=use.path, scale=use.scale, layers=len(fresh), keys=keys, total_keys=len(tensors))
         )
-    wrappers = dict(_wrappers(skeleton))
-    _check(wrappers, uses)
+    wrappers = dict(_find_wrappers(skeleton))
+    _check_wrappers(wrappers, uses)
     mx.eval([_factors(fit.layer) for fit in fits])
-    return Outfit(stamps, wrappers, fits, tuple(reports))
+    return FittedAdapters(stamps, wrappers, fits, tuple(reports))
 
 
-def _read(path: str) -> tuple[dict[str, mx.array], dict[str, str]]:
+def _read_adapter(path: str) -> tuple[dict[str, mx.array], dict[str, str]]:
     if Path(path).suffix != ".safetensors":
         raise LoraInvalid(f"{path} is not a .safetensors file; other formats can run code.", path=path)
     try:
@@ -167,14 +172,14 @@ def _read(path: str) -> tuple[dict[str, mx.array], dict[str, str]]:
     broken = [name for name, tensor in tensors.items() if not mx.isfinite(tensor).all().item()]
     if broken:
         raise LoraInvalid(f"{path} holds values that are not finite, in {broken[0]}.", path=path)
-    return {known_name(name): tensor for name, tensor in tensors.items()}, shard.metadata
+    return {map_lora_key(name): tensor for name, tensor in tensors.items()}, shard.metadata
 
 
-def _apply(skeleton: Flux2Transformer, tensors: dict[str, mx.array], metadata: dict[str, str], path: str) -> int:
+def _fit_adapter(skeleton: Flux2Transformer, tensors: dict[str, mx.array], metadata: dict[str, str], path: str) -> int:
     """Fit one file at scale 1. Returns how many of its keys were used."""
-    said = io.StringIO()
+    output = io.StringIO()
     try:
-        with contextlib.redirect_stdout(said):
+        with contextlib.redirect_stdout(output):
             _, keys, failed = LoRALoader._apply_lora_with_mapping(
                 skeleton,
                 tensors,
@@ -187,7 +192,7 @@ def _apply(skeleton: Flux2Transformer, tensors: dict[str, mx.array], metadata: d
     except (ValueError, IndexError, TypeError) as error:
         raise LoraInvalid(f"{path} cannot be used: {error}", path=path) from error
     finally:
-        logger.debug("%s: %s", path, said.getvalue())
+        logger.debug("%s: %s", path, output.getvalue())
     if failed:
         raise LoraInvalid(
             f"{path} was made for another model: {len(failed)} of its layers do not fit, {failed[0]} among them.",
@@ -196,7 +201,7 @@ def _apply(skeleton: Flux2Transformer, tensors: dict[str, mx.array], metadata: d
     return len(keys)
 
 
-def _wrappers(transformer: Flux2Transformer) -> Iterator[tuple[str, Wrapper]]:
+def _find_wrappers(transformer: Flux2Transformer) -> Iterator[tuple[str, Wrapper]]:
     inside: tuple[str, ...] = ()
     for path, module in sorted(transformer.named_modules()):
         if isinstance(module, (LoRALinear, LoKrLinear, FusedLoRALinear)) and not path.startswith(inside):
@@ -204,7 +209,7 @@ def _wrappers(transformer: Flux2Transformer) -> Iterator[tuple[str, Wrapper]]:
             yield path, module
 
 
-def _parts(wrapper: Wrapper) -> list[LoRALinear | LoKrLinear]:
+def _list_lora_layers(wrapper: Wrapper) -> list[LoRALinear | LoKrLinear]:
     return wrapper.loras if isinstance(wrapper, FusedLoRALinear) else [wrapper]
 
 
@@ -212,18 +217,18 @@ def _factors(part: LoRALinear | LoKrLinear) -> dict[str, mx.array]:
     return {name: value for name, value in part.parameters().items() if name != "linear"}
 
 
-def _line(wrapper: Wrapper, layer: nn.Module) -> None:
+def _attach_base_layer(wrapper: Wrapper, layer: nn.Module) -> None:
     """Put the transformer's own layer under a fitted one."""
     if isinstance(wrapper, FusedLoRALinear):
         wrapper.base_linear = layer
-    for part in _parts(wrapper):
+    for part in _list_lora_layers(wrapper):
         part.linear = layer
 
 
-def _check(wrappers: dict[str, Wrapper], uses: tuple[LoraUse, ...]) -> None:
+def _check_wrappers(wrappers: dict[str, Wrapper], uses: tuple[LoraUse, ...]) -> None:
     names = ", ".join(use.path for use in uses)
     for path, wrapper in wrappers.items():
-        for part in _parts(wrapper):
+        for part in _list_lora_layers(wrapper):
             if isinstance(part, LoRALinear):
                 _check_shapes(path, part, names)
 
@@ -238,6 +243,6 @@ def _check_shapes(path: str, part: LoRALinear, names: str) -> None:
         )
 
 
-def _nothing_matches(path: str, tensors: dict[str, mx.array]) -> str:
+def _format_no_match(path: str, tensors: dict[str, mx.array]) -> str:
     shown = ", ".join(sorted(tensors)[:3])
     return f"No layer of {path} belongs to FLUX.2 (its keys are like {shown})."

@@ -10,12 +10,12 @@ import numpy as np
 from mlx import nn
 from numpy.typing import NDArray
 
-from mflux_api.checkpoints.language_model import decoder_config
+from mflux_api.checkpoints.language_model import complete_decoder_config
 from mflux_api.checkpoints.safetensors import Config
 from mflux_api.errors import ModelUnsupported
 
 
-def rope_theta(config: Config) -> float:
+def read_rope_theta(config: Config) -> float:
     """Raises ModelUnsupported for rotary embeddings of another type than the plain one."""
     # transformers 5 writes rope_parameters, earlier ones rope_theta beside rope_scaling.
     rope: dict[str, Any] = config.get("rope_parameters") or config.get("rope_scaling") or {}
@@ -26,17 +26,17 @@ def rope_theta(config: Config) -> float:
 
 
 EMBEDDING_STATE = 0
-Tables = tuple[mx.array, mx.array]
+RotaryTables = tuple[mx.array, mx.array]
 
 
-class Past:
+class KeyValueCache:
     """Keys and values of the tokens so far, (1, heads, tokens, head) each."""
 
     def __init__(self) -> None:
         self.keys: mx.array | None = None
         self.values: mx.array | None = None
 
-    def extended(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
+    def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
         if self.keys is not None and self.values is not None:
             keys = mx.concatenate([self.keys, keys], axis=2)
             values = mx.concatenate([self.values, values], axis=2)
@@ -47,30 +47,32 @@ class Past:
 class Attention(nn.Module):
     """Causal attention of few key heads to many query heads."""
 
-    def __init__(self, config: Config, head: int) -> None:
+    def __init__(self, config: Config, head_dim: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        width, self.head = config["hidden_size"], head
+        width, self.head_dim = config["hidden_size"], head_dim
         queries, keys = config["num_attention_heads"], config["num_key_value_heads"] or config["num_attention_heads"]
-        self.q_proj = nn.Linear(width, queries * head, bias=False)
-        self.k_proj = nn.Linear(width, keys * head, bias=False)
-        self.v_proj = nn.Linear(width, keys * head, bias=False)
-        self.o_proj = nn.Linear(queries * head, width, bias=False)
+        self.q_proj = nn.Linear(width, queries * head_dim, bias=False)
+        self.k_proj = nn.Linear(width, keys * head_dim, bias=False)
+        self.v_proj = nn.Linear(width, keys * head_dim, bias=False)
+        self.o_proj = nn.Linear(queries * head_dim, width, bias=False)
 
-    def __call__(self, hidden: mx.array, tables: Tables, visible: mx.array, past: Past | None = None) -> mx.array:
-        """(1, L, hidden) -> the same, with what came before in `past`, which is then longer by L.
+    def __call__(
+        self, hidden: mx.array, tables: RotaryTables, visible: mx.array, cache: KeyValueCache | None = None
+    ) -> mx.array:
+        """(1, L, hidden) -> the same, with what came before in `cache`, which is then longer by L.
 
         A row that sees nothing gets nothing, as torch's SDPA gives it.
         """
         q, k, v = (self._heads(project(hidden)) for project in (self.q_proj, self.k_proj, self.v_proj))
-        q, k = _rotated(q, tables), _rotated(k, tables)
-        if past is not None:
-            k, v = past.extended(k, v)
-        found = mx.fast.scaled_dot_product_attention(q, k, v, scale=self.head**-0.5, mask=visible)
+        q, k = _apply_rotary(q, tables), _apply_rotary(k, tables)
+        if cache is not None:
+            k, v = cache.update_and_fetch(k, v)
+        found = mx.fast.scaled_dot_product_attention(q, k, v, scale=self.head_dim**-0.5, mask=visible)
         found = mx.where(visible.any(axis=-1, keepdims=True), found, mx.zeros_like(found))
         return self.o_proj(found.transpose(0, 2, 1, 3).reshape(1, hidden.shape[1], -1))
 
     def _heads(self, values: mx.array) -> mx.array:
-        return values.reshape(1, values.shape[1], -1, self.head).transpose(0, 2, 1, 3)
+        return values.reshape(1, values.shape[1], -1, self.head_dim).transpose(0, 2, 1, 3)
 
 
 class FeedForward(nn.Module):
@@ -87,18 +89,20 @@ class FeedForward(nn.Module):
         return self.down_proj(nn.silu(self.gate_proj(hidden)) * self.up_proj(hidden))
 
 
-class Layer(nn.Module):
-    def __init__(self, config: Config, head: int) -> None:
+class DecoderLayer(nn.Module):
+    def __init__(self, config: Config, head_dim: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.self_attn = Attention(config, head)
+        self.self_attn = Attention(config, head_dim)
         self.mlp = FeedForward(config)
         self.input_layernorm = nn.RMSNorm(config["hidden_size"], eps=config["rms_norm_eps"])
         self.post_attention_layernorm = nn.RMSNorm(config["hidden_size"], eps=config["rms_norm_eps"])
 
-    def __call__(self, hidden: mx.array, tables: Tables, visible: mx.array, past: Past | None = None) -> mx.array:
-        return self.alone(hidden + self.self_attn(self.input_layernorm(hidden), tables, visible, past))
+    def __call__(
+        self, hidden: mx.array, tables: RotaryTables, visible: mx.array, cache: KeyValueCache | None = None
+    ) -> mx.array:
+        return self.apply_feed_forward(hidden + self.self_attn(self.input_layernorm(hidden), tables, visible, cache))
 
-    def alone(self, hidden: mx.array) -> mx.array:
+    def apply_feed_forward(self, hidden: mx.array) -> mx.array:
         """What the layer does to rows that see nothing."""
         return hidden + self.mlp(self.post_attention_layernorm(hidden))
 
@@ -108,19 +112,19 @@ class MistralEncoder(nn.Module):
 
     def __init__(self, config: Config, states: tuple[int, ...]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        config = decoder_config(config)
+        config = complete_decoder_config(config)
         total = int(config["num_hidden_layers"])
-        _check(config, states, total)
-        head = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
+        _check_config(config, states, total)
+        head_dim = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
         self.embed_tokens = nn.Embedding(config["vocab_size"], config["hidden_size"])
-        self.layers = [Layer(config, head) for _ in range(max(states))]
+        self.layers = [DecoderLayer(config, head_dim) for _ in range(max(states))]
         self.states = states
         # transformers' last hidden state is the one after the final norm; earlier ones are before it.
         self.final_state = total
         if max(states) == total:
             self.norm = nn.RMSNorm(config["hidden_size"], eps=config["rms_norm_eps"])
-        self.window = config["sliding_window"]
-        self.frequencies = _frequencies(rope_theta(config), head)
+        self.sliding_window = config["sliding_window"]
+        self.frequencies = _make_rotary_frequencies(read_rope_theta(config), head_dim)
 
     def __call__(self, input_ids: mx.array, attention_mask: mx.array) -> mx.array:
         """Token ids and mask, int32 (1, L) -> stacked hidden states (1, L, states * hidden).
@@ -131,19 +135,23 @@ class MistralEncoder(nn.Module):
         first = int(real.argmax()) if real.any() else len(real)
         parts = []
         if first:
-            row = self._states(input_ids[:, :1], None)
+            row = self._compute_states(input_ids[:, :1], None)
             parts.append(mx.repeat(row, first, axis=1))
         if first < len(real):
-            parts.append(self._states(input_ids[:, first:], real[first:], first))
+            parts.append(self._compute_states(input_ids[:, first:], real[first:], first))
         return mx.concatenate(parts, axis=1)
 
-    def _states(self, input_ids: mx.array, real: NDArray[np.bool_] | None, first: int = 0) -> mx.array:
+    def _compute_states(self, input_ids: mx.array, real: NDArray[np.bool_] | None, first: int = 0) -> mx.array:
         """The states of rows from the place `first` on; `real`: which of them may be seen, None: each is alone."""
         hidden = self.embed_tokens(input_ids)
-        seen = None if real is None else (self.tables(first, len(real), hidden.dtype), self._visible(real))
+        seen = (
+            None
+            if real is None
+            else (self.make_rotary_tables(first, len(real), hidden.dtype), self._make_attention_mask(real))
+        )
         states = {EMBEDDING_STATE: hidden}
         for number, layer in enumerate(self.layers, start=1):
-            hidden = layer.alone(hidden) if seen is None else layer(hidden, *seen)
+            hidden = layer.apply_feed_forward(hidden) if seen is None else layer(hidden, *seen)
             # Layer by layer, so that no command buffer of a GPU runs for seconds.
             mx.eval(hidden)
             if number in self.states:
@@ -152,22 +160,22 @@ class MistralEncoder(nn.Module):
             states[self.final_state] = self.norm(hidden)
         return mx.concatenate([states[number] for number in self.states], axis=-1)
 
-    def tables(self, first: int, length: int, dtype: mx.Dtype) -> Tables:
+    def make_rotary_tables(self, first: int, length: int, dtype: mx.Dtype) -> RotaryTables:
         """Cosines and sines of the places from `first` on, (length, head) each."""
         angles = np.arange(first, first + length, dtype=np.float32)[:, None] * self.frequencies
         twice = np.concatenate([angles, angles], axis=-1).astype(np.float64)
         cosines, sines = (mx.array(table(twice).astype(np.float32)).astype(dtype) for table in (np.cos, np.sin))
         return cosines, sines
 
-    def _visible(self, real: NDArray[np.bool_]) -> mx.array:
+    def _make_attention_mask(self, real: NDArray[np.bool_]) -> mx.array:
         """Which row sees which: real ones that came before, no further back than the window. bool (1, 1, L, L)."""
         places = np.arange(len(real))
         back = places[:, None] - places[None, :]
-        near = back < (self.window or len(real))
+        near = back < (self.sliding_window or len(real))
         return mx.array(((back >= 0) & near & real[None, :])[None, None])
 
 
-def _check(config: Config, states: tuple[int, ...], total: int) -> None:
+def _check_config(config: Config, states: tuple[int, ...], total: int) -> None:
     if not states or max(states) > total or min(states) < EMBEDDING_STATE:
         raise ModelUnsupported(
             f"Hidden states {list(states)} are asked of a text encoder with {total} layers.", layers=list(states)
@@ -176,14 +184,14 @@ def _check(config: Config, states: tuple[int, ...], total: int) -> None:
         raise ModelUnsupported(f"A text encoder with {config['hidden_act']} instead of silu is not supported.")
 
 
-def _frequencies(theta: float, head: int) -> NDArray[np.float32]:
+def _make_rotary_frequencies(theta: float, head: int) -> NDArray[np.float32]:
     """Radians a place, float32 (head / 2), rounded as torch rounds them."""
     powers = np.power(theta, (np.arange(0, head, 2, dtype=np.float32) / np.float32(head)).astype(np.float64))
     frequencies: NDArray[np.float32] = np.float32(1) / powers.astype(np.float32)
     return frequencies
 
 
-def _rotated(values: mx.array, tables: Tables) -> mx.array:
+def _apply_rotary(values: mx.array, tables: RotaryTables) -> mx.array:
     cosines, sines = tables
     left, right = mx.split(values, 2, axis=-1)
     return values * cosines + mx.concatenate([-right, left], axis=-1) * sines

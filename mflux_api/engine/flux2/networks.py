@@ -20,9 +20,9 @@ from mflux.models.flux2.model.flux2_vae.encoder.encoder import Flux2Encoder
 from mflux.models.flux2.model.flux2_vae.vae import Flux2VAE
 from mlx import nn
 
-from mflux_api.checkpoints.language_model import decoder_config, is_mistral
+from mflux_api.checkpoints.language_model import complete_decoder_config, is_mistral
 from mflux_api.checkpoints.safetensors import Config
-from mflux_api.engine.flux2.mistral import MistralEncoder, rope_theta
+from mflux_api.engine.flux2.mistral import MistralEncoder, read_rope_theta
 from mflux_api.errors import ModelUnsupported
 
 
@@ -65,24 +65,24 @@ class TimeGuidanceEmbeddings(Flux2TimestepGuidanceEmbeddings):  # type: ignore[m
 
     def __call__(self, timestep: mx.array, guidance: mx.array | None) -> mx.array:
         """Level and guidance times 1000, (batch,) each -> (batch, hidden)."""
-        embedded: mx.array = self.linear_2(nn.silu(self.linear_1(waves(timestep, self.in_channels))))
+        embedded: mx.array = self.linear_2(nn.silu(self.linear_1(embed_timesteps(timestep, self.in_channels))))
         if guidance is None or self.guidance_linear_1 is None:
             return embedded
-        inner = nn.silu(self.guidance_linear_1(waves(guidance, self.in_channels)))
+        inner = nn.silu(self.guidance_linear_1(embed_timesteps(guidance, self.in_channels)))
         guided: mx.array = self.guidance_linear_2(inner)
         return embedded + guided
 
 
-def waves(values: mx.array, width: int) -> mx.array:
+def embed_timesteps(values: mx.array, channels: int) -> mx.array:
     """Cosines, then sines, of values times frequencies from 1 down to 1 / 10000: float32 (batch, width).
 
     Source: diffusers' `get_timestep_embedding` with flip_sin_to_cos and without a shift. An odd width ends in 0.
     """
-    half = width // 2
+    half = channels // 2
     exponents = np.float32(-math.log(LONGEST_PERIOD)) * np.arange(half, dtype=np.float32) / np.float32(half)
     frequencies = mx.array(np.exp(exponents.astype(np.float64)).astype(np.float32))
     angles = values.astype(mx.float32)[:, None] * frequencies
-    return mx.concatenate([mx.cos(angles), mx.sin(angles), mx.zeros((len(values), width % 2))], axis=-1)
+    return mx.concatenate([mx.cos(angles), mx.sin(angles), mx.zeros((len(values), channels % 2))], axis=-1)
 
 
 EMBEDDING_STATE = 0
@@ -121,7 +121,7 @@ def _set_eps(transformer: nn.Module, eps: float) -> None:
             module.eps = eps
 
 
-class TextEncoder(Qwen3TextEncoder):  # type: ignore[misc]
+class Qwen3Encoder(Qwen3TextEncoder):  # type: ignore[misc]
     """Qwen3 up to the last hidden state needed, which is all that is loaded and computed."""
 
     def __init__(self, config: Config, states: tuple[int, ...]) -> None:
@@ -137,7 +137,7 @@ class TextEncoder(Qwen3TextEncoder):  # type: ignore[misc]
             num_attention_heads=config["num_attention_heads"],
             num_key_value_heads=config.get("num_key_value_heads") or config["num_attention_heads"],
             intermediate_size=config["intermediate_size"],
-            rope_theta=rope_theta(config),
+            rope_theta=read_rope_theta(config),
             rms_norm_eps=config.get("rms_norm_eps", 1e-6),
             head_dim=config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"],
             attention_bias=config.get("attention_bias", False),
@@ -152,7 +152,7 @@ class TextEncoder(Qwen3TextEncoder):  # type: ignore[misc]
         """Token ids and mask, int32 (1, L) -> stacked hidden states (1, L, states * hidden)."""
         hidden = self.embed_tokens(input_ids)
         rotary = self.rotary_emb(hidden, mx.arange(input_ids.shape[1])[None])
-        mask = causal_mask(attention_mask, hidden.dtype)
+        mask = make_causal_mask(attention_mask, hidden.dtype)
         states = {EMBEDDING_STATE: hidden}
         for number, layer in enumerate(self.layers, start=1):
             hidden, _ = layer(hidden, mask, rotary)
@@ -162,19 +162,19 @@ class TextEncoder(Qwen3TextEncoder):  # type: ignore[misc]
         return mx.concatenate([states[number] for number in self.states], axis=-1)
 
 
-def causal_mask(attention_mask: mx.array, dtype: mx.Dtype) -> mx.array:
+def make_causal_mask(attention_mask: mx.array, dtype: mx.Dtype) -> mx.array:
     """(1, L), 1 for what may be seen -> what is added to the attention, (1, 1, L, L)."""
     length = attention_mask.shape[1]
     visible = mx.tril(mx.ones((length, length), dtype=mx.bool_), k=0) & (attention_mask[:, None, None, :] == 1)
     return mx.where(visible, mx.array(0, dtype=dtype), mx.array(-float("inf"), dtype=dtype))
 
 
-Encoder: TypeAlias = TextEncoder | MistralEncoder
+Encoder: TypeAlias = Qwen3Encoder | MistralEncoder
 
 
 def build_text_encoder(config: Config, states: tuple[int, ...]) -> Encoder:
     """From `text_encoder/config.json` of a Mistral 3 (FLUX.2-dev) or a Qwen3 (klein)."""
-    return MistralEncoder(config, states) if is_mistral(config) else TextEncoder(config, states)
+    return MistralEncoder(config, states) if is_mistral(config) else Qwen3Encoder(config, states)
 
 
 class LanguageModelTail(nn.Module):
@@ -183,13 +183,13 @@ class LanguageModelTail(nn.Module):
     Without a head the embedding is used both ways.
     """
 
-    def __init__(self, config: Config, read: int, *, tied: bool) -> None:
+    def __init__(self, config: Config, prompt_layers: int, *, tie_word_embeddings: bool) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        sizes = decoder_config(config) if is_mistral(config) else config
+        sizes = complete_decoder_config(config) if is_mistral(config) else config
         whole = build_text_encoder(config, (int(sizes["num_hidden_layers"]),))
-        self.layers = whole.layers[read:]
+        self.layers = whole.layers[prompt_layers:]
         self.norm = whole.norm
-        if not tied:
+        if not tie_word_embeddings:
             self.lm_head = nn.Linear(sizes["hidden_size"], sizes["vocab_size"], bias=False)
 
 

@@ -14,44 +14,44 @@ from numpy.typing import NDArray
 from mflux_api.checkpoints.checkpoint import Checkpoint
 from mflux_api.checkpoints.language_model import find_language_model
 from mflux_api.engine.flux2 import latents, vae
-from mflux_api.engine.flux2.chat_templates import MistralChat, QwenChat
-from mflux_api.engine.flux2.image_inputs import Canvas, prepare
-from mflux_api.engine.flux2.loading import Loader
-from mflux_api.engine.flux2.lora import Adapters
+from mflux_api.engine.flux2.chat_templates import MistralChatTemplate, QwenChatTemplate
+from mflux_api.engine.flux2.image_inputs import ImageInputs, prepare_image_inputs
+from mflux_api.engine.flux2.loading import NetworkLoader
+from mflux_api.engine.flux2.lora import AdapterSet
 from mflux_api.engine.flux2.networks import Encoder
-from mflux_api.engine.flux2.prompt_encoder import Conditioning, EmbeddingCache
-from mflux_api.engine.flux2.prompt_upsampling import Writer, rewrite
+from mflux_api.engine.flux2.prompt_encoder import EmbeddingCache, PromptEncoder
+from mflux_api.engine.flux2.prompt_upsampling import TextGenerator, upsample_prompt
 from mflux_api.engine.flux2.sampler import Denoiser, Tokens
 from mflux_api.engine.flux2.vae import Autoencoder, PreviewMap
-from mflux_api.engine.memory import reclaim
+from mflux_api.engine.memory import release_unused
 from mflux_api.engine.precision import Precision
-from mflux_api.ipc.messages import AskCut, Event, LoraReport, Picture, Preview, Step, never
-from mflux_api.request import LARGEST_SEED, Cut, GenerateRequest
+from mflux_api.ipc.messages import LoraReport, PaintingEvent, Picture, Preview, Step, TakeEarlyStop, never_stop_early
+from mflux_api.request import LARGEST_SEED, EarlyStop, GenerateRequest
 
 REMEMBERED = 64
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedRequest:
     """What the pictures of a request share. `seconds`: what it took."""
 
     request: GenerateRequest
     loras: tuple[LoraReport, ...]
-    prompts: Sequence[mx.array]
-    negative: mx.array | None
-    canvas: Canvas
+    prompt_embeddings: Sequence[mx.array]
+    negative_embedding: mx.array | None
+    inputs: ImageInputs
     seconds: float
 
 
 @dataclass
-class Clock:
+class StageTimes:
     """Seconds of each stage of one picture."""
 
     encoding: float
     diffusion: float = 0.0
     decoding: float = 0.0
 
-    def report(self) -> dict[str, float]:
+    def to_timings(self) -> dict[str, float]:
         stages = {"encoding": self.encoding, "diffusion": self.diffusion, "decoding": self.decoding}
         return {**stages, "total": sum(stages.values())}
 
@@ -59,39 +59,39 @@ class Clock:
 class Pipeline:
     """A loaded model. Everything happens on the thread that made it: MLX's streams belong to threads."""
 
-    def __init__(self, loader: Loader, *, low_ram: bool, embedding_cache: int) -> None:
+    def __init__(self, loader: NetworkLoader, *, low_ram: bool, embedding_cache: int) -> None:
         self.checkpoint = loader.checkpoint
         self.loader = loader
         self.bits = loader.resulting_bits
         self.dtype = loader.precision.dtype
         self.low_ram = low_ram
-        chat = MistralChat if self.checkpoint.guidance_embeds else QwenChat
-        self.conditioning = Conditioning(
-            chat(self.checkpoint.tokenizer, self.checkpoint.text_length),
-            loader.text_encoder,
+        chat_template = MistralChatTemplate if self.checkpoint.guidance_embeds else QwenChatTemplate
+        self.prompt_encoder = PromptEncoder(
+            chat_template(self.checkpoint.tokenizer, self.checkpoint.max_sequence_length),
+            loader.load_text_encoder,
             self.dtype,
             EmbeddingCache(embedding_cache),
         )
         if not low_ram:
-            self.conditioning.load()
+            self.prompt_encoder.get_encoder()
         # Prompts lately put into more words.
-        self._written: dict[tuple[str, bool], str] = {}
-        self._adapters: Adapters | None = None
-        if not self.in_turn:
+        self._upsampled_prompts: dict[tuple[str, bool], str] = {}
+        self._adapters: AdapterSet | None = None
+        if not self.takes_turns:
             self._adapters = self._load_transformer()
-        self.autoencoder = Autoencoder(loader.vae(), self.dtype)
-        self.previews = PreviewMap.load(self.checkpoint.vae.folder)
+        self.autoencoder = Autoencoder(loader.load_vae(), self.dtype)
+        self.preview_map = PreviewMap.load(self.checkpoint.vae.folder)
 
     @property
-    def in_turn(self) -> bool:
+    def takes_turns(self) -> bool:
         """Whether text encoder and transformer are never in memory together: dev's are 18 and 10 GB in 4 bits."""
         return self.low_ram and self.checkpoint.guidance_embeds
 
     @property
-    def adapters(self) -> Adapters:
+    def adapters(self) -> AdapterSet:
         """What the transformer wears; loads the transformer when it is not its turn now, and ends the encoder's."""
         if self._adapters is None:
-            self.conditioning.release()
+            self.prompt_encoder.release()
             self._adapters = self._load_transformer()
         return self._adapters
 
@@ -102,27 +102,30 @@ class Pipeline:
     @property
     def text_encoder(self) -> Encoder:
         """Loaded now if need be, the transformer's turn ended first where they take turns."""
-        if self.in_turn and self._adapters is not None:
+        if self.takes_turns and self._adapters is not None:
             self._adapters = None
-            reclaim()
-        return self.conditioning.load()
+            release_unused()
+        return self.prompt_encoder.get_encoder()
 
-    def _load_transformer(self) -> Adapters:
-        return Adapters(self.loader.transformer(), self.loader.skeleton)
+    def _load_transformer(self) -> AdapterSet:
+        return AdapterSet(self.loader.load_transformer(), self.loader.build_skeleton)
 
-    def paint(self, request: GenerateRequest, ask_cut: AskCut = never) -> Generator[Event, None, Cut | None]:
+    def paint(
+        self, request: GenerateRequest, take_early_stop: TakeEarlyStop = never_stop_early
+    ) -> Generator[PaintingEvent, None, EarlyStop | None]:
         """Yield each step once it is computed, a preview after it, and each picture when done.
 
-        One pass of the model: of what `Craft` has, only the schedule, the variation, the fill and latents to be
+        One pass of the model: of what `PaintOptions` has, only the schedule, the variation, the fill and latents to be
         stretched mean something here. Whoever iterates may stop after any event: nothing more is computed and the
-        working memory comes back. `ask_cut` may end a picture, or all, after any step; what it said last is returned.
+        working memory comes back. `take_early_stop` may end a picture, or all, after any step; what it said last is
+        returned.
         """
-        prepared = self._prepare(request)
-        cut = None
+        prepared = self._prepare_request(request)
+        early_stop = None
         try:
             for index in range(len(request.seeds)):
-                cut = yield from self._paint_one(prepared, index, ask_cut)
-                if cut is Cut.INTERRUPT:
+                early_stop = yield from self._paint_picture(prepared, index, take_early_stop)
+                if early_stop is EarlyStop.INTERRUPT:
                     break
         except GeneratorExit as stop:
             # The picture's own frame is kept by the exception in flight, and its latents with it.
@@ -130,149 +133,155 @@ class Pipeline:
             del prepared
             mx.clear_cache()
             raise
-        return cut
+        return early_stop
 
-    def rewrite(self, prompt: str, *, edit: bool) -> Generator[Event, None, str]:
+    def upsample_prompt(self, prompt: str, *, edit: bool) -> Generator[PaintingEvent, None, str]:
         """The prompt in more words, by the text encoder as a language model, the rest of which is loaded for it.
 
         `edit`: it says how pictures are to be changed. Raises ModelUnsupported where the text encoder cannot write.
         """
-        known = self._written.get((prompt, edit))
+        known = self._upsampled_prompts.get((prompt, edit))
         if known is not None:
             return known
         language = find_language_model(self.checkpoint)
         encoder = self.text_encoder
-        writer = Writer(encoder, self.loader.language_model_tail(language), self.dtype)
+        generator = TextGenerator(encoder, self.loader.load_language_model_tail(language), self.dtype)
         folder = self.checkpoint.text_encoder.folder
         try:
-            written = yield from rewrite(writer, self.conditioning.chat, folder, prompt, edit=edit)
+            upsampled = yield from upsample_prompt(
+                generator, self.prompt_encoder.chat_template, folder, prompt, edit=edit
+            )
         except GeneratorExit as stop:
             # As in `paint`: the exception in flight keeps the frames that hold the language model.
             traceback.clear_frames(stop.__traceback__)
             raise
         finally:
-            del writer, encoder
-            reclaim()
-        self._written = dict([*self._written.items(), ((prompt, edit), written)][-REMEMBERED:])
-        return written
+            del generator, encoder
+            release_unused()
+        self._upsampled_prompts = dict([*self._upsampled_prompts.items(), ((prompt, edit), upsampled)][-REMEMBERED:])
+        return upsampled
 
-    def guidance(self, request: GenerateRequest) -> float:
+    def choose_guidance(self, request: GenerateRequest) -> float:
         """The guidance that is really used: distilled models have it built in, dev takes any."""
         if self.checkpoint.guidance_embeds:
             return float(request.guidance)
         fixed = self.checkpoint.distilled or self.checkpoint.cached_references
         return 1.0 if fixed or request.guidance <= 1 else float(request.guidance)
 
-    def _prepare(self, request: GenerateRequest) -> Prepared:
+    def _prepare_request(self, request: GenerateRequest) -> PreparedRequest:
         began = time.perf_counter()
         if self._adapters is not None:
             # A file that does not fit is refused before anything is computed.
-            self._adapters.wear(request.loras)
-        prompts, negative = self._encode(request)
-        loras = self.adapters.wear(request.loras)
-        canvas = prepare(request, self.checkpoint.scheduler, self.autoencoder)
-        return Prepared(request, loras, prompts, negative, canvas, seconds=time.perf_counter() - began)
+            self._adapters.apply(request.loras)
+        prompts, negative = self._encode_prompts(request)
+        loras = self.adapters.apply(request.loras)
+        inputs = prepare_image_inputs(request, self.checkpoint.scheduler, self.autoencoder)
+        return PreparedRequest(request, loras, prompts, negative, inputs, seconds=time.perf_counter() - began)
 
-    def _encode(self, request: GenerateRequest) -> tuple[list[mx.array], mx.array | None]:
+    def _encode_prompts(self, request: GenerateRequest) -> tuple[list[mx.array], mx.array | None]:
         """The prompt of each step, and what is painted away from."""
         spans = {emphasis.text: emphasis.spans for emphasis in request.emphasis}
-        against = [request.negative_prompt] if self._is_guided_away(request) else []
-        texts = dict.fromkeys([*_prompts(request), *against])
-        if not self.conditioning.knows(texts):
+        against = [request.negative_prompt] if self._uses_cfg(request) else []
+        texts = dict.fromkeys([*_list_step_prompts(request), *against])
+        if not self.prompt_encoder.has_cached(texts):
             self.text_encoder  # noqa: B018 - its turn begins
-        encoded = {text: self.conditioning.encode(text, spans.get(text, ())) for text in texts}
-        prompts = [encoded[text] for text in _prompts(request)]
-        negative = encoded[request.negative_prompt] if self._is_guided_away(request) else None
+        encoded = {text: self.prompt_encoder.encode(text, spans.get(text, ())) for text in texts}
+        prompts = [encoded[text] for text in _list_step_prompts(request)]
+        negative = encoded[request.negative_prompt] if self._uses_cfg(request) else None
         if self.low_ram:
-            self.conditioning.release()
+            self.prompt_encoder.release()
         return prompts, negative
 
-    def _is_guided_away(self, request: GenerateRequest) -> bool:
+    def _uses_cfg(self, request: GenerateRequest) -> bool:
         """Whether there is classifier-free guidance. With dev there is none, and a negative prompt means nothing."""
-        return not self.checkpoint.guidance_embeds and self.guidance(request) > 1
+        return not self.checkpoint.guidance_embeds and self.choose_guidance(request) > 1
 
-    def _denoiser(self, prepared: Prepared) -> Denoiser:
+    def _make_denoiser(self, prepared: PreparedRequest) -> Denoiser:
         return Denoiser(
             self.transformer,
-            prompts=prepared.prompts,
-            negative=prepared.negative,
-            guidance=self.guidance(prepared.request),
-            references=prepared.canvas.references,
+            prompt_embeddings=prepared.prompt_embeddings,
+            negative_embedding=prepared.negative_embedding,
+            guidance=self.choose_guidance(prepared.request),
+            references=prepared.inputs.references,
             cache_references=self.checkpoint.cached_references,
             guidance_embeds=self.checkpoint.guidance_embeds,
             dtype=self.dtype,
         )
 
-    def _noise(self, prepared: Prepared, index: int) -> mx.array:
+    def _make_noise(self, prepared: PreparedRequest, index: int) -> mx.array:
         """Packed noise, float32 (1, tokens, channels)."""
-        request, canvas = prepared.request, prepared.canvas
+        request, inputs = prepared.request, prepared.inputs
         if request.latents is not None:
             return latents.pack(mx.array(request.latents[index : index + 1]))
-        shape = (self.autoencoder.channels, canvas.rows, canvas.columns)
-        noise = latents.seed_noise(request.seeds[index], *shape)
+        shape = (self.autoencoder.channels, inputs.rows, inputs.columns)
+        noise = latents.make_noise(request.seeds[index], *shape)
         varied = request.variation
         if varied is not None and varied.strength > 0:
-            other = latents.seed_noise((varied.seed + index) % (LARGEST_SEED + 1), *shape)
+            other = latents.make_noise((varied.seed + index) % (LARGEST_SEED + 1), *shape)
             noise = latents.slerp(noise, other, varied.strength)
         return latents.pack(noise)
 
-    def _paint_one(self, prepared: Prepared, index: int, ask_cut: AskCut) -> Generator[Event, None, Cut | None]:
-        request, canvas = prepared.request, prepared.canvas
-        seed, steps = request.seeds[index], len(canvas.sigmas) - 1
-        clock = Clock(prepared.seconds)
-        denoiser = self._denoiser(prepared)
-        noise = self._noise(prepared, index)
-        values = canvas.start(noise, seed, given=request.latents is not None)
-        cut = None
-        for number, (sigma, following) in enumerate(pairwise(canvas.sigmas), start=1):
+    def _paint_picture(
+        self, prepared: PreparedRequest, index: int, take_early_stop: TakeEarlyStop
+    ) -> Generator[PaintingEvent, None, EarlyStop | None]:
+        request, inputs = prepared.request, prepared.inputs
+        seed, steps = request.seeds[index], len(inputs.sigmas) - 1
+        clock = StageTimes(prepared.seconds)
+        denoiser = self._make_denoiser(prepared)
+        noise = self._make_noise(prepared, index)
+        values = inputs.prepare_tokens(noise, seed, latents_given=request.latents is not None)
+        early_stop = None
+        for number, (sigma, following) in enumerate(pairwise(inputs.sigmas), start=1):
             began = time.perf_counter()
-            velocity = denoiser.velocity(Tokens(values, canvas.positions), float(sigma))
+            velocity = denoiser.predict_velocity(Tokens(values, inputs.positions), float(sigma))
             finished = values - float(sigma) * velocity
-            values = canvas.hold(values + float(following - sigma) * velocity, noise, float(following))
+            values = inputs.restore_unmasked_tokens(
+                values + float(following - sigma) * velocity, noise, float(following)
+            )
             mx.eval(values)
             clock.diffusion += (seconds := time.perf_counter() - began)
             yield Step(number=number, steps=steps, seed=seed, seconds=seconds)
-            cut = ask_cut()
-            if cut is not None:
-                values = canvas.hold(finished, noise, 0.0)
+            early_stop = take_early_stop()
+            if early_stop is not None:
+                values = inputs.restore_unmasked_tokens(finished, noise, 0.0)
                 break
             if number < steps:
-                yield from self._preview(number, seed, latents.unpack(finished, canvas.rows, canvas.columns))
+                yield from self._make_preview(number, seed, latents.unpack(finished, inputs.rows, inputs.columns))
         began = time.perf_counter()
-        pixels = self._pixels(canvas, values)
+        pixels = self._decode_pixels(inputs, values)
         clock.decoding = time.perf_counter() - began
         # What was said during the decoding is for this picture, not for the next.
-        cut = ask_cut() or cut
+        early_stop = take_early_stop() or early_stop
         yield Picture(
-            image=vae.to_image(canvas.finish(pixels)),
+            image=vae.pixels_to_image(inputs.restore_unmasked_pixels(pixels)),
             array=pixels,
             seed=seed,
-            timings=clock.report(),
+            timings=clock.to_timings(),
             steps=request.steps,
             guidance=denoiser.guidance,
             loras=prepared.loras,
         )
-        return cut
+        return early_stop
 
-    def _preview(self, number: int, seed: int, patches: mx.array) -> Iterator[Preview]:
-        image = self.previews.render(patches)
+    def _make_preview(self, number: int, seed: int, patches: mx.array) -> Iterator[Preview]:
+        image = self.preview_map.render(patches)
         if image is not None:
             yield Preview(number=number, seed=seed, image=image)
 
-    def _pixels(self, canvas: Canvas, values: mx.array) -> NDArray[np.float32]:
-        if canvas.kept is not None:
-            return canvas.kept
-        return self.autoencoder.decode(latents.unpack(values, canvas.rows, canvas.columns))
+    def _decode_pixels(self, inputs: ImageInputs, values: mx.array) -> NDArray[np.float32]:
+        if inputs.unchanged_pixels is not None:
+            return inputs.unchanged_pixels
+        return self.autoencoder.decode(latents.unpack(values, inputs.rows, inputs.columns))
 
 
 def load_pipeline(
     checkpoint: Checkpoint, *, bits: int | None, precision: Precision, low_ram: bool, embedding_cache: int
 ) -> Pipeline:
     """Load a FLUX.2 checkpoint. Raises ModelIncomplete, ModelCorrupt, ModelUnsupported."""
-    return Pipeline(Loader(checkpoint, bits, precision), low_ram=low_ram, embedding_cache=embedding_cache)
+    return Pipeline(NetworkLoader(checkpoint, bits, precision), low_ram=low_ram, embedding_cache=embedding_cache)
 
 
-def _prompts(request: GenerateRequest) -> list[str]:
+def _list_step_prompts(request: GenerateRequest) -> list[str]:
     """The prompt of each of the request's steps."""
     if not request.schedule:
         return [request.prompt] * request.steps

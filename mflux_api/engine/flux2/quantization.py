@@ -3,7 +3,7 @@
 import mlx.core as mx
 from mlx import nn
 
-from mflux_api.checkpoints.bit_packing import group_size
+from mflux_api.checkpoints.bit_packing import choose_group_size
 from mflux_api.engine.flux2.tensors import Weights
 from mflux_api.errors import InvalidRequest, ModelUnsupported
 
@@ -34,28 +34,28 @@ def quantize(module: nn.Module, bits: int) -> None:
     """Quantize every linear and embedding layer whose rows divide into groups of 64, or of 32, in place."""
 
     def choose(_path: str, layer: nn.Module) -> bool | dict[str, int]:
-        group = group_size(layer.weight.shape) if hasattr(layer, "to_quantized") else None
+        group = choose_group_size(layer.weight.shape) if hasattr(layer, "to_quantized") else None
         return {"bits": bits, "group_size": group} if group else False
 
     nn.quantize(module, bits=bits, class_predicate=choose)
 
 
-def restore(module: nn.Module, weights: Weights) -> None:
+def apply_stored_format(module: nn.Module, weights: Weights) -> None:
     """Give each layer the width and group size that its stored tensors have, in place."""
 
     def choose(path: str, layer: nn.Module) -> bool | dict[str, int]:
         scales = weights.get(f"{path}.scales")
         if scales is None or not hasattr(layer, "to_quantized"):
             return False
-        return _stored_format(path, layer.weight.shape[-1], weights[f"{path}.weight"].shape[-1], scales.shape[-1])
+        return _infer_stored_format(path, layer.weight.shape[-1], weights[f"{path}.weight"].shape[-1], scales.shape[-1])
 
     nn.quantize(module, class_predicate=choose)
 
 
-def _stored_format(path: str, width: int, packed: int, groups: int) -> dict[str, int]:
-    # A row of `width` values is packed into 32-bit words, with one scale a group.
-    bits, rest = divmod(packed * 32, width)
-    group_size = width // groups if groups else 0
+def _infer_stored_format(path: str, columns: int, packed: int, groups: int) -> dict[str, int]:
+    # A row of `columns` values is packed into 32-bit words, with one scale a group.
+    bits, rest = divmod(packed * 32, columns)
+    group_size = columns // groups if groups else 0
     if rest or bits not in STORED_BITS or group_size not in STORED_GROUP_SIZES:
         raise ModelUnsupported(f"The stored quantization of {path} cannot be read.", tensor=path)
     return {"bits": bits, "group_size": group_size}

@@ -10,9 +10,9 @@ from mflux.models.flux2.model.flux2_transformer.flux2_kv_cache import Flux2KVCac
 from mflux.models.flux2.model.flux2_transformer.transformer import Flux2Transformer
 from numpy.typing import NDArray
 
-from mflux_api.engine.flux2.latents import text_positions
-from mflux_api.engine.precision import computing_in
-from mflux_api.request import repaint_steps
+from mflux_api.engine.flux2.latents import make_text_positions
+from mflux_api.engine.precision import use_dtype
+from mflux_api.request import count_repaint_steps
 
 
 @dataclass(frozen=True)
@@ -26,17 +26,18 @@ class Tokens:
 class Denoiser:
     """Predicts the velocity (noise minus picture) of one picture, step after step.
 
-    `prompts`: the embedding of each step, the last one also for any further. `negative` is the embedding guided away
-    from, None for a model or a guidance that does not. With `cache_references` the references are seen in the first
-    step only and their keys and values kept (9b-kv). `guidance_embeds`: guidance is an input of the transformer (dev).
+    `prompt_embeddings`: the embedding of each step, the last one also for any further. `negative_embedding` is the
+    embedding guided away from, None for a model or a guidance that does not. With `cache_references` the references are
+    seen in the first step only and their keys and values kept (9b-kv). `guidance_embeds`: guidance is an input of the
+    transformer (dev).
     """
 
     def __init__(
         self,
         transformer: Flux2Transformer,
         *,
-        prompts: Sequence[mx.array],
-        negative: mx.array | None,
+        prompt_embeddings: Sequence[mx.array],
+        negative_embedding: mx.array | None,
         guidance: float,
         references: Tokens | None,
         cache_references: bool,
@@ -44,24 +45,24 @@ class Denoiser:
         dtype: mx.Dtype,
     ) -> None:
         self.transformer = transformer
-        self.prompts = prompts
-        self.negatives = [] if negative is None else [negative]
+        self.prompt_embeddings = prompt_embeddings
+        self.negative_embeddings = [] if negative_embedding is None else [negative_embedding]
         self.guidance = guidance
         self.references = references
         self.guidance_embeds = guidance_embeds
         self.dtype = dtype
         cached = cache_references and references is not None
-        self.caches = [self._new_cache() if cached else None for _ in range(1 + len(self.negatives))]
+        self.caches = [self._new_cache() if cached else None for _ in range(1 + len(self.negative_embeddings))]
         self.step = 0
 
     @property
     def is_first(self) -> bool:
         return self.step == 0
 
-    def velocity(self, latents: Tokens, sigma: float) -> mx.array:
+    def predict_velocity(self, latents: Tokens, sigma: float) -> mx.array:
         """The velocity at noise level `sigma` in (0, 1]: float32, the shape of the latents' values."""
-        prompt = self.prompts[min(self.step, len(self.prompts) - 1)]
-        pairs = zip([prompt, *self.negatives], self.caches, strict=True)
+        prompt = self.prompt_embeddings[min(self.step, len(self.prompt_embeddings) - 1)]
+        pairs = zip([prompt, *self.negative_embeddings], self.caches, strict=True)
         predictions = [self._predict(latents, sigma, *pair) for pair in pairs]
         self.step += 1
         if len(predictions) == 1:
@@ -71,24 +72,24 @@ class Denoiser:
         return negative + self.guidance * (positive - negative)
 
     def _predict(self, latents: Tokens, sigma: float, prompt: mx.array, cache: Flux2KVCache | None) -> mx.array:
-        seen = self._seen(latents, cached=cache is not None)
+        seen = self._with_references(latents, cached=cache is not None)
         if cache is not None and self.references is not None:
             mode = "extract" if self.is_first else "cached"
             cache.configure(mode=mode, num_ref_tokens=self.references.values.shape[1])
-        with computing_in(self.dtype):
+        with use_dtype(self.dtype):
             output: mx.array = self.transformer(
                 hidden_states=seen.values.astype(self.dtype),
                 encoder_hidden_states=prompt,
                 # A level of at most 1: mflux multiplies by 1000 only what is not above 1.
                 timestep=mx.array(sigma, dtype=mx.float32),
-                guidance=embeddable(self.guidance) if self.guidance_embeds else None,
+                guidance=scale_guidance(self.guidance) if self.guidance_embeds else None,
                 img_ids=seen.positions,
-                txt_ids=text_positions(prompt.shape[1]),
+                txt_ids=make_text_positions(prompt.shape[1]),
                 kv_cache=cache,
             )
         return output[:, : latents.values.shape[1]].astype(mx.float32)
 
-    def _seen(self, latents: Tokens, *, cached: bool) -> Tokens:
+    def _with_references(self, latents: Tokens, *, cached: bool) -> Tokens:
         if self.references is None or (cached and not self.is_first):
             return latents
         return Tokens(
@@ -103,7 +104,7 @@ class Denoiser:
         )
 
 
-def embeddable(guidance: float) -> mx.array:
+def scale_guidance(guidance: float) -> mx.array:
     """Guidance such that the transformer embeds 1000 times it, as diffusers does; mflux scales only up to 1."""
     return mx.array(guidance if guidance <= 1 else guidance * 1000, dtype=mx.float32)
 
@@ -111,7 +112,7 @@ def embeddable(guidance: float) -> mx.array:
 Sigmas = NDArray[np.float32]
 
 
-def empirical_mu(tokens: int, steps: int) -> float:
+def compute_empirical_mu(tokens: int, steps: int) -> float:
     """The shift for `tokens` image tokens and `steps` steps.
 
     Source: `compute_empirical_mu` of black-forest-labs/flux2 (sampling.py) and of diffusers' Flux2KleinPipeline.
@@ -144,36 +145,36 @@ class Schedule:
             terminal=float(config["shift_terminal"]) if config.get("shift_terminal") else None,  # type: ignore[arg-type]
         )
 
-    def full(self, tokens: int, steps: int) -> Sigmas:
+    def make_sigmas(self, tokens: int, steps: int) -> Sigmas:
         """`steps` noise levels from 1 down and the final 0: float32 (steps + 1,)."""
         times = np.linspace(1.0, 1 / steps, steps).astype(np.float32)
-        return np.append(self._shifted(times, empirical_mu(tokens, steps)), np.float32(0))
+        return np.append(self._shift(times, compute_empirical_mu(tokens, steps)), np.float32(0))
 
-    def partial(self, tokens: int, steps: int, strength: float) -> Sigmas:
+    def make_repaint_sigmas(self, tokens: int, steps: int, strength: float) -> Sigmas:
         """The levels of a repaint with `strength` in (0, 1]: it starts at time `strength` instead of 1.
 
         About `steps * strength` steps are run, as in SD-WebUI, spread evenly from the exact start, so that every
         strength differs even with the four steps of a distilled model. At strength 1 these are the full ones.
         """
-        count = repaint_steps(steps, strength)
+        count = count_repaint_steps(steps, strength)
         times = (strength * np.linspace(1.0, 1 / count, count)).astype(np.float32)
-        return np.append(self._shifted(times, empirical_mu(tokens, steps)), np.float32(0))
+        return np.append(self._shift(times, compute_empirical_mu(tokens, steps)), np.float32(0))
 
-    def truncated(self, tokens: int, steps: int, strength: float) -> Sigmas:
+    def make_inpaint_sigmas(self, tokens: int, steps: int, strength: float) -> Sigmas:
         """The last levels of the full schedule, as diffusers' inpainting takes them (`get_timesteps`)."""
         start = int(max(steps - min(steps * strength, steps), 0))
-        return self.full(tokens, steps)[start:]
+        return self.make_sigmas(tokens, steps)[start:]
 
-    def _shifted(self, times: Sigmas, mu: float) -> Sigmas:
+    def _shift(self, times: Sigmas, mu: float) -> Sigmas:
         if not self.dynamic:
             sigmas = self.shift * times / (1 + (self.shift - 1) * times)
         elif self.shift_type == "exponential":
             sigmas = math.exp(mu) / (math.exp(mu) + (1 / times - 1))
         else:
             sigmas = mu / (mu + (1 / times - 1))
-        return self._stretched(sigmas.astype(np.float32))
+        return self._stretch_to_terminal(sigmas.astype(np.float32))
 
-    def _stretched(self, sigmas: Sigmas) -> Sigmas:
+    def _stretch_to_terminal(self, sigmas: Sigmas) -> Sigmas:
         if self.terminal is None:
             return sigmas
         rest = 1 - sigmas

@@ -10,14 +10,14 @@ import mflux.utils.version_util
 import mlx.core as mx
 from mlx import nn
 
-from mflux_api.engine.flux2.tensors import Weights, parameters
+from mflux_api.engine.flux2.tensors import Weights, list_parameters
 from mflux_api.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from mflux_api.engine.flux2.pipeline import Pipeline
 
 LARGEST_SHARD = 2 * 1024**3
-DESCRIPTIONS = (
+CONFIG_FILES = (
     "model_index.json",
     "tokenizer",
     "scheduler",
@@ -33,19 +33,19 @@ def save(pipeline: "Pipeline", folder: Path) -> None:
 
     Raises InvalidRequest when it is not empty.
     """
-    pipeline.adapters.take_off()
+    pipeline.adapters.remove()
     if folder.exists() and any(folder.iterdir()):
         raise InvalidRequest(f"{folder} is not empty; choose another folder to save to.", path=str(folder))
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    _write(pipeline, partial)
+    _write_components(pipeline, partial)
     if folder.exists():
         folder.rmdir()
     partial.rename(folder)
 
 
-def _write(pipeline: "Pipeline", folder: Path) -> None:
+def _write_components(pipeline: "Pipeline", folder: Path) -> None:
     metadata = {
         "quantization_level": str(pipeline.bits),
         "mflux_version": mflux.utils.version_util.VersionUtil.get_mflux_version(),
@@ -54,10 +54,10 @@ def _write(pipeline: "Pipeline", folder: Path) -> None:
     _save_component(pipeline.autoencoder.vae, folder / "vae", metadata)
     # Last: where the networks take turns, this ends the transformer's.
     _save_component(pipeline.text_encoder, folder / "text_encoder", metadata)
-    for name in DESCRIPTIONS:
+    for name in CONFIG_FILES:
         _copy(pipeline.checkpoint.folder / name, folder / name)
     # A file that came alone is described by its tensors only, and those are other ones from now on.
-    for name, config in pipeline.loader.configs().items():
+    for name, config in pipeline.loader.read_configs().items():
         path = folder / name / "config.json"
         if not path.exists():
             path.write_text(json.dumps(config, indent=2), encoding="utf-8")
@@ -66,7 +66,7 @@ def _write(pipeline: "Pipeline", folder: Path) -> None:
 def _save_component(module: nn.Module, folder: Path, metadata: dict[str, str]) -> None:
     folder.mkdir(parents=True)
     places: dict[str, str] = {}
-    for number, shard in enumerate(_shards(parameters(module))):
+    for number, shard in enumerate(_shards(list_parameters(module))):
         mx.save_safetensors(str(folder / f"{number}.safetensors"), shard, metadata)
         places.update(dict.fromkeys(shard, f"{number}.safetensors"))
     index = {"metadata": metadata, "weight_map": places}

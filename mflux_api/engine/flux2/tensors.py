@@ -10,17 +10,17 @@ from mlx import nn
 from mlx.utils import tree_flatten
 from numpy.typing import NDArray
 
-from mflux_api.checkpoints.bit_packing import PACKED, group_size
+from mflux_api.checkpoints.bit_packing import PACKED_BITS, choose_group_size
 from mflux_api.checkpoints.float8 import FLOAT8
-from mflux_api.checkpoints.gguf import SUFFIX
+from mflux_api.checkpoints.gguf import GGUF_SUFFIX
 from mflux_api.checkpoints.safetensors import Shard, Tensor
-from mflux_api.checkpoints.tensor_names import SWAPPED, single_file_name, unfused
+from mflux_api.checkpoints.tensor_names import SWAPPED, map_single_file_name, split_fused_name
 from mflux_api.errors import ModelUnsupported
 
-Keep = Callable[[str], bool]
+NameFilter = Callable[[str], bool]
 Blocks = NDArray[np.uint8]
 PLAIN = {"F32": "<f4", "F16": "<f2"}
-HALF_BYTES = 4
+NIBBLE_BITS = 4
 BLOCK = 32
 # Bytes of a block before its values.
 PACKED_HEADER = {"Q8_0": 2, "Q4_0": 2, "Q4_1": 4}
@@ -34,7 +34,7 @@ class TargetFormat:
     bits: int | None
 
 
-def read_tensors(shards: Iterable[Shard], target: TargetFormat, keep: Keep) -> Iterator[tuple[str, mx.array]]:
+def read_tensors(shards: Iterable[Shard], target: TargetFormat, keep: NameFilter) -> Iterator[tuple[str, mx.array]]:
     """The tensors whose names are kept.
 
     Of safetensors not evaluated, in the file's numbers or, for 8-bit floats, in float32. Of GGUF evaluated in the
@@ -43,37 +43,37 @@ def read_tensors(shards: Iterable[Shard], target: TargetFormat, keep: Keep) -> I
     Raises ModelUnsupported for blocks that cannot be unpacked.
     """
     found = list(shards)
-    yield from _safetensors([shard for shard in found if shard.path.suffix != SUFFIX], keep)
+    yield from _read_safetensors([shard for shard in found if shard.path.suffix != GGUF_SUFFIX], keep)
     for shard in found:
-        if shard.path.suffix == SUFFIX:
-            yield from _gguf(shard, target, keep)
+        if shard.path.suffix == GGUF_SUFFIX:
+            yield from _read_gguf(shard, target, keep)
 
 
-def _safetensors(shards: list[Shard], keep: Keep) -> Iterator[tuple[str, mx.array]]:
+def _read_safetensors(shards: list[Shard], keep: NameFilter) -> Iterator[tuple[str, mx.array]]:
     raw: dict[str, mx.array] = {}
     for shard in shards:
         # A weight and its scale may be in two files.
-        raw.update(_loaded(shard))
+        raw.update(_load_file(shard))
     for shard in shards:
         for name, tensor in shard.tensors.items():
             if keep(name):
                 values = raw[tensor.source or name]
-                yield name, _float8(values, raw.get(tensor.scale)) if tensor.dtype == FLOAT8 else values
+                yield name, _dequantize_float8(values, raw.get(tensor.scale)) if tensor.dtype == FLOAT8 else values
 
 
-def _loaded(shard: Shard) -> dict[str, mx.array]:
+def _load_file(shard: Shard) -> dict[str, mx.array]:
     tensors = mx.load(str(shard.path))
     assert isinstance(tensors, dict)
     return tensors
 
 
-def _float8(values: mx.array, scale: mx.array | None) -> mx.array:
+def _dequantize_float8(values: mx.array, scale: mx.array | None) -> mx.array:
     """MLX reads 8-bit floats as bytes. Without any scale they are the weights themselves."""
     floats = mx.from_fp8(values, mx.float32)
-    return floats if scale is None else floats * _spread(scale.astype(mx.float32), values.shape)
+    return floats if scale is None else floats * _broadcast_scale(scale.astype(mx.float32), values.shape)
 
 
-def _spread(scale: mx.array, shape: tuple[int, ...]) -> mx.array:
+def _broadcast_scale(scale: mx.array, shape: tuple[int, ...]) -> mx.array:
     """One scale for all, one a row, or one a block -> something that multiplies the weights."""
     if scale.size == 1:
         return scale.reshape(())
@@ -84,33 +84,33 @@ def _spread(scale: mx.array, shape: tuple[int, ...]) -> mx.array:
     return scale[: shape[0], : shape[1]]
 
 
-def _gguf(shard: Shard, target: TargetFormat, keep: Keep) -> Iterator[tuple[str, mx.array]]:
+def _read_gguf(shard: Shard, target: TargetFormat, keep: NameFilter) -> Iterator[tuple[str, mx.array]]:
     data = np.memmap(shard.path, mode="r")
     for name, tensor in shard.tensors.items():
         if keep(name):
-            blocks = data[tensor.offset : tensor.offset + tensor.size]
-            for suffix, array in _in_target_format(name, blocks, tensor, target).items():
+            blocks = data[tensor.offset : tensor.offset + tensor.nbytes]
+            for suffix, array in _convert_blocks(name, blocks, tensor, target).items():
                 mx.eval(array)
                 yield f"{name.removesuffix('.weight')}.{suffix}" if suffix else name, array
 
 
-def _in_target_format(name: str, blocks: Blocks, tensor: Tensor, target: TargetFormat) -> dict[str, mx.array]:
+def _convert_blocks(name: str, blocks: Blocks, tensor: Tensor, target: TargetFormat) -> dict[str, mx.array]:
     """By suffix: the weight alone under none, or three arrays that are a quantized one."""
-    packed = len(tensor.shape) == 2 and tensor.dtype in PACKED
+    packed = len(tensor.shape) == 2 and tensor.dtype in PACKED_BITS
     if packed and target.bits is None:
-        return _triple(*_repacked(blocks, tensor), target.dtype)
-    whole = _unpacked(name, blocks, tensor)
-    group = group_size(tensor.shape)
+        return _name_quantized(*_repack_blocks(blocks, tensor), target.dtype)
+    whole = _unpack_blocks(name, blocks, tensor)
+    group = choose_group_size(tensor.shape)
     if target.bits is None or group is None or not name.endswith(".weight"):
         return {"": whole.astype(target.dtype)}
-    return _triple(*mx.quantize(whole.astype(target.dtype), group_size=group, bits=target.bits), target.dtype)
+    return _name_quantized(*mx.quantize(whole.astype(target.dtype), group_size=group, bits=target.bits), target.dtype)
 
 
-def _triple(weight: mx.array, scales: mx.array, biases: mx.array, dtype: mx.Dtype) -> dict[str, mx.array]:
+def _name_quantized(weight: mx.array, scales: mx.array, biases: mx.array, dtype: mx.Dtype) -> dict[str, mx.array]:
     return {"weight": weight, "scales": scales.astype(dtype), "biases": biases.astype(dtype)}
 
 
-def _unpacked(name: str, blocks: Blocks, tensor: Tensor) -> mx.array:
+def _unpack_blocks(name: str, blocks: Blocks, tensor: Tensor) -> mx.array:
     """The tensor's numbers, in float32 or as they are."""
     if tensor.dtype in PLAIN:
         return mx.array(blocks.view(PLAIN[tensor.dtype]).reshape(tensor.shape))
@@ -131,19 +131,19 @@ def _unpacked(name: str, blocks: Blocks, tensor: Tensor) -> mx.array:
 
 def _row(tensor: Tensor) -> int:
     """Bytes of one row."""
-    return tensor.size * tensor.shape[-1] // tensor.count
+    return tensor.nbytes * tensor.shape[-1] // tensor.count
 
 
-def _repacked(blocks: Blocks, tensor: Tensor) -> tuple[mx.array, mx.array, mx.array]:
+def _repack_blocks(blocks: Blocks, tensor: Tensor) -> tuple[mx.array, mx.array, mx.array]:
     """Blocks of 32 as MLX packs them: words, scales and biases. The same numbers, nothing is rounded in float32.
 
     Source: ggml's block_q8_0 (scale, 32 signed bytes), block_q4_0 (scale, 16 bytes) and block_q4_1 (scale, least value,
     16 bytes).
     """
-    bits, header = PACKED[tensor.dtype], PACKED_HEADER[tensor.dtype]
+    bits, header = PACKED_BITS[tensor.dtype], PACKED_HEADER[tensor.dtype]
     table = blocks.reshape(-1, header + BLOCK * bits // 8)
     numbers = mx.array(np.ascontiguousarray(table[:, :header]).view("<f2")).astype(mx.float32)
-    words = _halves(table[:, header:]) if bits == HALF_BYTES else np.bitwise_xor(table[:, header:], 0x80)
+    words = _interleave_nibbles(table[:, header:]) if bits == NIBBLE_BITS else np.bitwise_xor(table[:, header:], 0x80)
     scales = numbers[:, 0]
     biases = numbers[:, 1] if header > 2 else scales * -float(1 << (bits - 1))
     rows, columns = tensor.shape
@@ -151,7 +151,7 @@ def _repacked(blocks: Blocks, tensor: Tensor) -> tuple[mx.array, mx.array, mx.ar
     return weight, scales.reshape(rows, -1), biases.reshape(rows, -1)
 
 
-def _halves(nibbles: Blocks) -> Blocks:
+def _interleave_nibbles(nibbles: Blocks) -> Blocks:
     """ggml has values 0 to 15 in the low halves and 16 to 31 in the high ones; MLX has neighbours in one byte."""
     values = np.concatenate([nibbles & 15, nibbles >> 4], axis=1)
     pairs: Blocks = values[:, ::2] | (values[:, 1::2] << 4)
@@ -183,7 +183,7 @@ def read_single_file(shards: Iterable[Shard], target: TargetFormat) -> Weights:
     """As `read_weights`, from Black Forest Labs' names: attention taken apart, the last modulation's halves swapped."""
     found: Weights = {}
     for old, tensor in read_tensors(shards, target, lambda _: True):
-        names = unfused(single_file_name(old) or old)
+        names = split_fused_name(map_single_file_name(old) or old)
         whole = mx.roll(tensor, len(tensor) // 2, 0) if SWAPPED.fullmatch(names[0]) else tensor
         found.update(zip(names, mx.split(whole, len(names)), strict=True))
     return found
@@ -193,7 +193,7 @@ def _quantized_owner(name: str) -> str:
     return re.sub(r"\.(scales|biases)$", ".weight", name)
 
 
-def parameters(module: nn.Module) -> Weights:
+def list_parameters(module: nn.Module) -> Weights:
     """The parameters a checkpoint must supply, by name (rotary tables are computed)."""
     flat = tree_flatten(module.parameters(), destination={})
     assert isinstance(flat, dict)
@@ -202,11 +202,11 @@ def parameters(module: nn.Module) -> Weights:
 
 def apply_weights(module: nn.Module, weights: Weights, component: str, dtype: mx.Dtype) -> None:
     """Put every tensor in its place in `dtype`. Raises ModelUnsupported when one is missing or has another shape."""
-    _check_fit(component, {name: value.shape for name, value in parameters(module).items()}, weights)
+    _check_shapes(component, {name: value.shape for name, value in list_parameters(module).items()}, weights)
     module.load_weights([(name, _cast(value, dtype)) for name, value in weights.items()], strict=False)
 
 
-def _check_fit(component: str, expected: dict[str, tuple[int, ...]], weights: Weights) -> None:
+def _check_shapes(component: str, expected: dict[str, tuple[int, ...]], weights: Weights) -> None:
     missing = sorted(expected.keys() - weights.keys())
     if missing:
         shown = ", ".join(missing[:3])

@@ -14,27 +14,27 @@ from PIL import Image
 from mflux_api.checkpoints.safetensors import Config, read_json
 from mflux_api.engine.flux2 import latents
 from mflux_api.engine.flux2.latents import unpatchify
-from mflux_api.engine.precision import computing_in
+from mflux_api.engine.precision import use_dtype
 from mflux_api.errors import InvalidImage, ModelCorrupt
 
 REFERENCE_AREA = 1024 * 1024
-STEP = 16
+SIDE_STEP = 16
 LANCZOS = Image.Resampling.LANCZOS
 
 
-def to_array(image: Image.Image) -> mx.array:
+def image_to_array(image: Image.Image) -> mx.array:
     """An RGB picture as float32 (1, 3, H, W) in -1..1."""
     pixels = np.asarray(image.convert("RGB"), dtype=np.float32) / 255.0
     return mx.array(2.0 * pixels - 1.0).transpose(2, 0, 1)[None]
 
 
-def to_pixels(decoded: mx.array) -> NDArray[np.float32]:
+def decoded_to_pixels(decoded: mx.array) -> NDArray[np.float32]:
     """The decoder's (1, 3, H, W) in -1..1 as float32 (H, W, 3) in 0..1."""
     pixels = mx.clip(decoded[0].astype(mx.float32) / 2 + 0.5, 0, 1).transpose(1, 2, 0)
     return np.array(pixels)
 
 
-def to_image(pixels: NDArray[np.float32]) -> Image.Image:
+def pixels_to_image(pixels: NDArray[np.float32]) -> Image.Image:
     """Float32 (H, W, 3) in 0..1 as an 8-bit RGB picture, rounded to nearest."""
     return Image.fromarray((pixels * 255).round().astype(np.uint8))
 
@@ -50,9 +50,9 @@ def fit_reference(image: Image.Image) -> Image.Image:
         scale = math.sqrt(REFERENCE_AREA / (width * height))
         image = image.resize((int(width * scale), int(height * scale)), LANCZOS)
         width, height = image.size
-    to_width, to_height = width // STEP * STEP, height // STEP * STEP
+    to_width, to_height = width // SIDE_STEP * SIDE_STEP, height // SIDE_STEP * SIDE_STEP
     if to_width == 0 or to_height == 0:
-        raise InvalidImage(f"A reference must be at least {STEP} pixels on each side, not {width}x{height}.")
+        raise InvalidImage(f"A reference must be at least {SIDE_STEP} pixels on each side, not {width}x{height}.")
     left, top = (width - to_width) // 2, (height - to_height) // 2
     return image.crop((left, top, left + to_width, top + to_height))
 
@@ -60,7 +60,7 @@ def fit_reference(image: Image.Image) -> Image.Image:
 def fit_latents(image: Image.Image) -> Image.Image:
     """A picture at about its own size, at most about one megapixel: all of it, in sides that divide by 16."""
     scale = min(1.0, math.sqrt(REFERENCE_AREA / (image.width * image.height)))
-    width, height = (max(STEP, round(side * scale / STEP) * STEP) for side in image.size)
+    width, height = (max(SIDE_STEP, round(side * scale / SIDE_STEP) * SIDE_STEP) for side in image.size)
     return fit_source(image, width, height)
 
 
@@ -74,20 +74,20 @@ def fit_mask(mask: Image.Image, width: int, height: int) -> NDArray[np.float32]:
     return np.asarray(mask.convert("L").resize((width, height), LANCZOS), dtype=np.float32) / 255.0
 
 
-def mask_tokens(mask: NDArray[np.float32]) -> mx.array:
+def mask_to_tokens(mask: NDArray[np.float32]) -> mx.array:
     """A pixel mask as float32 (1, H/16 * W/16, 1) in 0..1.
 
     Source: `prepare_mask_latents` of diffusers' Flux2KleinInpaintPipeline: made black and white at one half, then
     bilinear without antialiasing, which at a factor of 16 is the mean of the four pixels at a cell's centre.
     """
     hard = (mask >= 0.5).astype(np.float32)
-    rows, columns = hard.shape[0] // STEP, hard.shape[1] // STEP
-    cells = hard.reshape(rows, STEP, columns, STEP)
-    middle = slice(STEP // 2 - 1, STEP // 2 + 1)
+    rows, columns = hard.shape[0] // SIDE_STEP, hard.shape[1] // SIDE_STEP
+    cells = hard.reshape(rows, SIDE_STEP, columns, SIDE_STEP)
+    middle = slice(SIDE_STEP // 2 - 1, SIDE_STEP // 2 + 1)
     return mx.array(cells[:, middle, :, middle].mean(axis=(1, 3)).reshape(1, rows * columns, 1))
 
 
-def keep_unmasked(pixels: NDArray[np.float32], source: Image.Image, mask: NDArray[np.float32]) -> NDArray[np.float32]:
+def blend_unmasked(pixels: NDArray[np.float32], source: Image.Image, mask: NDArray[np.float32]) -> NDArray[np.float32]:
     """The repainted pixels where the mask is white, the source's own where it is black, blended between."""
     original = np.asarray(source, dtype=np.float32) / 255.0
     alpha = mask[..., None]
@@ -123,7 +123,7 @@ class PreviewMap:
         plain = unpatchify(patches)[0].transpose(1, 2, 0)
         if plain.shape[-1] != self.factors.shape[0]:
             return None
-        return to_image(np.array(mx.clip(plain @ self.factors + self.bias, 0, 1)))
+        return pixels_to_image(np.array(mx.clip(plain @ self.factors + self.bias, 0, 1)))
 
 
 class Autoencoder:
@@ -144,8 +144,8 @@ class Autoencoder:
 
     def encode(self, image: Image.Image) -> mx.array:
         """A picture of H x W as normalised patches, float32 (1, 128, H/16, W/16), evaluated."""
-        with computing_in(self.dtype):
-            encoded = self.vae.encode(to_array(image).astype(self.dtype))
+        with use_dtype(self.dtype):
+            encoded = self.vae.encode(image_to_array(image).astype(self.dtype))
         patches: mx.array = (latents.patchify(encoded.astype(mx.float32)) - self.mean) / self.std
         mx.eval(patches)
         return patches
@@ -153,5 +153,5 @@ class Autoencoder:
     def decode(self, patches: mx.array) -> NDArray[np.float32]:
         """Normalised patches, float32 (1, 128, H/16, W/16), as pixels (H, W, 3) in 0..1."""
         plain = latents.unpatchify(patches * self.std + self.mean)
-        with computing_in(self.dtype):
-            return to_pixels(self.vae.decode(plain.astype(self.dtype)))
+        with use_dtype(self.dtype):
+            return decoded_to_pixels(self.vae.decode(plain.astype(self.dtype)))

@@ -16,22 +16,22 @@ from mlx import nn
 from mlx.utils import tree_map
 
 from mflux_api.checkpoints.safetensors import Shard
-from mflux_api.checkpoints.seedvr2 import Layout, lacks
+from mflux_api.checkpoints.seedvr2 import SeedVR2Checkpoint, missing_tensors_error
 from mflux_api.engine.flux2 import quantization
-from mflux_api.engine.flux2.tensors import parameters
-from mflux_api.engine.precision import Precision, computing_in
+from mflux_api.engine.flux2.tensors import list_parameters
+from mflux_api.engine.precision import Precision, use_dtype
 from mflux_api.errors import ModelUnsupported
 
 
 @contextmanager
-def empty_sums() -> Iterator[None]:
+def allow_empty_cumsum() -> Iterator[None]:
     """Within, mx.cumsum of an empty array is that array: MLX's CPU backend (0.32.2) ends the process at it (SIGFPE)."""
     before = mx.cumsum
 
-    def guarded(values: mx.array, *arguments: Any, **keywords: Any) -> mx.array:
+    def sum_unless_empty(values: mx.array, *arguments: Any, **keywords: Any) -> mx.array:
         return before(values, *arguments, **keywords) if values.size else values
 
-    mx.cumsum = guarded
+    mx.cumsum = sum_unless_empty
     try:
         yield
     finally:
@@ -55,7 +55,7 @@ class FrameConv(nn.Module):
         return flat.transpose(0, 3, 1, 2)[:, :, None]
 
 
-def flatten(module: nn.Module) -> None:
+def flatten_convolutions(module: nn.Module) -> None:
     """Every convolution over time into a flat one, in place."""
 
     def flat(layer: nn.Module) -> nn.Module:
@@ -64,33 +64,35 @@ def flatten(module: nn.Module) -> None:
     module.update_modules(tree_map(flat, module.leaf_modules(), is_leaf=nn.Module.is_module))
 
 
-Name = Callable[[str], str]
+NameMap = Callable[[str], str]
 
 
-def load_transformer(layout: Layout, bits: int | None, precision: Precision) -> SeedVR2Transformer:
+def load_transformer(layout: SeedVR2Checkpoint, bits: int | None, precision: Precision) -> SeedVR2Transformer:
     """The transformer in `precision`, its linear layers in `bits` if asked. Raises ModelUnsupported."""
-    sizes = layout.transformer_sizes
-    module = _build(SeedVR2Transformer, layout.transformer, sizes, precision)
-    _fill(module, layout.transformer, lambda name: published_name(name, sizes["mm_layers"]), precision.dtype)
+    sizes = layout.transformer_config
+    module = _build_network(SeedVR2Transformer, layout.transformer, sizes, precision)
+    _load_weights(
+        module, layout.transformer, lambda name: map_to_published_name(name, sizes["mm_layers"]), precision.dtype
+    )
     if bits is not None:
         quantization.quantize(module, bits)
-        _share(module)
+        _share_projections(module)
     if precision.dequantize_first:
         quantization.dequantize_first(module)
     _materialise(module)
     return module
 
 
-def load_vae(layout: Layout, precision: Precision) -> SeedVR2VAE:
+def load_vae(layout: SeedVR2Checkpoint, precision: Precision) -> SeedVR2VAE:
     """The autoencoder in `precision`, never quantized, for single pictures only. Raises ModelUnsupported."""
-    module = _build(SeedVR2VAE, layout.vae, layout.vae_sizes, precision)
-    _fill(module, layout.vae, lambda name: name, precision.dtype)
-    flatten(module)
+    module = _build_network(SeedVR2VAE, layout.vae, layout.vae_config, precision)
+    _load_weights(module, layout.vae, lambda name: name, precision.dtype)
+    flatten_convolutions(module)
     _materialise(module)
     return module
 
 
-def published_name(name: str, shared_from: int) -> str:
+def map_to_published_name(name: str, shared_from: int) -> str:
     """The published name of a parameter of mflux's SeedVR2Transformer; from layer `shared_from` on words and picture
     share theirs. Source: mflux's SeedVR2WeightMapping, read backwards.
     """
@@ -102,9 +104,11 @@ def published_name(name: str, shared_from: int) -> str:
     return re.sub(r"(\.attn\.\w+)_(vid|txt)\.", rf"\1.{kind}.", name)
 
 
-def _build(kind: Callable[..., nn.Module], shard: Shard, sizes: dict[str, object], precision: Precision) -> nn.Module:
+def _build_network(
+    kind: Callable[..., nn.Module], shard: Shard, sizes: dict[str, object], precision: Precision
+) -> nn.Module:
     try:
-        with computing_in(precision.dtype):
+        with use_dtype(precision.dtype):
             return kind(**sizes)
     except (TypeError, ValueError, ZeroDivisionError) as error:
         raise ModelUnsupported(
@@ -112,16 +116,16 @@ def _build(kind: Callable[..., nn.Module], shard: Shard, sizes: dict[str, object
         ) from error
 
 
-def _fill(module: nn.Module, shard: Shard, name_of: Name, dtype: mx.Dtype) -> None:
+def _load_weights(module: nn.Module, shard: Shard, map_name: NameMap, dtype: mx.Dtype) -> None:
     """Every parameter from the file. Raises ModelUnsupported where one is missing or has another shape."""
-    wanted = {name: name_of(name) for name in parameters(module)}
+    wanted = {name: map_name(name) for name in list_parameters(module)}
     missing = sorted({published for published in wanted.values() if published not in shard.tensors})
     if missing:
-        raise lacks(shard, missing)
+        raise missing_tensors_error(shard, missing)
     stored = mx.load(str(shard.path))
     assert isinstance(stored, dict)
-    fitting = {name: _as_mlx(stored[published]) for name, published in wanted.items()}
-    for name, value in parameters(module).items():
+    fitting = {name: _to_mlx_layout(stored[published]) for name, published in wanted.items()}
+    for name, value in list_parameters(module).items():
         if fitting[name].shape != value.shape:
             raise ModelUnsupported(
                 f"{wanted[name]} of {shard.path} has the shape {fitting[name].shape} and not {value.shape}.",
@@ -131,7 +135,7 @@ def _fill(module: nn.Module, shard: Shard, name_of: Name, dtype: mx.Dtype) -> No
     module.load_weights([(name, _cast(name, value, dtype)) for name, value in fitting.items()], strict=False)
 
 
-def _as_mlx(tensor: mx.array) -> mx.array:
+def _to_mlx_layout(tensor: mx.array) -> mx.array:
     """A torch convolution (O, I, T, H, W) as MLX's (O, T, H, W, I)."""
     return tensor.transpose(0, 2, 3, 4, 1) if tensor.ndim == 5 else tensor
 
@@ -141,7 +145,7 @@ def _cast(name: str, value: mx.array, dtype: mx.Dtype) -> mx.array:
     return value.astype(mx.float32 if name.endswith(".freqs") else dtype)
 
 
-def _share(module: SeedVR2Transformer) -> None:
+def _share_projections(module: SeedVR2Transformer) -> None:
     """Quantizing makes two of a layer that words and picture share."""
     for block in module.blocks:
         if block.shared_weights:
@@ -151,5 +155,5 @@ def _share(module: SeedVR2Transformer) -> None:
 
 def _materialise(module: nn.Module) -> None:
     # Now, and one by one: what stays lazy reads its file again on every use.
-    for tensor in parameters(module).values():
+    for tensor in list_parameters(module).values():
         mx.eval(tensor)

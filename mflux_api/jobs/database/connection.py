@@ -13,7 +13,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 from mflux_api.errors import InvalidRequest, MfluxError, StorageFailed
 from mflux_api.jobs.database.migrations import MIGRATIONS
-from mflux_api.logs import warning
+from mflux_api.logs import log_warning
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -153,7 +153,7 @@ class Store:
         except FileNotFoundError:
             pass  # The database was closed meanwhile, and has all of it.
         except OSError as error:
-            warning("storage.unsynced", reason=str(error))
+            log_warning("storage.unsynced", reason=str(error))
 
     def _transact(self, action: Callable[[], T]) -> T:
         try:

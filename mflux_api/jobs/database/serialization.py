@@ -9,9 +9,9 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from mflux_api.jobs.job import Failure, Inputs, Job, PictureFile, State
-from mflux_api.request import Craft, GenerateRequest, LoraUse
+from mflux_api.request import GenerateRequest, LoraUse, PaintOptions
 
-CRAFT = TypeAdapter(Craft)
+CRAFT = TypeAdapter(PaintOptions)
 
 
 def pack_request(request: GenerateRequest) -> str:
@@ -27,7 +27,7 @@ def pack_request(request: GenerateRequest) -> str:
             "seeds": request.seeds,
             "strength": request.strength,
             "loras": [asdict(use) for use in request.loras],
-            "craft": CRAFT.dump_python(Craft(**request.craft()), exclude_defaults=True),
+            "craft": CRAFT.dump_python(PaintOptions(**request.options_as_dict()), exclude_defaults=True),
         }
     )
 
@@ -48,7 +48,7 @@ def unpack_request(text: str) -> GenerateRequest:
         seeds=tuple(row["seeds"]),
         strength=row["strength"],
         loras=tuple(LoraUse(path=use["path"], scale=use["scale"]) for use in row["loras"]),
-        **craft.craft(),
+        **craft.options_as_dict(),
     )
 
 

@@ -24,38 +24,38 @@ Arrays = dict[str, mx.array]
 Scaling = Callable[[mx.array], mx.array]
 
 
-def whole(weight: mx.array) -> mx.array:
+def scale_by_tensor(weight: mx.array) -> mx.array:
     return mx.abs(weight).max() / LARGEST
 
 
-def by_row(weight: mx.array) -> mx.array:
+def scale_by_row(weight: mx.array) -> mx.array:
     return mx.abs(weight).max(axis=1) / LARGEST
 
 
-def by_block(weight: mx.array) -> mx.array:
+def scale_by_block(weight: mx.array) -> mx.array:
     """Blocks of 32 x 32."""
     rows, columns = weight.shape
     return mx.abs(weight).reshape(rows // 32, 32, columns // 32, 32).max(axis=(1, 3)) / LARGEST
 
 
-def spread(scale: mx.array, shape: tuple[int, ...]) -> mx.array:
+def broadcast_scale(scale: mx.array, shape: tuple[int, ...]) -> mx.array:
     if scale.ndim == 2:
         return mx.repeat(mx.repeat(scale, 32, 0), 32, 1)
     return scale[:, None] if scale.ndim == 1 else scale
 
 
-def copied(folder: Path) -> Path:
+def copy_klein(folder: Path) -> Path:
     return Path(shutil.copytree(KLEIN, folder))
 
 
-def weights(folder: Path) -> Arrays:
+def load_weights(folder: Path) -> Arrays:
     (path,) = folder.glob("*.safetensors")
     tensors = mx.load(str(path))
     assert isinstance(tensors, dict)
     return {name: tensor.astype(mx.float32) for name, tensor in tensors.items()}
 
 
-def replaced(folder: Path, tensors: Arrays) -> None:
+def replace_weights(folder: Path, tensors: Arrays) -> None:
     """These float32 tensors in place of a part's file."""
     (path,) = folder.glob("*.safetensors")
     mx.save_safetensors(str(path), tensors)
@@ -66,29 +66,29 @@ def is_scaled(name: str, tensor: mx.array) -> bool:
     return tensor.ndim == 2 and "blocks." in name
 
 
-def in_float8(tensors: Arrays, scaling: Scaling = whole) -> tuple[dict[str, Any], Arrays]:
-    """What a file of scaled 8-bit floats holds (`written` takes it), and the numbers that it stands for."""
+def quantize_float8(tensors: Arrays, scaling: Scaling = scale_by_tensor) -> tuple[dict[str, Any], Arrays]:
+    """What a file of scaled 8-bit floats holds (`write_safetensors` takes it), and the numbers that it stands for."""
     entries: dict[str, Any] = {}
     values = dict(tensors)
     for name, tensor in tensors.items():
         if not is_scaled(name, tensor):
-            entries[name] = entry(tensor)
+            entries[name] = encode_tensor(tensor)
             continue
         scale = scaling(tensor)
-        stored = mx.to_fp8(tensor / spread(scale, tensor.shape))
-        values[name] = mx.from_fp8(stored, mx.float32) * spread(scale, tensor.shape)
+        stored = mx.to_fp8(tensor / broadcast_scale(scale, tensor.shape))
+        values[name] = mx.from_fp8(stored, mx.float32) * broadcast_scale(scale, tensor.shape)
         entries[name] = {"dtype": "F8_E4M3", "shape": list(stored.shape), "data": np.array(stored).tobytes()}
-        entries[name.replace(".weight", ".weight_scale")] = entry(scale)
-        entries[name.replace(".weight", ".input_scale")] = entry(mx.array(0.25))
+        entries[name.replace(".weight", ".weight_scale")] = encode_tensor(scale)
+        entries[name.replace(".weight", ".input_scale")] = encode_tensor(mx.array(0.25))
     return entries, values
 
 
-def entry(tensor: mx.array) -> dict[str, Any]:
+def encode_tensor(tensor: mx.array) -> dict[str, Any]:
     array = np.array(tensor)
     return {"dtype": DTYPES[str(array.dtype)], "shape": list(array.shape), "data": array.tobytes()}
 
 
-def written(path: Path, entries: Mapping[str, Any], metadata: dict[str, str] | None = None) -> None:
+def write_safetensors(path: Path, entries: Mapping[str, Any], metadata: dict[str, str] | None = None) -> None:
     header: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
     data = b""
     for name, value in entries.items():
@@ -100,19 +100,19 @@ def written(path: Path, entries: Mapping[str, Any], metadata: dict[str, str] | N
     path.write_bytes(struct.pack("<Q", len(text)) + text + data)
 
 
-def declared(entries: Mapping[str, Any], kind: str) -> dict[str, str]:
+def comfy_metadata(entries: Mapping[str, Any], kind: str) -> dict[str, str]:
     """ComfyUI's metadata of a file."""
     layers = {name.removesuffix(".weight_scale"): {"format": kind} for name in entries if name.endswith("_scale")}
     return {"_quantization_metadata": json.dumps({"format_version": "1.0", "layers": layers})}
 
 
 def write_gguf(
-    path: Path, tensors: Arrays, kinds: Callable[[str], Kind], architecture: str = "flux", **said: Any
+    path: Path, tensors: Arrays, kinds: Callable[[str], Kind], architecture: str = "flux", **metadata: Any
 ) -> Arrays:
     """A GGUF file of these tensors, and the numbers that it stands for."""
     path.parent.mkdir(exist_ok=True)
     writer = gguf.GGUFWriter(path, architecture)
-    for name, value in said.items():
+    for name, value in metadata.items():
         writer.add_key_value(name, value, gguf.GGUFValueType.get_type(value))
     writer.add_array("tokenizer.ggml.tokens", ["<a>", "b", "ü"])
     values = {}

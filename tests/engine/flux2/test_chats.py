@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mflux_api.engine.flux2.chat_templates import MistralChat
+from mflux_api.engine.flux2.chat_templates import MistralChatTemplate
 from mflux_api.engine.model import MODELS_DIR, load_model
 from mflux_api.errors import MfluxError, ModelIncomplete
-from mflux_api.models.registry import locate
+from mflux_api.models.registry import resolve_model
 
 DEV = Path(__file__).parents[2] / "reference" / "checkpoints" / "dev"
 SYSTEM = (
@@ -36,7 +36,7 @@ def published_tokenizer() -> Path | None:
     """The folder MFLUX_TEST_DEV_TOKENIZER names, or that of a flux2-dev on this machine."""
     named = os.environ.get("MFLUX_TEST_DEV_TOKENIZER")
     try:
-        return Path(named) if named else locate("flux2-dev", MODELS_DIR).folder / "tokenizer"
+        return Path(named) if named else resolve_model("flux2-dev", MODELS_DIR).folder / "tokenizer"
     except MfluxError:
         return None
 
@@ -56,8 +56,8 @@ def configure(folder: Path, **changes: Any) -> None:
     path.write_text(json.dumps({name: value for name, value in config.items() if value is not None}))
 
 
-def tokens(chat: MistralChat, prompt: str) -> list[str]:
-    read = chat.read(prompt)
+def tokens(chat: MistralChatTemplate, prompt: str) -> list[str]:
+    read = chat.tokenize(prompt)
     kept = [token for token, real in zip(read["input_ids"], read["attention_mask"], strict=True) if real]
     found: list[str] = chat.tokenizer.convert_ids_to_tokens(kept)
     return found
@@ -65,37 +65,37 @@ def tokens(chat: MistralChat, prompt: str) -> list[str]:
 
 @pytest.mark.parametrize("prompt", ["a red circle", "", "  two  spaces \n", "日本語 🌅", "{{ bos_token }}"])
 def test_a_prompt_is_put_into_the_references_template(prompt: str) -> None:
-    rendered = MistralChat(DEV / "tokenizer", 512).render(prompt)
+    rendered = MistralChatTemplate(DEV / "tokenizer", 512).render(prompt)
     assert rendered == f"<s>[SYSTEM_PROMPT]{SYSTEM}[/SYSTEM_PROMPT][INST]{prompt}[/INST]"
 
 
 def test_image_tokens_are_taken_out_of_a_prompt() -> None:
-    assert MistralChat(DEV / "tokenizer", 512).render("a [IMG]b[IMG]").endswith("[INST]a b[/INST]")
+    assert MistralChatTemplate(DEV / "tokenizer", 512).render("a [IMG]b[IMG]").endswith("[INST]a b[/INST]")
 
 
 @pytest.mark.skipif(PUBLISHED is None, reason="no published tokenizer of FLUX.2-dev on this machine")
 def test_the_published_tokenizer_gives_the_published_tokens() -> None:
     assert PUBLISHED is not None
-    read = MistralChat(PUBLISHED, 512).read(FOX)
+    read = MistralChatTemplate(PUBLISHED, 512).tokenize(FOX)
     kept = [token for token, real in zip(read["input_ids"], read["attention_mask"], strict=True) if real]
     assert kept == FOX_TOKENS
     assert set(read["input_ids"]) - set(kept) == {11}
 
 
 def test_special_tokens_have_their_published_places() -> None:
-    tokenizer = MistralChat(DEV / "tokenizer", 512).tokenizer
+    tokenizer = MistralChatTemplate(DEV / "tokenizer", 512).tokenizer
     named = ["<s>", "[INST]", "[/INST]", "<pad>", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]"]
     assert tokenizer.convert_tokens_to_ids(named) == [1, 3, 4, 11, 17, 18]
 
 
 def test_the_first_token_comes_once() -> None:
-    assert tokens(MistralChat(DEV / "tokenizer", 512), "a")[:2] == ["<s>", "[SYSTEM_PROMPT]"]
+    assert tokens(MistralChatTemplate(DEV / "tokenizer", 512), "a")[:2] == ["<s>", "[SYSTEM_PROMPT]"]
 
 
 def test_the_first_token_is_added_to_a_template_without_it(folder: Path) -> None:
     path = folder / "chat_template.jinja"
     path.write_text(path.read_text().replace("{{- bos_token }}", ""))
-    assert tokens(MistralChat(folder, 512), "a")[:2] == ["<s>", "[SYSTEM_PROMPT]"]
+    assert tokens(MistralChatTemplate(folder, 512), "a")[:2] == ["<s>", "[SYSTEM_PROMPT]"]
 
 
 @pytest.mark.parametrize(
@@ -118,14 +118,14 @@ def test_the_padded_side_is_what_the_files_say_or_left(
         padding = {"strategy": "BatchLongest", "direction": written, "pad_to_multiple_of": None}
         pad = {"pad_id": 11, "pad_type_id": 0, "pad_token": "<pad>"}
         path.write_text(json.dumps(json.loads(path.read_text()) | {"padding": padding | pad}))
-    read = MistralChat(folder, 100).read("a")
+    read = MistralChatTemplate(folder, 100).tokenize("a")
     ids = read["input_ids"]
     assert (ids[0], ids[-1]) == ((11, 4) if expected == "left" else (1, 11))
     assert sum(read["attention_mask"]) == len(ids) - ids.count(11)
 
 
 def test_what_is_too_long_loses_its_end() -> None:
-    read = MistralChat(DEV / "tokenizer", 100).read("word " * 300)
+    read = MistralChatTemplate(DEV / "tokenizer", 100).tokenize("word " * 300)
     assert (len(read["input_ids"]), sum(read["attention_mask"]), read["input_ids"][0]) == (100, 100, 1)
     assert 4 not in read["input_ids"]
 
@@ -134,18 +134,18 @@ def test_the_template_may_lie_where_processors_kept_it(folder: Path) -> None:
     template = (folder / "chat_template.jinja").read_text()
     (folder / "chat_template.jinja").unlink()
     with pytest.raises(ModelIncomplete, match="no chat template"):
-        MistralChat(folder, 512)
+        MistralChatTemplate(folder, 512)
     (folder / "chat_template.json").write_text(json.dumps({"chat_template": template}))
-    assert MistralChat(folder, 512).render("a").endswith("[INST]a[/INST]")
+    assert MistralChatTemplate(folder, 512).render("a").endswith("[INST]a[/INST]")
 
 
 @pytest.mark.parametrize(("prompt", "word"), [("a big object", "object"), ("[IMG]a[IMG] circle", "circle")])
 def test_emphasis_weighs_words_of_the_prompt_and_none_of_the_system_message(prompt: str, word: str) -> None:
-    conditioning = load_model(DEV).pipeline.conditioning
+    conditioning = load_model(DEV).pipeline.prompt_encoder
     start = prompt.index(word)
-    factors = np.array(conditioning.weights(prompt, ((start, start + len(word), 2.0),)))[0, :, 0]
-    read = conditioning.chat.read(prompt)
+    factors = np.array(conditioning.make_token_weights(prompt, ((start, start + len(word), 2.0),)))[0, :, 0]
+    read = conditioning.chat_template.tokenize(prompt)
     weighed = [places for places, factor in zip(read["offset_mapping"], factors, strict=True) if factor == 2]
-    rendered = conditioning.chat.render(prompt)
+    rendered = conditioning.chat_template.render(prompt)
     assert "".join(rendered[left:right] for left, right in weighed).strip() == word
     assert weighed[0][0] > rendered.index("[INST]")

@@ -15,9 +15,17 @@ import pytest
 from mflux_api.checkpoints.checkpoint import Checkpoint
 from mflux_api.engine.model import load_model
 from mflux_api.errors import ModelCorrupt
-from mflux_api.models.registry import EMBEDDED
+from mflux_api.models.registry import EMBEDDED_MODELS_DIR
 from tests.engine.estimating import estimate_small
-from tests.engine.flux2.stored_files import Kind, copied, in_float8, in_their_names, weights, write_gguf, written
+from tests.engine.flux2.stored_files import (
+    Kind,
+    copy_klein,
+    in_their_names,
+    load_weights,
+    quantize_float8,
+    write_gguf,
+    write_safetensors,
+)
 
 CONFIGS = {"config.json", "model_index.json", "scheduler_config.json"}
 HEADERS = (".index.json", ".safetensors", ".gguf")
@@ -60,7 +68,7 @@ def opens(folder: Path) -> Iterator[Counter[Path]]:
 
 
 def embedded(folder: Path) -> Path:
-    return Path(shutil.copytree(EMBEDDED / "flux2-tiny", folder))
+    return Path(shutil.copytree(EMBEDDED_MODELS_DIR / "flux2-tiny", folder))
 
 
 def quantized(folder: Path) -> Path:
@@ -73,18 +81,18 @@ def quantized(folder: Path) -> Path:
 
 def gguf(folder: Path) -> Path:
     """Two files beside the folders, known by their tensors."""
-    copied(folder)
-    write_gguf(folder / "x.gguf", in_their_names(weights(folder / "transformer")), lambda _: Kind.Q8_0)
+    copy_klein(folder)
+    write_gguf(folder / "x.gguf", in_their_names(load_weights(folder / "transformer")), lambda _: Kind.Q8_0)
     shutil.rmtree(folder / "transformer")
     shutil.move(folder / "text_encoder" / "model.safetensors", folder / "encoder.safetensors")
     return folder
 
 
 def float8(folder: Path) -> Path:
-    copied(folder)
+    copy_klein(folder)
     (path,) = (folder / "transformer").glob("*.safetensors")
-    entries, _ = in_float8(in_their_names(weights(folder / "transformer")))
-    written(path, entries)
+    entries, _ = quantize_float8(in_their_names(load_weights(folder / "transformer")))
+    write_safetensors(path, entries)
     return folder
 
 

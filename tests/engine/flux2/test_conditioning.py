@@ -26,14 +26,14 @@ def test_what_is_larger_than_the_cache_is_not_kept() -> None:
 
 
 def test_a_prompt_is_padded_and_cut_to_the_models_length(tiny: Model) -> None:
-    length = tiny.pipeline.checkpoint.text_length
+    length = tiny.pipeline.checkpoint.max_sequence_length
     for prompt in ("", "a red circle", "word " * 500):
-        ids, mask = tiny.pipeline.conditioning.tokenize(prompt)
+        ids, mask = tiny.pipeline.prompt_encoder.tokenize(prompt)
         assert ids.shape == mask.shape == (1, length)
 
 
 def test_an_embedding_stacks_the_states_the_checkpoint_names(tiny: Model) -> None:
     checkpoint = tiny.pipeline.checkpoint
-    embedding = tiny.pipeline.conditioning.encode("a red circle")
+    embedding = tiny.pipeline.prompt_encoder.encode("a red circle")
     hidden = checkpoint.text_encoder.config["hidden_size"]
-    assert embedding.shape == (1, checkpoint.text_length, len(checkpoint.layers) * hidden)
+    assert embedding.shape == (1, checkpoint.max_sequence_length, len(checkpoint.out_layers) * hidden)

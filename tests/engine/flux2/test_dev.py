@@ -16,27 +16,32 @@ from numpy.typing import NDArray
 from mflux_api.checkpoints.capabilities import ModelFacts
 from mflux_api.checkpoints.checkpoint import Checkpoint
 from mflux_api.checkpoints.components import COMPONENTS
-from mflux_api.checkpoints.memory_estimate import Machine, estimate_memory, model_bytes, turn_bytes
-from mflux_api.engine.cache import ModelCache, Plan
+from mflux_api.checkpoints.memory_estimate import (
+    Machine,
+    estimate_bytes_in_turns,
+    estimate_memory,
+    estimate_model_bytes,
+)
+from mflux_api.engine.cache import LoadPlan, ModelCache
 from mflux_api.engine.engine import Engine
-from mflux_api.engine.flux2.loading import Loader
-from mflux_api.engine.flux2.networks import build_text_encoder, waves
+from mflux_api.engine.flux2.loading import NetworkLoader
+from mflux_api.engine.flux2.networks import build_text_encoder, embed_timesteps
 from mflux_api.engine.flux2.pipeline import Pipeline
 from mflux_api.engine.flux2.quantization import quantize
-from mflux_api.engine.flux2.sampler import embeddable
-from mflux_api.engine.flux2.tensors import parameters
+from mflux_api.engine.flux2.sampler import scale_guidance
+from mflux_api.engine.flux2.tensors import list_parameters
 from mflux_api.engine.model import Model, load_model
-from mflux_api.engine.precision import choose, device_name
+from mflux_api.engine.precision import choose_precision, device_name
 from mflux_api.errors import OutOfMemory
-from mflux_api.ipc.messages import Finished, Paint, Setup
-from mflux_api.models.registry import locate
+from mflux_api.ipc.messages import EngineSetup, FinishedPicture, PaintCommand
+from mflux_api.models.registry import resolve_model
 from mflux_api.request import GenerateRequest
 from tests.engine.flux2.test_quantization import psnr
 
 DEV = Path(__file__).parents[2] / "reference" / "checkpoints" / "dev"
-WIDTH = choose("auto").dtype.size
+WIDTH = choose_precision("auto").dtype.size
 SMALL: dict[str, Any] = {"width": 64, "height": 64, "steps": 2, "seeds": (3,)}
-PLAN = Plan(
+PLAN = LoadPlan(
     folder=DEV,
     family="flux2",
     facts=ModelFacts(),
@@ -58,7 +63,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def settled() -> None:
+def clear_caches() -> None:
     """What earlier tests let go of must not be given back in the middle of a measurement."""
     gc.collect()
     mx.clear_cache()
@@ -79,13 +84,13 @@ def test_guidance_changes_the_picture_and_is_reported_as_asked(model: Model) -> 
 
 @pytest.mark.parametrize("guidance", [0.0, 0.5, 1.0, 1.0001, 4.0])
 def test_the_transformer_embeds_a_thousand_times_the_guidance(model: Model, guidance: float) -> None:
-    value = embeddable(guidance)
+    value = scale_guidance(guidance)
     scaled = value * 1000 if value.max() <= 1 else value
     np.testing.assert_allclose(np.array(scaled), guidance * 1000, rtol=1e-6)
 
 
 def test_sines_of_large_angles_are_those_of_exact_frequencies() -> None:
-    found = np.array(waves(mx.array([4000.0]), 256))[0]
+    found = np.array(embed_timesteps(mx.array([4000.0]), 256))[0]
     angles = 4000.0 * np.exp(-np.log(10_000.0) * np.arange(128) / 128)
     assert np.abs(found - np.concatenate([np.cos(angles), np.sin(angles)])).max() < 3e-4
 
@@ -93,7 +98,7 @@ def test_sines_of_large_angles_are_those_of_exact_frequencies() -> None:
 def test_a_negative_prompt_changes_nothing_and_is_not_encoded(model: Model) -> None:
     plain = pixels(model, guidance=4.0)
     np.testing.assert_array_equal(pixels(model, guidance=4.0, negative_prompt="never read"), plain)
-    assert "never read" not in model.pipeline.conditioning.cache
+    assert "never read" not in model.pipeline.prompt_encoder.cache
 
 
 @pytest.mark.parametrize("checkpoint", ["dev", "klein"])
@@ -101,7 +106,7 @@ def test_only_devs_transformer_is_evaluated_block_by_block(
     checkpoint: str, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     painting = load_model(DEV.parent / checkpoint) if checkpoint != "dev" else model
-    painting.pipeline.conditioning.encode("a red circle")
+    painting.pipeline.prompt_encoder.encode("a red circle")
     evaluated: list[object] = []
     monkeypatch.setattr("mflux_api.engine.flux2.networks.mx.eval", lambda *values: evaluated.append(values))
     transformer = painting.pipeline.transformer
@@ -124,10 +129,13 @@ def test_quantized_pictures_stay_near_the_float32_ones(model: Model, bits: int, 
 @pytest.mark.parametrize("bits", [4, 8])
 @pytest.mark.parametrize("part", ["transformer", "text_encoder"])
 def test_quantizing_block_by_block_gives_the_bits_of_quantizing_the_whole(bits: int, part: str) -> None:
-    loaded = [getattr(Loader(PLAN.checkpoint(), width, choose("auto")), part)() for width in (bits, None)]
+    loaded = [
+        getattr(NetworkLoader(PLAN.read_checkpoint(), width, choose_precision("auto")), f"load_{part}")()
+        for width in (bits, None)
+    ]
     mx.eval(loaded[1].parameters())
     quantize(loaded[1], bits)
-    found, whole = (parameters(module) for module in loaded)
+    found, whole = (list_parameters(module) for module in loaded)
     assert found.keys() == whole.keys()
     assert any(name.endswith(".scales") for name in found)
     assert all(mx.array_equal(found[name], whole[name]) for name in found)
@@ -139,7 +147,7 @@ def enlarge(folder: Path) -> int:
     config = json.loads(path.read_text())
     config["text_config"] |= {"hidden_size": 256, "intermediate_size": 512, "num_attention_heads": 8}
     path.write_text(json.dumps(config))
-    expected = parameters(build_text_encoder(config, (10, 20, 30)))
+    expected = list_parameters(build_text_encoder(config, (10, 20, 30)))
     tensors = {name: mx.random.normal(value.shape).astype(mx.bfloat16) for name, value in expected.items()}
     mx.save_safetensors(str(folder / "text_encoder" / "model.safetensors"), tensors)
     return sum(value.size for name, value in expected.items() if name.startswith("layers.0."))
@@ -150,45 +158,46 @@ def enlarge(folder: Path) -> int:
 @pytest.mark.parametrize("bits", [4, 8, None])
 def test_no_more_than_a_block_is_in_memory_beside_what_is_kept(folder: Path, bits: int | None, precision: str) -> None:
     block = enlarge(folder)
-    loader = Loader(Checkpoint.read(folder), bits, choose(precision))
+    loader = NetworkLoader(Checkpoint.read(folder), bits, choose_precision(precision))
     gc.collect()
     mx.clear_cache()
     before = mx.get_active_memory()
     mx.reset_peak_memory()
-    module = loader.text_encoder()
+    module = loader.load_text_encoder()
     size, peak = mx.get_active_memory() - before, mx.get_peak_memory() - before
     assert len(module.layers) == 30
     # As it was stored, and cast.
-    assert peak - size <= block * (2 + choose(precision).dtype.size)
+    assert peak - size <= block * (2 + choose_precision(precision).dtype.size)
 
 
 # Taking turns
 
 
-def counted(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+def count_loads(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """How often each network is loaded."""
     loads = dict.fromkeys(COMPONENTS, 0)
 
-    def counting(part: str, load: Callable[[Loader], Any]) -> Callable[[Loader], Any]:
-        def loading(loader: Loader) -> Any:
+    def counting(part: str, load: Callable[[NetworkLoader], Any]) -> Callable[[NetworkLoader], Any]:
+        def loading(loader: NetworkLoader) -> Any:
             loads[part] += 1
             return load(loader)
 
         return loading
 
     for part in COMPONENTS:
-        monkeypatch.setattr(Loader, part, counting(part, getattr(Loader, part)))
+        load = getattr(NetworkLoader, f"load_{part}")
+        monkeypatch.setattr(NetworkLoader, f"load_{part}", counting(part, load))
     return loads
 
 
 def test_networks_that_take_turns_paint_the_same(model: Model) -> None:
     in_turn = load_model(DEV, low_ram=True)
-    assert in_turn.pipeline.in_turn
+    assert in_turn.pipeline.takes_turns
     np.testing.assert_array_equal(pixels(in_turn), pixels(model))
 
 
 def test_the_second_picture_of_a_prompt_loads_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    loads = counted(monkeypatch)
+    loads = count_loads(monkeypatch)
     in_turn = load_model(DEV, low_ram=True)
     assert loads == {"transformer": 0, "text_encoder": 0, "vae": 1}
     for _ in range(2):
@@ -221,24 +230,28 @@ def test_they_take_turns_when_the_budget_asks_for_it(short: int) -> None:
         references=[],
         pictures=0,
     )
-    together = wanted.transformer + wanted.text_encoder + wanted.vae + wanted.work
+    together = wanted.transformer + wanted.text_encoder + wanted.vae + wanted.activations
     cache = ModelCache(together - short)
-    assert cache.fitted(PLAN).low_ram == bool(short)
+    assert cache.fit_to_budget(PLAN).low_ram == bool(short)
     pipeline = cache.get(PLAN)
     assert isinstance(pipeline, Pipeline)
-    assert pipeline.in_turn == bool(short)
-    assert cache.size == (turn_bytes if short else model_bytes)(PLAN.checkpoint(), None, WIDTH)
+    assert pipeline.takes_turns == bool(short)
+    assert cache.size == (estimate_bytes_in_turns if short else estimate_model_bytes)(
+        PLAN.read_checkpoint(), None, WIDTH
+    )
 
 
 def test_a_large_picture_makes_them_take_turns_and_they_go_on() -> None:
     machine = Machine(device=device_name(), bytes_per_value=WIDTH)
-    work = estimate_memory(Checkpoint.read(DEV), None, machine, size=(1024, 1024), references=[], pictures=0).work
-    cache = ModelCache(model_bytes(PLAN.checkpoint(), None, WIDTH) + work)
-    assert not cache.fitted(PLAN).low_ram
-    assert cache.fitted(PLAN, (2048, 2048)).low_ram
-    assert cache.fitted(PLAN, references=1).low_ram
-    cache.get(cache.fitted(PLAN, (2048, 2048)))
-    assert cache.fitted(PLAN).low_ram
+    work = estimate_memory(
+        Checkpoint.read(DEV), None, machine, size=(1024, 1024), references=[], pictures=0
+    ).activations
+    cache = ModelCache(estimate_model_bytes(PLAN.read_checkpoint(), None, WIDTH) + work)
+    assert not cache.fit_to_budget(PLAN).low_ram
+    assert cache.fit_to_budget(PLAN, (2048, 2048)).low_ram
+    assert cache.fit_to_budget(PLAN, references=1).low_ram
+    cache.get(cache.fit_to_budget(PLAN, (2048, 2048)))
+    assert cache.fit_to_budget(PLAN).low_ram
 
 
 def test_the_files_of_a_loaded_model_are_not_read_again_for_each_picture(folder: Path) -> None:
@@ -246,24 +259,26 @@ def test_the_files_of_a_loaded_model_are_not_read_again_for_each_picture(folder:
     cache.get(plan)
     for file in folder.rglob("*.safetensors"):
         file.unlink()
-    assert cache.fitted(plan) == plan
+    assert cache.fit_to_budget(plan) == plan
 
 
 def test_the_engine_lets_them_take_turns_in_a_small_budget() -> None:
-    located = locate(DEV, Path())
-    budget = model_bytes(PLAN.checkpoint(), None, WIDTH)
+    located = resolve_model(DEV, Path())
+    budget = estimate_model_bytes(PLAN.read_checkpoint(), None, WIDTH)
     engine = Engine(
-        Setup(budget=budget, precision="auto", embedding_cache=1 << 20, largest_image=1 << 20, background=False)
+        EngineSetup(
+            budget=budget, precision="auto", embedding_cache=1 << 20, max_image_pixels=1 << 20, low_priority=False
+        )
     )
     request = GenerateRequest(prompt="x", negative_prompt="", guidance=4.0, **SMALL)
-    replies = list(engine.carry_out(Paint(model=located, request=request, low_ram=False)))
-    assert isinstance(replies[-1], Finished)
-    assert [held.low_ram for held in engine.cache.plans()] == [True]
-    assert list(engine.memory().loaded) == [located.spec.name]
+    replies = list(engine.run_command(PaintCommand(model=located, request=request, low_ram=False)))
+    assert isinstance(replies[-1], FinishedPicture)
+    assert [held.low_ram for held in engine.cache.list_plans()] == [True]
+    assert list(engine.report_memory().loaded) == [located.spec.name]
 
 
 def test_a_budget_too_small_for_turns_is_refused_with_what_they_need() -> None:
-    least = turn_bytes(PLAN.checkpoint(), None, WIDTH)
+    least = estimate_bytes_in_turns(PLAN.read_checkpoint(), None, WIDTH)
     with pytest.raises(OutOfMemory) as caught:
         ModelCache(least - 1).get(PLAN)
     assert caught.value.details["needed"] == least

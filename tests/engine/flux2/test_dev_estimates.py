@@ -13,17 +13,17 @@ from mlx import nn
 
 from mflux_api.checkpoints.checkpoint import Checkpoint
 from mflux_api.checkpoints.components import COMPONENTS
-from mflux_api.checkpoints.memory_estimate import Machine, MemoryEstimate, estimate_memory, picture_bytes
-from mflux_api.engine.flux2.loading import Loader
+from mflux_api.checkpoints.memory_estimate import Machine, MemoryEstimate, estimate_memory, estimate_picture_bytes
+from mflux_api.engine.flux2.loading import NetworkLoader
 from mflux_api.engine.flux2.networks import build_text_encoder, build_transformer, build_vae
-from mflux_api.engine.flux2.tensors import parameters
+from mflux_api.engine.flux2.tensors import list_parameters
 from mflux_api.engine.memory import BUDGET_SHARE, GIB
 from mflux_api.engine.model import Model, load_model
-from mflux_api.engine.precision import choose, device_name
+from mflux_api.engine.precision import choose_precision, device_name
 
 DEV = Path(__file__).parents[2] / "reference" / "checkpoints" / "dev"
 DOCUMENT = Path(__file__).parents[3] / "docs" / "performance.md"
-HERE = Machine(device=device_name(), bytes_per_value=choose("auto").dtype.size)
+HERE = Machine(device=device_name(), bytes_per_value=choose_precision("auto").dtype.size)
 MAC = Machine(device="metal", bytes_per_value=2)
 MACHINES = (32, 64, 96, 128)
 ROW = re.compile(r"^\| (4|8|16) bits \| (.*) \|$", re.MULTILINE)
@@ -45,7 +45,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def write_hollow(path: Path, module: nn.Module) -> None:
     header, end = {}, 0
-    for name, value in parameters(module).items():
+    for name, value in list_parameters(module).items():
         header[name] = {"dtype": "BF16", "shape": value.shape, "data_offsets": [end, end + 2 * value.size]}
         end += 2 * value.size
     text = json.dumps(header).encode()
@@ -69,8 +69,8 @@ def settle() -> int:
 @pytest.mark.parametrize("part", COMPONENTS)
 def test_each_network_takes_what_is_estimated(part: str, bits: int | None) -> None:
     estimate = getattr(wanted(DEV, bits, HERE), part)
-    network = getattr(Loader(Checkpoint.read(DEV), bits, choose("auto")), part)()
-    assert sum(value.nbytes for value in parameters(network).values()) == pytest.approx(estimate, rel=0.001)
+    network = getattr(NetworkLoader(Checkpoint.read(DEV), bits, choose_precision("auto")), f"load_{part}")()
+    assert sum(value.nbytes for value in list_parameters(network).values()) == pytest.approx(estimate, rel=0.001)
 
 
 @pytest.mark.parametrize("size", [(64, 64), (256, 192)])
@@ -80,7 +80,7 @@ def test_a_picture_takes_no_more_than_the_estimate(size: tuple[int, int]) -> Non
     mx.reset_peak_memory()
     model.generate("a red circle", width=size[0], height=size[1], steps=1, seeds=(1,))
     real = int(mx.get_peak_memory()) - before
-    assert real <= picture_bytes(Checkpoint.read(DEV), HERE, size=size, references=[]) <= 4 * real
+    assert real <= estimate_picture_bytes(Checkpoint.read(DEV), HERE, size=size, references=[]) <= 4 * real
 
 
 def test_the_published_sizes_are_those_of_the_published_weights(published: Path) -> None:
@@ -91,14 +91,14 @@ def test_the_published_sizes_are_those_of_the_published_weights(published: Path)
 
 def verdict(found: MemoryEstimate, memory: int) -> str:
     budget = memory * GIB * BUDGET_SHARE
-    if found.transformer + found.text_encoder + found.vae + found.work <= budget:
+    if found.transformer + found.text_encoder + found.vae + found.activations <= budget:
         return "together"
     return "in turn" if found.peak(low_ram=False) <= budget else "no"
 
 
 def cells(found: MemoryEstimate) -> list[str]:
-    together = found.transformer + found.text_encoder + found.vae + found.work
-    parts = (found.transformer, found.text_encoder, found.work, found.peak(low_ram=True), together)
+    together = found.transformer + found.text_encoder + found.vae + found.activations
+    parts = (found.transformer, found.text_encoder, found.activations, found.peak(low_ram=True), together)
     return [*(f"{part / GIB:.1f}" for part in parts), *(verdict(found, memory) for memory in MACHINES)]
 
 

@@ -45,14 +45,14 @@ def test_a_weight_of_one_changes_nothing(tiny: Model) -> None:
 
 @pytest.mark.parametrize("spans", [((0, 1, 2.0),), ((2, 5, 0.0), (10, 14, 3.0))])
 def test_only_the_tokens_of_the_words_are_scaled(tiny: Model, spans: tuple[tuple[int, int, float], ...]) -> None:
-    conditioning = tiny.pipeline.conditioning
+    conditioning = tiny.pipeline.prompt_encoder
     plain, scaled = (np.array(conditioning.encode(TEXT, chosen)) for chosen in ((), spans))
-    factors = np.array(conditioning.weights(TEXT, spans))[0, :, 0]
+    factors = np.array(conditioning.make_token_weights(TEXT, spans))[0, :, 0]
     assert set(factors.tolist()) == {1.0, *(weight for *_, weight in spans)}
     np.testing.assert_array_equal(scaled, plain * factors[None, :, None])
 
 
 def test_emphasis_is_not_remembered_with_the_prompt(tiny: Model) -> None:
-    before = np.array(tiny.pipeline.conditioning.encode(TEXT))
-    tiny.pipeline.conditioning.encode(TEXT, ((0, 5, 2.0),))
-    np.testing.assert_array_equal(np.array(tiny.pipeline.conditioning.encode(TEXT)), before)
+    before = np.array(tiny.pipeline.prompt_encoder.encode(TEXT))
+    tiny.pipeline.prompt_encoder.encode(TEXT, ((0, 5, 2.0),))
+    np.testing.assert_array_equal(np.array(tiny.pipeline.prompt_encoder.encode(TEXT)), before)

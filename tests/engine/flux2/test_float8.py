@@ -16,18 +16,18 @@ from mflux_api.errors import ModelCorrupt, ModelUnsupported
 from tests.engine.estimating import estimate_small
 from tests.engine.flux2.stored_files import (
     Scaling,
-    by_block,
-    by_row,
-    copied,
-    declared,
-    entry,
-    in_float8,
+    comfy_metadata,
+    copy_klein,
+    encode_tensor,
     in_their_names,
+    load_weights,
     pixels,
-    replaced,
-    weights,
-    whole,
-    written,
+    quantize_float8,
+    replace_weights,
+    scale_by_block,
+    scale_by_row,
+    scale_by_tensor,
+    write_safetensors,
 )
 
 LAYER = "double_blocks.0.img_attn.qkv"
@@ -36,21 +36,21 @@ Entries = dict[str, Any]
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    return copied(tmp_path / "klein")
+    return copy_klein(tmp_path / "klein")
 
 
-def bfl(folder: Path, scaling: Scaling = whole) -> Entries:
+def bfl(folder: Path, scaling: Scaling = scale_by_tensor) -> Entries:
     """The transformer's entries in Black Forest Labs' names; its own file then holds what they stand for."""
-    entries, values = in_float8(in_their_names(weights(folder / "transformer")), scaling)
-    replaced(folder / "transformer", values)
+    entries, values = quantize_float8(in_their_names(load_weights(folder / "transformer")), scaling)
+    replace_weights(folder / "transformer", values)
     return entries
 
 
 def beside(folder: Path, entries: Entries, metadata: dict[str, str] | None = None) -> Path:
     """A second folder, whose transformer is in 8-bit floats."""
-    other = copied(folder.parent / "float8")
+    other = copy_klein(folder.parent / "float8")
     (path,) = (other / "transformer").glob("*.safetensors")
-    written(path, entries, metadata)
+    write_safetensors(path, entries, metadata)
     return other
 
 
@@ -67,11 +67,11 @@ def renamed(entries: Entries, **words: str) -> Entries:
     return found
 
 
-@pytest.mark.parametrize("scaling", [whole, by_row, by_block])
+@pytest.mark.parametrize("scaling", [scale_by_tensor, scale_by_row, scale_by_block])
 @pytest.mark.parametrize("bits", [None, 4])
 def test_it_paints_what_its_numbers_paint(folder: Path, scaling: Scaling, bits: int | None) -> None:
     entries = bfl(folder, scaling)
-    assert_same(folder, beside(folder, entries, declared(entries, "float8_e4m3fn")), bits)
+    assert_same(folder, beside(folder, entries, comfy_metadata(entries, "float8_e4m3fn")), bits)
 
 
 def test_it_is_close_to_what_it_was_made_from(folder: Path) -> None:
@@ -82,8 +82,8 @@ def test_it_is_close_to_what_it_was_made_from(folder: Path) -> None:
 
 
 def test_the_words_of_diffusers_are_read(folder: Path) -> None:
-    entries, values = in_float8(weights(folder / "transformer"))
-    replaced(folder / "transformer", values)
+    entries, values = quantize_float8(load_weights(folder / "transformer"))
+    replace_weights(folder / "transformer", values)
     assert_same(folder, beside(folder, entries))
 
 
@@ -95,7 +95,7 @@ def older(entries: Entries) -> Entries:
 def marked(entries: Entries) -> Entries:
     said = np.frombuffer(b'{"format": "float8_e4m3fn"}', np.uint8)
     layers = [name.removesuffix(".weight_scale") for name in entries if name.endswith(".weight_scale")]
-    return {**entries, **{f"{layer}.comfy_quant": entry(mx.array(said)) for layer in layers}}
+    return {**entries, **{f"{layer}.comfy_quant": encode_tensor(mx.array(said)) for layer in layers}}
 
 
 def prefixed(entries: Entries) -> Entries:
@@ -127,7 +127,7 @@ def test_a_scale_may_be_in_another_file_than_its_weight(folder: Path) -> None:
     names = sorted(entries)
     places = {}
     for number, part in enumerate((names[::2], names[1::2])):
-        written(other / "transformer" / f"{number}.safetensors", {name: entries[name] for name in part})
+        write_safetensors(other / "transformer" / f"{number}.safetensors", {name: entries[name] for name in part})
         places.update(dict.fromkeys(part, f"{number}.safetensors"))
     (other / "transformer" / "x.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
     assert_same(folder, other)
@@ -141,15 +141,17 @@ def test_it_is_estimated_as_what_it_becomes(folder: Path, bits: int | None) -> N
 
 
 def test_a_text_encoder_may_be_in_scaled_8_bit_floats_too(folder: Path) -> None:
-    tensors = weights(folder / "text_encoder")
+    tensors = load_weights(folder / "text_encoder")
     blocks = {name.replace("layers.", "blocks."): tensor for name, tensor in tensors.items()}
-    entries, values = in_float8(blocks)
-    replaced(folder / "text_encoder", {name.replace("blocks.", "layers."): tensor for name, tensor in values.items()})
-    other = copied(folder.parent / "float8")
+    entries, values = quantize_float8(blocks)
+    replace_weights(
+        folder / "text_encoder", {name.replace("blocks.", "layers."): tensor for name, tensor in values.items()}
+    )
+    other = copy_klein(folder.parent / "float8")
     (path,) = (other / "text_encoder").glob("*.safetensors")
-    written(path, {name.replace("blocks.", "layers."): value for name, value in entries.items()})
+    write_safetensors(path, {name.replace("blocks.", "layers."): value for name, value in entries.items()})
     (path,) = (other / "transformer").glob("*.safetensors")
-    replaced(other / "transformer", weights(folder / "transformer"))
+    replace_weights(other / "transformer", load_weights(folder / "transformer"))
     assert_same(folder, other)
 
 
@@ -161,16 +163,16 @@ def test_what_was_saved_loads_without_8_bit_floats(folder: Path, tmp_path: Path)
 
 def nvfp4(entries: Entries) -> None:
     del entries[f"{LAYER}.input_scale"]
-    entries[f"{LAYER}.weight_scale_2"] = entry(mx.array(1.0))
-    entries[f"{LAYER}.weight"] = entry(mx.zeros((192, 32), mx.uint8))
+    entries[f"{LAYER}.weight_scale_2"] = encode_tensor(mx.array(1.0))
+    entries[f"{LAYER}.weight"] = encode_tensor(mx.zeros((192, 32), mx.uint8))
 
 
 def mxfp8(entries: Entries) -> None:
-    entries[f"{LAYER}.weight_scale"] = entry(mx.zeros((192, 2), mx.uint8))
+    entries[f"{LAYER}.weight_scale"] = encode_tensor(mx.zeros((192, 2), mx.uint8))
 
 
 def int8(entries: Entries) -> None:
-    entries[f"{LAYER}.weight"] = entry(mx.zeros((192, 64), mx.int8))
+    entries[f"{LAYER}.weight"] = encode_tensor(mx.zeros((192, 64), mx.int8))
 
 
 def other_floats(entries: Entries) -> None:
@@ -178,7 +180,7 @@ def other_floats(entries: Entries) -> None:
 
 
 def odd_scales(entries: Entries) -> None:
-    entries[f"{LAYER}.weight_scale"] = entry(mx.zeros((7,)))
+    entries[f"{LAYER}.weight_scale"] = encode_tensor(mx.zeros((7,)))
 
 
 @pytest.mark.parametrize(
@@ -200,7 +202,7 @@ def test_other_formats_of_few_bits_are_refused_by_name(
 def test_a_format_that_the_header_names_is_refused_by_name(folder: Path) -> None:
     entries = bfl(folder)
     with pytest.raises(ModelUnsupported, match="is stored as mxfp8"):
-        load_model(beside(folder, entries, declared(entries, "mxfp8")))
+        load_model(beside(folder, entries, comfy_metadata(entries, "mxfp8")))
 
 
 def test_metadata_that_cannot_be_read_are_damage(folder: Path) -> None:

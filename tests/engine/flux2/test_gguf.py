@@ -13,18 +13,18 @@ import pytest
 
 from mflux_api.checkpoints.checkpoint import Checkpoint
 from mflux_api.checkpoints.gguf import read_gguf
-from mflux_api.engine.flux2.tensors import TargetFormat, parameters, read_tensors
+from mflux_api.engine.flux2.tensors import TargetFormat, list_parameters, read_tensors
 from mflux_api.engine.model import Model, load_model
 from mflux_api.errors import ModelCorrupt, ModelIncomplete, ModelUnsupported
 from tests.engine.estimating import estimate_small
 from tests.engine.flux2.stored_files import (
     Arrays,
     Kind,
-    copied,
+    copy_klein,
     in_their_names,
+    load_weights,
     pixels,
-    replaced,
-    weights,
+    replace_weights,
     write_gguf,
 )
 
@@ -51,15 +51,15 @@ LLAMA = {
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    return copied(tmp_path / "klein")
+    return copy_klein(tmp_path / "klein")
 
 
 def transformer(folder: Path, kind: Kind, place: str = "transformer.gguf") -> Path:
     """A second folder whose transformer is a GGUF file in their names; the first one's then is what it stands for."""
-    other = copied(folder.parent / "gguf")
+    other = copy_klein(folder.parent / "gguf")
     shutil.rmtree(other / "transformer")
-    values = write_gguf(other / place, in_their_names(weights(folder / "transformer")), lambda _: kind)
-    replaced(folder / "transformer", values)
+    values = write_gguf(other / place, in_their_names(load_weights(folder / "transformer")), lambda _: kind)
+    replace_weights(folder / "transformer", values)
     return other
 
 
@@ -81,10 +81,10 @@ def in_our_names(tensors: Arrays, before: Arrays) -> Arrays:
 
 def text_encoder(folder: Path, place: str, kind: Kind, architecture: str = "qwen3") -> Path:
     """As `transformer`, of the text encoder, which describes itself."""
-    other = copied(folder.parent / "gguf")
+    other = copy_klein(folder.parent / "gguf")
     config = json.loads((folder / "text_encoder" / "config.json").read_text())
     shutil.rmtree(other / "text_encoder")
-    before = weights(folder / "text_encoder")
+    before = load_weights(folder / "text_encoder")
     said = {
         "embedding_length": config["hidden_size"],
         "block_count": config["num_hidden_layers"],
@@ -97,7 +97,7 @@ def text_encoder(folder: Path, place: str, kind: Kind, architecture: str = "qwen
     }
     told = {f"{architecture}.{name}": value for name, value in said.items()}
     values = write_gguf(other / place, in_llamas_names(before), lambda _: kind, architecture, **told)
-    replaced(folder / "text_encoder", in_our_names(values, before))
+    replace_weights(folder / "text_encoder", in_our_names(values, before))
     return other
 
 
@@ -126,7 +126,7 @@ def test_blocks_that_are_used_as_they_are_take_as_few_bytes_as_quantizing(folder
     packed = estimate_small(other).transformer
     whole = estimate_small(folder).transformer
     assert whole * bits / 32 < packed < whole * (bits + 3) / 32
-    held = sum(array.nbytes for array in parameters(load_model(other).pipeline.transformer).values())
+    held = sum(array.nbytes for array in list_parameters(load_model(other).pipeline.transformer).values())
     assert held == pytest.approx(packed, rel=0.02)
 
 
@@ -163,7 +163,7 @@ def test_a_file_that_is_named_is_the_one_that_paints(folder: Path) -> None:
 @pytest.mark.slow
 def test_a_named_file_wins_over_the_transformer_beside_it(folder: Path) -> None:
     other = transformer(folder, Kind.Q4_0)
-    named = copied(folder.parent / "whole") / "transformer" / "x.gguf"
+    named = copy_klein(folder.parent / "whole") / "transformer" / "x.gguf"
     shutil.copy(other / "transformer.gguf", named)
     assert_same(folder, named)
 
@@ -226,7 +226,7 @@ def test_headers_are_read_as_the_package_that_writes_them_reads_them(folder: Pat
     theirs = {
         each.name: (tuple(reversed(each.shape.tolist())), each.n_bytes, each.data_offset) for each in reader.tensors
     }
-    assert {name: (each.shape, each.size, each.offset) for name, each in shard.tensors.items()} == theirs
+    assert {name: (each.shape, each.nbytes, each.offset) for name, each in shard.tensors.items()} == theirs
     assert shard.metadata["general.architecture"] == "flux"
 
 

@@ -18,7 +18,7 @@ def test_patches_and_tokens_go_back_to_the_same_latents(rows: int, columns: int)
 
 
 def test_positions_count_rows_and_columns_at_their_time() -> None:
-    assert latents.grid_positions(2, 2, time=10).tolist() == [
+    assert latents.make_grid_positions(2, 2, time=10).tolist() == [
         [10, 0, 0, 0],
         [10, 0, 1, 0],
         [10, 1, 0, 0],
@@ -27,10 +27,10 @@ def test_positions_count_rows_and_columns_at_their_time() -> None:
 
 
 def test_words_are_counted_on_the_last_axis() -> None:
-    assert latents.text_positions(2).tolist() == [[0, 0, 0, 0], [0, 0, 0, 1]]
+    assert latents.make_text_positions(2).tolist() == [[0, 0, 0, 0], [0, 0, 0, 1]]
 
 
 def test_a_seed_is_always_the_same_noise() -> None:
-    first, second, other = (latents.seed_noise(seed, 128, 4, 4) for seed in (2**64 - 1, 2**64 - 1, 0))
+    first, second, other = (latents.make_noise(seed, 128, 4, 4) for seed in (2**64 - 1, 2**64 - 1, 0))
     np.testing.assert_array_equal(np.array(first), np.array(second))
     assert not np.array_equal(np.array(first), np.array(other))

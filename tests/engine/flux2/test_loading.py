@@ -174,7 +174,7 @@ def test_a_folder_that_mflux_itself_saved_paints_the_same(checkpoint: Path, bits
     pipeline = quantized.pipeline
     parts = SimpleNamespace(
         transformer=pipeline.transformer,
-        text_encoder=pipeline.conditioning.load(),
+        text_encoder=pipeline.prompt_encoder.get_encoder(),
         vae=pipeline.autoencoder.vae,
         tokenizers={},
     )

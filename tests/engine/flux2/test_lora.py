@@ -27,7 +27,7 @@ def paint(model: Model, *loras: LoraUse) -> Pixels:
 
 def factors(model: Model, layer: str = LAYER, seed: int = 0, size: float = 0.3) -> Tensors:
     """A LoRA of rank 4 for one layer, in diffusers' names."""
-    module = model.pipeline.loader.skeleton()
+    module = model.pipeline.loader.build_skeleton()
     for part in layer.removeprefix("transformer.").split("."):
         module = module[int(part)] if part.isdigit() else getattr(module, part)
     rows, columns = module.weight.shape

@@ -1,6 +1,6 @@
 import pytest
 
-from mflux_api.engine.flux2.lora import known_name
+from mflux_api.engine.flux2.lora import map_lora_key
 
 
 @pytest.mark.parametrize(
@@ -18,11 +18,11 @@ from mflux_api.engine.flux2.lora import known_name
     ],
 )
 def test_layers_outside_the_blocks_are_known_in_every_naming(theirs: str, ours: str) -> None:
-    assert known_name(theirs) == ours
+    assert map_lora_key(theirs) == ours
 
 
 @pytest.mark.parametrize(
     "key", ["transformer.transformer_blocks.0.attn.to_q.lora_A.weight", "img_in.weight", "img_in.lora_A.x", ""]
 )
 def test_other_keys_stay_as_they_are(key: str) -> None:
-    assert known_name(key) == key
+    assert map_lora_key(key) == key

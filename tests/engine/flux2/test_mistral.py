@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mflux_api.checkpoints.checkpoint import Checkpoint
-from mflux_api.checkpoints.language_model import decoder_config
+from mflux_api.checkpoints.language_model import complete_decoder_config
 from mflux_api.engine.flux2.mistral import MistralEncoder
 from mflux_api.engine.model import Model, load_model
 from mflux_api.errors import ModelUnsupported
@@ -53,17 +53,20 @@ def rewrite(folder: Path, rename: Callable[[str], str | None]) -> None:
 @pytest.mark.parity
 @pytest.mark.parametrize("encoding", ENCODINGS, ids=lambda encoding: encoding.name)
 def test_a_prompt_has_the_references_tokens_and_states(models: dict[str, Model], encoding: Encoding) -> None:
-    conditioning = models[encoding.checkpoint].pipeline.conditioning
+    conditioning = models[encoding.checkpoint].pipeline.prompt_encoder
     mask, states = encoding.expected()
     np.testing.assert_array_equal(np.array(conditioning.tokenize(encoding.prompt)[1])[0], mask)
-    found = np.array(conditioning.compute(encoding.prompt))[0]
+    found = np.array(conditioning.compute_embedding(encoding.prompt))[0]
     assert found.shape == (len(mask), states.shape[1])
     assert np.abs(found[::-ROWS] - states).max() <= TOLERANCE
 
 
 def test_rows_of_padding_in_front_are_one_row_and_not_the_rows_of_text(models: dict[str, Model]) -> None:
-    conditioning = models["dev"].pipeline.conditioning
-    states, mask = np.array(conditioning.compute("a circle"))[0], np.array(conditioning.tokenize("a circle")[1])[0]
+    conditioning = models["dev"].pipeline.prompt_encoder
+    states, mask = (
+        np.array(conditioning.compute_embedding("a circle"))[0],
+        np.array(conditioning.tokenize("a circle")[1])[0],
+    )
     assert not mask[0]
     assert mask[-1]
     assert (states[mask == 0] == states[0]).all()
@@ -71,7 +74,7 @@ def test_rows_of_padding_in_front_are_one_row_and_not_the_rows_of_text(models: d
 
 
 def test_rows_of_text_do_not_depend_on_how_much_padding_there_is(models: dict[str, Model]) -> None:
-    encoder = models["dev"].pipeline.conditioning.load()
+    encoder = models["dev"].pipeline.prompt_encoder.get_encoder()
     ids = mx.array([[1, 17, 40, 41, 18, 3, 42, 4]])
     padded = mx.concatenate([mx.full((1, 30), 11), ids], axis=1)
     mask = mx.array([[0] * 30 + [1] * 8])
@@ -86,7 +89,7 @@ def test_a_row_that_sees_nothing_is_finite() -> None:
 
 
 def test_only_the_layers_that_are_needed_are_there(models: dict[str, Model]) -> None:
-    encoder = models["dev"].pipeline.conditioning.load()
+    encoder = models["dev"].pipeline.prompt_encoder.get_encoder()
     assert isinstance(encoder, MistralEncoder)
     assert len(encoder.layers) == 30
     assert "norm" not in encoder
@@ -95,15 +98,19 @@ def test_only_the_layers_that_are_needed_are_there(models: dict[str, Model]) -> 
 @pytest.mark.parametrize("prefix", ["model.language_model.", "model.", ""])
 def test_the_decoder_is_found_under_any_of_transformers_names(dev: Path, models: dict[str, Model], prefix: str) -> None:
     rewrite(dev, lambda name: name.replace("language_model.model.", prefix))
-    expected = np.array(models["dev"].pipeline.conditioning.compute("a star"))
-    np.testing.assert_array_equal(np.array(load_model(dev).pipeline.conditioning.compute("a star")), expected)
+    expected = np.array(models["dev"].pipeline.prompt_encoder.compute_embedding("a star"))
+    np.testing.assert_array_equal(
+        np.array(load_model(dev).pipeline.prompt_encoder.compute_embedding("a star")), expected
+    )
 
 
 def test_what_is_not_needed_may_be_missing(dev: Path, models: dict[str, Model]) -> None:
     unused = ("vision_tower", "multi_modal", "language_model.model.norm", "language_model.model.layers.30.")
     rewrite(dev, lambda name: None if name.startswith(unused) else name)
-    expected = np.array(models["dev"].pipeline.conditioning.compute("a star"))
-    np.testing.assert_array_equal(np.array(load_model(dev).pipeline.conditioning.compute("a star")), expected)
+    expected = np.array(models["dev"].pipeline.prompt_encoder.compute_embedding("a star"))
+    np.testing.assert_array_equal(
+        np.array(load_model(dev).pipeline.prompt_encoder.compute_embedding("a star")), expected
+    )
 
 
 def test_the_rotary_base_is_read_where_transformers_4_wrote_it(dev: Path, models: dict[str, Model]) -> None:
@@ -111,12 +118,14 @@ def test_the_rotary_base_is_read_where_transformers_4_wrote_it(dev: Path, models
     config = json.loads(path.read_text())
     config["text_config"]["rope_theta"] = config["text_config"].pop("rope_parameters")["rope_theta"]
     path.write_text(json.dumps(config))
-    expected = np.array(models["dev"].pipeline.conditioning.compute("a star"))
-    np.testing.assert_array_equal(np.array(load_model(dev).pipeline.conditioning.compute("a star")), expected)
+    expected = np.array(models["dev"].pipeline.prompt_encoder.compute_embedding("a star"))
+    np.testing.assert_array_equal(
+        np.array(load_model(dev).pipeline.prompt_encoder.compute_embedding("a star")), expected
+    )
 
 
 def test_a_config_that_leaves_out_the_decoder_means_mistral_small_3() -> None:
-    config = decoder_config({"model_type": "mistral3"})
+    config = complete_decoder_config({"model_type": "mistral3"})
     assert (config["hidden_size"], config["num_hidden_layers"], config["head_dim"]) == (5120, 40, 128)
 
 
@@ -132,4 +141,4 @@ def test_more_states_than_layers_are_refused() -> None:
 
 
 def test_dev_stacks_the_states_of_layers_10_20_and_30() -> None:
-    assert Checkpoint.read(CHECKPOINTS / "dev").layers == (10, 20, 30)
+    assert Checkpoint.read(CHECKPOINTS / "dev").out_layers == (10, 20, 30)

@@ -69,7 +69,7 @@ def difference(model: Model, case: Case) -> float:
 def test_the_picture_is_the_references(
     models: dict[tuple[str, str], Model], case: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(latents, "seed_noise", lambda *_: mx.array(case.latents))
+    monkeypatch.setattr(latents, "make_noise", lambda *_: mx.array(case.latents))
     assert difference(models[case.checkpoint, case.pipeline], case) <= TOLERANCE
 
 

@@ -8,9 +8,9 @@ from mflux_api.errors import InvalidImage
 
 def test_pixels_survive_the_way_to_the_vae_and_back() -> None:
     pixels = np.arange(2 * 4 * 3, dtype=np.uint8).reshape(2, 4, 3) * 10
-    array = vae.to_array(Image.fromarray(pixels))
+    array = vae.image_to_array(Image.fromarray(pixels))
     assert array.shape == (1, 3, 2, 4)
-    np.testing.assert_array_equal(np.array(vae.to_image(vae.to_pixels(array))), pixels)
+    np.testing.assert_array_equal(np.array(vae.pixels_to_image(vae.decoded_to_pixels(array))), pixels)
 
 
 @pytest.mark.parametrize(
@@ -36,10 +36,10 @@ def test_a_mask_is_taken_at_the_centre_of_each_cell() -> None:
     mask = np.zeros((16, 32), np.float32)
     mask[7, 7:9] = 1.0
     mask[:, 16:] = 0.6
-    assert vae.mask_tokens(mask).tolist() == [[[0.5], [1.0]]]
+    assert vae.mask_to_tokens(mask).tolist() == [[[0.5], [1.0]]]
 
 
 def test_grey_in_a_mask_blends() -> None:
     source = Image.new("RGB", (1, 1), "white")
-    mixed = vae.keep_unmasked(np.zeros((1, 1, 3), np.float32), source, np.full((1, 1), 0.25, np.float32))
+    mixed = vae.blend_unmasked(np.zeros((1, 1, 3), np.float32), source, np.full((1, 1), 0.25, np.float32))
     assert mixed.tolist() == [[[0.75, 0.75, 0.75]]]

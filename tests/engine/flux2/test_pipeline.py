@@ -13,7 +13,7 @@ from PIL import Image
 
 from mflux_api.engine.model import Model, load_model
 from mflux_api.errors import InvalidImage, InvalidRequest
-from mflux_api.ipc.messages import Event, Picture, Preview, Step
+from mflux_api.ipc.messages import PaintingEvent, Picture, Preview, Step
 from mflux_api.request import GenerateRequest
 
 PROMPT = "a large red circle on a white background"
@@ -25,7 +25,7 @@ def request(**changes: Any) -> GenerateRequest:
     return GenerateRequest(**{"prompt": PROMPT, "negative_prompt": "", "guidance": 1.0, **SMALL, **changes})
 
 
-def events(model: Model, **changes: Any) -> Generator[Event, None, object]:
+def events(model: Model, **changes: Any) -> Generator[PaintingEvent, None, object]:
     return model.pipeline.paint(request(**changes))
 
 
@@ -130,9 +130,9 @@ def test_a_stop_gives_the_memory_back(tiny: Model) -> None:
 
 
 def test_what_a_listener_raises_stops_the_painting(tiny: Model) -> None:
-    heard: list[Event] = []
+    heard: list[PaintingEvent] = []
 
-    def listen(event: Event) -> None:
+    def listen(event: PaintingEvent) -> None:
         heard.append(event)
         raise KeyboardInterrupt
 
@@ -236,11 +236,11 @@ def test_any_text_can_be_painted(tiny: Model, prompt: str) -> None:
 
 def test_a_remembered_prompt_paints_the_same_bits(tiny: Model) -> None:
     prompt = "a prompt that was never painted before"
-    hits = tiny.pipeline.conditioning.cache.hits
+    hits = tiny.pipeline.prompt_encoder.cache.hits
     first = pixels(tiny, prompt)
-    assert tiny.pipeline.conditioning.cache.hits == hits
+    assert tiny.pipeline.prompt_encoder.cache.hits == hits
     second = pixels(tiny, prompt)
-    assert tiny.pipeline.conditioning.cache.hits == hits + 1
+    assert tiny.pipeline.prompt_encoder.cache.hits == hits + 1
     np.testing.assert_array_equal(first, second)
 
 
@@ -248,12 +248,12 @@ def test_low_ram_lets_go_of_the_text_encoder_and_paints_the_same(tiny: Model) ->
     model = load_model("flux2-tiny", low_ram=True, embedding_cache=0)
     for _ in range(2):
         np.testing.assert_array_equal(pixels(model), pixels(tiny))
-        assert model.pipeline.conditioning.encoder is None
+        assert model.pipeline.prompt_encoder.encoder is None
 
 
 def test_only_the_layers_that_are_needed_are_loaded(tiny: Model) -> None:
-    encoder = tiny.pipeline.conditioning.load()
-    assert len(encoder.layers) == max(tiny.pipeline.checkpoint.layers)
+    encoder = tiny.pipeline.prompt_encoder.get_encoder()
+    assert len(encoder.layers) == max(tiny.pipeline.checkpoint.out_layers)
 
 
 # Previews

@@ -14,14 +14,20 @@ from PIL import Image
 
 from mflux_api.cli import main
 from mflux_api.engine.flux2 import prompt_upsampling
-from mflux_api.engine.flux2.prompt_upsampling import EDIT_INSTRUCTION, INSTRUCTION, rewrite, stops, tidied
-from mflux_api.engine.metadata import generation_text
+from mflux_api.engine.flux2.prompt_upsampling import (
+    EDIT_INSTRUCTION,
+    INSTRUCTION,
+    read_stop_tokens,
+    tidy_answer,
+    upsample_prompt,
+)
+from mflux_api.engine.metadata import format_generation_text
 from mflux_api.engine.model import Model, load_model
 from mflux_api.engine.passes import paint
 from mflux_api.errors import ModelUnsupported
-from mflux_api.ipc.messages import Event, Picture, Step, Writing
+from mflux_api.ipc.messages import PaintingEvent, Picture, Step, UpsamplingProgress
 from mflux_api.pixels import infotext
-from tests.engine.painting import Blank, blank, request
+from tests.engine.painting import FakePainter, make_request, paint_blank
 
 CHECKPOINTS = Path(__file__).parents[2] / "reference" / "checkpoints"
 KLEIN = CHECKPOINTS / "klein"
@@ -31,15 +37,15 @@ PROMPT = "a red circle"
 SPARE = 20_000
 
 
-class Said:
+class FakeWriter:
     """Writes what it is told to, whatever it is asked."""
 
     def __init__(self, model: Model, text: str) -> None:
-        self.tokenizer = model.pipeline.conditioning.chat.tokenizer
+        self.tokenizer = model.pipeline.prompt_encoder.chat_template.tokenizer
         self.ids: list[int] = self.tokenizer(text)["input_ids"]
         self.asked: list[str] = []
 
-    def write(self, ids: list[int], stops: frozenset[int], limit: int) -> Iterator[int]:
+    def generate_tokens(self, ids: list[int], stops: frozenset[int], limit: int) -> Iterator[int]:
         self.asked.append(self.tokenizer.decode(ids))
         yield from self.ids[:limit]
 
@@ -47,7 +53,7 @@ class Said:
 @pytest.fixture(autouse=True)
 def few_words(monkeypatch: pytest.MonkeyPatch) -> None:
     """Random models never stop by themselves."""
-    monkeypatch.setattr(prompt_upsampling, "LONGEST_ANSWER", 32)
+    monkeypatch.setattr(prompt_upsampling, "MAX_NEW_TOKENS", 32)
 
 
 @pytest.fixture(scope="module")
@@ -60,10 +66,18 @@ def dev() -> Model:
     return load_model(CHECKPOINTS / "dev", precision="float32")
 
 
-def answered(model: Model, text: str, prompt: str = PROMPT, *, edit: bool = False) -> tuple[str, Said, list[Writing]]:
+def answer_prompt(
+    model: Model, text: str, prompt: str = PROMPT, *, edit: bool = False
+) -> tuple[str, FakeWriter, list[UpsamplingProgress]]:
     """What becomes of a prompt that the text encoder answers so; what it was asked; what was said of the work."""
-    said = Said(model, text)
-    work: Any = rewrite(said, model.pipeline.conditioning.chat, model.pipeline.checkpoint.folder, prompt, edit=edit)  # type: ignore[arg-type]
+    said = FakeWriter(model, text)
+    work: Any = upsample_prompt(
+        said,  # type: ignore[arg-type]
+        model.pipeline.prompt_encoder.chat_template,
+        model.pipeline.checkpoint.folder,
+        prompt,
+        edit=edit,
+    )
     heard = []
     while True:
         try:
@@ -72,15 +86,15 @@ def answered(model: Model, text: str, prompt: str = PROMPT, *, edit: bool = Fals
             return end.value, said, heard
 
 
-def painted(model: Model, **changes: Any) -> tuple[list[Event], Picture]:
-    events: list[Event] = []
+def paint_rewritten(model: Model, **changes: Any) -> tuple[list[PaintingEvent], Picture]:
+    events: list[PaintingEvent] = []
     (picture,) = model.generate(PROMPT, upsample=True, on_event=events.append, **{**SMALL, **changes})
     return events, picture
 
 
 @pytest.mark.parametrize(("edit", "instruction"), [(False, INSTRUCTION), (True, EDIT_INSTRUCTION)])
 def test_it_is_asked_in_the_chat_template_with_thinking_off(klein: Model, edit: bool, instruction: str) -> None:
-    _, said, _ = answered(klein, "x", edit=edit)
+    _, said, _ = answer_prompt(klein, "x", edit=edit)
     assert said.asked == [
         f"<|im_start|>system\n{instruction}<|im_end|>\n<|im_start|>user\n{PROMPT}<|im_end|>\n"
         "<|im_start|>assistant\n<think>\n\n</think>\n\n"
@@ -88,24 +102,24 @@ def test_it_is_asked_in_the_chat_template_with_thinking_off(klein: Model, edit: 
 
 
 def test_dev_is_asked_as_mistral_is_asked_with_one_token_at_the_front(dev: Model) -> None:
-    _, said, _ = answered(dev, "x")
+    _, said, _ = answer_prompt(dev, "x")
     assert said.asked == [f"<s>[SYSTEM_PROMPT]{INSTRUCTION}[/SYSTEM_PROMPT][INST]{PROMPT}[/INST]"]
 
 
 def test_work_is_told_from_the_beginning_and_again_after_some_tokens(klein: Model) -> None:
     text = "a red circle above a blue square"
-    _, said, heard = answered(klein, text)
-    assert [each.tokens for each in heard] == list(range(0, len(said.ids) + 1, prompt_upsampling.TOKENS_EACH))
+    _, said, heard = answer_prompt(klein, text)
+    assert [each.tokens for each in heard] == list(range(0, len(said.ids) + 1, prompt_upsampling.TOKENS_PER_EVENT))
 
 
 @pytest.mark.parametrize("text", ["", "  \n ", "<think>what?</think>", "<think>what was", "<|im_start|>"])
 def test_a_prompt_is_kept_when_nothing_comes_of_it(klein: Model, text: str) -> None:
-    assert answered(klein, text)[0] == PROMPT
+    assert answer_prompt(klein, text)[0] == PROMPT
 
 
 def test_a_prompt_that_is_long_already_is_kept_and_nothing_is_asked(klein: Model) -> None:
     long = "a long prompt " * 1000
-    new, said, heard = answered(klein, "x", long)
+    new, said, heard = answer_prompt(klein, "x", long)
     assert (new, said.asked, heard) == (long, [], [])
 
 
@@ -124,7 +138,7 @@ def test_a_prompt_that_is_long_already_is_kept_and_nothing_is_asked(klein: Model
     ],
 )
 def test_an_answer_is_tidied(text: str, whole: bool, tidy: str) -> None:
-    assert tidied(text, whole=whole) == tidy
+    assert tidy_answer(text, whole=whole) == tidy
 
 
 @pytest.mark.parametrize(("named", "more"), [(None, set()), (7, {7}), ([7, 9], {7, 9})])
@@ -132,17 +146,17 @@ def test_it_stops_where_the_tokenizer_and_the_generation_config_say(
     klein: Model, tmp_path: Path, named: Any, more: set[int]
 ) -> None:
     (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": named}))
-    chat = klein.pipeline.conditioning.chat
-    assert stops(chat, tmp_path) == {chat.tokenizer.eos_token_id, *more}
-    assert stops(chat, tmp_path / "nowhere") == {chat.tokenizer.eos_token_id}
+    chat = klein.pipeline.prompt_encoder.chat_template
+    assert read_stop_tokens(chat, tmp_path) == {chat.tokenizer.eos_token_id, *more}
+    assert read_stop_tokens(chat, tmp_path / "nowhere") == {chat.tokenizer.eos_token_id}
 
 
 @pytest.mark.parametrize("name", ["klein", "dev-odd"])
 def test_a_picture_is_that_of_the_new_prompt_and_knows_it(name: str) -> None:
     model = load_model(CHECKPOINTS / name, precision="float32")
-    events, picture = painted(model)
+    events, picture = paint_rewritten(model)
     assert picture.prompt not in {None, "", PROMPT}
-    assert [type(event) for event in events[:2]] == [Writing, Writing]
+    assert [type(event) for event in events[:2]] == [UpsamplingProgress, UpsamplingProgress]
     assert [type(event) for event in events if isinstance(event, Step | Picture)] == [Step, Step, Picture]
     (same,) = model.generate(str(picture.prompt), **SMALL)
     np.testing.assert_array_equal(picture.array, same.array)
@@ -151,18 +165,18 @@ def test_a_picture_is_that_of_the_new_prompt_and_knows_it(name: str) -> None:
 
 @pytest.mark.slow
 def test_a_prompt_is_written_once_and_always_the_same(klein: Model) -> None:
-    _, first = painted(klein)
-    events, again = painted(klein)
+    _, first = paint_rewritten(klein)
+    events, again = paint_rewritten(klein)
     assert again.prompt == first.prompt
-    assert not any(isinstance(event, Writing) for event in events)
-    assert painted(load_model(KLEIN, precision="float32"))[1].prompt == first.prompt
+    assert not any(isinstance(event, UpsamplingProgress) for event in events)
+    assert paint_rewritten(load_model(KLEIN, precision="float32"))[1].prompt == first.prompt
 
 
 def test_a_prompt_for_an_edit_is_asked_for_in_other_words(klein: Model) -> None:
     source = Image.linear_gradient("L").convert("RGB").resize((64, 64))
-    _, plain = painted(klein)
+    _, plain = paint_rewritten(klein)
     for changes in ({"image": source}, {"images": [source]}):
-        _, edited = painted(klein, **changes)
+        _, edited = paint_rewritten(klein, **changes)
         assert edited.prompt not in {None, plain.prompt}
 
 
@@ -171,14 +185,14 @@ def test_a_prompt_for_an_edit_is_asked_for_in_other_words(klein: Model) -> None:
 def test_what_was_loaded_for_it_is_let_go_again(quantize: int | None, low_ram: bool) -> None:
     model = load_model(KLEIN, quantize=quantize, low_ram=low_ram)
     model.generate(PROMPT, **SMALL)
-    before = held()
-    painted(model)
+    before = active_memory()
+    paint_rewritten(model)
     # The new prompt's embedding is remembered beside the old one's.
-    (remembered, *_) = model.pipeline.conditioning.cache._entries.values()
-    assert held() <= before + remembered.nbytes + SPARE
+    (remembered, *_) = model.pipeline.prompt_encoder.cache._entries.values()
+    assert active_memory() <= before + remembered.nbytes + SPARE
 
 
-def held() -> int:
+def active_memory() -> int:
     gc.collect()
     mx.clear_cache()
     return int(mx.get_active_memory())
@@ -187,18 +201,18 @@ def held() -> int:
 @pytest.mark.slow
 def test_whoever_stops_while_it_writes_gets_the_memory_back_and_can_go_on() -> None:
     model = load_model(KLEIN)
-    before = held()
-    painting = paint(model.pipeline, request(upsample=True))
-    assert isinstance(next(painting), Writing)
-    assert isinstance(next(painting), Writing)
+    before = active_memory()
+    painting = paint(model.pipeline, make_request(upsample=True))
+    assert isinstance(next(painting), UpsamplingProgress)
+    assert isinstance(next(painting), UpsamplingProgress)
     painting.close()
-    assert held() <= before + SPARE
-    assert painted(model)[1].prompt
+    assert active_memory() <= before + SPARE
+    assert paint_rewritten(model)[1].prompt
 
 
 def test_a_model_without_words_refuses() -> None:
     with pytest.raises(ModelUnsupported, match="prompt_upsampling is not available"):
-        blank(Blank(), upsample=True)
+        paint_blank(FakePainter(), upsample=True)
 
 
 def test_the_embedded_model_refuses_before_anything_is_computed(tiny: Model) -> None:
@@ -207,11 +221,11 @@ def test_the_embedded_model_refuses_before_anything_is_computed(tiny: Model) -> 
 
 
 def test_the_text_inside_the_picture_has_the_new_prompt_and_the_old_one(klein: Model) -> None:
-    _, picture = painted(klein)
-    text = generation_text(
+    _, picture = paint_rewritten(klein)
+    text = format_generation_text(
         picture, prompt="a circle, red: very", negative="", model="x", bits=None, strength=None, original="a, b: c"
     )
-    read = infotext.parse(text)
+    read = infotext.parse_infotext(text)
     assert read["Prompt"] == "a circle, red: very"
     assert read["Original prompt"] == "a, b: c"
 

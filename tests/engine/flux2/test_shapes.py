@@ -10,8 +10,8 @@ from mlx import nn
 from mflux_api.checkpoints import inferred_config
 from mflux_api.checkpoints.components import Component, read_any_header
 from mflux_api.engine.flux2 import quantization
-from mflux_api.engine.flux2.networks import TextEncoder, build_transformer, build_vae
-from mflux_api.engine.flux2.tensors import parameters
+from mflux_api.engine.flux2.networks import Qwen3Encoder, build_transformer, build_vae
+from mflux_api.engine.flux2.tensors import list_parameters
 from mflux_api.errors import ModelUnsupported
 
 TRANSFORMER: dict[str, Any] = {
@@ -47,12 +47,12 @@ VAE: dict[str, Any] = {
 }
 
 
-def saved(name: str, module: nn.Module, folder: Path, bits: int | None) -> Component:
+def save_module(name: str, module: nn.Module, folder: Path, bits: int | None) -> Component:
     """A module saved as mflux saves it."""
     if bits is not None:
         quantization.quantize(module, bits)
     metadata = {"quantization_level": str(bits), "mflux_version": "0.24.0"}
-    mx.save_safetensors(str(folder / "0.safetensors"), parameters(module), metadata)
+    mx.save_safetensors(str(folder / "0.safetensors"), list_parameters(module), metadata)
     component = Component(name=name, folder=folder, file=None, indexed=False, read_header=read_any_header)
     assert component.is_saved_by_mflux
     assert component.stored_bits == bits
@@ -61,19 +61,19 @@ def saved(name: str, module: nn.Module, folder: Path, bits: int | None) -> Compo
 
 @pytest.mark.parametrize("bits", [None, 3, 4, 6, 8])
 def test_a_transformer_is_known_by_its_tensors(tmp_path: Path, bits: int | None) -> None:
-    assert saved("transformer", build_transformer(TRANSFORMER), tmp_path, bits).config == TRANSFORMER
+    assert save_module("transformer", build_transformer(TRANSFORMER), tmp_path, bits).config == TRANSFORMER
 
 
 @pytest.mark.parametrize("bits", [None, 4])
 def test_a_text_encoder_is_known_by_its_tensors(tmp_path: Path, bits: int | None) -> None:
-    module = TextEncoder(TEXT_ENCODER, (1, 2))
-    assert saved("text_encoder", module, tmp_path, bits).config == TEXT_ENCODER
+    module = Qwen3Encoder(TEXT_ENCODER, (1, 2))
+    assert save_module("text_encoder", module, tmp_path, bits).config == TEXT_ENCODER
 
 
 def test_a_vae_is_known_by_its_tensors(tmp_path: Path) -> None:
-    assert saved("vae", build_vae(VAE), tmp_path, None).config == VAE
+    assert save_module("vae", build_vae(VAE), tmp_path, None).config == VAE
 
 
 def test_tensors_of_another_model_are_refused() -> None:
     with pytest.raises(ModelUnsupported, match=r"Not a FLUX\.2 klein that mflux saved: no tensor x_embedder\.weight\."):
-        inferred_config.transformer_config({}, None)
+        inferred_config.infer_transformer_config({}, None)

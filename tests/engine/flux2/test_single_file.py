@@ -11,7 +11,13 @@ from numpy.typing import NDArray
 
 from mflux_api.checkpoints.checkpoint import Checkpoint
 from mflux_api.checkpoints.safetensors import Tensor
-from mflux_api.checkpoints.tensor_names import INNER, is_single_file, single_file_name, transformer_name, unfused
+from mflux_api.checkpoints.tensor_names import (
+    INNER,
+    is_single_file,
+    map_single_file_name,
+    map_transformer_name,
+    split_fused_name,
+)
 from mflux_api.engine.flux2.lora import OUTER
 from mflux_api.engine.model import Model, load_model
 from tests.engine.estimating import estimate_small
@@ -27,7 +33,7 @@ def in_their_names(tensors: dict[str, mx.array]) -> dict[str, mx.array]:
     """diffusers' weights, attention put together and the last modulation's halves swapped."""
     found = {}
     for old, tensor in tensors.items():
-        layer = (transformer_name(old) or old).removesuffix(".weight")
+        layer = (map_transformer_name(old) or old).removesuffix(".weight")
         if layer.endswith(("_k", "_v", "add_k_proj", "add_v_proj")) and "norm" not in layer:
             continue
         group = next((each for each in PARTS if layer.endswith(each)), None)
@@ -91,7 +97,7 @@ def test_saving_it_writes_the_usual_names(folder: Path, tmp_path: Path) -> None:
 
 def test_names_of_another_layout_are_left_alone() -> None:
     assert not is_single_file({"transformer_blocks.0.attn.to_q.weight": Tensor((64, 64), "BF16", 8192)})
-    assert single_file_name("double_blocks.0.img_attn.unknown.weight") is None
-    assert unfused("transformer_blocks.0.attn.to_qkv.weight") == [
+    assert map_single_file_name("double_blocks.0.img_attn.unknown.weight") is None
+    assert split_fused_name("transformer_blocks.0.attn.to_qkv.weight") == [
         f"transformer_blocks.0.attn.to_{part}.weight" for part in "qkv"
     ]

@@ -10,13 +10,18 @@ import mlx.core as mx
 import pytest
 
 from mflux_api.checkpoints.checkpoint import Checkpoint
-from mflux_api.checkpoints.language_model import LONGEST_ANSWER, LONGEST_QUESTION, decoder_config, find_language_model
-from mflux_api.checkpoints.memory_estimate import writing_bytes
-from mflux_api.engine.flux2.loading import Loader
-from mflux_api.engine.flux2.prompt_upsampling import Writer
-from mflux_api.engine.flux2.tensors import parameters
+from mflux_api.checkpoints.language_model import (
+    MAX_INPUT_TOKENS,
+    MAX_NEW_TOKENS,
+    complete_decoder_config,
+    find_language_model,
+)
+from mflux_api.checkpoints.memory_estimate import estimate_upsampling_bytes
+from mflux_api.engine.flux2.loading import NetworkLoader
+from mflux_api.engine.flux2.prompt_upsampling import TextGenerator
+from mflux_api.engine.flux2.tensors import list_parameters
 from mflux_api.engine.model import load_model
-from mflux_api.engine.precision import choose
+from mflux_api.engine.precision import choose_precision
 from mflux_api.errors import ModelUnsupported
 from tests.engine.estimating import estimate_small
 from tests.engine.flux2.stored_files import Kind
@@ -28,16 +33,18 @@ CHECKPOINTS = ["klein", "odd", "dev", "dev-odd"]
 NOTHING: frozenset[int] = frozenset()
 
 
-def loader(name: str | Path, bits: int | None = None) -> Loader:
-    return Loader(Checkpoint.read(REFERENCE / "checkpoints" / name), bits, choose("float32"))
+def loader(name: str | Path, bits: int | None = None) -> NetworkLoader:
+    return NetworkLoader(Checkpoint.read(REFERENCE / "checkpoints" / name), bits, choose_precision("float32"))
 
 
-def writer(loaded: Loader) -> Writer:
-    return Writer(loaded.text_encoder(), loaded.language_model_tail(find_language_model(loaded.checkpoint)), mx.float32)
+def writer(loaded: NetworkLoader) -> TextGenerator:
+    return TextGenerator(
+        loaded.load_text_encoder(), loaded.load_language_model_tail(find_language_model(loaded.checkpoint)), mx.float32
+    )
 
 
 @pytest.fixture(scope="module")
-def writers() -> dict[str, Writer]:
+def writers() -> dict[str, TextGenerator]:
     return {name: writer(loader(name)) for name in CHECKPOINTS}
 
 
@@ -47,44 +54,46 @@ def title(writing: dict[str, Any]) -> str:
 
 @pytest.mark.parity
 @pytest.mark.parametrize("writing", WRITINGS, ids=title)
-def test_the_tokens_are_those_of_transformers(writers: dict[str, Writer], writing: dict[str, Any]) -> None:
+def test_the_tokens_are_those_of_transformers(writers: dict[str, TextGenerator], writing: dict[str, Any]) -> None:
     tokens = writing["tokens"]
-    assert list(writers[writing["checkpoint"]].write(writing["ids"], NOTHING, len(tokens))) == tokens
+    assert list(writers[writing["checkpoint"]].generate_tokens(writing["ids"], NOTHING, len(tokens))) == tokens
 
 
 @pytest.mark.parity
 @pytest.mark.parametrize("writing", WRITINGS, ids=title)
 @pytest.mark.parametrize("begun", [1, 40])
 def test_after_any_tokens_the_likeliest_is_that_of_transformers(
-    writers: dict[str, Writer], writing: dict[str, Any], begun: int
+    writers: dict[str, TextGenerator], writing: dict[str, Any], begun: int
 ) -> None:
     write, crowd = writers[writing["checkpoint"]], writing["crowd"]
-    decoder = write.decoder(len(crowd))
-    found = {begun - 1: write.follow(decoder, crowd[:begun])}
+    decoder = write.make_decoder(len(crowd))
+    found = {begun - 1: write.predict_next(decoder, crowd[:begun])}
     for place in range(begun, len(crowd)):
-        found[place] = write.follow(decoder, crowd[place : place + 1])
+        found[place] = write.predict_next(decoder, crowd[place : place + 1])
     expected = {int(place): token for place, token in writing["likeliest"].items() if int(place) >= begun - 1}
     assert {place: found[place] for place in expected} == expected
 
 
 @pytest.mark.parametrize("writing", WRITINGS[::2], ids=title)
 def test_nothing_changes_when_all_is_computed_anew_for_each_token(
-    writers: dict[str, Writer], writing: dict[str, Any]
+    writers: dict[str, TextGenerator], writing: dict[str, Any]
 ) -> None:
     write, ids = writers[writing["checkpoint"]], list(writing["ids"])
     for expected in writing["tokens"][:16]:
-        token = write.follow(write.decoder(len(ids)), ids)
+        token = write.predict_next(write.make_decoder(len(ids)), ids)
         assert token == expected
         ids.append(token)
 
 
 @pytest.mark.parametrize("writing", WRITINGS[:1], ids=title)
-def test_writing_ends_before_a_stop_and_at_the_limit(writers: dict[str, Writer], writing: dict[str, Any]) -> None:
+def test_writing_ends_before_a_stop_and_at_the_limit(
+    writers: dict[str, TextGenerator], writing: dict[str, Any]
+) -> None:
     write, ids, tokens = writers[writing["checkpoint"]], writing["ids"], writing["tokens"]
     stop = tokens[-1]
-    assert list(write.write(ids, {stop}, 48)) == tokens[: tokens.index(stop)]
-    assert list(write.write(ids, {tokens[0]}, 48)) == []
-    assert list(write.write(ids, NOTHING, 5)) == tokens[:5]
+    assert list(write.generate_tokens(ids, {stop}, 48)) == tokens[: tokens.index(stop)]
+    assert list(write.generate_tokens(ids, {tokens[0]}, 48)) == []
+    assert list(write.generate_tokens(ids, NOTHING, 5)) == tokens[:5]
 
 
 @pytest.mark.parametrize("name", CHECKPOINTS)
@@ -92,22 +101,24 @@ def test_writing_ends_before_a_stop_and_at_the_limit(writers: dict[str, Writer],
 def test_what_is_loaded_for_it_is_estimated(name: str, bits: int | None) -> None:
     loaded = loader(name, bits)
     language = find_language_model(loaded.checkpoint)
-    held = sum(array.nbytes for array in parameters(loaded.language_model_tail(language)).values())
-    estimated = writing_bytes(loaded.checkpoint, bits, 4) - 4 * language.memory
+    held = sum(array.nbytes for array in list_parameters(loaded.load_language_model_tail(language)).values())
+    estimated = estimate_upsampling_bytes(loaded.checkpoint, bits, 4) - 4 * language.cached_values
     assert held == pytest.approx(estimated, rel=0.02)
-    head = decoder_config(loaded.checkpoint.text_encoder.config)
-    assert language.memory == (2 * head["num_hidden_layers"] * head["num_key_value_heads"] * head["head_dim"]) * (
-        LONGEST_QUESTION + LONGEST_ANSWER
-    )
+    head = complete_decoder_config(loaded.checkpoint.text_encoder.config)
+    assert language.cached_values == (
+        2 * head["num_hidden_layers"] * head["num_key_value_heads"] * head["head_dim"]
+    ) * (MAX_INPUT_TOKENS + MAX_NEW_TOKENS)
 
 
 def test_upsampling_takes_its_room_beside_the_text_encoder_and_not_beside_the_painting() -> None:
     folder = REFERENCE / "checkpoints" / "klein"
     plain, more = (estimate_small(folder, upsample=upsample) for upsample in (False, True))
-    assert (plain.writing, more.writing > 0) == (0, True)
+    assert (plain.upsampling, more.upsampling > 0) == (0, True)
     weights = plain.transformer + plain.text_encoder + plain.vae
-    assert more.peak(low_ram=False) == weights + max(more.writing, more.work)
-    assert more.peak(low_ram=True) == plain.transformer + plain.vae + max(more.text_encoder + more.writing, more.work)
+    assert more.peak(low_ram=False) == weights + max(more.upsampling, more.activations)
+    assert more.peak(low_ram=True) == plain.transformer + plain.vae + max(
+        more.text_encoder + more.upsampling, more.activations
+    )
 
 
 @pytest.mark.parametrize("kind", [Kind.F16, Kind.Q8_0], ids=lambda kind: kind.name)
@@ -117,7 +128,7 @@ def test_a_text_encoder_in_a_gguf_file_writes_too(tmp_path: Path, kind: Kind) ->
     # The first folder has by now what the file stands for.
     one, two = (writer(loader(folder)) for folder in (tmp_path / "klein", other))
     ids = WRITINGS[0]["ids"]
-    assert list(one.write(ids, NOTHING, 24)) == list(two.write(ids, NOTHING, 24))
+    assert list(one.generate_tokens(ids, NOTHING, 24)) == list(two.generate_tokens(ids, NOTHING, 24))
 
 
 def without_head(folder: Path) -> None:
@@ -128,7 +139,7 @@ def without_head(folder: Path) -> None:
     mx.save_safetensors(str(path), {name: each for name, each in tensors.items() if "lm_head" not in name})
 
 
-def said_to_be_none(folder: Path) -> None:
+def declare_no_language_model(folder: Path) -> None:
     path = folder / "model_index.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "language_model": False}))
 
@@ -142,8 +153,8 @@ def not_tied(folder: Path) -> None:
     ("name", "damage"),
     [
         ("klein", without_head),
-        ("klein", said_to_be_none),
-        ("dev", said_to_be_none),
+        ("klein", declare_no_language_model),
+        ("dev", declare_no_language_model),
         ("dev", not_tied),
         ("odd", not_tied),
     ],
@@ -153,7 +164,7 @@ def test_a_text_encoder_that_cannot_write_says_so(tmp_path: Path, name: str, dam
     damage(folder)
     with pytest.raises(ModelUnsupported, match="prompt_upsampling is not available with this model: "):
         estimate_small(folder, upsample=True)
-    assert estimate_small(folder).writing == 0
+    assert estimate_small(folder).upsampling == 0
 
 
 def test_a_folder_that_was_saved_cannot_write(tmp_path: Path) -> None:
@@ -164,4 +175,4 @@ def test_a_folder_that_was_saved_cannot_write(tmp_path: Path) -> None:
 
 def test_the_embedded_models_text_encoder_is_no_language_model() -> None:
     with pytest.raises(ModelUnsupported, match="was trained to read prompts and cannot write"):
-        list(load_model("flux2-tiny").pipeline.rewrite("a red circle", edit=False))
+        list(load_model("flux2-tiny").pipeline.upsample_prompt("a red circle", edit=False))
