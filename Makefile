@@ -35,6 +35,7 @@ lint: venv  ## run ruff, mypy --strict and the check of dependencies between pac
 	@$(PY) -m ruff format --check
 	@$(PY) -m mypy
 	@.venv/bin/lint-imports --no-logo
+	@$(PY) tools/check_style.py
 
 format: venv  ## format the code with ruff
 	@$(PY) -m ruff check --fix

@@ -1,10 +1,9 @@
 """The project's own promises: locks, documents, sizes, and the two commands a newcomer types."""
 
-import ast
 import re
 import subprocess
+import sys
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,14 +13,11 @@ import mflux_api
 ROOT = Path(__file__).parent.parent
 LOCKS = ("requirements.lock", "requirements-dev.lock")
 EVERY_LOCK = sorted([*ROOT.glob("requirements*.lock"), *ROOT.glob("tools/*/requirements*.lock")])
-LONGEST_FILE, LONGEST_FUNCTION = 450, 60
 ADDRESS = re.compile(r"https?://|\b[\w-]+\.(?:org|com|io|net)\b")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 DEV = PROJECT["dependency-groups"]["dev"]
 DIRECT = [*PROJECT["project"]["dependencies"], *PROJECT["project"]["optional-dependencies"]["cpu"]]
-PACKAGE = sorted((ROOT / "mflux_api").rglob("*.py"))
-# The architecture's document names files of a room by their stems.
-DOCUMENTS = [ROOT / "README.md", *sorted({*(ROOT / "docs").rglob("*.md")} - {ROOT / "docs" / "architecture.md"})]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # From the project's root, or from the package's: jobs/service.py.
 SOURCE = re.compile(r"(?<![\w./-])(?:\w+/)+\w+\.(?:py|js)\b")
 GUARD = re.compile(r"`(tests/[\w/]+\.py)::(test_\w+)`")
@@ -123,20 +119,22 @@ def test_every_trap_names_its_guard_or_says_why_there_is_none() -> None:
     assert [trap.splitlines()[0] for trap in traps if not (GUARD.search(trap) or "\n  No test: " in trap)] == []
 
 
-def test_a_file_is_short() -> None:
-    lengths = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in PACKAGE}
-    assert {path: lines for path, lines in lengths.items() if lines > LONGEST_FILE} == {}
-
-
-def test_a_function_is_short() -> None:
-    found = [(path.relative_to(ROOT), name, lines) for path in PACKAGE for name, lines in functions(path)]
-    assert [f"{path}, {name}: {lines} lines" for path, name, lines in found if lines > LONGEST_FUNCTION] == []
-
-
-def functions(path: Path) -> Iterator[tuple[str, int]]:
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            yield node.name, (node.end_lineno or node.lineno) - node.lineno + 1
+def test_the_style_check_finds_long_files_long_functions_wide_documents_and_lone_participles(tmp_path: Path) -> None:
+    package = tmp_path / "mflux_api"
+    package.mkdir()
+    (package / "long.py").write_text("x = 1\n" * 451)
+    (package / "named.py").write_text("def told():\n" + "    pass\n" * 60 + "def embed():\n    pass\n")
+    (tmp_path / "wide.md").write_text("a" * 121 + "\n")
+    subprocess.run("git init -q && git add .", shell=True, cwd=tmp_path, check=True)
+    check = [sys.executable, "tools/check_style.py", str(tmp_path)]
+    found = subprocess.run(check, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert found.stdout.splitlines() == [
+        "mflux_api/long.py:1: 451 lines, at most 450",
+        "mflux_api/named.py:1: told has 61 lines, at most 60",
+        "mflux_api/named.py:1: told: name what it does (a verb) or what it is (a noun)",
+        "wide.md:1: over 120 wide",
+    ]
+    assert found.returncode == 1
 
 
 def is_defined(path: Path, name: str) -> bool:
