@@ -1,11 +1,8 @@
-"""A real queue and a real engine process with the worker between them."""
+"""The dispatcher between a real queue and a real engine process."""
 
 import asyncio
-import os
 import signal
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -13,111 +10,20 @@ import pytest
 from PIL import Image
 
 from mflux_api.errors import StorageFailed
-from mflux_api.events import Event
-from mflux_api.ipc.messages import EngineSetup, LoadCommand
+from mflux_api.ipc.messages import LoadCommand
 from mflux_api.jobs.job import Inputs, Job, PictureFile, State
 from mflux_api.jobs.picture_files import PictureFiles
 from mflux_api.jobs.queue import Painted
 from mflux_api.jobs.sqlite_queue import SQLiteQueue
-from mflux_api.metrics import Metrics
 from mflux_api.models.registry import EMBEDDED_MODELS_DIR, ResolvedModel, resolve_client_model
 from mflux_api.request import EarlyStop
 from mflux_api.worker import dispatcher
-from mflux_api.worker.dispatcher import Dispatcher
-from mflux_api.worker.engine_process import EngineProcess
+from tests.dispatcher_bench import ENDLESS, QUICK, is_step, run_dispatcher
 from tests.engine.faking import replace_engine
-from tests.engine.test_process import is_gone, wait_until_gone
-from tests.jobs.making import REQUEST, list_files, make_job, make_painted, open_queue, run_async
+from tests.engine.processes import is_gone, wait_until_gone
+from tests.jobs.making import REQUEST, list_files, make_painted, open_queue, run_async
 
 pytestmark = pytest.mark.engine_process
-
-ENDLESS = replace(REQUEST, steps=100_000)
-QUICK = replace(REQUEST, steps=1)
-
-
-@dataclass
-class Bench:
-    queue: SQLiteQueue
-    engine: EngineProcess
-    metrics: Metrics
-    dispatcher: Dispatcher
-    worker: asyncio.Task[None]
-    killed: int | None = None
-
-    async def put(self, **changes: object) -> Job:
-        return await self.queue.submit(make_job(**{"request": QUICK, **changes}))
-
-    async def submit_and_wait(self, **changes: object) -> Job:
-        """A new job, once it has ended."""
-        return await self.wait_ended(await self.put(**changes))
-
-    async def wait_ended(self, job: Job) -> Job:
-        """Once all has been said of it, too: its row is written a moment earlier."""
-        ended = await self.queue.wait_ended(job)
-        async with self.dispatcher.painting_lock:
-            return ended
-
-    async def wait_for_event(self, job: Job, wanted: Callable[[Event], bool]) -> Event:
-        """The next event of a job that is wanted."""
-        with self.queue.job_events.events.listen(job.id) as box:
-            return await anext(event async for event in box if wanted(event))
-
-    def cut(self, job: Job, how: EarlyStop) -> None:
-        """As the service does it for whatever is being painted."""
-        self.queue.end_early(job.id, how)
-
-    async def kill_engine_while_painting(self, job: Job) -> None:
-        """Kill the engine once it paints this job."""
-        # Steps of the one that was killed last may still be on their way.
-        killed = self.killed
-        while self.killed in {killed, None}:
-            await self.wait_for_event(job, is_step)
-            self.killed = self.engine.pid
-        assert self.killed is not None
-        os.kill(self.killed, signal.SIGKILL)
-
-
-def is_step(event: Event, image: int | None = None) -> bool:
-    """Of the picture `image`, where that is said."""
-    painting = event.name == "progress" and event.data["stage"] == "painting"
-    return painting and image in {None, event.data["image"]}
-
-
-def make_engine(budget: int | None = None) -> EngineProcess:
-    return EngineProcess(
-        EngineSetup(budget=budget, precision="auto", embedding_cache=0, max_image_pixels=10**6, low_priority=True),
-        max_silence_seconds=30,
-    )
-
-
-@asynccontextmanager
-async def run_dispatcher(
-    folder: Path,
-    *,
-    idle_seconds: float = 0,
-    models: Path = EMBEDDED_MODELS_DIR,
-    budget: int | None = None,
-) -> AsyncIterator[Bench]:
-    async with open_queue(folder) as queue:
-        engine, metrics = make_engine(budget), Metrics()
-        joined = Dispatcher(
-            queue,
-            engine,
-            metrics,
-            admit_job=lambda job: resolve_client_model(job.model, models),
-            inputs_dir=folder,
-            idle_seconds=idle_seconds,
-            log_prompts=False,
-        )
-        worker = asyncio.create_task(joined.run_forever())
-        try:
-            yield Bench(queue, engine, metrics, joined, worker)
-        finally:
-            # As the server stops.
-            worker.cancel()
-            await engine.stop()
-            await asyncio.wait([worker], timeout=5)
-            assert worker.cancelled()
 
 
 @pytest.fixture
@@ -125,7 +31,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dispatcher, "PAUSE_AFTER_ERROR", 0.01)
 
 
-# What becomes of a job
+# Outcomes of jobs
 
 
 @run_async
@@ -158,7 +64,7 @@ async def test_who_listens_is_told_the_stages_the_steps_and_the_previews(tmp_pat
         progress = [event for event in told if event.name == "progress"]
         assert progress[0].data["stage"] == "loading"
         steps = [(event.data["image"], event.data["step"]) for event in progress if is_step(event)]
-        # Each step but the last is told twice: with its preview once there is one.
+        # Each step but the last is reported twice: the second time with its preview.
         assert steps == [(1, 1), (1, 1), (1, 2), (2, 1), (2, 1), (2, 2)]
         fractions = [event.data["progress"] for event in progress]
         assert fractions == sorted(fractions)
@@ -256,7 +162,7 @@ async def test_a_model_deleted_after_its_job_was_accepted_fails_it_and_the_next_
         assert (await workshop.submit_and_wait()).state is State.COMPLETED
 
 
-# Cancelling
+# Cancellation
 
 
 @run_async
@@ -314,7 +220,7 @@ async def test_cancelling_a_job_that_waits_for_the_engine_leaves_what_the_engine
         assert (await workshop.submit_and_wait()).state is State.COMPLETED
 
 
-# Cut short
+# Early stops
 
 
 @run_async
@@ -359,7 +265,7 @@ async def test_a_cut_is_for_the_job_at_hand_and_not_for_the_next(tmp_path: Path)
         job = await workshop.put(request=ENDLESS)
         following = await workshop.put(request=replace(REQUEST, steps=20))
         await workshop.wait_for_event(job, is_step)
-        # Several, as from somebody who is impatient.
+        # Several requests, as from repeated clicks.
         for _ in range(5):
             workshop.cut(job, EarlyStop.INTERRUPT)
         with workshop.queue.job_events.events.listen(following.id) as box:
@@ -383,7 +289,7 @@ async def test_what_was_cut_short_is_no_measure_for_others(tmp_path: Path) -> No
         assert workshop.queue.paces.find("flux2-tiny", 64, 64) is not None
 
 
-# Faults around it
+# Faults of the disk and the queue, and shutdown
 
 
 @run_async
@@ -441,7 +347,7 @@ async def test_stopping_the_server_amid_a_painting_ends_the_worker_and_gives_the
         assert (given_back.state, given_back.attempts) == (State.INTERRUPTED, 0)
 
 
-# Giving memory back
+# Idle engine
 
 
 @run_async

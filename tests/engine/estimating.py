@@ -1,4 +1,4 @@
-"""The memory that a small picture is estimated to take."""
+"""Memory estimates of small pictures."""
 
 from pathlib import Path
 
@@ -9,6 +9,6 @@ MACHINE = Machine(device="cpu", bytes_per_value=4)
 
 
 def estimate_small(path: Path, bits: int | None = None, *, upsample: bool = False) -> MemoryEstimate:
-    """One picture of 64 pixels a side on a CPU."""
+    """Estimate one picture of 64 x 64 pixels on a CPU."""
     checkpoint = Checkpoint.read(path)
     return estimate_memory(checkpoint, bits, MACHINE, size=(64, 64), references=[], pictures=1, upsample=upsample)

@@ -1,4 +1,4 @@
-"""A script in the engine process's place, where a fault must be forced."""
+"""Replace the engine process by a script, to force faults."""
 
 import sys
 import textwrap
@@ -21,7 +21,7 @@ READY = Ready(device="cpu", chip="none", mlx="0", bytes_per_value=4, budget=1)
 
 
 def replace_engine(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
-    """Engines that are started from now on are this script. Files for it are written into the folder."""
+    """Make engines that start from now on run this script. Its files are written into the folder."""
     code, program = folder / "engine.py", folder / "python"
     code.write_text(HEAD + textwrap.dedent(script), encoding="utf-8")
     program.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{code}" "$@"\n', encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Small requests, what becomes of them, and a painter that paints nothing."""
+"""Helpers that paint small requests, and a painter without a model."""
 
 from collections.abc import Callable, Generator
 from contextlib import closing
@@ -28,7 +28,7 @@ def pixels(image: Image.Image) -> Pixels:
 
 
 def draw_scene(width: int = 64, height: int = 64, turn: int = 0) -> Image.Image:
-    """Nowhere the same, and another for each turn."""
+    """Draw a picture in which no two regions are equal; `turn` (0..2) rotates the colour channels."""
     rows, columns = np.mgrid[0:height, 0:width]
     colours = [rows * 255 // height, columns * 255 // width, (rows + columns) * 255 // (width + height)]
     return Image.fromarray(np.stack(colours[turn:] + colours[:turn], axis=-1).astype(np.uint8))
@@ -57,7 +57,7 @@ def paint_image(model: Model, ask_cut: TakeEarlyStop = never_stop_early, **chang
 
 
 def distance(one: Pixels, other: Pixels) -> float:
-    """The mean difference of two pictures' values, of 255."""
+    """Return the mean absolute difference of two pictures' values, 0..255."""
     return float(np.abs(one.astype(int) - other).mean())
 
 
@@ -67,13 +67,13 @@ def make_hires(width: int = 128, height: int = 128, **changes: Any) -> Hires:
 
 
 def tiled_changes(**changes: Any) -> dict[str, Any]:
-    """What asks for tiles: four of them, unless it is changed."""
+    """Return the request fields for a tiled repaint: four tiles unless changed."""
     tiles = Tiles(scale=1.75, overlap=16, upscaler="Lanczos")
     return {"source": draw_scene(), "tiles": tiles, "strength": 0.5, **changes}
 
 
 def cut_after(steps: int, cut: EarlyStop) -> TakeEarlyStop:
-    """Somebody wants a cut once so many steps have been taken: a skip for one picture, an interrupt for all."""
+    """Ask for an early stop after this many steps: a skip for one picture, an interrupt for all that follow."""
     asked = 0
 
     def ask_cut() -> EarlyStop | None:
@@ -86,7 +86,7 @@ def cut_after(steps: int, cut: EarlyStop) -> TakeEarlyStop:
 
 @dataclass
 class FakePainter:
-    """Paints each source as it is, and without one a grey picture; notes what it was asked for, and being closed."""
+    """Return each source unchanged, or a grey picture without one. Records requests and counts closings."""
 
     requests: list[GenerateRequest] = field(default_factory=list)
     closed: int = 0

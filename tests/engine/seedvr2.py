@@ -1,4 +1,4 @@
-"""Tiny random SeedVR2 folders, named inside as the published ones are, and pictures made with them."""
+"""Tiny random SeedVR2 folders with the published file and tensor names, and pictures made with them."""
 
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from mflux_api.request import GenerateRequest, round_up_size
 
 FLOAT32 = choose_precision("float32")
 WIDTHS = (32, 32, 64, 64)
-# Arguments of mflux's SeedVR2Transformer: one of the 3B's kind, one of the 7B's.
+# Arguments of mflux's SeedVR2Transformer: one like the 3B model, one like the 7B model.
 TINY_3B: dict[str, Any] = {
     "vid_dim": 64,
     "heads": 2,
@@ -46,7 +46,7 @@ KINDS = {TRANSFORMERS[0]: TINY_3B, TRANSFORMERS[1]: TINY_7B}
 def write_upscaler(
     folder: Path, name: str = TRANSFORMERS[0], *, widths: tuple[int, ...] = WIDTHS, **sizes: Any
 ) -> Path:
-    """Both files in float16. `sizes` change those of the transformer."""
+    """Write transformer and VAE in float16. `sizes` change arguments of the transformer."""
     folder.mkdir(parents=True, exist_ok=True)
     arguments = KINDS[name] | sizes
     transformer = SeedVR2Transformer(**arguments)
@@ -62,7 +62,10 @@ def write_upscaler(
 
 
 def _is_published(name: str, shared_from: int) -> bool:
-    """Words and picture have attention weights of their own up to a layer, and one for both from there on."""
+    """Return whether the published file has this tensor.
+
+    Text and picture have separate attention weights before layer `shared_from`, and shared ones from there on.
+    """
     if not name.startswith("blocks.") or ".rope." in name:
         return True
     return (".all." in name) == (int(name.split(".")[1]) >= shared_from)
@@ -82,7 +85,7 @@ def _write(path: Path, module: nn.Module, names: dict[str, Any], seed: int) -> N
 
 
 def _values(random: np.random.Generator, name: str, like: mx.array) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """Numbers that neither vanish nor explode on their way through, in torch's order."""
+    """Return random values, scaled so that activations neither vanish nor explode, in torch's axis order."""
     if name.endswith("freqs"):
         return np.array(like)
     noise = random.standard_normal(like.shape).astype(np.float32)
@@ -94,7 +97,7 @@ def _values(random: np.random.Generator, name: str, like: mx.array) -> np.ndarra
 
 
 def draw_scene(width: int, height: int) -> Image.Image:
-    """Slopes and an edge."""
+    """Draw gradients and an edge."""
     rows, columns = np.mgrid[0:height, 0:width]
     pixels = np.stack([rows * 3, columns * 3, 200 * (rows > columns)], axis=-1)
     return Image.fromarray((pixels % 256).astype(np.uint8))

@@ -27,7 +27,7 @@ BITS_8 = replace(PLAN, bits=8)
 
 @pytest.fixture(autouse=True)
 def nothing_left_over() -> None:
-    """What earlier tests let go of must not be given back in the middle of a measurement."""
+    """Free what earlier tests left behind, so that it is not freed during a measurement."""
     gc.collect()
     mx.clear_cache()
 

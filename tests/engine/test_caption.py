@@ -16,7 +16,7 @@ from mflux_api.pixels import infotext
 from mflux_api.request import Hires, InpaintOptions, PaintOptions, Tiles, Variation
 
 HIRES = Hires(width=256, height=128, steps=7, strength=0.4, upscaler="Latent", scale=2.0)
-# Without an x: what looks like 64x32 is read back in two.
+# Without an x: text like 64x32 is read back as two numbers.
 words = st.text(st.characters(codec="utf-8", exclude_characters="x"), max_size=40)
 
 
@@ -67,7 +67,7 @@ def test_a_plain_picture_claims_nothing_of_what_was_not_done() -> None:
         assert word not in text
 
 
-# What a craft adds
+# Fields that paint options add
 
 
 @pytest.mark.parametrize(("index", "seed"), [(0, "9"), (2, "11")])
@@ -125,7 +125,7 @@ def test_tiles_are_described() -> None:
     assert (found["SD upscale overlap"], found["SD upscale upscaler"]) == ("64", "Lanczos")
 
 
-# As it was written
+# The prompt as written
 
 
 def test_prompts_are_repeated_as_they_were_written() -> None:

@@ -1,4 +1,4 @@
-"""A picture, or a whole request, that is ended early with what there is of it."""
+"""Early stops: a picture or a whole request ends with the picture as far as it is painted."""
 
 from typing import Any
 
@@ -33,7 +33,7 @@ KINDS: dict[str, dict[str, Any]] = {
 
 
 def count_steps_and_pictures(events: list[PaintingEvent]) -> tuple[int, int]:
-    """Steps and pictures."""
+    """Return the numbers of steps and of pictures."""
     return sum(isinstance(event, Step) for event in events), sum(isinstance(event, Picture) for event in events)
 
 
@@ -42,7 +42,7 @@ def count_steps_and_pictures(events: list[PaintingEvent]) -> tuple[int, int]:
     [
         ("one pass", EarlyStop.SKIP, (1 + 3, 2)),
         ("one pass", EarlyStop.INTERRUPT, (1, 1)),
-        # Two steps, then two.
+        # Two steps, then two more in the second pass.
         ("hires", EarlyStop.SKIP, (1 + 4, 2)),
         ("hires", EarlyStop.INTERRUPT, (1, 1)),
         # Two tiles of two steps.
@@ -75,7 +75,7 @@ def test_skipped_in_its_last_step_a_picture_is_whole(tiny: Model) -> None:
 
 @pytest.mark.parametrize("cut", [EarlyStop.SKIP, EarlyStop.INTERRUPT])
 def test_a_cut_during_the_decoding_is_for_the_picture_that_is_decoded(tiny: Model, cut: EarlyStop) -> None:
-    # Asked after each of two steps, and once more when the picture is decoded.
+    # The early stop is polled after each of two steps and once more before decoding.
     found = paint_images(tiny, cut_after(3, cut), seeds=(3, 4))
     np.testing.assert_array_equal(found, paint_images(tiny, seeds=(3, 4))[: 2 if cut is EarlyStop.SKIP else 1])
 
@@ -95,7 +95,7 @@ def test_cut_in_its_first_pass_a_hires_picture_stays_small_and_in_its_second_it_
 ) -> None:
     small = paint_image(tiny, cut_after(1, cut), hires=make_hires(136, 200, steps=4))
     np.testing.assert_array_equal(small, paint_image(tiny, cut_after(1, cut)))
-    # Two steps and a decoding, then the first of two.
+    # Two steps and a decoding, then the first of two steps.
     large = paint_image(tiny, cut_after(4, cut), hires=make_hires(136, 200, steps=4))
     assert large.shape == (200, 136, 3)
 
@@ -103,7 +103,7 @@ def test_cut_in_its_first_pass_a_hires_picture_stays_small_and_in_its_second_it_
 @pytest.mark.parametrize("cut", [EarlyStop.SKIP, EarlyStop.INTERRUPT])
 @pytest.mark.parametrize("tiles", [1, 2, 3])
 def test_cut_among_its_tiles_the_rest_of_a_picture_is_as_it_was_enlarged(cut: EarlyStop, tiles: int) -> None:
-    # One step and, here, no decoding for each tile; the cut falls into the last of them.
+    # Each tile is one step, without decoding by this painter; the cut comes in the last tile.
     painter = FakePainter(tint=lambda part: Image.new("RGB", part.size, "black"))
     (picture,) = (
         event for event in paint_blank(painter, cut_after(tiles, cut), **tiled_changes()) if isinstance(event, Picture)

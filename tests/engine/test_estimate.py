@@ -29,7 +29,7 @@ def estimate_bytes(size: Size, references: list[Size]) -> int:
 
 
 def measure_bytes(model: Model, size: Size, references: list[Size]) -> int:
-    """Bytes MLX takes at most, beside the weights."""
+    """Return the peak bytes MLX takes beside the weights."""
     gc.collect()
     mx.clear_cache()
     before = mx.get_active_memory()

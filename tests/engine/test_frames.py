@@ -43,7 +43,7 @@ def in_parts(data: bytes, cuts: list[int]) -> list[bytes]:
 
 
 async def read_from(parts: list[bytes], count: int) -> list[Any]:
-    """What the server's end makes of these bytes, which come one part at a time."""
+    """Read `count` messages at the server's end from bytes that arrive part by part."""
     inbox = transport.Inbox()
 
     async def feed() -> None:
@@ -61,7 +61,7 @@ async def read_from(parts: list[bytes], count: int) -> list[Any]:
 
 @contextmanager
 def arriving(parts: list[bytes]) -> Iterator[socket.socket]:
-    """The engine's end of a line on which these bytes come, and then its end."""
+    """Yield the engine's end of a socket on which these bytes arrive, followed by end of file."""
     near, far = socket.socketpair()
 
     def send() -> None:

@@ -1,4 +1,4 @@
-"""What a client sends, of any size, becomes what the model paints, and what comes of it has the size it asked for."""
+"""Framing: inputs of any size are fitted to the canvas, and the result has the requested size."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ from tests.engine.painting import draw_scene, make_request, paint_image, pixels,
 
 MODES: list[Resize] = ["stretch", "crop", "fill", "latent"]
 FILLS: list[Fill] = ["original", "surroundings", "noise", "zero"]
-# Neither the canvas' size nor its shape.
+# Differs from the canvas in size and in aspect ratio.
 WIDE = (100, 72)
 SPOT = (40, 20, 70, 50)
 sides = st.integers(1, 150)
@@ -39,7 +39,7 @@ def outside(spot: tuple[int, int, int, int], size: tuple[int, int]) -> NDArray[n
     return np.asarray(pixels(white_box_mask(spot, size)) == 0)
 
 
-# There and back, without a model
+# Round trips without a model
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -109,7 +109,7 @@ def test_a_mask_of_nothing_asks_for_nothing_to_be_painted(
 def test_a_soft_edge_of_a_closeup_is_blended_once() -> None:
     source, mask = Image.new("RGB", (64, 64), "black"), Image.new("L", (64, 64), 128)
     frame = fit_request(make_request(source=source, mask=mask, retouch=InpaintOptions(closeup=0)))
-    # As the model gives it: blended in the image, and as it was decoded in the array.
+    # As the model returns it: the image is blended, the array is as decoded.
     picture = Picture(
         image=Image.new("RGB", (64, 64), (100, 0, 0)),
         array=np.full((64, 64, 3), (200 / 255, 0, 0), np.float32),
@@ -225,7 +225,7 @@ def test_what_is_under_the_mask_counts_little_where_it_is_filled(tiny: Model) ->
         first, second = (paint_image(tiny, source=source, **changes) for source in (draw_scene(), covered))
         differences[fill] = np.abs(first.astype(int) - second).mean()
     assert differences["surroundings"] == 0
-    # Of what is next to the mask, the encoder has seen a little of what is under it.
+    # Not 0: the encoder's receptive field beside the mask reaches a little under it.
     assert max(differences["noise"], differences["zero"]) < differences["original"] / 2
 
 

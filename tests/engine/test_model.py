@@ -36,7 +36,7 @@ def test_generate_image_repaints_a_picture() -> None:
 
 @pytest.fixture
 def forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a test loads without a name is no other test's default."""
+    """Forget the last loaded model, so that no other test gets it as the default."""
     monkeypatch.setattr("mflux_api.engine.model._last_loaded", {})
 
 

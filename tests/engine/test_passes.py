@@ -1,4 +1,4 @@
-"""Requests of more than one pass, and of several pictures."""
+"""Requests with several passes and with several pictures."""
 
 from typing import Any
 
@@ -91,7 +91,7 @@ def test_given_latents_belong_to_their_pictures(tiny: Model, changes: dict[str, 
     np.testing.assert_array_equal(together[1:], alone)
 
 
-# Painted, enlarged, painted over
+# Hires: paint, enlarge, repaint
 
 
 @pytest.mark.parametrize("upscaler", UPSCALERS)
@@ -181,7 +181,7 @@ def test_tiles_of_strength_0_are_the_enlarged_source(
 def test_each_tile_is_painted_in_the_size_of_the_request() -> None:
     painter = FakePainter()
     paint_blank(painter, **tiled_changes())
-    # 112 pixels in tiles of 64 that share 16.
+    # 112 pixels a side in tiles of 64 that overlap by 16.
     assert len(painter.requests) == 4
     for asked in painter.requests:
         assert (asked.width, asked.height, asked.tiles) == (64, 64, None)

@@ -1,4 +1,4 @@
-"""Who goes first where painting takes every core, and who hears of Ctrl-C."""
+"""Scheduling class, session and process group of the engine process."""
 
 import os
 import sys
@@ -6,14 +6,14 @@ import sys
 import psutil
 import pytest
 
-from tests.engine.test_process import make_engine
+from tests.engine.processes import make_engine
 from tests.jobs.making import run_async
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="the scheduler's classes are Linux's")
 
 
 async def policies(*, background: bool) -> set[int]:
-    """Of all threads of an engine that has started."""
+    """Return the scheduling policies of all threads of a started engine."""
     engine = make_engine(background=background)
     await engine.start()
     try:
@@ -40,7 +40,7 @@ async def test_it_shares_the_servers_session_and_not_the_terminals_signals() -> 
     await engine.start()
     try:
         assert engine.pid is not None
-        # In a session of its own, Linux would weigh it against the server as a whole, whatever its priority.
+        # In a separate session, Linux would weigh it against the whole server, whatever its priority (autogroup).
         assert os.getsid(engine.pid) == os.getsid(0)
         assert os.getpgid(engine.pid) == engine.pid != os.getpgid(0)
     finally:

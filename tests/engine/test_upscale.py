@@ -51,8 +51,10 @@ def upscaler(folder: Path) -> Upscaler:
 
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[Pixels]:
-    """What was decoded, before it was given the source's colours, -1..1. Equal up to rounding it need not be after:
-    colours go by rank, and of two pixels that are nearly the same either may be the brighter one.
+    """Record the decoded pictures, -1..1, before colour correction.
+
+    Only these are compared closely. Colour correction ranks pixels, so a rounding difference between two nearly equal
+    pixels may swap their colours.
     """
     seen: list[Pixels] = []
     correct = SeedVR2Util.apply_color_correction
@@ -66,7 +68,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[Pixels]:
 
 
 def mflux_picture(folder: Path, name: str, source: Path, side: int, monkeypatch: pytest.MonkeyPatch) -> Image.Image:
-    """What mflux's own class makes of the same weights."""
+    """Return the picture that mflux's own class paints with the same weights."""
     config = copy.copy(ModelConfig.seedvr2_3b() if name == TRANSFORMERS[0] else ModelConfig.seedvr2_7b())
     config.transformer_overrides = KINDS[name]
     vae = functools.partial(SeedVR2VAE, block_out_channels=WIDTHS)
@@ -113,7 +115,7 @@ def test_a_picture_has_exactly_the_size_that_was_asked_for(upscaler: Upscaler, s
 
 
 def test_a_source_on_its_canvas_is_the_source_itself(upscaler: Upscaler) -> None:
-    """What is around it was only put there."""
+    """The border around the source on its canvas has no influence."""
     source = draw_scene(100, 76)
     framed = Image.new("RGB", (112, 80), "red")
     framed.paste(source, (6, 2))

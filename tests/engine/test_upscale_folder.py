@@ -1,4 +1,4 @@
-"""Folders of SeedVR2: found, refused, loaded, and what they take."""
+"""SeedVR2 folders: detection, errors, loading and memory estimates."""
 
 import gc
 from collections.abc import Callable
@@ -31,7 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, name: str) -> Path:
 
 @pytest.fixture
 def small(tmp_path: Path) -> Path:
-    """A folder to damage."""
+    """A SeedVR2 folder that the test may damage."""
     return write_upscaler(tmp_path / "small")
 
 
@@ -44,13 +44,13 @@ def edited(path: Path, change: Callable[[dict[str, mx.array]], object]) -> None:
 
 
 def wanted_bytes(folder: Path, bits: int | None, *, width: int) -> MemoryEstimate:
-    """What a picture of 256x256 is estimated to take."""
+    """Return the memory estimate for a picture of 256 x 256."""
     machine = Machine(device="cpu", bytes_per_value=width)
     layout = read_checkpoint(folder)
     return estimate_memory(layout, bits, machine, size=(256, 256), references=(), pictures=1, upsample=False)
 
 
-# Its folder
+# The folder
 
 
 def test_a_folder_is_known_by_its_file_names(small: Path, checkpoint: Path) -> None:

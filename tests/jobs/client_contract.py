@@ -1,6 +1,6 @@
-"""What every implementation of `ClientQueue` has to keep about jobs.
+"""The contract that every implementation of `ClientQueue` keeps about jobs.
 
-Subclass it as Test..., with a fixture `opening` of its own. What a worker does to the jobs is done through `WorkQueue`.
+Subclass it as Test... with a fixture `opening`. The tests play the worker through `WorkQueue`.
 """
 
 import asyncio
@@ -31,11 +31,11 @@ from tests.jobs.making import (
 
 class Opening(Protocol):
     def __call__(self, *, limit: int = 100, tries: int = 2) -> AbstractAsyncContextManager[JobQueue]:
-        """A queue that is open for the length of a block; opened again, it has what it had."""
+        """Open the queue for the length of a block. Opened again, it has the same jobs."""
 
 
 async def next_event(queue: JobQueue, name: str) -> Event:
-    """The next event of this name, of any job."""
+    """Wait for the next event of this name, of any job."""
     return await anext(event async for event in queue.watch_all(None, previews=False) if event.name == name)
 
 
@@ -91,7 +91,7 @@ class ClientQueueContract:
             refused = [result for result in results if isinstance(result, QueueFull)]
             assert len(results) - len(refused) == queue.count_waiting() == len(await queue.waiting_jobs(100)) == 10
 
-    # The same order again
+    # Idempotent resubmits
 
     @run_async
     async def test_the_same_key_is_the_same_job(self, opening: Opening) -> None:
@@ -240,7 +240,7 @@ class ClientQueueContract:
                 await queue.retry(job.id, held=False)
             assert (await queue.get(job.id)).state is State.FAILED
 
-    # Order
+    # Order of the queue
 
     @run_async
     async def test_positions_follow_priority_and_submission(self, opening: Opening) -> None:

@@ -1,4 +1,4 @@
-"""Jobs to submit, pictures to keep, and a queue that is open for the length of a block."""
+"""Make jobs, pictures and queues for tests."""
 
 import asyncio
 import functools
@@ -24,7 +24,7 @@ REQUEST = GenerateRequest(
     prompt="a red fox", negative_prompt="", width=64, height=64, steps=2, guidance=1.0, seeds=(7,)
 )
 
-# What a job has from its order.
+# Fields of a job that its submission sets.
 ORDERED: dict[str, Any] = {
     "priority": 0,
     "held": False,
@@ -52,7 +52,7 @@ JOB = Job(
 
 
 def run_async(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
-    """A test to be run on a loop of its own; one that waits for ever fails."""
+    """Run an async test on its own event loop; fail it after PATIENCE_SECONDS."""
 
     @functools.wraps(test)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -62,7 +62,7 @@ def run_async(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]
 
 
 async def is_waiting(task: Awaitable[object]) -> bool:
-    """Whether it is not done after a moment, in which it could have been."""
+    """Whether the task is still pending after MOMENT_SECONDS."""
     _, pending = await asyncio.wait([asyncio.ensure_future(task)], timeout=MOMENT_SECONDS)
     return bool(pending)
 
@@ -100,7 +100,7 @@ async def open_queue(folder: Path, *, limit: int = 100, tries: int = 2) -> Async
 
 @asynccontextmanager
 async def open_crashing_queue(folder: Path, *, tries: int = 2) -> AsyncIterator[SQLiteQueue]:
-    """A queue that is left at the end as a killed server leaves it."""
+    """Open a queue and leave it at the end as a killed server does: only the store is closed."""
     queue = make_queue(folder, tries=tries)
     await queue.open()
     try:
@@ -110,7 +110,7 @@ async def open_crashing_queue(folder: Path, *, tries: int = 2) -> AsyncIterator[
 
 
 async def complete_job(queue: JobQueue, *pictures: bytes, **changes: Any) -> Job:
-    """A new job, submitted, claimed, and finished with these pictures. Nothing else may wait."""
+    """Submit, claim and finish a job with these pictures. No other job may be waiting."""
     await queue.submit(make_job(**changes))
     job = await queue.claim()
     for index, data in enumerate(pictures):
@@ -127,6 +127,6 @@ async def fail_job(queue: JobQueue) -> Job:
 
 
 def list_files(folder: Path) -> set[str]:
-    """Pictures and inputs, complete or not."""
+    """Paths of pictures and inputs below the folder, incomplete ones included, without the database."""
     found = (str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
     return {name for name in found if not name.startswith("jobs.")}

@@ -1,6 +1,6 @@
-"""What every implementation of `ClientQueue` has to keep about pictures, sums and webhooks.
+"""The contract that every implementation of `ClientQueue` keeps about pictures, totals and webhooks.
 
-Use it as `ClientQueueContract`.
+Subclass it like `ClientQueueContract`.
 """
 
 import asyncio
@@ -44,7 +44,7 @@ def ids(page: PicturePage) -> list[str]:
 
 @asynccontextmanager
 async def with_three(opening: Opening) -> AsyncIterator[tuple[JobQueue, Job]]:
-    """A completed job of three pictures."""
+    """Open a queue with one completed job of three pictures."""
     async with opening() as queue:
         yield queue, await complete_job(queue, b"zero", b"one", b"two")
 

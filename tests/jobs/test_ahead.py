@@ -1,4 +1,4 @@
-"""Transactions that do not wait for the disk: which ones, and that the disk has them soon after."""
+"""Transactions that do not wait for the disk, and their delayed fsync."""
 
 import asyncio
 import errno
@@ -21,7 +21,7 @@ LEVEL = "PRAGMA synchronous="
 
 
 class Disk:
-    """How each transaction was committed, and which files were synced beside SQLite."""
+    """Records the `synchronous` level of each transaction and the files synced outside SQLite."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.monkeypatch = monkeypatch
@@ -46,13 +46,13 @@ class Disk:
 
     @property
     def latest(self) -> str:
-        """FULL where the last commit waited for the disk."""
+        """The `synchronous` level of the last commit: FULL if it waited for the disk."""
         committed = len(self.statements) - self.statements[::-1].index("COMMIT")
         levels = [statement for statement in self.statements[:committed] if statement.startswith(LEVEL)]
         return levels[-1].removeprefix(LEVEL)
 
     async def next_sync(self) -> int:
-        """The file's number."""
+        """Wait for the next sync and return the inode number of the file."""
         return await asyncio.to_thread(self.synced.get, timeout=10)
 
 

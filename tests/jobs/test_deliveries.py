@@ -1,4 +1,4 @@
-"""What is told to webhooks: each event when it has come about, and never what did not."""
+"""Rows of webhook deliveries: an event is due once it has happened, and dropped once it cannot happen."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from mflux_api.jobs.job import State
 from tests.jobs.making import REQUEST, make_job
 
 EVENTS = "start,output,completed"
-# The first version that knew webhooks.
+# The first version of the database with webhooks.
 FIRST = 3
 
 
@@ -56,7 +56,7 @@ def test_what_never_came_about_is_dropped(db: sqlite3.Connection, end: State) ->
     job_rows.change_state(db, job_id, end, now=2.0)
     assert due(db) == ["completed"]
     assert states(db) == {"start": "dropped", "output": "dropped", "completed": "waiting"}
-    # A retry begins again.
+    # A retry makes all of them wait again.
     job_rows.reset(db, job_id, held=False)
     assert set(states(db).values()) == {"waiting"}
 

@@ -7,7 +7,7 @@ from tests.jobs.making import is_waiting, run_async
 
 
 async def next_names(box: Listener) -> list[str]:
-    """What is in a box whose stream has ended."""
+    """The names of the events left in a listener, until its stream ends."""
     return [event.name async for event in box]
 
 

@@ -1,4 +1,4 @@
-"""Files of finished pictures; what a page of them holds, for any series of jobs."""
+"""Pages and files of finished pictures, for random series of jobs."""
 
 import tempfile
 from collections.abc import AsyncIterator
@@ -30,7 +30,7 @@ def ids(page: PicturePage) -> list[str]:
 
 @asynccontextmanager
 async def open_queue_with_three(tmp_path: Path) -> AsyncIterator[tuple[SQLiteQueue, Job]]:
-    """A completed job of three pictures."""
+    """Open a queue with one completed job of three pictures."""
     async with open_queue(tmp_path) as queue:
         yield queue, await complete_job(queue, b"zero", b"one", b"two")
 

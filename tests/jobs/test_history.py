@@ -1,4 +1,4 @@
-"""What was painted when."""
+"""Statistics of finished jobs by hour and by day."""
 
 from collections.abc import Iterator
 from contextlib import closing

@@ -1,4 +1,4 @@
-"""A job that arrives while a worker waits begins in the transaction that accepts it, or waits like any other."""
+"""A job that is submitted while a worker waits is claimed in the same transaction, unless it must wait."""
 
 import asyncio
 from dataclasses import replace
@@ -52,7 +52,7 @@ async def test_it_goes_back_where_the_worker_has_gone_meanwhile(tmp_path: Path) 
         putting = asyncio.create_task(queue.submit(make_job()))
         await asyncio.sleep(0)
         await asyncio.sleep(0)
-        # It is on its way to the disk.
+        # The job is being inserted.
         assert queue._arriving == 1
         worker.cancel()
         job = await putting
@@ -77,7 +77,7 @@ async def test_it_waits_while_nothing_may_begin(tmp_path: Path, obstacle: str) -
 
 @run_async
 async def test_the_first_of_the_line_begins_and_not_the_newest(tmp_path: Path) -> None:
-    """Jobs whose model has just come wait when another arrives before the worker has looked."""
+    """A job whose model was just downloaded precedes a newer one, even before the worker checks the queue."""
     async with open_queue(tmp_path) as queue:
         worker = await waiting_worker(queue)
         earlier = await queue.submit(make_job(held=True))

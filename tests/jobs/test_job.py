@@ -44,5 +44,5 @@ def test_every_state_waits_or_runs_or_is_final() -> None:
 
 def test_inputs_have_names_for_clients() -> None:
     inputs = Inputs(source="a", mask="b", references=("c", "d"), further_sources=("e",))
-    assert inputs.named == {"source": "a", "mask": "b", "reference-0": "c", "reference-1": "d"}
-    assert Inputs().named == {}
+    assert inputs.files_by_name == {"source": "a", "mask": "b", "reference-0": "c", "reference-1": "d"}
+    assert Inputs().files_by_name == {}

@@ -1,4 +1,4 @@
-"""The list of models: what each will hold in memory, and when the list is made again."""
+"""The list of models: estimates of memory, and when the list is refreshed."""
 
 import shutil
 import threading
@@ -14,7 +14,7 @@ from tests.jobs.making import run_async
 
 
 async def _no_engine(model: ResolvedModel) -> None:
-    """Nobody paints here."""
+    """Stand in for loading and unloading, without an engine."""
 
 
 def make_models(models_dir: Path, weigh: Callable[[ResolvedModel], int | None] = lambda _: None) -> ModelInventory:

@@ -31,7 +31,7 @@ FOREVER = Retention(days=0, bytes=0)
 
 @asynccontextmanager
 async def busy_disk(queue: SQLiteQueue) -> AsyncIterator[None]:
-    """Inside, the database answers nobody."""
+    """Block the database's thread during the block."""
     begun, gate = asyncio.Event(), threading.Event()
     loop = asyncio.get_running_loop()
 
@@ -49,7 +49,7 @@ async def busy_disk(queue: SQLiteQueue) -> AsyncIterator[None]:
 
 
 async def abandon_call(queue: SQLiteQueue, call: Awaitable[object]) -> None:
-    """Begin a call and go away before the database has answered."""
+    """Start a call and cancel it while the database is blocked."""
     async with busy_disk(queue):
         caller = asyncio.ensure_future(call)
         assert await is_waiting(caller)
@@ -79,7 +79,7 @@ async def test_a_full_disk_refuses_jobs_and_the_line_does_not_count_them(tmp_pat
         await queue.submit(make_job())
 
 
-# Several at once
+# Concurrency
 
 
 @run_async
@@ -133,7 +133,7 @@ async def test_a_last_picture_whose_row_finds_the_disk_full_is_deleted(
         assert {picture.file for picture in (await queue.get(job.id)).pictures} == list_files(tmp_path)
 
 
-# Callers that go away
+# Cancelled callers
 
 
 @run_async

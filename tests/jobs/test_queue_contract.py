@@ -13,7 +13,8 @@ from tests.jobs.client_contract import ClientQueueContract
 from tests.jobs.making import make_job, open_queue
 from tests.jobs.picture_contract import PictureContract
 from tests.jobs.watch_contract import WatchContract
-from tests.jobs.worker_contract import Opening, QueueHarness, WorkQueueContract
+from tests.jobs.worker_contract import WorkQueueContract
+from tests.jobs.worker_harness import Opening, QueueHarness
 
 
 class SqliteQueueHarness:

@@ -1,4 +1,4 @@
-"""Waiting jobs moved by hand: the line in memory, the database and the workers see one order, whatever is done."""
+"""Moving waiting jobs: the memory, the database and the workers keep the same order."""
 
 import tempfile
 from pathlib import Path
@@ -17,7 +17,7 @@ STEPS = st.lists(st.tuples(st.sampled_from(VERBS), st.integers(-2, 2), st.intege
 
 
 async def in_order(queue: SQLiteQueue) -> list[str]:
-    """The jobs that wait, by the database; the line in memory has to agree."""
+    """Ids of the waiting jobs by the database. Asserts that the order in memory is the same."""
     jobs = await queue.waiting_jobs(1000)
     assert [queue.position(job.id) for job in jobs] == list(range(1, len(jobs) + 1))
     assert queue.count_waiting() == len(jobs)
@@ -29,7 +29,7 @@ async def put(queue: SQLiteQueue, *priorities: int) -> list[str]:
 
 
 class Model:
-    """What the line should be: priorities and ids in a plain list."""
+    """A reference implementation of the queue's order: a plain list of (priority, id)."""
 
     def __init__(self) -> None:
         self.line: list[tuple[int, str]] = []
@@ -141,7 +141,7 @@ async def meddle(queue: SQLiteQueue, verb: str, job: Job, position: int) -> None
         return
 
 
-# By example
+# Examples
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""How long the jobs being painted will take, and which of them say something of others."""
+"""Remaining time of running jobs, and which jobs update the ETA model."""
 
 import time
 from dataclasses import replace
@@ -34,7 +34,7 @@ def at(step: int, steps: int) -> Progress:
     return replace(PROGRESS, step=step, steps=steps)
 
 
-# What is left
+# Remaining time
 
 
 @run_async
@@ -74,7 +74,7 @@ async def test_several_passes_go_on_as_they_went(tmp_path: Path, kind: str) -> N
     assert running.snapshot(claim).seconds_left == pytest.approx(30, abs=1)
 
 
-# What is learned
+# Updates of the ETA model
 
 
 @pytest.mark.parametrize("kind", [*PASSES, "skip", "interrupt"])

@@ -1,4 +1,4 @@
-"""What a row says of a request is the request again."""
+"""A request is unchanged after it is stored in a row and read back."""
 
 import dataclasses
 import json
@@ -15,7 +15,7 @@ from mflux_api.jobs.database.serialization import pack_request, unpack_request
 from mflux_api.request import Hires, InpaintOptions, LoraUse, PaintOptions
 from tests.jobs.making import REQUEST
 
-# As version 1 wrote them.
+# A request as version 1 of the database stored it.
 EARLIER = (
     '{"prompt": "a red fox", "negative_prompt": "", "width": 64, "height": 64, "steps": 2, "guidance": 1.0, '
     '"seeds": [7], "strength": 1.0, "loras": [{"path": "/loras/oil.safetensors", "scale": 0.5}]}'
@@ -26,7 +26,7 @@ st.register_type_strategy(str, texts)
 
 
 def every(kind: type[Any]) -> st.SearchStrategy[Any]:
-    """Any object of a dataclass, with any value in each of its fields: also those that come to be later."""
+    """A strategy for objects of a dataclass, with arbitrary values in all fields, future ones included."""
     hints = typing.get_type_hints(kind)
     return st.builds(kind, **{field.name: values(hints[field.name]) for field in dataclasses.fields(kind)})
 

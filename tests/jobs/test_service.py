@@ -1,4 +1,4 @@
-"""Waiting, orders and downloads. What becomes of an order is told by the dialects' own tests."""
+"""The job service: waiting, orders and downloads. Tests of the dialects cover the results of orders."""
 
 import asyncio
 import threading
@@ -44,7 +44,7 @@ GATED = ModelGated("Accept the licence.", repository="b")
 
 @dataclass
 class Hub:
-    """Brings models when it is let to; with an `error` it does not. `asked`: the folders it was asked for."""
+    """A fake hub. `gate`: downloads wait for it. `error`: raised instead. `asked`: folders of requested models."""
 
     models_dir: Path
     error: MfluxError | None = None
@@ -77,7 +77,7 @@ def _empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def _no_engine(model: ResolvedModel) -> None:
-    """Nobody paints here."""
+    """Stand in for loading and unloading, without an engine."""
 
 
 def no_loaded() -> Iterable[str]:

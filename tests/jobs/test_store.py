@@ -24,13 +24,13 @@ from tests.jobs.making import REQUEST, make_job, run_async
 
 PROJECT = Path(__file__).parents[2]
 KILLS = 5
-# As version 1 wrote them.
+# Columns of a job as version 1 of the database stored them.
 EARLIER_REQUEST = """{"prompt": "a red fox", "negative_prompt": "", "width": 64, "height": 64, "steps": 2,
     "guidance": 1.0, "seeds": [7, 8], "strength": 1.0, "loras": []}"""
 EARLIER_INPUTS = """{"source": "inputs/earlier-source", "mask": null, "references": ["inputs/earlier-reference"]}"""
 EARLIER_PICTURES = """[{"file": "2026-01-01/earlier-0.png", "text": "", "seed": 7, "width": 64, "height": 64,
     "guidance": 1.0, "timings": {"total": 1.0}, "size": 100}]"""
-# Accepts jobs as fast as it can, and says so of each once it is told.
+# Submits jobs as fast as possible and prints the id of each accepted one.
 ACCEPTING = """
 import asyncio, sys
 from pathlib import Path
@@ -120,7 +120,7 @@ async def test_a_database_of_a_newer_server_is_refused_and_left_alone(tmp_path: 
 
 
 def write_version(path: Path, version: int) -> None:
-    """A database as an earlier server left it, with a job in its line."""
+    """Create a database of an earlier version with one queued job."""
     columns = {
         "id": "earlier",
         "state": "queued",
@@ -219,7 +219,7 @@ async def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
         await Store(tmp_path / "file" / "jobs.db").open()
 
 
-# One server
+# Exclusive use
 
 
 @run_async
@@ -242,7 +242,7 @@ async def test_two_servers_with_folders_of_their_own_get_on(tmp_path: Path) -> N
         assert await totals(b) == set()
 
 
-# All or nothing
+# Transactions
 
 
 @run_async
@@ -326,7 +326,7 @@ def write_until_killed(folder: Path, whose: str) -> list[str]:
         assert server.stdout is not None
         told = [server.stdout.readline() for _ in range(random.randint(1, 100))]
         server.kill()
-        # Whatever is in the pipe was told too; only the last line may be cut.
+        # Lines still in the pipe were printed before the kill; only the last may be incomplete.
         told += server.stdout.readlines()
     return [line.strip() for line in told if line.endswith("\n")]
 

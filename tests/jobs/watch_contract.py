@@ -1,4 +1,7 @@
-"""What every implementation of `ClientQueue` has to keep about events. Use it as `ClientQueueContract`."""
+"""The contract that every implementation of `ClientQueue` keeps about events.
+
+Subclass it like `ClientQueueContract`.
+"""
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable

@@ -1,89 +1,27 @@
-"""What every implementation of `WorkQueue` has to keep. Subclass it as Test..., with a fixture `opening` of its own."""
+"""The contract that every implementation of `WorkQueue` keeps.
+
+Subclass it as Test... with a fixture `opening`.
+"""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from typing import Protocol
 
 import pytest
 
 from mflux_api.errors import JobConflict
-from mflux_api.jobs.job import Job, State
-from mflux_api.jobs.queue import WorkQueue
+from mflux_api.jobs.job import State
 from mflux_api.request import EarlyStop
 from tests.jobs.making import BROKEN, PROGRESS, is_waiting, make_painted, run_async
-
-
-class QueueHarness(Protocol):
-    """A queue, what clients do to it and see of it, and the lease of its claims."""
-
-    @property
-    def queue(self) -> WorkQueue: ...
-
-    @property
-    def tries(self) -> int:
-        """How often a job is started before it fails."""
-
-    async def submit(self, *, priority: int = 0) -> str:
-        """The id of a new job."""
-
-    async def cancel(self, job_id: str) -> None: ...
-
-    async def move(self, job_id: str, position: int) -> None:
-        """Put a waiting job elsewhere in the line; 1 is the next."""
-
-    def cut(self, job_id: str, how: EarlyStop) -> None:
-        """Somebody wants the picture that is being painted, or the whole job, ended with what there is of it."""
-
-    def watch_previews(self, job_id: str | None) -> AbstractContextManager[None]:
-        """Somebody looks at previews of a job, None: of all, until this ends."""
-
-    async def get_job(self, job_id: str) -> Job: ...
-
-    def set_lease(self, seconds: float) -> None:
-        """Claims and heartbeats from now on last so long."""
-
-    def disk_state(self) -> object:
-        """Equal to an earlier answer if nothing was written to disk since."""
-
-    def read_picture(self, file: str) -> bytes:
-        """A picture's bytes, as anybody else would read them."""
-
-    def read_stored_pictures(self, job_id: str) -> list[bytes]:
-        """What lies on the disk for a job, whatever its record says."""
-
-
-Opening = Callable[[], AbstractAsyncContextManager[QueueHarness]]
-Verb = Callable[[WorkQueue, Job], Awaitable[object]]
-
-LONG = 60.0
-# Over at once, and long enough for a waiting claim not to spin.
-SHORT = 0.01
-VERBS: dict[str, Verb] = {
-    "heartbeat": lambda queue, job: queue.heartbeat(job),
-    "progress": lambda queue, job: queue.progress(job, PROGRESS),
-    "picture": lambda queue, job: queue.picture(job, make_painted(0, b"too late")),
-    "finish": lambda queue, job: queue.finish(job),
-    "fail": lambda queue, job: queue.fail(job, BROKEN, again=False),
-    "fail again": lambda queue, job: queue.fail(job, BROKEN, again=True),
-    "release": lambda queue, job: queue.release(job),
-    "finish with a picture": lambda queue, job: queue.finish(job, make_painted(1, b"late")),
-    "cut": lambda queue, job: queue.next_early_stop(job),
-    "watched": lambda queue, job: queue.wait_for_viewer(job),
-}
-every_verb = pytest.mark.parametrize("verb", VERBS.values(), ids=VERBS.keys())
-
-
-async def submit_and_claim(shop: QueueHarness) -> Job:
-    await shop.submit()
-    return await shop.queue.claim()
-
-
-async def claim_after_takeover(shop: QueueHarness) -> tuple[Job, Job]:
-    """A job as the worker that fell silent knows it, and as its successor does."""
-    shop.set_lease(SHORT)
-    first = await submit_and_claim(shop)
-    return first, await shop.queue.claim()
+from tests.jobs.worker_harness import (
+    LONG,
+    SHORT,
+    VERBS,
+    Opening,
+    Verb,
+    assert_refused,
+    claim_after_takeover,
+    every_verb,
+    submit_and_claim,
+)
 
 
 class WorkQueueContract:
@@ -157,7 +95,7 @@ class WorkQueueContract:
             claim.cancel()
             assert (await submit_and_claim(shop)).attempts == 1
 
-    # Pictures and the end
+    # Pictures and completion
 
     @run_async
     async def test_a_picture_is_on_disk_when_it_was_taken_and_named_when_the_job_is_finished(
@@ -256,7 +194,7 @@ class WorkQueueContract:
             await shop.queue.claim()
             await assert_refused(shop, job, verb)
 
-    # Cancelled
+    # Cancellation
 
     @run_async
     async def test_a_cancelled_job_is_not_claimed(self, opening: Opening) -> None:
@@ -292,7 +230,7 @@ class WorkQueueContract:
             assert (await shop.get_job(job.id)).state is State.CANCELLED
             assert shop.read_stored_pictures(job.id) == [b"picture"]
 
-    # Looked at
+    # Viewers
 
     @pytest.mark.parametrize("which", ["this job", "all jobs"])
     @run_async
@@ -316,7 +254,7 @@ class WorkQueueContract:
                 assert await is_waiting(watched)
                 watched.cancel()
 
-    # Cut short
+    # Early stops
 
     @pytest.mark.parametrize("how", EarlyStop)
     @run_async
@@ -383,7 +321,7 @@ class WorkQueueContract:
             assert await is_waiting(cut)
             cut.cancel()
 
-    # Silence
+    # Leases
 
     @run_async
     async def test_a_job_whose_worker_fell_silent_is_given_to_another(self, opening: Opening) -> None:
@@ -445,10 +383,3 @@ class WorkQueueContract:
             assert shop.disk_state() == before
             await shop.queue.finish(job)
             assert shop.disk_state() != before
-
-
-async def assert_refused(shop: QueueHarness, job: Job, verb: Verb) -> None:
-    before, kept, written = await shop.get_job(job.id), shop.read_stored_pictures(job.id), shop.disk_state()
-    with pytest.raises(JobConflict):
-        await verb(shop.queue, job)
-    assert (await shop.get_job(job.id), shop.read_stored_pictures(job.id), shop.disk_state()) == (before, kept, written)

@@ -1,4 +1,4 @@
-"""Kill the server or its engine again and again while clients order pictures; then account for every order.
+"""Kill the server or its engine repeatedly while clients submit jobs; then check every accepted job.
 
 `python -m tests.server.crash --kills 50` (also `make crash`).
 """
@@ -26,14 +26,14 @@ from PIL import Image
 from tests.server.live import LiveServer, run_server
 
 CLIENTS = 3
-# Killed jobs start again, and that must not be what they fail of here.
+# Each kill costs the running job a try: the limit of tries must not be what fails it.
 PLENTY = ("--set", "queue.tries=1000", "--set", "queue.limit=100000")
 COMPLETED = re.compile(r"outcome=completed id=([0-9a-f]{12})|id=([0-9a-f]{12}) .*outcome=completed")
 
 
 @dataclass
 class Ledger:
-    """What clients were promised: key of an order -> ids they were told, and the seeds they asked for."""
+    """Accepted jobs: the ids that clients got for each idempotency key, and the seeds of each id."""
 
     ids: dict[str, set[str]] = field(default_factory=dict)
     seeds: dict[str, list[int]] = field(default_factory=dict)
@@ -49,7 +49,7 @@ class Ledger:
 
 
 def order_until_stopped(ledger: Ledger, client: int) -> None:
-    """One client: orders small pictures, and sends each again under its key until it is accepted."""
+    """Run one client: submit small jobs, and resend each under its key until it is accepted."""
     dice = random.Random(client)
     for number in range(10**6):
         seed, count = dice.randrange(1000), dice.choice((1, 2))
@@ -66,13 +66,13 @@ def order_until_stopped(ledger: Ledger, client: int) -> None:
                 ledger.record(key, reply.json()["job_id"], [seed + index for index in range(count)])
                 break
             time.sleep(0.05)
-        # As fast as they are painted, so that there is always something to interrupt.
+        # About as fast as jobs are painted, so that a kill usually interrupts one.
         if ledger.stop.wait(dice.uniform(0.1, 0.5)):
             return
 
 
 def order_and_kill(folder: Path, kills: int, dice: random.Random) -> tuple[Ledger, Counter[str], Counter[str]]:
-    """Order and kill; (what was promised, what was killed, how often each job was reported completed)."""
+    """Run clients and kill processes. Returns the ledger, kills by process, and reports of completion by job."""
     ledger, killed, reported = Ledger(), Counter[str](), Counter[str]()
     clients = [threading.Thread(target=order_until_stopped, args=(ledger, client)) for client in range(CLIENTS)]
     started = False
@@ -114,7 +114,7 @@ def completed_ids(live: LiveServer) -> list[str]:
 
 
 def find_faults(live: LiveServer, ledger: Ledger, folder: Path) -> list[str]:
-    """What is wrong with what became of the orders."""
+    """List what is wrong with the jobs, their pictures and the files on disk."""
     faults = [f"{key} was given two jobs: {ids}" for key, ids in ledger.ids.items() if len(ids) > 1]
     for job_id, seeds in ledger.seeds.items():
         job: dict[str, Any] = live.wait_for_status(job_id, seconds=120)
@@ -142,7 +142,7 @@ def find_picture_fault(live: LiveServer, job_id: str, index: int) -> str:
 
 
 def find_leftovers(output: Path) -> list[str]:
-    """Half-written files, and pictures that no job names."""
+    """List files that no job refers to, half-written ones included, and ids with two rows."""
     with sqlite3.connect(output / "jobs.db") as db:
         named = " ".join(row[0] for row in db.execute("SELECT pictures FROM jobs"))
         names = [row[0] for row in db.execute("SELECT id FROM jobs")]
@@ -154,14 +154,14 @@ def find_leftovers(output: Path) -> list[str]:
 
 
 def find_orphans(pids: set[int]) -> list[str]:
-    """Engine processes that outlived their servers."""
+    """List engine processes that outlived their servers."""
     time.sleep(1)
     left = [pid for pid in pids if psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE]
     return [f"process {pid} is left" for pid in left]
 
 
 def run_trial(folder: Path, kills: int, seed: int) -> tuple[str, list[str]]:
-    """One run: a line that sums it up, and everything that was wrong."""
+    """Run the trial once. Returns a summary line and the list of faults."""
     ledger, killed, reported = order_and_kill(folder, kills, random.Random(seed))
     with run_server(folder / "output", *PLENTY) as live:
         faults = find_faults(live, ledger, folder)
@@ -181,7 +181,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         line, faults = run_trial(Path(folder), arguments.kills, arguments.seed)
-    print(line, *faults, sep="\n")  # noqa: T201 - a command of its own
+    print(line, *faults, sep="\n")  # noqa: T201 - this module is a command
     sys.exit(bool(faults))
 
 

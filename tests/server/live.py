@@ -1,4 +1,4 @@
-"""A real server in a process of its own, on a free port, with the embedded model."""
+"""Start a real server in its own process, on a free port, with the embedded model."""
 
 import os
 import re
@@ -20,7 +20,7 @@ START_SECONDS = 60
 
 
 class LiveServer:
-    """`url`: where it answers. `lines`: what it has written to standard error so far."""
+    """A running server. `url`: its address. `lines`: its standard error so far, by line."""
 
     def __init__(self, process: subprocess.Popen[str], output: Path) -> None:
         self.process = process
@@ -36,7 +36,7 @@ class LiveServer:
 
     @property
     def engine_processes(self) -> list[psutil.Process]:
-        """The engine process, if it runs."""
+        """The engine process; empty when it does not run."""
         return psutil.Process(self.process.pid).children(recursive=True)
 
     def get(self, path: str, **options: object) -> requests.Response:
@@ -49,7 +49,7 @@ class LiveServer:
         return requests.delete(self.url + path, timeout=60, **options)  # type: ignore[arg-type]
 
     def submit(self, **fields: object) -> str:
-        """Order a small picture; the job's id."""
+        """Submit a job for a small picture and return its id."""
         body = {"prompt": "a red circle", "width": 64, "height": 64, "steps": 1, **fields}
         reply = self.post("/api/v1/generate", body)
         assert reply.status_code == 200, reply.text
@@ -61,7 +61,7 @@ class LiveServer:
         return found
 
     def wait_for_status(self, job_id: str, *statuses: str, seconds: float = 60) -> dict[str, object]:
-        """The job once it has one of these statuses (by default: has ended)."""
+        """Wait until the job has one of these statuses (by default: a final one) and return it."""
         wanted = statuses or ("completed", "failed", "cancelled")
         end = time.monotonic() + seconds
         while time.monotonic() < end:
@@ -72,7 +72,7 @@ class LiveServer:
         raise AssertionError(f"job {job_id} is {job['status']}, not {' or '.join(wanted)}, after {seconds} s")
 
     def stop(self, sign: signal.Signals = signal.SIGTERM, seconds: float = 60) -> int:
-        """Send a signal and wait for the end; the exit code."""
+        """Send a signal, wait for the process to exit and return its exit code."""
         self.process.send_signal(sign)
         return self.process.wait(seconds)
 
@@ -96,7 +96,7 @@ class LiveServer:
 def run_server(
     output: Path, *arguments: str, environ: Mapping[str, str] | None = None, program: Path = ROOT / "api_main.py"
 ) -> Iterator[LiveServer]:
-    """`python api_main.py` with these arguments. Settings: `--set name=value`."""
+    """Run `python api_main.py` with these arguments and kill it at the end. Settings: `--set name=value`."""
     flags = ["--host", "127.0.0.1", "--port", "0", "--output-dir", str(output), "--model", "flux2-tiny", *arguments]
     process = subprocess.Popen(
         [sys.executable, str(program), *flags],

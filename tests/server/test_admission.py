@@ -1,4 +1,4 @@
-"""What does not fit into the memory is refused before anything is loaded, whichever way it comes."""
+"""Every API refuses a job or model that does not fit into memory, before it loads anything."""
 
 import base64
 import io
@@ -13,7 +13,7 @@ from tests.server.live import LiveServer, run_server
 
 pytestmark = pytest.mark.system
 
-# The embedded model takes 28 MiB; with 64x64 pixels 35.
+# The embedded model takes 28 MiB; painting 64x64 pixels takes 35 MiB in all.
 NARROW = ("--set", "engine.memory_budget_gb=0.05")
 TOO_NARROW = ("--set", "engine.memory_budget_gb=0.01")
 DOORS = ("/api/v1/generate", "/sdapi/v1/txt2img")
@@ -73,7 +73,7 @@ def test_what_was_accepted_with_more_memory_fails_before_anything_is_loaded(tmp_
 
 def test_a_model_larger_than_the_budget_is_never_loaded(tmp_path: Path) -> None:
     with run_server(tmp_path / "output", *TOO_NARROW) as live:
-        # The first comes while the engine still starts and nobody knows what it has.
+        # The first request arrives while the engine starts and its memory is not known yet.
         for _ in range(2):
             reply = live.post("/sdapi/v1/txt2img", SMALL)
             assert (reply.status_code, reply.json()["code"]) == (503, "OOM_ERROR")

@@ -1,6 +1,6 @@
-"""The document's own JavaScript in a real browser.
+"""The JavaScript examples of the API's document in a real browser.
 
-Needs Chromium or Chrome; tests/conftest.py says what happens without one.
+Needs Chromium or Chrome; tests/conftest.py handles a missing browser.
 """
 
 import base64
@@ -19,7 +19,7 @@ from tests.server.live import LiveServer
 pytestmark = pytest.mark.system
 
 DOCUMENTED_ID = "a3f2b8c9d4e5"
-# These lines are the document's; only the job's id is another.
+# Copied from the document; the tests replace the job's id.
 DOCUMENTED = """\
 const eventSource = new EventSource('/api/v1/jobs/a3f2b8c9d4e5/stream');
 
@@ -39,7 +39,7 @@ const source = new EventSource('/api/v1/jobs/a3f2b8c9d4e5/stream');
 for (const name of ['progress', 'complete', 'failed', 'cancelled'])
   source.addEventListener(name, (e) => console.log(name, JSON.parse(e.data).status));
 """
-# As the document's, by someone who forgot to close.
+# The document's example without the call of close().
 UNCLOSED = """\
 const source = new EventSource('/api/v1/jobs/a3f2b8c9d4e5/stream');
 source.addEventListener('complete', () => console.log('complete'));
@@ -48,7 +48,7 @@ source.onerror = () => console.log(`state ${source.readyState}`);
 
 
 class Tab:
-    """A page and what its scripts have logged, as (text, values)."""
+    """A page, the console messages of its scripts, and the statuses of its stream responses."""
 
     def __init__(self, context: BrowserContext, address: str) -> None:
         self.page: Page = context.new_page()
@@ -71,7 +71,7 @@ class Tab:
         return [message.text for message in self.messages]
 
     def run(self, script: str) -> None:
-        """As if typed into the browser's console, which no policy of the page forbids."""
+        """Evaluate a script as the browser's console does: the page's Content-Security-Policy does not apply."""
         answer: dict[str, Any] = self.devtools.send("Runtime.evaluate", {"expression": script})
         assert "exceptionDetails" not in answer, answer
 
@@ -79,13 +79,13 @@ class Tab:
         end = time.monotonic() + seconds
         while not holds():
             assert time.monotonic() < end, self.texts
-            # Only while the page is waited for does it tell what happens.
+            # Playwright delivers events only while a call of it waits.
             self.page.wait_for_timeout(50)
 
 
 @contextmanager
 def hold_queue(server: LiveServer) -> Iterator[Callable[[], object]]:
-    """Jobs wait until the function is called."""
+    """Pause the queue; the function that is yielded resumes it."""
 
     def go_on() -> None:
         assert server.post("/api/v1/queue/resume").json() == {"paused": False}
@@ -99,7 +99,7 @@ def hold_queue(server: LiveServer) -> Iterator[Callable[[], object]]:
 
 @pytest.fixture
 def foreign_page() -> Iterator[str]:
-    """An empty page of another origin."""
+    """Serve an empty page from another origin."""
 
     class Empty(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -121,7 +121,7 @@ def foreign_page() -> Iterator[str]:
 
 
 def run_and_log(tab: Tab, script: str, go_on: Callable[[], object]) -> list[str]:
-    """Run the document's script, let the job begin once it listens; what was logged."""
+    """Run the document's script, start the job once the page listens, and return what was logged."""
     tab.run(script)
     tab.wait_until(lambda: bool(tab.texts))
     go_on()
@@ -148,7 +148,7 @@ def test_the_documents_script_shows_progress_and_the_picture(server: LiveServer,
     with hold_queue(server) as go_on:
         job_id = server.submit(steps=4, seed=42)
         assert_painted(tab, run_and_log(tab, DOCUMENTED.replace(DOCUMENTED_ID, job_id), go_on))
-    # It closed its stream, so it does not come back.
+    # The page closed its stream, so EventSource must not reconnect (it would within 2 seconds).
     tab.page.wait_for_timeout(2500)
     assert tab.streams == [200]
 
@@ -207,7 +207,7 @@ def test_a_browser_that_does_not_close_stops_coming_back(server: LiveServer, con
     server.wait_for_status(job_id)
     tab = Tab(context, f"{server.url}/docs")
     tab.run(UNCLOSED.replace(DOCUMENTED_ID, job_id))
-    # EventSource.CLOSED is 2: it has given up for good.
+    # EventSource.CLOSED is 2: it does not reconnect any more.
     tab.wait_until(lambda: "state 2" in tab.texts)
     assert tab.texts == ["complete", "state 0", "state 2"]
     assert tab.streams == [200, 204]
@@ -219,5 +219,5 @@ def test_the_page_of_the_documentation_shows_every_endpoint(server: LiveServer, 
     paths = server.get("/openapi.json").json()["paths"]
     assert tab.page.locator("summary").count() == sum(map(len, paths.values()))
     assert "Version" in tab.page.locator("#about").inner_text()
-    # A policy that forbids what the page needs, or a broken script, would be complained of here.
+    # The console would report a blocked resource or a broken script.
     assert tab.texts == []

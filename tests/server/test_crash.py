@@ -1,4 +1,7 @@
-"""Whatever is killed, and whenever: what was accepted is painted, once, and whole. `make crash` does it 50 times."""
+"""Accepted jobs are painted completely and once, even if the server or its engine is killed.
+
+`make crash` runs the same trial with 50 kills.
+"""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Who waits for the disk."""
+"""Which requests wait until the disk has their job."""
 
 import time
 from collections.abc import Iterator
@@ -24,7 +24,10 @@ def traced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
 
 
 def accepted_at(lines: list[str], since: int) -> str | None:
-    """How long the row of the first job since then was waited for: FULL is until the disk has it. None: no job yet."""
+    """SQLite's `synchronous` level when the first job after line `since` was inserted; None before there is one.
+
+    FULL waits until the disk has the row.
+    """
     rows = (index for index, line in enumerate(lines) if index >= since and line.startswith(ACCEPTED))
     levels = [line.removeprefix(LEVEL) for line in lines[: next(rows, 0)] if line.startswith(LEVEL)]
     return levels[-1] if levels else None

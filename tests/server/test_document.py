@@ -1,4 +1,4 @@
-"""The examples of the API's document, as its readers run them, on the real engine with the embedded model."""
+"""Run the examples of the API's document as its readers do, on the real engine with the embedded model."""
 
 import base64
 import io
@@ -23,14 +23,14 @@ pytestmark = pytest.mark.system
 
 NAMED = ("flux2-klein-4b", "flux2-klein-9b", "flux2-klein-4b-mlx-4bit")
 LOCAL = "http://localhost:7861"
-# Pictures that ask for no size are small here: it is their number that takes the time.
+# The default size is small here: the examples paint many pictures.
 USUAL = (192, 192)
 SMALL = ("--set", "generation.default_width=192", "--set", "generation.default_height=192")
 
 
 @pytest.fixture(scope="module")
 def documented(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    """A server whose published models are copies of the embedded one."""
+    """Run a server whose published models are copies of the embedded one."""
     folder = Path(tmp_path_factory.mktemp("documented"))
     for name in NAMED:
         shutil.copytree(EMBEDDED_MODELS_DIR / "flux2-tiny", folder / "models" / name, copy_function=os.link)
@@ -40,7 +40,7 @@ def documented(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]
 
 
 def curl(server: LiveServer, command: str) -> Any:
-    """Run a curl command of the document; its reply."""
+    """Run a curl command of the document and return its reply, parsed as JSON."""
     words = shlex.split(command.replace("\\\n", "").replace(LOCAL, server.url))
     done = subprocess.run([*words, "--silent", "--show-error", "--fail-with-body"], capture_output=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -48,7 +48,7 @@ def curl(server: LiveServer, command: str) -> Any:
 
 
 def run(server: LiveServer, script: str, folder: Path) -> str:
-    """Run a Python example of the document; what it printed. `base64` is imported where it forgets to."""
+    """Run a Python example of the document and return its output. Imports `base64`, which some examples omit."""
     code = "import base64\n" + script.replace(LOCAL, server.url)
     done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -362,7 +362,7 @@ def test_the_models_have_every_documented_field(documented: LiveServer) -> None:
     assert_shape(row, shape)
 
 
-# The document's table, name by name.
+# Every name of the document's table.
 ALIASES = [
     *(f"flux2-klein-{size}{variant}" for size in ("4b", "9b", "base-4b") for variant in ("", "-mlx-4bit", "-mlx-8bit")),
     *(f"flux2-klein-{size}-{bits}-bit" for size in ("4b", "9b", "base-4b", "base-9b") for bits in (3, 4, 6, 8)),

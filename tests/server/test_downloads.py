@@ -1,4 +1,4 @@
-"""Models that are not here yet: brought by the server from a hub on loopback, through Hugging Face's own client."""
+"""The server downloads missing models from a hub on loopback, with Hugging Face's own client."""
 
 import json
 import shutil
@@ -30,7 +30,7 @@ Start = Callable[..., AbstractContextManager[LiveServer]]
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
-    """Hands out the embedded model under the name of a published one, the large file first."""
+    """Run a hub that serves the embedded model under the name of a published one, the large file first."""
     spec = load_registry()[MODEL]
     monkeypatch.setattr(hubs, "REPOSITORY", spec.repository)
     monkeypatch.setattr(hubs, "COMMIT", spec.revision)
@@ -41,12 +41,12 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
 
 @pytest.fixture
 def start(hub: FakeHub, tmp_path: Path) -> Start:
-    """Start a server that knows no other hub, and no token, cache or proxy of whoever runs the tests."""
+    """A function that starts a server with this hub only, without the user's token, cache or proxy."""
 
     def begin(*arguments: str, endpoint: str = hub.url) -> AbstractContextManager[LiveServer]:
         home = tmp_path / "home"
         alone = {"HF_ENDPOINT": endpoint, "HF_HUB_OFFLINE": "0", "NO_PROXY": "127.0.0.1"}
-        # A hub that waits for a test is not to be asked again meanwhile.
+        # The client must not retry while a test holds the hub.
         alone |= {"HF_TOKEN": "", "HUGGING_FACE_HUB_TOKEN": "", "HF_HUB_DOWNLOAD_TIMEOUT": "60"}
         alone |= {"HF_HOME": str(home), "HF_TOKEN_PATH": str(home / "token"), "HF_HUB_CACHE": str(home / "hub")}
         folder = str(tmp_path / "models")
@@ -56,12 +56,12 @@ def start(hub: FakeHub, tmp_path: Path) -> Start:
 
 
 def wait_until_half_way(hub: FakeHub, live: LiveServer) -> None:
-    """Wait until the hub has stopped in the middle of the weights, and the server has all its whole chunks.
+    """Wait until the hub holds back the rest of the weights and the server has written every complete chunk.
 
-    With a chunk still to come it would see that it is stopped, and end, at a moment that no test knows.
+    If a chunk were still to come, the server would notice a stop when it arrives: at an unpredictable moment.
     """
     assert hub.held.wait(20)
-    # Five of its chunks are 0.345 of all the files, four 0.276.
+    # Five chunks are 0.345 of the bytes of all files, four are 0.276.
     wait_until(lambda: get_status(live)["progress"] > 0.3)
 
 
@@ -82,7 +82,7 @@ def wait_until(holds: Callable[[], bool], seconds: float = 20) -> None:
 
 
 class Listener(threading.Thread):
-    """What a stream has brought so far."""
+    """Reads a stream in a thread. `events`: (name, data) of each event so far."""
 
     def __init__(self, live: LiveServer, path: str) -> None:
         super().__init__(daemon=True)
@@ -117,7 +117,7 @@ def test_a_job_brings_its_model_first_and_others_are_painted_meanwhile(hub: Fake
         wait_until_half_way(hub, live)
         assert live.get_job(job_id)["status"] == "queued"
         assert (get_status(live)["status"], get_status(live)["downloaded"]) == ("downloading", False)
-        # It needs the same files, and the embedded model needs none.
+        # This model needs the same files; the embedded model below needs no download.
         sharing = live.submit(model=QUANTIZED)
         assert live.wait_for_status(live.submit(model="flux2-tiny"))["status"] == "completed"
         assert live.get_job(job_id)["status"] == "queued"
@@ -160,7 +160,7 @@ def test_the_progress_of_a_download_is_told_to_its_end(hub: FakeHub, start: Star
         assert (get_status(live)["status"], get_status(live)["downloaded"]) == ("ready", True)
         rows = live.get("/api/v1/models").json()["models"]
         assert [row["downloaded"] for row in rows if row["title"] in {MODEL, QUANTIZED}] == [True, True]
-        # Who comes late is told, and not called back.
+        # A late client gets the last event; one that has seen it gets 204, which stops its reconnects.
         assert Listener(live, DOWNLOAD).has_ended() == [first.events[-1]]
         assert live.get(DOWNLOAD, headers={"Last-Event-ID": first.last_id}).status_code == 204
         assert live.post(DOWNLOAD).json()["status"] == "ready"
@@ -223,7 +223,7 @@ def test_what_is_missing_for_a_gated_model_is_said_and_once_it_is_there_the_job_
         (tmp_path / "home" / "token").write_text(hub.token)
         live.post(f"/api/v1/jobs/{job_id}/retry")
         assert live.wait_for_status(job_id)["status"] == "completed"
-        # The token is nobody's business.
+        # The log must not contain the token.
         assert not [line for line in live.lines if hub.token in line]
 
 
@@ -270,7 +270,7 @@ def test_without_downloads_only_what_is_here_is_painted(start: Start, tmp_path: 
             assert (reply.status_code, reply.json()["code"]) == (404, "MODEL_NOT_DOWNLOADED")
             assert str(tmp_path) not in reply.text
         assert live.get("/api/v1/jobs").json()["total"] == 0
-        # Whoever runs the server may still ask for it.
+        # An explicit download still works.
         live.post(DOWNLOAD)
         assert Listener(live, DOWNLOAD).has_ended()[-1][0] == "downloaded"
         assert live.wait_for_status(live.submit(model=MODEL))["status"] == "completed"
@@ -281,7 +281,7 @@ def test_a_folder_among_the_models_is_a_model_of_its_own(start: Start, tmp_path:
         shutil.copytree(EMBEDDED_MODELS_DIR / "flux2-tiny", tmp_path / "models" / "my-own")
         job = live.wait_for_status(live.submit(model="my-own"))
         assert (job["status"], job["model"]) == ("completed", "my-own")
-        # The list is made anew every ten seconds, and when a model has come.
+        # The list of models is refreshed every ten seconds, and after each download.
         live.post(DOWNLOAD)
         Listener(live, DOWNLOAD).has_ended()
         rows = [row for row in live.get("/api/v1/models").json()["models"] if row["title"] == "my-own"]

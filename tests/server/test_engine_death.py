@@ -1,4 +1,4 @@
-"""The engine may die, hang or fill the memory: the server answers on, and the next job is painted."""
+"""The server keeps answering when the engine dies, hangs or fills the memory, and the next job is painted."""
 
 import os
 import signal
@@ -24,7 +24,7 @@ def is_painting(live: LiveServer, job_id: str) -> bool:
 
 
 def signal_engine_while_painting(live: LiveServer, job_id: str, sign: signal.Signals) -> None:
-    """Send a signal to the engine once it paints this job."""
+    """Wait until the engine paints this job, then send it a signal."""
     end = time.monotonic() + 30
     while not is_painting(live, job_id):
         assert time.monotonic() < end
@@ -34,7 +34,7 @@ def signal_engine_while_painting(live: LiveServer, job_id: str, sign: signal.Sig
 
 @contextmanager
 def stays_healthy(live: LiveServer) -> Iterator[None]:
-    """It answers, and at once, for as long as this lasts."""
+    """Poll the health endpoint during the block, and assert that every reply is healthy and fast."""
     ended, slowest, answers = threading.Event(), 0.0, set()
 
     def ask() -> None:
@@ -114,7 +114,7 @@ def test_an_engine_that_dies_at_rest_holds_nothing_any_more(server: LiveServer) 
 
 
 def test_what_does_not_fit_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
-    # The embedded model takes 28 MiB, and a large picture much more than what is left.
+    # The embedded model takes 28 MiB; a large picture needs much more than the rest of the budget.
     with run_server(tmp_path / "output", "--set", "engine.memory_budget_gb=0.15") as live:
         assert live.wait_for_status(live.submit())["status"] == "completed"
         reply = live.post("/sdapi/v1/txt2img", {"prompt": "x", "width": 1024, "height": 1024})

@@ -1,4 +1,4 @@
-"""A job's life as its client sees it."""
+"""States, results and cancellation of jobs over HTTP."""
 
 import base64
 import io
@@ -50,7 +50,7 @@ def pixels(job: dict[str, Any], index: int = 0) -> np.ndarray[Any, np.dtype[np.u
 
 @pytest.fixture
 def paused_server(server: LiveServer) -> Any:
-    """The line does not move until the test is over."""
+    """Pause the queue during the test, then cancel the waiting jobs and resume."""
     server.post("/api/v1/queue/pause")
     yield server
     for job in server.get("/api/v1/jobs?status=queued&limit=200").json()["jobs"]:
@@ -290,7 +290,7 @@ def test_a_job_that_fails_says_why_through_either_door(server: LiveServer) -> No
 
 
 def send_and_wait_unread(live: LiveServer) -> socket.socket:
-    """A client that has ordered a picture and waits for it."""
+    """Send an order to txt2img without reading the reply, and return the connection."""
     address = urlsplit(live.url)
     body = json.dumps({"prompt": "nobody waits", **LONG}).encode()
     head = f"POST /sdapi/v1/txt2img HTTP/1.1\r\nHost: {address.netloc}\r\nContent-Type: application/json\r\n"

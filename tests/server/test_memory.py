@@ -1,4 +1,4 @@
-"""A server that has worked for long is no larger than one that has just begun."""
+"""The server's memory does not grow with the number of jobs."""
 
 from pathlib import Path
 

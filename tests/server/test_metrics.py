@@ -1,4 +1,4 @@
-"""What whoever runs the server sees of it: Prometheus' counters and the log."""
+"""Prometheus metrics and the log."""
 
 import base64
 import io
@@ -28,14 +28,14 @@ LONG = {"width": 256, "height": 256, "steps": 100}
 
 @pytest.fixture
 def quiet(tmp_path: Path) -> Iterator[LiveServer]:
-    """A server as it comes: text, and nobody's prompts."""
+    """Run a server with the default log: text, without prompts."""
     with run_server(tmp_path / "output") as live:
         yield live
 
 
 @pytest.fixture(scope="module")
 def chatty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    """A server that writes JSON and prompts."""
+    """Run a server whose log is JSON with prompts."""
     folder = Path(tmp_path_factory.mktemp("chatty"))
     with run_server(folder / "output", "--set", "logging.format=json", "--set", "logging.prompts=true") as live:
         yield live
@@ -49,7 +49,7 @@ def wait_until(holds: Callable[[], bool], seconds: float = 20) -> None:
 
 
 def parse_samples(live: LiveServer) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
-    """Every sample as Prometheus reads it, by name and labels."""
+    """Every sample by name and labels, read by Prometheus' own parser."""
     reply = live.get("/metrics")
     assert reply.headers["content-type"].startswith("text/plain")
     families = text_string_to_metric_families(reply.text)
@@ -65,7 +65,7 @@ def sample_value(live: LiveServer, name: str, **labels: str) -> float:
 
 
 def cut_off_picture() -> str:
-    """Its header is whole, so that it is accepted; its pixels are not."""
+    """A PNG with a complete header, so that it is accepted, and truncated pixels; as base64."""
     buffer = io.BytesIO()
     Image.effect_noise((64, 64), 50).convert("RGB").save(buffer, "PNG")
     return base64.b64encode(buffer.getvalue()[:200]).decode()
@@ -131,7 +131,7 @@ def test_requests_count_by_the_pattern_of_their_route_and_never_by_their_path(se
 
 
 def lines(live: LiveServer, event: str) -> list[str]:
-    """The log's lines about an event, as text."""
+    """The lines of a text log about an event."""
     return [line for line in live.lines if re.match(rf"\d\d:\d\d:\d\d \w+ +{re.escape(event)} ", line)]
 
 
@@ -152,7 +152,7 @@ def test_a_job_is_one_line_of_the_log_without_its_prompt(quiet: LiveServer) -> N
 
 
 def events(live: LiveServer, name: str) -> list[dict[str, Any]]:
-    """The log's lines about an event, as JSON; every line must be some."""
+    """The lines of a JSON log about an event, parsed. Asserts that every line is JSON."""
     found = [json.loads(line) for line in live.lines]
     assert all({"time", "level", "event"} <= set(line) for line in found)
     return [line for line in found if line["event"] == name]

@@ -1,4 +1,4 @@
-"""The list of models: what is known of each before it is loaded."""
+"""The list of models, and the facts about each before it is loaded."""
 
 import json
 import shutil
@@ -20,7 +20,7 @@ GIB = 1024**3
 
 @pytest.fixture(scope="module")
 def stocked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    """A server with the embedded model, a damaged copy of it, and one that says that it is not distilled."""
+    """Run a server with the embedded model, a damaged copy, and a copy marked as not distilled."""
     folder = Path(tmp_path_factory.mktemp("stocked"))
     for name in (DAMAGED, BASE):
         shutil.copytree(TINY, folder / "models" / name, ignore=shutil.ignore_patterns("samples", "*.md"))
@@ -56,7 +56,7 @@ def test_every_model_says_what_it_can_do(stocked: LiveServer) -> None:
 
 def test_a_model_that_is_here_says_what_its_folder_can_do(stocked: LiveServer) -> None:
     can = {name: row["capabilities"] for name, row in rows(stocked).items()}
-    # The embedded model's text encoder cannot write, and the published one can.
+    # The embedded model's text encoder cannot generate text; the published one can.
     assert [can[name]["prompt_upsampling"] for name in (HERE, AWAY)] == [False, True]
     assert can[DAMAGED]["guidance"] == "fixed"
     assert can[BASE]["guidance"] == "cfg"

@@ -1,4 +1,4 @@
-"""/openapi.json says what the server does, and /docs shows it without a network."""
+"""/openapi.json matches the server's behaviour, and /docs works without a network."""
 
 import re
 from pathlib import Path
@@ -17,7 +17,7 @@ from tests.server.live import LiveServer, run_server
 pytestmark = pytest.mark.system
 
 PAGES = {"/openapi.json", *PATHS}
-# Ones that never end, wait for others, or go to the network.
+# Routes that stream without end, stop the queue or download.
 ENDLESS = r"/stream$|/events$|/download$|/queue/pause$"
 FOREIGN = re.compile(r"https?:|//[a-z0-9-]+\.[a-z]|@import|\burl\(", re.IGNORECASE)
 SMALL = (
@@ -25,9 +25,9 @@ SMALL = (
     *("generation.max_steps=1", "generation.default_steps=1", "generation.max_batch_size=1"),
     "models.auto_download=false",
 )
-# Two checks do not fit: clients send "25.0" and mean 25, and no generator guesses a picture in base64.
+# Two checks do not apply: "25.0" is accepted for 25, and the generator does not produce pictures in base64.
 UNFIT = "positive_data_acceptance,negative_data_rejection"
-# SD-WebUI answers some mistakes with 500, and its clients know them by that.
+# SD-WebUI answers some client errors with 500, and its clients depend on that.
 CLASSIC = r"/sdapi/v1/(txt2img|img2img|options|png-info|extra-.*)$"
 HOW = [
     *("--phases", "examples,coverage,fuzzing", "--max-examples", "8", "--no-shrink", "--generation-database", "none"),
@@ -67,7 +67,7 @@ def test_every_reference_leads_somewhere(described: dict[str, Any]) -> None:
 
 
 def test_every_route_is_in_it_and_nothing_else(described: dict[str, Any], tmp_path: Path) -> None:
-    # The dialects of others have documents of their own.
+    # The compatibility dialects are not part of this description.
     chosen = Settings.model_validate({"generation": {"output_dir": tmp_path}, "dialects": {"enabled": []}})
     routes = [route for route in build_app(chosen).routes if isinstance(route, Route)]
     served = {(method, route.path) for route in routes for method in (route.methods or ()) if method != "HEAD"}
@@ -126,7 +126,7 @@ def test_it_says_when_a_key_is_needed(described: dict[str, Any], tmp_path: Path)
 def test_a_page_needs_no_network(server: LiveServer, path: str) -> None:
     reply = server.get(path)
     assert reply.status_code == 200
-    # Namespaces are names and licences are texts: neither is loaded.
+    # Addresses in XML namespaces and in texts of licences are never requested.
     assert path.endswith(".txt") or not FOREIGN.search(reply.text.replace("http://www.w3.org/", ""))
     assert "unsafe" not in reply.headers["Content-Security-Policy"]
     assert "default-src 'none'" in reply.headers["Content-Security-Policy"]

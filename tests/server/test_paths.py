@@ -1,4 +1,4 @@
-"""What a server's own folders are called is not told to strangers."""
+"""Errors do not contain paths of the server's own folders."""
 
 import os
 import shutil

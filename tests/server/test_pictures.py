@@ -1,4 +1,4 @@
-"""Finished pictures: all of them in pages, small ones, and one deleted."""
+"""Finished pictures: pages, thumbnails, inputs and deletion."""
 
 import base64
 import io
@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from tests.server.live import LiveServer, run_server
-from tests.server.test_errors import assert_refused
+from tests.server.refusals import assert_refused
 from tests.server.test_jobs import LONG
 
 pytestmark = pytest.mark.system
@@ -21,7 +21,7 @@ ROW = {"job_id", "index", "url", "prompt", "model", "width", "height", "seed", "
 
 @pytest.fixture(scope="module")
 def gallery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    """A server with pictures of two jobs: two foxes, then one wide wolf."""
+    """Run a server with pictures of two jobs: two foxes, then one wide wolf."""
     with run_server(Path(tmp_path_factory.mktemp("gallery")) / "output") as live:
         foxes = live.submit(prompt="a red FOX " + "x" * 300, num_images=2, seed=7)
         wolf = live.submit(prompt="a wolf in 100% snow", width=128, steps=2)
@@ -49,7 +49,7 @@ def paint(live: LiveServer, **fields: object) -> str:
     return job_id
 
 
-# All pictures
+# Pages
 
 
 def test_every_picture_is_listed_newest_first_with_what_it_was_painted_with(gallery: LiveServer) -> None:
@@ -95,7 +95,7 @@ def test_a_page_that_cannot_be_is_refused(gallery: LiveServer, query: str) -> No
     assert_refused(gallery.get(f"/api/v1/pictures?{query}"), 400, "INVALID_REQUEST")
 
 
-# Small pictures
+# Thumbnails
 
 
 @pytest.mark.parametrize("form", ["png", "jpeg", "webp"])
@@ -120,7 +120,7 @@ def test_a_side_out_of_bounds_is_refused(gallery: LiveServer, side: str) -> None
     assert_refused(gallery.get(f"{wolf['url']}?side={side}"), 400, "INVALID_REQUEST")
 
 
-# What a job starts from
+# Inputs
 
 
 def make_base64(form: str, color: str) -> str:
@@ -179,7 +179,7 @@ def test_inputs_are_had_of_waiting_and_failed_jobs_and_after_a_restart(tmp_path:
         assert live.get(f"/api/v1/jobs/{waiting}/inputs/reference-0").status_code == 200
 
 
-# One deleted
+# Deletion
 
 
 def test_a_deleted_picture_is_gone_everywhere_and_the_others_keep_their_address(server: LiveServer) -> None:

@@ -1,4 +1,4 @@
-"""/sdapi/v1 as SD-WebUI's clients use it, beyond what the document shows."""
+"""/sdapi/v1 as SD-WebUI's clients use it, beyond the document's examples."""
 
 import base64
 import io
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.system
 
 SMALL: dict[str, Any] = {"prompt": "a red circle", "width": 64, "height": 64, "steps": 2, "seed": 7}
 TXT2IMG, IMG2IMG = "/sdapi/v1/txt2img", "/sdapi/v1/img2img"
-# Section 4 of the contract: a strict client rejects the whole reply unless all are there, and of these kinds.
+# Section 4 of the contract: a strict client rejects the reply unless all fields are there with these types.
 INFO: dict[str, Any] = {
     **dict.fromkeys(("prompt", "negative_prompt", "sampler_name", "sd_model_name", "sd_model_hash", "version"), str),
     **dict.fromkeys(("all_prompts", "all_negative_prompts", "all_seeds", "all_subseeds", "infotexts", "styles"), list),
@@ -31,7 +31,7 @@ INFO: dict[str, Any] = {
     "extra_generation_params": dict,
     "job_timestamp": str,
 }
-# What clients send that FLUX.2 has no use for.
+# Fields that clients send and FLUX.2 does not use.
 NOISE = {
     "override_settings": {"sd_model_checkpoint": "flux2-dev", "CLIP_stop_at_last_layers": 2},
     "override_settings_restore_afterwards": True,
@@ -114,7 +114,7 @@ def test_what_means_nothing_to_it_is_ignored(server: LiveServer, path: str) -> N
     source = {"init_images": [encode_base64(noise())]} if path == IMG2IMG else {}
     plain, noisy = paint(server, path, **source), paint(server, path, **source, **NOISE)
     assert noisy["images"] == plain["images"]
-    # It comes back as it was sent, but for names that nobody knows.
+    # Ignored fields are echoed in `parameters`, except unknown names.
     unknown = {"url", "auth", "clip_skip"} | ({"enable_hr"} if path == IMG2IMG else set())
     echo = {name: value for name, value in NOISE.items() if name not in unknown}
     assert {name: noisy["parameters"][name] for name in echo} == echo
@@ -138,7 +138,7 @@ def test_numbers_may_be_text_as_many_clients_send_them(server: LiveServer) -> No
     sent = {"cfg_scale": "7.0", "steps": "2", "seed": "7", "width": "64", "height": 64.0, "batch_size": "1.0"}
     reply = paint(server, **sent, denoising_strength="0.75", n_iter=1.0)
     assert reply["images"] == paint(server)["images"]
-    # What was asked, and what was done.
+    # `cfg_scale` is echoed as requested; `guidance` is the value that was used.
     expected = {"steps": 2, "seed": 7, "width": 64, "height": 64, "num_images": 1, "cfg_scale": 7, "guidance": 1}
     assert {name: reply["parameters"][name] for name in expected} == expected
 
@@ -148,7 +148,7 @@ def test_txt2img_has_no_use_for_a_picture(server: LiveServer) -> None:
     reply = paint(server, **ignored)
     assert reply["images"] == paint(server)["images"]
     assert json.loads(reply["info"])["denoising_strength"] is None
-    # Not even for one that cannot be read.
+    # A picture that cannot be decoded is ignored too.
     assert paint(server, init_images=["not a picture"])["images"] == reply["images"]
 
 
@@ -179,7 +179,7 @@ def test_a_mask_is_repainted_where_it_is_white_and_nowhere_else(server: LiveServ
 
 def test_a_picture_to_repaint_is_needed(server: LiveServer) -> None:
     for body in (SMALL, {**SMALL, "init_images": []}, {**SMALL, "init_images": None}):
-        # In the words of whoever asks: SD-WebUI's, or the document's.
+        # Without the documented field `model`, the error has SD-WebUI's format.
         reply = server.post(IMG2IMG, body)
         assert (reply.status_code, reply.json()["detail"]) == (404, "Init image not found")
         reply = server.post(IMG2IMG, {**body, "model": "flux2-tiny"})
@@ -187,7 +187,7 @@ def test_a_picture_to_repaint_is_needed(server: LiveServer) -> None:
 
 
 def listen_until_completed(live: LiveServer, count: int, ready: threading.Event) -> Iterator[str]:
-    """The jobs of the events of all jobs, until so many have completed."""
+    """The job id of each event of all jobs, until `count` jobs have completed."""
     with live.get("/api/v1/events", stream=True) as reply:
         name = ""
         for line in reply.iter_lines(decode_unicode=True):

@@ -1,4 +1,4 @@
-"""Who may use the server, from where, and how much."""
+"""API keys, tokens, allowed hosts and origins, rate limits, paths and security headers."""
 
 import base64
 import re
@@ -21,7 +21,7 @@ ALICE, BOB = "alice-key-1", "bob-key-2"
 OPEN = {"/api/v1/health", "/openapi.json", "/config", "/internal/ping", *PATHS}
 GENERATE = "/api/v1/generate"
 TXT2IMG = "/sdapi/v1/txt2img"
-# Those that never end would hold up whoever reads them to their end.
+# Streams that do not end: their bodies must not be read to the end.
 STREAMS = ("/stream", "/events", "/download")
 EVIL = "http://evil.test"
 ORDER: dict[str, object] = {"prompt": "a red circle", "width": 64, "height": 64, "steps": 1}
@@ -36,14 +36,14 @@ def basic(user: str) -> dict[str, str]:
 
 
 def routes(server: LiveServer) -> list[tuple[str, str]]:
-    """Every method and path, with something put in for what a path leaves open."""
+    """Every method and path, with 0 for each parameter of a path."""
     paths: dict[str, dict[str, object]] = server.get("/openapi.json").json()["paths"]
     listed = [(method.upper(), re.sub(r"\{\w+\}", "0", path)) for path, found in paths.items() for method in found]
     return [*listed, *(("GET", path) for path in sorted(OPEN - set(paths)))]
 
 
 def status_of(server: LiveServer, method: str, path: str, headers: dict[str, str] | None = None) -> int:
-    """The status alone: bodies of streams are not waited for."""
+    """Request the path and return the status without reading the body, which may be an endless stream."""
     with requests.request(
         method, server.url + path, headers=headers, timeout=60, allow_redirects=False, stream=True
     ) as reply:
@@ -51,7 +51,7 @@ def status_of(server: LiveServer, method: str, path: str, headers: dict[str, str
 
 
 def raw(method: str, url: str, **headers: str) -> requests.Response:
-    """A request to exactly this address: no dots taken out, nothing quoted again."""
+    """Send a request to exactly this address, without normalising dots or quoting again."""
     prepared = requests.Request(method, url, headers=headers).prepare()
     prepared.url = url
     with requests.Session() as session:
@@ -60,7 +60,7 @@ def raw(method: str, url: str, **headers: str) -> requests.Response:
 
 @pytest.fixture(scope="module")
 def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    """A server with two keys whose tokens live for two seconds."""
+    """Run a server with two API keys and tokens that expire after two seconds."""
     folder = Path(tmp_path_factory.mktemp("locked"))
     chosen = setting(f"security.api_keys=alice:{ALICE},bob:{BOB}", "security.token_seconds=2")
     with run_server(folder / "output", *chosen) as live:
@@ -69,7 +69,7 @@ def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
 
 @pytest.fixture(scope="module")
 def narrow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    """A server for one host and the pages of two origins."""
+    """Run a server that allows one host and two origins."""
     folder = Path(tmp_path_factory.mktemp("narrow"))
     origins = "server.cors_origins=http://pages.test,http://localhost:3000"
     with run_server(folder / "output", *setting("server.allowed_hosts=pictures.test", origins)) as live:
@@ -233,7 +233,7 @@ def test_by_default_every_host_is_answered(server: LiveServer) -> None:
     assert server.get("/api/v1/jobs", headers={"Host": "evil.test"}).status_code == 200
 
 
-# Foreign pages
+# Other origins
 
 
 def preflight(server: LiveServer, method: str, origin: str = EVIL) -> requests.Response:
@@ -341,7 +341,7 @@ def test_more_requests_than_allowed_are_put_off_for_each_key(tmp_path: Path) -> 
         assert (content["code"], content["request_id"]) == ("RATE_LIMITED", replies[-1].headers["X-Request-ID"])
         assert 1 <= int(replies[-1].headers["Retry-After"]) <= 20
         assert live.post("/api/v1/queue/resume", headers={"X-API-Key": BOB}).status_code == 200
-        # Looking is free.
+        # GET requests are not counted.
         looks = [live.get("/api/v1/jobs", headers={"X-API-Key": ALICE}).status_code for _ in range(10)]
         assert set(looks) == {200}
 
@@ -413,7 +413,7 @@ def test_a_picture_is_sent_as_a_picture(server: LiveServer) -> None:
         assert reply.headers["X-Content-Type-Options"] == "nosniff"
 
 
-# The line at start
+# The warning at start
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Stopping: in order when there is time, at once when there is none, and never with a process left behind."""
+"""Shutdown: graceful within `server.shutdown_seconds`, else immediate; no process is left."""
 
 import http.client
 import json
@@ -44,7 +44,7 @@ def is_painting(live: LiveServer) -> bool:
 
 
 class WaitingClient(threading.Thread):
-    """A sync client, and what it was answered."""
+    """A client that waits for its picture in a thread, and the status and code of its reply."""
 
     def __init__(self, live: LiveServer, body: dict[str, object]) -> None:
         super().__init__()
@@ -90,7 +90,7 @@ def test_those_who_wait_for_their_turn_are_answered_at_once_and_new_orders_refus
         (row,) = live.get("/api/v1/queue").json()["queued"]
         stream = live.get(f"/api/v1/jobs/{row['job_id']}/stream", stream=True)
         half_sent = started_order(live)
-        # A connection that nothing has been read from yet is closed at once.
+        # The server must have read the half-sent order by now: it closes connections without data at once.
         time.sleep(0.5)
         live.process.send_signal(signal.SIGTERM)
         second.join()
@@ -108,7 +108,7 @@ def test_those_who_wait_for_their_turn_are_answered_at_once_and_new_orders_refus
 
 
 def started_order(live: LiveServer) -> http.client.HTTPConnection:
-    """A client that has sent half of its order."""
+    """Send half of an order and return the connection."""
     connection = http.client.HTTPConnection(urlsplit(live.url).netloc, timeout=20)
     connection.putrequest("POST", "/api/v1/generate")
     connection.putheader("Content-Type", "application/json")

@@ -1,4 +1,4 @@
-"""What was painted by the hour and by the day."""
+"""Statistics by hour and by day."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.server.live import LiveServer, run_server
-from tests.server.test_errors import assert_refused
+from tests.server.refusals import assert_refused
 from tests.server.test_jobs import encode_base64, noise
 
 pytestmark = pytest.mark.system

@@ -1,4 +1,4 @@
-"""Server-sent events, byte by byte as a client gets them."""
+"""Server-sent events as clients receive them."""
 
 import base64
 import io
@@ -27,7 +27,7 @@ LISTENERS, STALLED = 200, 50
 LARGEST_PREVIEW = 1 << 16
 EVENT = b"\r\nevent: "
 LAST_CHUNK = b"\r\n0\r\n\r\n"
-# Long enough to be listened to.
+# A job long enough for a client to connect to its stream.
 BODY = {"width": 128, "height": 128, "steps": 8}
 
 
@@ -39,7 +39,7 @@ class Event:
 
 
 def events(live: LiveServer, path: str, last_id: str | None = None) -> Iterator[Event]:
-    """What a stream brings until it ends; closing this hangs up."""
+    """The events of a stream until it ends. Closing the generator closes the connection."""
     headers = {} if last_id is None else {"Last-Event-ID": last_id}
     with live.get(path, stream=True, headers=headers) as reply:
         assert reply.status_code == 200, reply.text
@@ -91,7 +91,7 @@ def test_no_event_is_named_as_a_lost_connection_is(server: LiveServer) -> None:
 
 
 def cut_off_picture() -> str:
-    """Its header is whole, so that it is accepted; its pixels are not."""
+    """A PNG with a complete header, so that it is accepted, and truncated pixels; as base64."""
     buffer = io.BytesIO()
     Image.effect_noise((64, 64), 50).convert("RGB").save(buffer, "PNG")
     return base64.b64encode(buffer.getvalue()[:200]).decode()
@@ -208,7 +208,7 @@ def test_a_silent_stream_has_a_heartbeat_and_says_when_to_come_back(tmp_path: Pa
 
 
 def open_unread_stream(live: LiveServer, path: str, *, room: int | None = None) -> socket.socket:
-    """A client that has asked for a stream and has read nothing of it; `room`: bytes it takes unread."""
+    """Request a stream without reading it. `room`: the size of the socket's receive buffer in bytes."""
     address = urlsplit(live.url)
     sock = socket.socket()
     if room is not None:
@@ -219,7 +219,10 @@ def open_unread_stream(live: LiveServer, path: str, *, room: int | None = None) 
 
 
 def read_to_the_end(socks: list[socket.socket], seconds: float) -> dict[bytes, int]:
-    """Read them all at the same time; how many ended with which bytes after their last event's name."""
+    """Read all sockets at once until they close. Returns the number of streams by the name of their last event.
+
+    A stream without its last HTTP chunk counts as `cut off`.
+    """
     end = time.monotonic() + seconds
     names = dict.fromkeys(socks, b"")
     tails = dict.fromkeys(socks, b"")
@@ -243,7 +246,7 @@ def read_to_the_end(socks: list[socket.socket], seconds: float) -> dict[bytes, i
 
 
 def noise(side: int) -> str:
-    """A picture that no format makes smaller."""
+    """A PNG of random pixels, which does not compress; as base64."""
     buffer = io.BytesIO()
     pixels = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
     Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
@@ -253,7 +256,7 @@ def noise(side: int) -> str:
 def test_two_hundred_listeners_all_get_the_end_and_fifty_that_stall_harm_nobody(tmp_path: Path) -> None:
     with run_server(tmp_path / "output", "--set", "server.send_seconds=4") as live, ExitStack() as sockets:
         process = psutil.Process(live.process.pid)
-        # Four megabytes, more than the system keeps for who does not read; and painted at once.
+        # Four megabytes of result do not fit into the socket's buffers; strength 0 takes no time to paint.
         order = {"width": 512, "height": 512, "init_images": [noise(512)], "image_strength": 0, "num_images": 4}
         first = sockets.enter_context(open_unread_stream(live, stream(live.submit(**order))))
         assert read_to_the_end([first], 60) == {b"complete": 1}
@@ -266,11 +269,11 @@ def test_two_hundred_listeners_all_get_the_end_and_fifty_that_stall_harm_nobody(
         before = process.memory_info().rss
         live.post("/api/v1/queue/resume")
         assert read_to_the_end(listeners, 60) == {b"complete": LISTENERS}
-        # Those who never read are let go, in one line of the log each.
+        # Clients that never read are dropped, with one log line each.
         wait_until(lambda: connections(process) <= 2)
         wait_until(lambda: sum("stream.dropped" in line for line in live.lines) == STALLED)
         assert not [line for line in live.lines if " error " in line]
-        # A copy of the end for each would be a gigabyte.
+        # A copy of the last event for each client would take a gigabyte.
         assert process.memory_info().rss - before < 40 * 1024**2
         assert live.wait_for_status(live.submit())["status"] == "completed"
 

@@ -1,4 +1,4 @@
-"""A prompt put into more words, through the public door: with a random checkpoint as the model."""
+"""Prompt upsampling over HTTP, with a random checkpoint as the model."""
 
 import io
 import shutil
@@ -28,7 +28,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
 
 @pytest.fixture(scope="module")
 def watched_job(live: LiveServer) -> tuple[dict[str, Any], str]:
-    """A finished job, and what was said of it meanwhile."""
+    """A finished job and the text of its event stream."""
     job_id = live.submit(**ORDER, prompt_upsampling=True)
     with live.get(f"/api/v1/jobs/{job_id}/stream", stream=True) as reply:
         said = reply.text

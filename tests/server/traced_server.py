@@ -1,4 +1,4 @@
-"""The server, which writes every statement of its job database to standard error."""
+"""Run the server and write every SQL statement of its job database to standard error."""
 
 import sqlite3
 import sys

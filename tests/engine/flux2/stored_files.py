@@ -1,4 +1,4 @@
-"""Tiny checkpoints rewritten as they are published: 8-bit floats with scales, GGUF, in Black Forest Labs' names."""
+"""Rewrite tiny checkpoints in published formats: scaled 8-bit floats and GGUF, with Black Forest Labs' names."""
 
 import json
 import shutil
@@ -20,7 +20,7 @@ KLEIN = Path(__file__).parents[2] / "reference" / "checkpoints" / "klein"
 LARGEST = 448.0
 DTYPES = {"float32": "F32", "uint8": "U8", "int8": "I8"}
 Arrays = dict[str, mx.array]
-# A scale for a weight.
+# Computes the scale or scales of a weight.
 Scaling = Callable[[mx.array], mx.array]
 
 
@@ -33,7 +33,7 @@ def scale_by_row(weight: mx.array) -> mx.array:
 
 
 def scale_by_block(weight: mx.array) -> mx.array:
-    """Blocks of 32 x 32."""
+    """Return one scale for each block of 32 x 32."""
     rows, columns = weight.shape
     return mx.abs(weight).reshape(rows // 32, 32, columns // 32, 32).max(axis=(1, 3)) / LARGEST
 
@@ -56,18 +56,18 @@ def load_weights(folder: Path) -> Arrays:
 
 
 def replace_weights(folder: Path, tensors: Arrays) -> None:
-    """These float32 tensors in place of a part's file."""
+    """Replace the file of a component by these float32 tensors."""
     (path,) = folder.glob("*.safetensors")
     mx.save_safetensors(str(path), tensors)
 
 
 def is_scaled(name: str, tensor: mx.array) -> bool:
-    """As published: the weights in the blocks, and not what is around them."""
+    """Return whether published files scale this tensor: matrices inside the blocks only."""
     return tensor.ndim == 2 and "blocks." in name
 
 
 def quantize_float8(tensors: Arrays, scaling: Scaling = scale_by_tensor) -> tuple[dict[str, Any], Arrays]:
-    """What a file of scaled 8-bit floats holds (`write_safetensors` takes it), and the numbers that it stands for."""
+    """Return the entries of a file of scaled 8-bit floats (for `write_safetensors`) and the values they represent."""
     entries: dict[str, Any] = {}
     values = dict(tensors)
     for name, tensor in tensors.items():
@@ -101,7 +101,7 @@ def write_safetensors(path: Path, entries: Mapping[str, Any], metadata: dict[str
 
 
 def comfy_metadata(entries: Mapping[str, Any], kind: str) -> dict[str, str]:
-    """ComfyUI's metadata of a file."""
+    """Return ComfyUI's metadata of a file."""
     layers = {name.removesuffix(".weight_scale"): {"format": kind} for name in entries if name.endswith("_scale")}
     return {"_quantization_metadata": json.dumps({"format_version": "1.0", "layers": layers})}
 
@@ -109,7 +109,7 @@ def comfy_metadata(entries: Mapping[str, Any], kind: str) -> dict[str, str]:
 def write_gguf(
     path: Path, tensors: Arrays, kinds: Callable[[str], Kind], architecture: str = "flux", **metadata: Any
 ) -> Arrays:
-    """A GGUF file of these tensors, and the numbers that it stands for."""
+    """Write these tensors to a GGUF file and return the values it represents."""
     path.parent.mkdir(exist_ok=True)
     writer = gguf.GGUFWriter(path, architecture)
     for name, value in metadata.items():

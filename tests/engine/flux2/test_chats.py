@@ -1,4 +1,4 @@
-"""What FLUX.2-dev's text encoder reads: template, special tokens, and the side that is padded."""
+"""Input of FLUX.2-dev's text encoder: chat template, special tokens and padding side."""
 
 import json
 import os
@@ -23,7 +23,7 @@ FOX = (
     "A photorealistic photo of a red fox standing on a mossy rock in a misty forest at dawn, "
     "volumetric light, 85mm lens"
 )
-# By the published tokenizer, <s>[SYSTEM_PROMPT] to [/INST].
+# Token ids of the published tokenizer, from <s>[SYSTEM_PROMPT] to [/INST].
 FOX_TOKENS = [
     *(1, 17, 4568, 1584, 1420, 26554, 1455, 12738, 2314, 3937, 38340, 1046, 3213, 5628, 37253, 11688, 30557, 1408),
     *(3481, 14608, 1044, 3481, 1010, 2452, 5604, 1321, 10636, 3816, 67813, 1046, 18, 3, 1065, 102244, 1279, 5744),
@@ -33,7 +33,7 @@ FOX_TOKENS = [
 
 
 def published_tokenizer() -> Path | None:
-    """The folder MFLUX_TEST_DEV_TOKENIZER names, or that of a flux2-dev on this machine."""
+    """Return the folder in MFLUX_TEST_DEV_TOKENIZER, or that of a flux2-dev on this machine; None without either."""
     named = os.environ.get("MFLUX_TEST_DEV_TOKENIZER")
     try:
         return Path(named) if named else resolve_model("flux2-dev", MODELS_DIR).folder / "tokenizer"
@@ -50,7 +50,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def configure(folder: Path, **changes: Any) -> None:
-    """Change tokenizer_config.json; None takes a word out."""
+    """Change keys of tokenizer_config.json; None removes a key."""
     path = folder / "tokenizer_config.json"
     config = json.loads(path.read_text()) | changes
     path.write_text(json.dumps({name: value for name, value in config.items() if value is not None}))

@@ -1,4 +1,4 @@
-"""A checkpoint's configs and headers are read once, however many ask for what they say."""
+"""Configs and headers of a checkpoint are read only once."""
 
 import os
 import shutil
@@ -33,7 +33,7 @@ _opened: list[Counter[str]] = []
 
 
 def _hear(event: str, arguments: tuple[Any, ...]) -> None:
-    # GGUF's blocks are mapped by NumPy, safetensors' numbers are read by MLX's own code.
+    # Only headers count: NumPy maps GGUF's blocks, and MLX's own code, which Python does not see, reads safetensors.
     if event == "open" and _opened and isinstance(arguments[0], (str, Path)) and not _is_numpy(sys._getframe(1)):
         _opened[-1][os.fspath(arguments[0])] += 1
 
@@ -50,13 +50,13 @@ sys.addaudithook(_hear)
 
 
 def is_read(path: Path) -> bool:
-    """Whether it is a config or begins with a header. Tokenizers are read by transformers."""
+    """Return whether the file is a config or has a header. Tokenizers do not count: transformers reads them."""
     return path.name in CONFIGS or path.name.endswith(HEADERS)
 
 
 @contextmanager
 def opens(folder: Path) -> Iterator[Counter[Path]]:
-    """Within, counts how often each config and header of a folder is opened."""
+    """Count how often each config and header of a folder is opened within the context."""
     found: Counter[Path] = Counter()
     _opened.append(Counter())
     try:
@@ -72,7 +72,7 @@ def embedded(folder: Path) -> Path:
 
 
 def quantized(folder: Path) -> Path:
-    """As mflux saves it, with indexes, and configs that say nothing."""
+    """Write a quantized model as mflux saves it: with indexes and empty configs."""
     load_model("flux2-tiny", quantize=4).save(folder)
     for path in folder.glob("*/config.json"):
         path.write_text("{}")
@@ -80,7 +80,7 @@ def quantized(folder: Path) -> Path:
 
 
 def gguf(folder: Path) -> Path:
-    """Two files beside the folders, known by their tensors."""
+    """Write a GGUF and a safetensors file beside the component folders; they are detected by their tensors."""
     copy_klein(folder)
     write_gguf(folder / "x.gguf", in_their_names(load_weights(folder / "transformer")), lambda _: Kind.Q8_0)
     shutil.rmtree(folder / "transformer")

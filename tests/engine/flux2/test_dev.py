@@ -1,4 +1,4 @@
-"""FLUX.2-dev: guidance as an input, no negative prompts, networks that take turns, weights read block by block."""
+"""FLUX.2-dev: guidance as an input, no negative prompts, networks loaded in turns, weights read block by block."""
 
 import gc
 import json
@@ -64,7 +64,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def clear_caches() -> None:
-    """What earlier tests let go of must not be given back in the middle of a measurement."""
+    """Free what earlier tests left behind, so that it is not freed during a measurement."""
     gc.collect()
     mx.clear_cache()
 
@@ -142,7 +142,7 @@ def test_quantizing_block_by_block_gives_the_bits_of_quantizing_the_whole(bits: 
 
 
 def enlarge(folder: Path) -> int:
-    """Give the folder a text encoder of thirty large blocks, and say how many numbers one of them has."""
+    """Give the folder a text encoder of thirty large blocks; return the number of values in one block."""
     path = folder / "text_encoder" / "config.json"
     config = json.loads(path.read_text())
     config["text_config"] |= {"hidden_size": 256, "intermediate_size": 512, "num_attention_heads": 8}
@@ -166,15 +166,15 @@ def test_no_more_than_a_block_is_in_memory_beside_what_is_kept(folder: Path, bit
     module = loader.load_text_encoder()
     size, peak = mx.get_active_memory() - before, mx.get_peak_memory() - before
     assert len(module.layers) == 30
-    # As it was stored, and cast.
+    # One block as stored (2 bytes a value) and the same block after the cast.
     assert peak - size <= block * (2 + choose_precision(precision).dtype.size)
 
 
-# Taking turns
+# Networks loaded in turns
 
 
 def count_loads(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
-    """How often each network is loaded."""
+    """Count how often each network is loaded."""
     loads = dict.fromkeys(COMPONENTS, 0)
 
     def counting(part: str, load: Callable[[NetworkLoader], Any]) -> Callable[[NetworkLoader], Any]:

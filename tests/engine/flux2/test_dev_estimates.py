@@ -1,4 +1,4 @@
-"""The bytes FLUX.2-dev is estimated to take: against a random checkpoint, and the table in the documentation."""
+"""Memory estimates of FLUX.2-dev: against a random checkpoint, and the table in the documentation."""
 
 import gc
 import json
@@ -31,7 +31,7 @@ ROW = re.compile(r"^\| (4|8|16) bits \| (.*) \|$", re.MULTILINE)
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the headers of the published FLUX.2-dev, and holes for 100 GB of weights."""
+    """A folder with the headers of the published FLUX.2-dev and sparse files in place of 100 GB of weights."""
     folder = tmp_path_factory.mktemp("published") / "dev"
     shutil.copytree(DEV, folder, ignore=shutil.ignore_patterns("*.safetensors", "config.json"))
     mistral = {"model_type": "mistral3"}
@@ -59,7 +59,7 @@ def wanted(folder: Path, bits: int | None, machine: Machine = MAC) -> MemoryEsti
 
 
 def settle() -> int:
-    """Bytes in use when what is let go of has been given back."""
+    """Free unused memory and return the bytes still in use."""
     gc.collect()
     mx.clear_cache()
     return int(mx.get_active_memory())

@@ -1,4 +1,4 @@
-"""Folders of FLUX.2-dev: whole, partial, damaged, with and without descriptions."""
+"""FLUX.2-dev folders: complete, partial, damaged, with and without configs."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""Words that count more or less than others: their tokens' embeddings are scaled."""
+"""Emphasis: embeddings of weighted words are scaled."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ RED = (2, 5)
 
 
 def redness(model: Model, weight: float | None) -> float:
-    """How much more red than blue there is in what is coloured: -1 to 1, over some seeds."""
+    """Return the mean of red minus blue over the coloured pixels, -1..1, averaged over six seeds."""
     spans = () if weight is None else (Emphasis(text=TEXT, spans=((*RED, weight),)),)
     request = GenerateRequest(
         prompt=TEXT,

@@ -1,4 +1,4 @@
-"""A transformer in scaled 8-bit floats paints what the numbers paint that it stands for."""
+"""A transformer in scaled 8-bit floats paints the same as one with the values they represent."""
 
 import json
 from collections.abc import Callable
@@ -40,14 +40,14 @@ def folder(tmp_path: Path) -> Path:
 
 
 def bfl(folder: Path, scaling: Scaling = scale_by_tensor) -> Entries:
-    """The transformer's entries in Black Forest Labs' names; its own file then holds what they stand for."""
+    """Return the scaled transformer entries in Black Forest Labs' names; the folder's file gets the values instead."""
     entries, values = quantize_float8(in_their_names(load_weights(folder / "transformer")), scaling)
     replace_weights(folder / "transformer", values)
     return entries
 
 
 def beside(folder: Path, entries: Entries, metadata: dict[str, str] | None = None) -> Path:
-    """A second folder, whose transformer is in 8-bit floats."""
+    """Make a second folder whose transformer is in 8-bit floats."""
     other = copy_klein(folder.parent / "float8")
     (path,) = (other / "transformer").glob("*.safetensors")
     write_safetensors(path, entries, metadata)
@@ -77,7 +77,7 @@ def test_it_paints_what_its_numbers_paint(folder: Path, scaling: Scaling, bits: 
 def test_it_is_close_to_what_it_was_made_from(folder: Path) -> None:
     before = pixels(load_model(folder))
     other = beside(folder, bfl(folder))
-    # Three bits of mantissa in every weight of the blocks, and the model is random.
+    # Loose: every weight of the blocks has three bits of mantissa, and the model is random.
     assert np.abs(pixels(load_model(other)) - before).mean() < 0.05
 
 
@@ -103,7 +103,7 @@ def prefixed(entries: Entries) -> Entries:
 
 
 def in_one_place(entries: Entries) -> Entries:
-    """Scales of one number in a row."""
+    """Give scales of one number the shape (1,)."""
     return {name: {**value, "shape": value["shape"] or [1]} for name, value in entries.items()}
 
 

@@ -1,4 +1,4 @@
-"""A GGUF file paints what the numbers paint that it stands for, wherever in a model's folder it lies."""
+"""A GGUF file paints the same as the values it represents, at every place in a model's folder."""
 
 import json
 import shutil
@@ -55,7 +55,10 @@ def folder(tmp_path: Path) -> Path:
 
 
 def transformer(folder: Path, kind: Kind, place: str = "transformer.gguf") -> Path:
-    """A second folder whose transformer is a GGUF file in their names; the first one's then is what it stands for."""
+    """Make a second folder whose transformer is a GGUF file in Black Forest Labs' names.
+
+    The first folder gets the values that the file represents.
+    """
     other = copy_klein(folder.parent / "gguf")
     shutil.rmtree(other / "transformer")
     values = write_gguf(other / place, in_their_names(load_weights(folder / "transformer")), lambda _: kind)
@@ -80,7 +83,7 @@ def in_our_names(tensors: Arrays, before: Arrays) -> Arrays:
 
 
 def text_encoder(folder: Path, place: str, kind: Kind, architecture: str = "qwen3") -> Path:
-    """As `transformer`, of the text encoder, which describes itself."""
+    """Like `transformer`, for the text encoder; its metadata describes the model."""
     other = copy_klein(folder.parent / "gguf")
     config = json.loads((folder / "text_encoder" / "config.json").read_text())
     shutil.rmtree(other / "text_encoder")
@@ -205,7 +208,7 @@ def test_a_text_encoder_of_another_architecture_is_refused(folder: Path) -> None
 @pytest.mark.parametrize("kind", [Kind.Q2_K, Kind.Q3_K, Kind.Q4_K, Kind.Q5_K, Kind.Q6_K, Kind.IQ4_XS], ids=str)
 def test_wider_blocks_are_unpacked(tmp_path: Path, kind: Kind) -> None:
     _, size = gguf.GGML_QUANT_SIZES[kind]
-    # Bytes below 60 make scales that are finite.
+    # Bytes below 60 make finite scales.
     stored = np.random.default_rng(0).integers(0, 60, (6, 2 * size), dtype=np.uint8)
     writer = gguf.GGUFWriter(tmp_path / "x.gguf", "flux")
     writer.add_tensor("a.weight", stored, raw_dtype=kind)

@@ -1,4 +1,4 @@
-"""Folders that are not what they should be, and the two layouts that are."""
+"""Loading: errors for damaged folders, and the two supported layouts."""
 
 import json
 import shutil

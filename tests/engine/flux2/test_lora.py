@@ -1,4 +1,4 @@
-"""Adapters come and go and leave nothing behind; a bad one never touches the model."""
+"""LoRA adapters: removal restores the model exactly, and a bad adapter never changes it."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +26,7 @@ def paint(model: Model, *loras: LoraUse) -> Pixels:
 
 
 def factors(model: Model, layer: str = LAYER, seed: int = 0, size: float = 0.3) -> Tensors:
-    """A LoRA of rank 4 for one layer, in diffusers' names."""
+    """Return a LoRA of rank 4 for one layer, in diffusers' names."""
     module = model.pipeline.loader.build_skeleton()
     for part in layer.removeprefix("transformer.").split("."):
         module = module[int(part)] if part.isdigit() else getattr(module, part)

@@ -1,4 +1,4 @@
-"""FLUX.2-dev's text encoder: the hidden states of transformers, in float32 to 1e-5, rows of padding included."""
+"""FLUX.2-dev's text encoder: hidden states equal transformers' to 1e-5 in float32, padding rows included."""
 
 import json
 import shutil
@@ -36,16 +36,16 @@ def models() -> dict[str, Model]:
 
 @pytest.fixture
 def dev(tmp_path: Path) -> Path:
-    """A copy of the tiny checkpoint, to change at will."""
+    """A copy of the tiny checkpoint that the test may change."""
     return Path(shutil.copytree(CHECKPOINTS / "dev", tmp_path / "dev"))
 
 
 def rewrite(folder: Path, rename: Callable[[str], str | None]) -> None:
-    """Give the text encoder's tensors other names, None: leave it out."""
+    """Rename the text encoder's tensors; drop those renamed to None."""
     path = folder / "text_encoder" / "model.safetensors"
     tensors = mx.load(str(path))
     assert isinstance(tensors, dict)
-    # What is not read yet could not be read any more.
+    # MLX reads lazily: evaluate before the file is overwritten.
     mx.eval(tensors)
     mx.save_safetensors(str(path), {new: value for name, value in tensors.items() if (new := rename(name))})
 

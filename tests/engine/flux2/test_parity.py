@@ -1,4 +1,4 @@
-"""The same pictures as diffusers paints, in float32, to 1e-4 of the range: tools/reference/make.py made them."""
+"""Pictures equal diffusers' to 1e-4 of the range in float32. tools/reference/make.py made the references."""
 
 import json
 import shutil
@@ -29,7 +29,7 @@ OVERRIDES = {
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Model]:
-    """Each random checkpoint as each kind of pipeline."""
+    """Load each random checkpoint as each kind of pipeline."""
     models = {}
     for checkpoint, kind in {(case.checkpoint, case.pipeline) for case in CASES}:
         folder = tmp_path_factory.mktemp("checkpoints") / kind
@@ -45,7 +45,7 @@ def lora(name: str, scale: float) -> LoraUse:
 
 
 def difference(model: Model, case: Case) -> float:
-    """The largest difference between the model's picture and the reference's, of 0..1."""
+    """Return the largest difference between the model's picture and the reference, on the scale 0..1."""
     inpainting = case.pipeline.startswith("inpaint")
     picture = model.generate(
         case.prompt,
@@ -75,7 +75,7 @@ def test_the_picture_is_the_references(
 
 @pytest.mark.parametrize("checkpoint", ["klein", "odd", "dev", "dev-odd"])
 def test_no_two_references_are_the_same_picture(checkpoint: str) -> None:
-    """Else a feature that does nothing would pass."""
+    """Otherwise a feature without effect would pass."""
     plain = next(case for case in CASES if case.checkpoint == checkpoint)
     for case in CASES:
         same_size = (case.width, case.height) == (plain.width, plain.height)
@@ -83,5 +83,5 @@ def test_no_two_references_are_the_same_picture(checkpoint: str) -> None:
             assert np.abs(case.expected() - plain.expected()).max() > 100 * TOLERANCE, case.name
 
 
-# Without references the KV pipeline is the plain one; at guidance 1 a base model is too.
+# Without references the KV pipeline equals the plain one, and so does a base model at guidance 1.
 EQUAL = {"kv-text", "base-guidance-1"}

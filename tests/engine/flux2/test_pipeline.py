@@ -1,4 +1,4 @@
-"""What a painting promises: events in order, work that stops when asked, pictures that repeat."""
+"""The pipeline: order of events, stopping, and repeatable pictures."""
 
 import threading
 from collections.abc import Generator

@@ -26,7 +26,7 @@ def test_rows_that_do_not_divide_stay_as_they_are() -> None:
 
 
 def psnr(first: Model, second: Model) -> float:
-    """Decibels between the pictures two models paint of four prompts."""
+    """Return the PSNR, in decibels, between two models' pictures of four prompts."""
     prompts = ("a large red circle on a white background", "a sunset over the sea", "a blue star", "night over a lake")
     errors = []
     for seed, prompt in enumerate(prompts):

@@ -1,4 +1,4 @@
-"""A prompt in more words: what is asked, what is kept of the answer, when, and what it costs."""
+"""Prompt upsampling: the chat, the use of the answer, the events and the memory."""
 
 import gc
 import json
@@ -33,12 +33,12 @@ CHECKPOINTS = Path(__file__).parents[2] / "reference" / "checkpoints"
 KLEIN = CHECKPOINTS / "klein"
 SMALL: dict[str, Any] = {"width": 64, "height": 64, "steps": 2, "seeds": (3,)}
 PROMPT = "a red circle"
-# Bytes. The rest of this language model takes 110,000, what it remembers 3 million.
+# Bytes. The language model beyond the text encoder takes 110,000; its key-value cache takes 3 million.
 SPARE = 20_000
 
 
 class FakeWriter:
-    """Writes what it is told to, whatever it is asked."""
+    """A text generator that returns a fixed text for every prompt."""
 
     def __init__(self, model: Model, text: str) -> None:
         self.tokenizer = model.pipeline.prompt_encoder.chat_template.tokenizer
@@ -52,7 +52,7 @@ class FakeWriter:
 
 @pytest.fixture(autouse=True)
 def few_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Random models never stop by themselves."""
+    """Limit the length of answers: random models never emit a stop token."""
     monkeypatch.setattr(prompt_upsampling, "MAX_NEW_TOKENS", 32)
 
 
@@ -69,7 +69,7 @@ def dev() -> Model:
 def answer_prompt(
     model: Model, text: str, prompt: str = PROMPT, *, edit: bool = False
 ) -> tuple[str, FakeWriter, list[UpsamplingProgress]]:
-    """What becomes of a prompt that the text encoder answers so; what it was asked; what was said of the work."""
+    """Upsample a prompt with a fixed answer; return the new prompt, the fake generator and the progress events."""
     said = FakeWriter(model, text)
     work: Any = upsample_prompt(
         said,  # type: ignore[arg-type]
@@ -187,7 +187,7 @@ def test_what_was_loaded_for_it_is_let_go_again(quantize: int | None, low_ram: b
     model.generate(PROMPT, **SMALL)
     before = active_memory()
     paint_rewritten(model)
-    # The new prompt's embedding is remembered beside the old one's.
+    # The cache has the embeddings of the old and the new prompt.
     (remembered, *_) = model.pipeline.prompt_encoder.cache._entries.values()
     assert active_memory() <= before + remembered.nbytes + SPARE
 

@@ -1,4 +1,4 @@
-"""Folders that mflux saved hold no config files: sizes are read from the tensors."""
+"""Sizes inferred from tensors, for folders saved by mflux, which have no config files."""
 
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,7 @@ VAE: dict[str, Any] = {
 
 
 def save_module(name: str, module: nn.Module, folder: Path, bits: int | None) -> Component:
-    """A module saved as mflux saves it."""
+    """Save a module as mflux does."""
     if bits is not None:
         quantization.quantize(module, bits)
     metadata = {"quantization_level": str(bits), "mflux_version": "0.24.0"}

@@ -1,4 +1,4 @@
-"""A transformer in the names of `flux2-dev.safetensors` paints what the same weights in diffusers' names paint."""
+"""A transformer with the names of `flux2-dev.safetensors` paints the same as with diffusers' names."""
 
 import re
 import shutil
@@ -30,7 +30,7 @@ OUTER_BACK = {OUTER[name]: name for name in OUTER if name.startswith(("img", "tx
 
 
 def in_their_names(tensors: dict[str, mx.array]) -> dict[str, mx.array]:
-    """diffusers' weights, attention put together and the last modulation's halves swapped."""
+    """Convert diffusers' weights: fuse the attention projections and swap the halves of the last modulation."""
     found = {}
     for old, tensor in tensors.items():
         layer = (map_transformer_name(old) or old).removesuffix(".weight")

@@ -1,4 +1,4 @@
-"""Noise between two seeds, latents at another size, and prompts that change on the way."""
+"""Noise between two seeds, latents at another size, and prompts that change between steps."""
 
 from typing import Any
 
@@ -146,14 +146,14 @@ def test_each_step_has_its_own_prompt(tiny: Model) -> None:
     plain = paint_image(tiny, steps=4)
     for index, picture in enumerate(pictures):
         assert all(not np.array_equal(picture, other) for other in (plain, *pictures[:index]))
-    # The later the change, the more of the other is there.
+    # The later the change away from OTHER, the farther from the plain picture.
     assert distance(pictures[0], plain) < distance(pictures[3], plain)
 
 
 @pytest.mark.parametrize("changes", [{"strength": 0.5}, {"mask": white_box_mask((0, 0, 64, 32)), "strength": 0.5}])
 def test_a_repaint_counts_the_steps_that_it_runs(tiny: Model, changes: dict[str, Any]) -> None:
     shared: dict[str, Any] = {"source": draw_scene(), "steps": 4, **changes}
-    # Two of the four.
+    # Two of the four steps.
     both = paint_image(tiny, schedule=((2, OTHER),), **shared)
     np.testing.assert_array_equal(both, paint_image(tiny, prompt=OTHER, **shared))
     first = paint_image(tiny, schedule=((1, OTHER),), **shared)

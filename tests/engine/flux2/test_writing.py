@@ -1,4 +1,4 @@
-"""Text encoders as language models: transformers' tokens, with keys and values kept or computed anew each time."""
+"""Text encoders as language models: the tokens equal transformers', with and without a key-value cache."""
 
 import json
 import shutil
@@ -125,7 +125,7 @@ def test_upsampling_takes_its_room_beside_the_text_encoder_and_not_beside_the_pa
 def test_a_text_encoder_in_a_gguf_file_writes_too(tmp_path: Path, kind: Kind) -> None:
     shutil.copytree(REFERENCE / "checkpoints" / "klein", tmp_path / "klein")
     other = text_encoder(tmp_path / "klein", "text_encoder.gguf", kind)
-    # The first folder has by now what the file stands for.
+    # The first folder now has the values that the file represents.
     one, two = (writer(loader(folder)) for folder in (tmp_path / "klein", other))
     ids = WRITINGS[0]["ids"]
     assert list(one.generate_tokens(ids, NOTHING, 24)) == list(two.generate_tokens(ids, NOTHING, 24))
