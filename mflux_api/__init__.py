@@ -1,4 +1,4 @@
-"""FLUX.2 on MLX: load a model, paint with it.
+"""FLUX.2 on MLX: load a model and generate pictures.
 
 import mflux_api
 model = mflux_api.load_model("flux2-tiny")
@@ -29,7 +29,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    # On demand: importing MLX and transformers takes a second, and the server's own process never needs them.
+    # Imported on demand: MLX and transformers take a second to import, and the server's process never needs them.
     if name not in _HOMES:
         raise AttributeError(f"module 'mflux_api' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

@@ -1,4 +1,4 @@
-"""`python -m mflux_api`."""
+"""Entry point of `python -m mflux_api`."""
 
 from mflux_api.cli import run
 

@@ -1,4 +1,4 @@
-"""The one validated object a picture is painted from, whatever door it came by."""
+"""The validated request that a picture is painted from. Every API and the Python library use it."""
 
 import math
 import numbers
@@ -22,7 +22,7 @@ LARGEST_SEED = 2**64 - 1
 
 @dataclass(frozen=True, kw_only=True)
 class LoraUse:
-    """An adapter file and the weight it is used with (1.0: as trained, 0.0: off)."""
+    """An adapter file and its scale (1.0: as trained, 0.0: off)."""
 
     path: str
     scale: float
@@ -30,7 +30,7 @@ class LoraUse:
 
 @dataclass(frozen=True)
 class Upload:
-    """A picture as it came, checked by its header only. Sizes in pixels."""
+    """An uploaded picture. Only its header was checked. Sizes in pixels."""
 
     data: bytes
     width: int
@@ -38,23 +38,26 @@ class Upload:
 
 
 class EarlyStop(StrEnum):
-    """End the picture that is being painted with what there is of it, and go on with the next one, or with none."""
+    """End the current picture early and keep it as it is.
+
+    SKIP goes on with the next picture of the job; INTERRUPT ends the job.
+    """
 
     SKIP = "skip"
     INTERRUPT = "interrupt"
 
 
-# How a picture is brought to another size: distorted, cut, set into a blurred frame, or distorted as latents.
+# How a picture is resized: stretched, cropped, placed in a blurred frame, or stretched as latents.
 Resize: TypeAlias = Literal["stretch", "crop", "fill", "latent"]
-# What is under the mask before it is repainted.
+# What the masked area holds before it is repainted.
 Fill: TypeAlias = Literal["original", "surroundings", "noise", "zero"]
-# How latents are brought to another size.
+# How latents are interpolated to another size.
 Stretch: TypeAlias = Literal["nearest", "bilinear", "bicubic"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Variation:
-    """Noise between that of the picture's seed (strength 0) and that of `seed` (1); picture k takes `seed` + k."""
+    """A mix of the noise of the picture's own seed (strength 0) and that of `seed` (1). Picture k uses `seed` + k."""
 
     seed: int
     strength: float
@@ -62,10 +65,10 @@ class Variation:
 
 @dataclass(frozen=True, kw_only=True)
 class InpaintOptions:
-    """How the source becomes the canvas. `blur`: sigmas of the mask's edge in pixels, across and down.
+    """How the source and the mask are prepared for a repaint.
 
-    `closeup`: paint only the masked part, with so many pixels around it, at the size of the request, and set it
-    back into the source.
+    `blur`: sigmas of the mask's edge in pixels, (horizontal, vertical). `closeup`: paint only the masked part, with
+    this many pixels around it, at the size of the request, and paste it back into the source.
     """
 
     resize: Resize = "stretch"
@@ -77,10 +80,10 @@ class InpaintOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Hires:
-    """A second pass: the picture enlarged to `width` x `height` pixels, then repainted with `strength`.
+    """A second pass: the picture is enlarged to `width` x `height` pixels, then repainted with `strength`.
 
-    `prompt`, `negative_prompt`: None for those of the first pass. `scale`: as the client said it, for the record;
-    `resized`: it named the size instead.
+    `prompt`, `negative_prompt`: None means those of the first pass. `scale`: the value the client sent, kept for the
+    metadata. `resized`: the client sent a size instead of a scale.
     """
 
     width: int
@@ -96,8 +99,10 @@ class Hires:
 
 @dataclass(frozen=True, kw_only=True)
 class Tiles:
-    """Enlarge the source `scale` times and repaint it in tiles of the request's size that share `overlap` pixels,
-    half a tile at most."""
+    """Enlarge the source `scale` times, then repaint it in tiles of the request's size.
+
+    `overlap`: pixels that neighbouring tiles share, at most half a tile.
+    """
 
     scale: float
     overlap: int
@@ -106,7 +111,11 @@ class Tiles:
 
 @dataclass(frozen=True, kw_only=True)
 class Emphasis:
-    """Letters `start` to `end` of a prompt, and how much their tokens' embeddings are scaled: `spans` of the three."""
+    """Weights for parts of the prompt `text`.
+
+    `spans`: (start, end, scale). The embeddings of the tokens in characters `start` to `end` are multiplied by
+    `scale`.
+    """
 
     text: str
     spans: tuple[tuple[int, int, float], ...]
@@ -114,13 +123,14 @@ class Emphasis:
 
 @dataclass(frozen=True, kw_only=True)
 class PaintOptions:
-    """What may be asked for beyond one pass of the model.
+    """Options beyond one plain pass of the model.
 
-    `crop`: the size in pixels that the painted picture is cut to, at its centre. `stretch`: bring the source to the
-    request's size as latents, by this interpolation, instead of as pixels. `schedule`: prompts by step, each up to and
-    with the step it names; empty for the one prompt. `emphasis`: of any of the prompts. `said`: prompts as they were
-    written, for the record, where what the model reads differs. `upsample`: the model's text encoder first puts the
-    prompt into more words. `note`: what the dialect that took the order wants to remember with it.
+    `crop`: size in pixels that the painted picture is cropped to, at its centre. `stretch`: resize the source to the
+    request's size as latents, with this interpolation, instead of as pixels. `schedule`: (last step, prompt) pairs;
+    each prompt is used up to and including its last step; empty means one prompt for all steps. `emphasis`: weights
+    for any of the prompts. `said`: prompt and negative prompt as the client wrote them, for the metadata, when they
+    differ from what the model reads. `upsample`: the model's text encoder first rewrites the prompt in more detail.
+    `note`: values that the dialect stores with the job.
     """
 
     variation: Variation | None = None
@@ -136,21 +146,21 @@ class PaintOptions:
     note: Mapping[str, str] = field(default_factory=dict)
 
     def options_as_dict(self) -> dict[str, Any]:
-        """These fields alone."""
+        """Return only the fields of PaintOptions, also from a subclass."""
         return {each.name: getattr(self, each.name) for each in fields(PaintOptions)}
 
 
 @dataclass(frozen=True, kw_only=True)
 class GenerateRequest(PaintOptions):
-    """What to paint.
+    """A complete request, checked on creation.
 
-    `width`, `height` in pixels, multiples of 16 from 64 up. `guidance` above 1 paints against `negative_prompt`
-    on base models; distilled models always run at 1. One picture a seed. `references` are the pictures an edit
-    looks at; `source` is the picture repainted with `strength` (0 keeps it, 1 ignores it), only where `mask` is
-    white when there is one; `further_sources` are those of the second picture, the third, ... `latents` is initial
-    noise, float32 (B, 128, H/16, W/16), one row a seed.
+    `width`, `height`: pixels, multiples of 16, at least 64. `guidance`: above 1, base models steer away from
+    `negative_prompt`; distilled models always run at 1. `seeds`: one picture is painted for each. `references`: the
+    pictures that an edit uses. `source`: the picture to repaint with `strength` (0 keeps it, 1 ignores it). `mask`:
+    only its white part is repainted. `further_sources`: sources of the second picture, the third, and so on.
+    `latents`: initial noise, float32 (B, 128, H/16, W/16), one row for each seed.
 
-    Raises InvalidRequest for anything out of range.
+    Raises InvalidRequest for any value out of range.
     """
 
     prompt: str
@@ -174,12 +184,12 @@ class GenerateRequest(PaintOptions):
 
     @property
     def requested_size(self) -> tuple[int, int]:
-        """Width and height as the client said them."""
+        """Width and height that the client asked for, in pixels."""
         return self.crop or (self.width, self.height)
 
     @property
     def largest_size(self) -> tuple[int, int]:
-        """Width and height of the largest picture that is painted on the way, in pixels."""
+        """Width and height of the largest picture painted for this request, in pixels."""
         return (self.width, self.height) if self.hires is None else round_up_size(self.hires.width, self.hires.height)
 
     @property
@@ -188,12 +198,12 @@ class GenerateRequest(PaintOptions):
 
 
 def count_repaint_steps(steps: int, strength: float) -> int:
-    """How many of the steps a repaint of this strength runs."""
+    """Return how many of `steps` a repaint with `strength` runs."""
     return 0 if strength == 0 else max(1, math.ceil(steps * strength - 1e-6))
 
 
 def round_up_size(width: int, height: int) -> tuple[int, int]:
-    """The smallest size that can be painted and holds this one, in pixels."""
+    """Return the smallest paintable size that contains this one, in pixels."""
     sides = (max(SMALLEST_SIDE, -(-side // SIDE_STEP) * SIDE_STEP) for side in (width, height))
     return next(sides), next(sides)
 
@@ -252,7 +262,7 @@ def _check_pictures(request: GenerateRequest) -> None:
 def _check_latents(request: GenerateRequest) -> None:
     if request.latents is None:
         return
-    import numpy as np  # here: the server has no latents, and saves numpy's 15 MiB
+    import numpy as np  # Imported late: the server never has latents, and numpy takes 15 MiB.
 
     shape = (len(request.seeds), request.height // SIDE_STEP, request.width // SIDE_STEP)
     given = np.shape(request.latents)

@@ -1,3 +1,3 @@
-"""The version, in a module of its own: the package's `__init__` reaches everything."""
+"""The package version. A module of its own, because the package's `__init__` can import every module."""
 
 __version__ = "0.1.0"

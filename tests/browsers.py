@@ -1,9 +1,9 @@
-"""Where this machine has a browser for the tests that need one."""
+"""Find the browser of this machine for the tests that need one."""
 
 import shutil
 from pathlib import Path
 
-# Alone with the server: none of the calls home that a browser makes when it starts.
+# No requests to other hosts: disable what a browser fetches when it starts.
 FLAGS = [
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync", "--disable-default-apps", "--no-proxy-server"),
@@ -18,7 +18,7 @@ INSTALL = "No Chromium or Chrome was found (Debian: apt install chromium; macOS:
 
 
 def find_browser() -> str | None:
-    """The path of a Chromium or Chrome."""
+    """Return the path of a Chromium or Chrome; None where there is none."""
     found = [path for name in NAMES if (path := shutil.which(name))]
     found += [place for place in PLACES if Path(place).is_file()]
     return found[0] if found else None

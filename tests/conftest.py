@@ -1,4 +1,4 @@
-"""Shared: a server, the embedded model, loaded once, and copies of its folder to damage."""
+"""Fixtures for all tests: one server, the embedded model loaded once, copies of its folder, a browser."""
 
 import os
 import shutil
@@ -15,13 +15,13 @@ from mflux_api.models.registry import EMBEDDED_MODELS_DIR
 from tests.browsers import FLAGS, INSTALL, find_browser
 from tests.server.live import LiveServer, run_server
 
-# A busy machine is slow, not wrong.
+# No deadline: a test may be slow on a busy machine.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
 
-# Where tools/node has put the JavaScript clients; this file is written last.
+# tools/node installs the JavaScript clients and writes this file last.
 NODE_CLIENTS = Path(sys.prefix) / "node" / "installed.json"
-# "required": the tests of the browser run whatever happens. Else they are left out where there is none, and it is said.
+# With "required" the browser tests always run. Otherwise they are deselected without a browser; the header reports it.
 WITHOUT_BROWSER = os.environ.get("MFLUX_TEST_BROWSER") != "required" and find_browser() is None
 WITHOUT_NODE = os.environ.get("MFLUX_TEST_NODE") != "required" and not NODE_CLIENTS.is_file()
 LEFT_OUT = {
@@ -31,13 +31,13 @@ LEFT_OUT = {
     "test_browser_examples.py": WITHOUT_BROWSER,
     "test_node_clients.py": WITHOUT_NODE,
     "test_node_examples.py": WITHOUT_NODE,
-    # The folder.
+    # All tests in tests/page.
     "page": WITHOUT_BROWSER,
 }
 TINY = EMBEDDED_MODELS_DIR / "flux2-tiny"
-# A test that asks for one of these fixtures, itself or through another, starts what is named.
-# `make quick` leaves it out.
-# Tests that start something without them say so with `pytestmark` at the top of their file, or each for itself.
+# Fixture -> marker of the tests that use it, directly or through another fixture.
+# `make quick` deselects these markers.
+# Tests that start a server or browser without these fixtures carry the marker themselves or in `pytestmark`.
 STARTED_BY = {
     "server": "system",
     "live": "system",
@@ -60,18 +60,18 @@ def tiny_base() -> Model:
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
-    """A copy of the embedded model's folder, to change at will."""
+    """A copy of the embedded model's folder that the test may change."""
     return Path(shutil.copytree(TINY, tmp_path / "checkpoint", ignore=shutil.ignore_patterns("samples", "*.md")))
 
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    """One server for all tests that leave it as they find it."""
+    """One server for all tests that leave its state unchanged."""
     with run_server(Path(tmp_path_factory.mktemp("server")) / "output") as live:
         yield live
 
 
-# Playwright keeps an event loop in this thread, which tests of other modules want for themselves.
+# Per module: Playwright keeps an event loop in this thread, and tests of other modules run their own.
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     path = find_browser()
@@ -95,7 +95,7 @@ def pytest_report_header() -> list[str]:
     return [*browser, *(node if WITHOUT_NODE else [])]
 
 
-# First, so that -m sees what is marked here.
+# First, so that -m sees the markers added here.
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     left_out = [item for item in items if LEFT_OUT.get(item.path.name) or LEFT_OUT.get(item.path.parent.name)]

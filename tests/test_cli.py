@@ -1,4 +1,4 @@
-"""The command line as it is typed."""
+"""The command line, run with arguments as a user types them."""
 
 import json
 import os
@@ -29,7 +29,7 @@ def picture(tmp_path: Path) -> str:
 
 @pytest.fixture(autouse=True)
 def loaded_once(monkeypatch: pytest.MonkeyPatch, tiny: Model) -> None:
-    """The embedded model is loaded already; every other one is loaded as usual."""
+    """Reuse the embedded model of the session; load every other model as usual."""
 
     def load(name: str, **options: object) -> Model:
         plain = options.get("quantize") is None and options.get("precision", "auto") == "auto"
@@ -228,7 +228,7 @@ def test_the_bench_prints_and_writes_its_figures(
 ) -> None:
     figure = Measurement("load", 12.0, "ms")
     monkeypatch.setattr("mflux_api.engine.bench.run_benchmark", lambda *_: iter([figure]))
-    # The command sets it for good; this puts it back.
+    # The command sets this variable and leaves it set; monkeypatch restores it.
     monkeypatch.setenv("TQDM_DISABLE", "1")
     target = tmp_path / "figures.json"
     assert main(["bench", "--json", str(target)]) == 0
@@ -267,7 +267,7 @@ def test_the_whole_program_prints_its_own_lines_only(tmp_path: Path) -> None:
 
 
 def test_the_process_ends_at_once_with_what_it_printed() -> None:
-    """Whatever thread of a library is still at work."""
+    """A library's thread that still runs does not delay the exit."""
     lingering = "import threading; threading.Thread(target=threading.Event().wait).start()"
     script = f"from mflux_api.cli import leave; {lingering}; print('said'); leave(3)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
@@ -277,7 +277,7 @@ def test_the_process_ends_at_once_with_what_it_printed() -> None:
 @pytest.mark.skipif(not FULL.exists(), reason="a device of Linux's")
 def test_output_that_nobody_can_take_is_a_failure() -> None:
     script = "from mflux_api.cli import leave; print('said'); leave(0)"
-    # Kept back until the end, as it is unless somebody has it otherwise.
+    # Output is buffered until the exit, as by default, even if PYTHONUNBUFFERED is set here.
     env = {**os.environ, "PYTHONUNBUFFERED": ""}
     with FULL.open("w") as full:
         done = subprocess.run(

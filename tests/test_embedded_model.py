@@ -1,4 +1,4 @@
-"""The model in the repository: small, complete, and painting what it is asked for."""
+"""The embedded model: its size, its files, and whether its pictures match their prompts."""
 
 import re
 import subprocess
@@ -16,7 +16,7 @@ from mflux_api.models.registry import EMBEDDED_MODELS_DIR
 ROOT = Path(__file__).parents[1]
 FOLDER = EMBEDDED_MODELS_DIR / "flux2-tiny"
 MEBIBYTE = 1024**2
-# The model card has the figures over 300 captions; these are floors for 24 of them.
+# Minimum per cent right over 24 captions. The model card has the figures over 300.
 FLOORS = {"background": 85, "colour": 65, "place": 75, "time": 80}
 
 
@@ -30,7 +30,7 @@ def test_it_lies_as_published_checkpoints_do() -> None:
 
 
 def score(*arguments: str) -> dict[str, float]:
-    """Per cent right of each thing the judge looks at."""
+    """Return the per cent right of each property that the judge checks."""
     script = ROOT / "tools" / "embedded_model" / "score.py"
     command = [sys.executable, str(script), *arguments]
     environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}

@@ -1,4 +1,4 @@
-"""The script is run as it is, with recorders in the place of macOS' own programs where it would use them."""
+"""The launchd script, run unchanged, with stubs that record calls in place of macOS' own programs."""
 
 import os
 import plistlib
@@ -34,7 +34,7 @@ def render_plist(*, script: Path = TOOLS / "install", home: str = "/Users/me") -
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A project at a place whose name means something to the shell, to sed and to XML."""
+    """A project in a folder whose name has special characters of the shell, sed and XML."""
     root = tmp_path / STRANGE / "project"
     shutil.copytree(TOOLS, root / "tools" / "launchd")
     return root
@@ -42,7 +42,7 @@ def project(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def mac(tmp_path: Path) -> dict[str, str]:
-    """Variables under which `uname` says Darwin and `launchctl` writes down how it was called."""
+    """Environment in which `uname` prints Darwin and `launchctl` records its arguments."""
     programs = tmp_path / "bin"
     programs.mkdir()
     written = {"launchctl": RECORDER, "uname": "#!/bin/sh\necho Darwin\n", "id": "#!/bin/sh\necho 501\n"}

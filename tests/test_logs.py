@@ -143,7 +143,7 @@ def test_no_value_breaks_a_json_line(value: str, message: str) -> None:
 
 
 def format_line(style: str, value: str, message: str) -> str:
-    """The line that an event and another library's message make, without its last newline."""
+    """Return the log line of an event and of another library's message, without the final newline."""
     configure_logging("info", style)
     stream = io.StringIO()
     handler = logging.getLogger("mflux_api").handlers[0]

@@ -11,7 +11,7 @@ def metrics() -> Metrics:
 
 
 def value(metrics: Metrics, name: str, **labels: str) -> float | None:
-    """One sample as Prometheus reads it; None where there is none."""
+    """Return one sample as Prometheus reads it; None if it is missing."""
     for family in text_string_to_metric_families(metrics.render().decode()):
         for sample in family.samples:
             if sample.name == name and sample.labels == labels:

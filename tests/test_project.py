@@ -1,4 +1,4 @@
-"""The project's own promises: locks, documents, sizes, and the two commands a newcomer types."""
+"""Checks of the project itself: locks, documents, sizes of files and functions, and the Makefile."""
 
 import re
 import subprocess
@@ -18,7 +18,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 DEV = PROJECT["dependency-groups"]["dev"]
 DIRECT = [*PROJECT["project"]["dependencies"], *PROJECT["project"]["optional-dependencies"]["cpu"]]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-# From the project's root, or from the package's: jobs/service.py.
+# A path from the project's root or from the package's, such as jobs/service.py.
 SOURCE = re.compile(r"(?<![\w./-])(?:\w+/)+\w+\.(?:py|js)\b")
 GUARD = re.compile(r"`(tests/[\w/]+\.py)::(test_\w+)`")
 
@@ -28,7 +28,7 @@ def name_of(requirement: str) -> str:
 
 
 def pins(lock: str) -> dict[str, str]:
-    """Package -> the rest of its line in the lock: version and marker. Several versions keep the last."""
+    """Map each package to the rest of its line in the lock: version and marker. Of several versions, the last."""
     found = re.findall(r"^([\w-]+)==(.+?) *\\?$", (ROOT / lock).read_text(), flags=re.MULTILINE)
     return dict(found)
 

@@ -25,7 +25,7 @@ generation: {default_steps: 4, max_batch_size: 4, output_dir: ./output}
 SAMPLES = {"precision": "float32", "level": "debug", "format": "json", "api_keys": "a:b", "api_auth": "a:b"}
 SAMPLES |= {"enabled": "klein", "root": "edge", "ports": "klein:8000"}
 SAMPLES |= {"kind": "s3", "bucket": "pictures", "endpoint_url": "https://a", "public_url": "https://a"}
-# A key, its default, and three other values: as text, and as they are read.
+# A key, its default, and three other values: as text and as parsed.
 KINDS = [
     ("server.port", 7861, ("1", "2", "3"), (1, 2, 3)),
     ("server.host", "0.0.0.0", ("a", "b", "c"), ("a", "b", "c")),
@@ -97,7 +97,7 @@ def yaml_of(key: str, text: str) -> str:
 
 
 def other_value(key: str) -> str:
-    """A valid text for a setting that is not its default."""
+    """Return a valid text for a setting, other than its default."""
     default = options()[key].default
     if isinstance(default, bool):
         return str(not default).lower()

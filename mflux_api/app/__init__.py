@@ -1,1 +1,1 @@
-"""Put the application together from the settings, start it and stop it."""
+"""Build the application from the settings, start it and stop it."""

@@ -37,7 +37,7 @@ Endpoints = Mapping[str, Sequence[Endpoint]]
 
 
 def build_app(settings: Settings, dialects: Sequence[MakeDialect] = DIALECTS) -> Starlette:
-    """The application. Its services are at `app.state.services`; they start and stop with its lifespan."""
+    """Build the Starlette application. Its services are at `app.state.services` and follow its lifespan."""
     services = make_services(settings)
     context = make_context(settings)
     made = [make(services) for make in dialects]
@@ -86,13 +86,13 @@ def _build_routes(dialects: Sequence[Dialect], endpoints: Endpoints, *, keys: bo
 
 
 def _shapes(dialects: Sequence[Dialect]) -> list[tuple[str, ErrorShape]]:
-    """Longer prefixes first: the first that matches counts, and one may begin with another."""
+    """Return (prefix, error shape), longest prefix first: the first match counts, and prefixes may overlap."""
     found = [(prefix, each.error_shape) for each in dialects for prefix in each.prefixes]
     return sorted(found, key=lambda entry: len(entry[0]), reverse=True)
 
 
 def _root_prefix(settings: Settings, dialects: Sequence[Dialect], endpoints: Endpoints) -> Middleware:
-    """What is answered at the root, and on ports of its own, as under the prefix of its dialect."""
+    """Return the middleware that serves dialects at the root and on ports of their own, without their prefix."""
     chosen, ports = settings.dialects, settings.dialects.prefixes_by_port
     named = next((each for each in dialects if each.name == chosen.root), None)
     if named is None:
@@ -104,10 +104,10 @@ def _root_prefix(settings: Settings, dialects: Sequence[Dialect], endpoints: End
 def _build_middleware(
     settings: Settings, metrics: Metrics, keys: ApiKeys, error_handlers: ErrorHandlers, dialects: Sequence[Dialect]
 ) -> list[Middleware]:
-    """From the outside in: what refuses comes after what must be on every reply."""
+    """Return the middleware from the outside in. What every reply needs comes before what refuses requests."""
     server = settings.server
     exposed = [header for each in dialects for header in each.exposed_headers]
-    # What a load balancer asks, and what a person sees first.
+    # Health checks of load balancers, the description of the API and the web page work without a key.
     open_paths = {OPENAPI, *static_files.PATHS, *(path for each in dialects for path in each.open_paths)}
     return [
         Middleware(RequestIdMiddleware),

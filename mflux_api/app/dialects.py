@@ -1,4 +1,4 @@
-"""The APIs that the server answers. A new one is a module of `dialects` and an entry here."""
+"""The list of served APIs. To add one, write a module in `dialects` and add an entry here."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +12,7 @@ MakeDialect = Callable[[Services], Dialect]
 
 
 def is_enabled(dialect: Dialect, settings: Settings) -> bool:
-    """Whether it is answered: the settings can switch off some of them."""
+    """Whether the dialect is served. Dialects that the settings cannot name are always served."""
     return dialect.name in settings.dialects.enabled or dialect.name not in schema.DIALECTS
 
 
@@ -24,7 +24,7 @@ def _sdapi(services: Services) -> Dialect:
 
 
 def _flags(settings: Settings) -> dict[str, Any]:
-    """What SD-WebUI's clients may know of how the server was started."""
+    """Return the command-line flags shown at /sdapi/v1/cmd-flags. They contain no secrets."""
     server = settings.server
     return {
         "api": True,

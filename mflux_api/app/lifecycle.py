@@ -1,4 +1,4 @@
-"""Everything that lives as long as the server, started and stopped in order."""
+"""The services that live as long as the server, and their start and stop in order."""
 
 import asyncio
 from contextlib import suppress
@@ -21,7 +21,7 @@ PRUNE_SECONDS = 600.0
 
 @dataclass
 class Services:
-    """What `make` made of the settings."""
+    """All services of the server, as built by `make_services`."""
 
     settings: Settings
     queue: JobQueue
@@ -29,15 +29,18 @@ class Services:
     service: JobService
     dispatcher: Dispatcher
     metrics: Metrics
-    # Made once the dialects are, which say what it tells.
+    # Set by `build_app`, because the dialects define the payloads of webhooks.
     webhooks: Webhooks | None = None
     bucket: Bucket | None = None
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
-    # The loop's time at which the running job has had its time, once the server stops.
+    # Event loop time until which a running job may continue while the server stops. None before that.
     deadline: float | None = None
 
     async def start(self) -> None:
-        """Raises BucketRefused, and what opening the job database raises."""
+        """Open the job database and start the background tasks.
+
+        Raises BucketRefused, and the errors of `SQLiteQueue.open`.
+        """
         await self._check_bucket()
         await self.queue.open()
         await self.service.models.list_models()
@@ -55,11 +58,11 @@ class Services:
         except BucketRefused:
             raise
         except BucketFailed as error:
-            # The network may come up after this machine: it is tried again for each picture.
+            # The network may start after this machine. The upload of each picture tries again.
             log_warning("storage.unreachable", reason=error.message)
 
     def drain(self) -> None:
-        """The server stops: nothing new begins. The running job may go on until the deadline."""
+        """Begin the shutdown: start no new jobs. The running job may continue until the deadline."""
         if self.deadline is None:
             loop = asyncio.get_running_loop()
             self.deadline = loop.time() + self.settings.server.shutdown_seconds
@@ -77,7 +80,7 @@ class Services:
                 await self.dispatcher.painting_lock.acquire()
         for task in self.tasks:
             task.cancel()
-        # Killed first: a painting that is only asked to stop would first come to the end of its step.
+        # Killed, not asked to stop: that would wait for the end of the current step.
         await self.engine.stop()
         await asyncio.gather(*self.tasks, return_exceptions=True)
         await self.queue.close()
@@ -95,7 +98,7 @@ class Services:
             await asyncio.sleep(PRUNE_SECONDS)
 
     async def _warm_up_engine(self) -> None:
-        """The engine's start takes a second: better now than with the first picture."""
+        """Start the engine now, which takes a second, so that the first picture does not wait for it."""
         try:
             await self.engine.start()
             if self.settings.engine.preload:
@@ -105,7 +108,7 @@ class Services:
 
 
 def get_engine_view(services: Services) -> EngineView:
-    """How the engine is, as clients may know it."""
+    """Return the state of the engine as shown to clients."""
     engine, known, memory = services.engine, services.engine.last_ready, services.engine.memory
     return EngineView(
         running=engine.ready is not None,

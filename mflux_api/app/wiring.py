@@ -1,4 +1,4 @@
-"""Settings to services: each is handed plain values, none reads settings itself."""
+"""Build the services from the settings. Services get plain values and do not read the settings."""
 
 import threading
 from functools import partial
@@ -34,7 +34,7 @@ GIB = 1024**3
 MEBIBYTE = 1024**2
 EMBEDDINGS = 256 * MEBIBYTE
 LINKS_KEY = "links.key"
-# Signatures of Amazon's kind are good for a week at most.
+# AWS signatures (SigV4) are valid for at most a week. In seconds.
 LONGEST_LINK = 7 * 86_400
 
 
@@ -97,8 +97,8 @@ def _make_service(
 
 
 def _download(metrics: Metrics, models_dir: Path, spec: ModelSpec, tell: OnProgress, stop: threading.Event) -> Path:
-    """Download a model, its bytes counted."""
-    # Here: what speaks with the hub takes 25 MiB, and most servers never download.
+    """Download a model and count its bytes in the metrics."""
+    # Imported here: the hub client takes 25 MiB of memory, and most servers never download.
     from mflux_api.models.download import download
 
     before = 0
@@ -138,7 +138,7 @@ def make_context(settings: Settings) -> HttpContext:
 
 
 def make_bucket(settings: Settings) -> Bucket | None:
-    """None where pictures are handed out from this server. Raises InvalidSetting."""
+    """Return the bucket that stores pictures, or None if this server serves them itself. Raises InvalidSetting."""
     chosen, life = settings.storage, settings.security.link_seconds
     if chosen.kind == "local":
         return None

@@ -1,1 +1,1 @@
-"""What can be read of a model on disk without MLX: files, headers, configs, sizes, memory."""
+"""Read models on disk without MLX: files, headers, configs, sizes, memory estimates."""

@@ -1,4 +1,4 @@
-"""Which rows can be packed into few bits, in groups of how many."""
+"""Group sizes for quantization, and GGUF blocks that are used without conversion."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -6,18 +6,18 @@ from collections.abc import Sequence
 from mflux_api.checkpoints.safetensors import Shard
 
 GROUP_SIZES = (64, 32)
-# Blocks of GGUF that MLX computes with as they are: bits of a value, 32 of them in a block.
+# GGUF types that MLX uses without conversion: bits per value, 32 values in a block.
 PACKED_BITS = {"Q8_0": 8, "Q4_0": 4, "Q4_1": 4}
 PACKED_GROUP = 32
 
 
 def choose_group_size(shape: Sequence[int]) -> int | None:
-    """Values that share a scale when a weight of this shape is quantized; None: it is left as it is."""
+    """Return how many values share a scale when a weight of this shape is quantized; None if it is not quantized."""
     return next((size for size in GROUP_SIZES if shape[-1] % size == 0), None) if len(shape) == 2 else None
 
 
 def find_packed_bits(shards: Sequence[Shard]) -> int | None:
-    """The bits that most values of GGUF files have which are used as they are stored; None where none are."""
+    """Return the most common bits per value among GGUF weights that are used without conversion; None without any."""
     counts: Counter[int] = Counter()
     for shard in shards:
         for tensor in shard.tensors.values():

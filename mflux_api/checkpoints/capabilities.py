@@ -1,23 +1,24 @@
-"""What a model can do, as one value: what is offered, refused, shown and documented is read from it."""
+"""The capabilities of a model. The catalogue, request checks, page and documentation all read them from here."""
 
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-# How guidance works: two predictions, one of them for the negative prompt; an input of the network; built in, at 1.
+# How guidance works. cfg: two predictions a step, one of them for the negative prompt. embedded: an input of the
+# network. fixed: built in, always 1.
 Guidance: TypeAlias = Literal["cfg", "embedded", "fixed"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Capabilities:
-    """What a model takes and makes.
+    """What a model accepts and produces.
 
-    `from_words`: it paints without a picture to start from; `enlarges`: it is offered as an upscaler.
-    `source`: a picture to repaint; `mask`: in a part of it; `references`: how many pictures it looks at, None for as
-    many as the server allows; `cached_references`: it looks at them once, not at every step.
-    `prompt_upsampling`: its text encoder can put a prompt into more words; `prompt_tokens`: the longest it reads.
-    `fixed_steps`: `default_steps` are taken whatever is asked; `few_steps`: it was distilled to a few, so the server's
-    own default is meant for it. Sides are in pixels: multiples of `size_step` from `smallest_side` up, best around
-    `native_side`. `samplers`: SD-WebUI's names. `bits`: widths it is worth quantizing to while loading.
+    `from_words`: text to image is supported; `enlarges`: offered as an upscaler. `source`: can repaint a picture;
+    `mask`: can repaint a part of it. `references`: the number of reference pictures, None for as many as the server
+    allows; `cached_references`: they are processed once instead of at every step. `prompt_upsampling`: the text encoder
+    can rewrite a prompt in more detail; `prompt_tokens`: the longest prompt. `fixed_steps`: `default_steps` are used
+    whatever is requested; `few_steps`: distilled to a few steps, so the server's default applies. Sides are in pixels:
+    multiples of `size_step`, at least `smallest_side`, best around `native_side`. `samplers`: SD-WebUI's names.
+    `bits`: bit widths offered for quantization while loading.
     """
 
     from_words: bool
@@ -44,10 +45,10 @@ class Capabilities:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFacts:
-    """What the registry or a folder says of a model of a family; None where it says nothing.
+    """Properties of a model as set by the registry or its folder. None means not set.
 
-    `distilled`: guidance is built in; `guidance_embeds`: guidance is an input of the network; `cached_references`:
-    references are seen once; `overrides`: `distilled` holds whatever the folder says.
+    `distilled`: guidance is built in. `guidance_embeds`: guidance is an input of the network. `cached_references`:
+    references are processed once. `overrides`: `distilled` takes precedence over the folder.
     """
 
     distilled: bool | None = None

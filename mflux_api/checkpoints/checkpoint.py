@@ -1,4 +1,4 @@
-"""A FLUX.2 checkpoint on disk: its components, their configs and headers, read once while its files stay the same."""
+"""A FLUX.2 checkpoint on disk: its components, their configs and headers. Cached until a file changes."""
 
 import functools
 import os
@@ -22,14 +22,14 @@ PIPELINES = {
 }
 KLEIN_OUT_LAYERS = (9, 18, 27)
 DEV_LAYERS = (10, 20, 30)
-# Whose text encoder, tokenizer and VAE belong to a transformer of so many hidden units.
+# The repository with the text encoder, tokenizer and VAE of a transformer, by the transformer's hidden units.
 REPOSITORIES = {
     3072: "black-forest-labs/FLUX.2-klein-4B",
     4096: "black-forest-labs/FLUX.2-klein-9B",
     6144: DEV_REPOSITORY,
 }
 DEFAULT_MAX_SEQUENCE_LENGTH = 512
-# Options of diffusers' schedulers that no FLUX.2 has.
+# Options of diffusers' schedulers that no FLUX.2 model uses.
 UNSUPPORTED_SCHEDULER_OPTIONS = (
     "use_karras_sigmas",
     "use_exponential_sigmas",
@@ -40,20 +40,20 @@ UNSUPPORTED_SCHEDULER_OPTIONS = (
 )
 
 
-# Folders whose files make a checkpoint, beside the model's own.
+# Subfolders whose files belong to a checkpoint.
 FOLDERS = (*COMPONENTS, "scheduler")
 Stamp: TypeAlias = tuple[tuple[str, int, int, int], ...]
 
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """What a model's folder holds and says of itself. The headers of a component are read when first asked for.
+    """The contents of a model's folder. The headers of a component are read on first use.
 
-    `path`: the folder, or the transformer's file where that was named. `distilled`: guidance is fixed at 1
-    (`declares_distilled`: the folder itself tells); `cached_references`: references are seen once (9b-kv);
-    `guidance_embeds`: guidance is an input of the transformer (dev); `out_layers`: the text encoder's hidden states
-    that are stacked; `max_sequence_length`: tokens a prompt is padded to; `has_language_model`: the text encoder can
-    write, as published ones can; `scheduler`: its config; `tokenizer`: its folder.
+    `path`: the folder, or the transformer's file if that was named. `distilled`: guidance is fixed at 1;
+    `declares_distilled`: the folder itself sets this. `cached_references`: references are processed once (9b-kv).
+    `guidance_embeds`: guidance is an input of the transformer (dev). `out_layers`: the text encoder's hidden states
+    that are stacked. `max_sequence_length`: tokens that a prompt is padded to. `has_language_model`: the text encoder
+    can generate text, as published ones can. `scheduler`: its config. `tokenizer`: its folder.
     """
 
     path: Path
@@ -73,7 +73,7 @@ class Checkpoint:
 
     @classmethod
     def read(cls, path: Path) -> "Checkpoint":
-        """Read a folder, or the folder around a transformer's file; what was read last while no file has changed.
+        """Read a folder, or the folder around a transformer's file. Cached until a file changes.
 
         Raises ModelNotFound, ModelIncomplete, ModelCorrupt or ModelUnsupported.
         """
@@ -87,7 +87,10 @@ class Checkpoint:
     def with_overrides(
         self, *, distilled: bool | None, cached_references: bool | None, override_folder: bool
     ) -> "Checkpoint":
-        """With what the registry knows, where the folder is silent or the registry overrides it."""
+        """Return a copy with the registry's values.
+
+        `distilled` is used if the folder does not declare it, or with `override_folder`. None changes nothing.
+        """
         changed = self
         if distilled is not None and (override_folder or not self.declares_distilled):
             changed = replace(changed, distilled=distilled)
@@ -97,7 +100,7 @@ class Checkpoint:
 
 
 def _stamp_files(path: Path) -> Stamp:
-    """What changes when any file of a checkpoint does."""
+    """Return a value that changes when any file of a checkpoint changes."""
     around, _ = _split_path(path)
     folders = (around, *(around / name for name in FOLDERS))
     return tuple(
@@ -112,14 +115,14 @@ def _stamp_entry(entry: os.DirEntry[str]) -> tuple[str, int, int, int]:
     try:
         stat = entry.stat()
     except OSError:
-        # A link to nothing, or gone since it was listed.
+        # A broken link, or a file deleted since it was listed.
         return entry.name, 0, 0, 0
     return entry.name, stat.st_mtime_ns, stat.st_size, stat.st_ino
 
 
 @functools.lru_cache(maxsize=32)
 def _read(path: Path, stamp: Stamp) -> Checkpoint:
-    """Remembered until a file changes (`stamp`): a text encoder's GGUF header alone names 150,000 tokens."""
+    """Read a checkpoint. Cached until a file changes (`stamp`): a text encoder's GGUF header lists 150,000 tokens."""
     folder, file = _split_path(path)
     index = read_json_if_present(folder / "model_index.json")
     transformer, text_encoder, vae = _make_components(folder, file, index)
@@ -152,7 +155,7 @@ def _read(path: Path, stamp: Stamp) -> Checkpoint:
 
 
 def _split_path(path: Path) -> tuple[Path, Path | None]:
-    """The model's folder, and the transformer's file where that is what was named."""
+    """Return the model's folder, and the transformer's file if `path` is that file."""
     if not path.is_file():
         return path, None
     parent = path.absolute().parent
@@ -160,7 +163,7 @@ def _split_path(path: Path) -> tuple[Path, Path | None]:
 
 
 def _make_components(folder: Path, file: Path | None, index: Config) -> tuple[Component, Component, Component]:
-    # Each file beside the folders is looked at for the transformer and for the text encoder.
+    # Cached, because files beside the folders are tested for both the transformer and the text encoder.
     read_header = functools.cache(read_any_header)
 
     def component(name: str, file: Path | None = None) -> Component:
@@ -191,13 +194,13 @@ def _has_cached_references(folder: Path, index: Config) -> bool:
 
 
 def _is_distilled_by_default(index: Config) -> bool:
-    # diffusers' own defaults: the KV pipeline is distilled, the plain one is not. A folder without
-    # an index (mflux-save) is taken for a distilled klein unless the registry says otherwise.
+    # diffusers' own defaults: the KV pipeline is distilled, the plain one is not. A folder without an index
+    # (mflux-save) counts as a distilled klein unless the registry sets another value.
     return not index or index.get("_class_name") == "Flux2KleinKVPipeline"
 
 
 def _has_guidance_embeds(transformer: Component, index: Config) -> bool:
-    """Whether it is a FLUX.2-dev: by its index, or without one by a guidance embedding among the tensors."""
+    """Return whether it is a FLUX.2-dev: by its index or, without one, by the tensors of a guidance embedding."""
     if index and transformer.file is None:
         return bool(index.get("_class_name") == DEV_PIPELINE)
     return transformer.is_present and has_guidance_embeds(collect_tensors(transformer.shards))
@@ -221,14 +224,14 @@ def _check_complete(folder: Path, components: Sequence[Component], *, guidance_e
 
 
 def _find_repository(transformer: Component) -> str:
-    """Where the other parts of a transformer's model are."""
+    """Return the repository with the other components for a transformer."""
     config = infer_transformer_config(collect_tensors(transformer.shards), None)
     hidden = int(config["num_attention_heads"]) * int(config["attention_head_dim"])
     return REPOSITORIES.get(hidden, "the repository of its model")
 
 
 def _read_scheduler_config(folder: Path) -> Config:
-    """Raises ModelUnsupported for noise levels of a kind that FLUX.2 does not use."""
+    """Read the scheduler's config. Raises ModelUnsupported for options that FLUX.2 does not use."""
     config = read_json_if_present(folder / "scheduler" / "scheduler_config.json")
     for name in UNSUPPORTED_SCHEDULER_OPTIONS:
         if config.get(name):

@@ -1,7 +1,8 @@
-"""The components of a checkpoint: where the files of each network lie in a model's folder, and what they hold.
+"""The components of a checkpoint: the files of each network, their headers and configs.
 
-Usually in a folder of its own (`transformer/*.safetensors`). A transformer or a text encoder may also be one file, GGUF
-or safetensors: in that folder, beside it (`transformer.gguf`), or loose under any name, known by the tensors it holds.
+A network usually has its own folder (`transformer/*.safetensors`). A transformer or a text encoder may also be a single
+file, GGUF or safetensors: in that folder, beside it (`transformer.gguf`), or beside it under any name, detected by its
+tensors.
 """
 
 import re
@@ -48,7 +49,7 @@ INFER: Mapping[str, Callable[[Tensors, int | None], Config]] = {
 ARCHITECTURE = "general.architecture"
 QWEN3 = "qwen3"
 EMBEDDING = "embed_tokens.weight"
-# transformers' words -> llama.cpp's, after the architecture's name.
+# Config keys of transformers -> metadata keys of llama.cpp, without the architecture's prefix.
 QWEN3_CONFIG = {
     "hidden_size": "embedding_length",
     "num_hidden_layers": "block_count",
@@ -62,10 +63,11 @@ ReadHeader = Callable[[Path], Shard]
 
 @dataclass(frozen=True, eq=False)
 class Component:
-    """One network on disk: its files are read when first asked for, and once.
+    """One network on disk. Its files are read once, on first use.
 
-    `folder`: its own, in the model's; `file`: the one that was named in place of all others; `indexed`: the model has
-    an index, and its configs with it; `read_header`: reads a single file of the model's folder.
+    `folder`: its own folder in the model's folder. `file`: a file that was named, used instead of all others.
+    `indexed`: the model has a model_index.json, so config files are required. `read_header`: reads the header of a
+    single file.
     """
 
     name: str
@@ -76,19 +78,19 @@ class Component:
 
     @cached_property
     def single_files(self) -> list[Path]:
-        """The files that are not its folder's safetensors; empty where those are. Raises ModelUnsupported."""
+        """Its single files; empty if its folder holds safetensors. Raises ModelUnsupported for duplicates."""
         if self.file is not None:
             return [self.file]
         return _find_single_files(self.folder, self.name, self.read_header)
 
     @property
     def is_present(self) -> bool:
-        """Whether it has files of weights at all."""
+        """Whether it has any weight files."""
         return any(self.folder.glob(f"*{SAFETENSORS}")) or bool(self.single_files)
 
     @cached_property
     def shards(self) -> list[Shard]:
-        """Its checked files. Raises ModelIncomplete when there is none, ModelCorrupt, ModelUnsupported."""
+        """Its checked files. Raises ModelIncomplete when there are none, ModelCorrupt, ModelUnsupported."""
         if not self.single_files:
             return normalise_float8(read_shards(self.folder, self.indexes))
         shards = [self.read_header(path) for path in self.single_files]
@@ -98,12 +100,12 @@ class Component:
 
     @cached_property
     def indexes(self) -> list[Config]:
-        """What its folder's own indexes say of the shards. Raises ModelCorrupt."""
+        """The safetensors indexes in its folder. Raises ModelCorrupt."""
         return read_indexes(self.folder)
 
     @cached_property
     def stored_bits(self) -> int | None:
-        """The bits mflux saved it in; None where it was not quantized, or not saved by mflux."""
+        """Bits of its weights as quantized by mflux; None if it was not quantized or not saved by mflux."""
         return find_stored_bits(self.shards, self.indexes)
 
     @cached_property
@@ -113,9 +115,10 @@ class Component:
 
     @cached_property
     def written_config(self) -> Config:
-        """config.json, or what a GGUF file says of itself; empty where nothing is said.
+        """The contents of config.json, or else the config in a GGUF file's metadata; empty without either.
 
-        Raises ModelIncomplete where an index promises one that is missing, ModelCorrupt, and the errors of `shards`.
+        Raises ModelIncomplete if the model has an index and config.json is missing, ModelCorrupt, and the errors of
+        `shards`.
         """
         path = self.folder / "config.json"
         if self.indexed and not self.single_files:
@@ -126,17 +129,17 @@ class Component:
         return _read_gguf_config(self.shards)
 
     def check_config(self) -> None:
-        """Read config.json now. Raises as `written_config`."""
+        """Read config.json now. Raises what `written_config` raises."""
         _ = self.written_config
 
     @cached_property
     def config(self) -> Config:
-        """What it is built from: as written, else worked out from its tensors. Raises ModelUnsupported."""
+        """The config to build it from: as written, else inferred from its tensors. Raises ModelUnsupported."""
         return self.written_config or INFER[self.name](collect_tensors(self.shards), self.stored_bits)
 
 
 def read_any_header(path: Path) -> Shard:
-    """The checked header of a GGUF or safetensors file. Raises ModelCorrupt, ModelUnsupported."""
+    """Read and check the header of a GGUF or safetensors file. Raises ModelCorrupt, ModelUnsupported."""
     return read_gguf(path) if path.suffix == GGUF_SUFFIX else read_shard(path)
 
 
@@ -163,7 +166,7 @@ def _holds(path: Path, kind: re.Pattern[str], read_header: ReadHeader) -> bool:
     try:
         return any(kind.search(name) and "lora" not in name for name in read_header(path).tensors)
     except MfluxError:
-        # A stranger in the folder; if it was meant, its component will be missed.
+        # Not a readable weight file. If it was meant as a component, that component is reported as missing.
         return False
 
 
@@ -178,7 +181,7 @@ def _check_no_duplicates(paths: Sequence[Path], component: str, read_header: Rea
 
 
 def _read_gguf_config(shards: Sequence[Shard]) -> Config:
-    """What a GGUF file says of its text encoder; empty for other files."""
+    """Return the text encoder's config from a GGUF file's metadata; empty for other files."""
     said = shards[0].metadata
     if said.get(ARCHITECTURE) != QWEN3:
         return {}
@@ -194,12 +197,12 @@ def _read_gguf_config(shards: Sequence[Shard]) -> Config:
 
 
 def _normalise_text_encoder(shard: Shard) -> Shard:
-    """A text encoder's file under transformers' names. Raises ModelUnsupported."""
+    """Return a text encoder's file with transformers' tensor names. Raises ModelUnsupported."""
     if shard.path.suffix != GGUF_SUFFIX:
         return normalise_float8([shard])[0]
     kind = shard.metadata.get(ARCHITECTURE)
     if kind != QWEN3:
-        # llama.cpp turns the queries and keys of others around, and sets theirs apart from transformers'.
+        # For other architectures llama.cpp permutes the queries and keys, so they differ from transformers'.
         raise ModelUnsupported(
             f"{shard.path} is a text encoder of the architecture {kind}; as GGUF only {QWEN3} can be read. "
             "Take it as safetensors.",

@@ -1,4 +1,4 @@
-"""Tell from a folder's files whether it holds a model, and of which kind."""
+"""Detect a FLUX.2 checkpoint by a folder's files, and measure and fingerprint model folders."""
 
 import contextlib
 import hashlib
@@ -7,19 +7,25 @@ import struct
 from pathlib import Path
 
 WEIGHT_COMPONENTS = ("transformer", "text_encoder", "vae")
-# A transformer or text encoder may be one file.
+# A transformer or a text encoder may be a single file.
 SINGLE_FILE_SUFFIXES = (".gguf", ".safetensors")
 
 
 def is_checkpoint(folder: Path) -> bool:
-    """Whether it looks like FLUX.2 klein as diffusers or mflux write it; other pipelines have the same folders."""
+    """Return whether a folder looks like FLUX.2 as diffusers or mflux write it.
+
+    The pipeline's name is checked too, because other pipelines have the same folders.
+    """
     return all(_has_component(folder, part) for part in WEIGHT_COMPONENTS) and _read_pipeline_name(folder).startswith(
         "Flux2"
     )
 
 
 def _has_component(folder: Path, part: str) -> bool:
-    """Whether there are weights in the part's folder or, VAE aside, beside it: what they are is seen on loading."""
+    """Return whether there are weights in the component's folder or, except for the VAE, beside it.
+
+    What the weights are is checked on loading.
+    """
     places = [folder / part] if part == "vae" else [folder / part, folder]
     return any(_find_weight_files(place) for place in places)
 
@@ -32,16 +38,16 @@ def _read_pipeline_name(folder: Path) -> str:
     try:
         return str(json.loads((folder / "model_index.json").read_text(encoding="utf-8"))["_class_name"])
     except FileNotFoundError:
-        return "Flux2"  # mflux writes no index
+        return "Flux2"  # mflux writes no index.
     except (OSError, ValueError, LookupError, TypeError):
         return ""
 
 
 def measure_disk_usage(folder: Path) -> int:
-    """What a model takes on disk, links to the Hugging Face cache followed, each file once."""
+    """Return a model's bytes on disk. Links to the Hugging Face cache are followed; each file counts once."""
     sizes: dict[tuple[int, int], int] = {}
     for path in folder.rglob("*"):
-        # A file may be gone since it was listed.
+        # A file may have been deleted since it was listed.
         with contextlib.suppress(OSError):
             if path.is_file():
                 stat = path.stat()
@@ -50,7 +56,10 @@ def measure_disk_usage(folder: Path) -> int:
 
 
 def compute_fingerprint(folder: Path) -> str | None:
-    """SHA-256 over names, sizes and headers of a model's weights: reading 8 GB to name it would take a minute."""
+    """Return a SHA-256 over names, sizes and headers of a model's weight files; None without such files.
+
+    The whole files are not read: 8 GB would take a minute.
+    """
     digest = hashlib.sha256()
     files = _find_weight_files(folder / "transformer") or _find_weight_files(folder)
     for path in files:

@@ -1,15 +1,16 @@
-"""The families of models: how their folders are recognized, read, weighed and loaded, and what their models can do.
+"""Model families: how to detect, read, estimate and load their folders, and the capabilities of their models.
 
-How a family is added:
+To add a family:
 
 1. Write `engine/NAME/`: a function that loads a checkpoint and returns a `LoadedPipeline` (engine/loaded_pipeline.py).
-2. Write what can be read from its folders without MLX into `checkpoints/NAME.py`: file names, configs, memory.
-3. List what its models can do here, a `Capabilities` for each variant, and its sampler if it is another one.
-4. Add a `Family` to FAMILIES; `load` and `save` are addresses in the engine, "module:function", imported by the engine.
+2. Write `checkpoints/NAME.py`: what can be read from its folders without MLX (file names, configs, memory).
+3. Add a `Capabilities` for each variant here, and its sampler if it differs.
+4. Add a `Family` to FAMILIES. `load` and `save` are "module:function" addresses that only the engine imports.
 5. Add its models to configs/models.yaml with `family: NAME`, their repositories, sizes and licences.
 6. Run tests/catalogue/test_families.py: it prints the table that docs/models.md must have.
-The catalogue, the refusals, /api/v1/models, the page, `doctor` and OpenAPI need no change: they read this table. A new
-thing that a model may be able to do is a field of `Capabilities`, and of `ModelCapabilities` in dialects/native/models.
+
+The catalogue, request checks, /api/v1/models, the page, `doctor` and OpenAPI need no change: they read FAMILIES. To add
+a capability, add a field to `Capabilities` and to `ModelCapabilities` in dialects/native/models.py.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -26,15 +27,16 @@ from mflux_api.checkpoints.memory_estimate import Machine, MemoryEstimate, estim
 from mflux_api.errors import MfluxError, ModelUnsupported
 from mflux_api.request import SIDE_STEP, SMALLEST_SIDE
 
-# The one sampler, by SD-WebUI's name: Euler steps of a rectified flow.
+# The only sampler, by SD-WebUI's name: Euler steps of a rectified flow.
 SAMPLER = "Euler"
 DEFAULT_FAMILY = "flux2"
 
 
 class Estimate(Protocol):
-    """Bytes that painting takes; `size` and `references` are (width, height) in pixels; `upsample`: the prompt, too.
+    """Estimate the bytes that painting takes.
 
-    Raises the errors of a bad folder, and ModelUnsupported for a prompt that the model cannot upsample.
+    `size`, `references`: (width, height) in pixels. `upsample`: include upsampling of the prompt. Raises the errors of
+    a bad folder, and ModelUnsupported if the model cannot upsample prompts.
     """
 
     def __call__(
@@ -53,14 +55,14 @@ class Estimate(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """An architecture.
+    """A model architecture.
 
-    `title`: as its users write it. `detect`: whether a folder has files of it, all that are needed or not; `is_whole`:
-    whether they are all there. `read`: a folder, with what the registry says of it, as the checkpoint that the other
-    functions and `load` take; raises the errors of a bad folder. `describe`: what a checkpoint says of itself.
-    `check_upsampling` raises ModelUnsupported for a checkpoint that cannot put prompts into more words.
-    `load`, `save`: addresses of the engine's functions; without `save` a model cannot be written back to disk.
-    `variant`: the name of a kind of model in `capabilities`.
+    `title`: the name for users. `detect`: whether a folder has files of the family, complete or not; `is_whole`:
+    whether they are complete. `read`: reads a folder, with the registry's facts, into the checkpoint that the other
+    functions and `load` take; raises the errors of a bad folder. `describe`: facts from a checkpoint.
+    `check_upsampling`: raises ModelUnsupported for a checkpoint that cannot upsample prompts. `load`, `save`: addresses
+    of the engine's functions, "module:function"; without `save` a model cannot be written to disk. `variant`: maps
+    facts to a key of `capabilities`.
     """
 
     name: str
@@ -77,11 +79,11 @@ class Family:
     capabilities: Mapping[str, Capabilities]
 
     def capabilities_of(self, facts: ModelFacts) -> Capabilities:
-        """What a model of which this is known can do."""
+        """Return the capabilities of a model with these facts."""
         return self.capabilities[self.variant(facts)]
 
     def read_capabilities(self, folder: Path, facts: ModelFacts) -> Capabilities:
-        """What the model in a folder can do. Raises the errors of a bad folder."""
+        """Return the capabilities of the model in a folder. Raises the errors of a bad folder."""
         checkpoint = self.read(folder, facts)
         can = self.capabilities_of(self.describe(checkpoint))
         return replace(can, prompt_upsampling=can.prompt_upsampling and self._can_upsample(checkpoint))
@@ -212,17 +214,17 @@ FAMILIES: Mapping[str, Family] = {
 
 
 def detect_family(folder: Path) -> Family:
-    """The family of a folder's files; the default one, which says what is missing, where none is recognized."""
-    # The default one is not asked: reading its index here would be reading it twice.
+    """Return the family of a folder's files; the default family, which reports what is missing, if none is detected."""
+    # The default family is not tested, because that would read its index twice.
     others = (family for family in FAMILIES.values() if family.name != DEFAULT_FAMILY)
     return next((family for family in others if family.detect(folder)), FAMILIES[DEFAULT_FAMILY])
 
 
 def is_whole_model(folder: Path) -> bool:
-    """Whether a folder holds all that a model of some family needs."""
+    """Return whether a folder holds all files of a model of any family."""
     return any(family.is_whole(folder) for family in FAMILIES.values())
 
 
 def no_words_error() -> ModelUnsupported:
-    """The error for a prompt that a model without words is to upsample."""
+    """Return the error for prompt upsampling on a model that takes no prompt."""
     return ModelUnsupported("prompt_upsampling is not available with a model that has no words.")

@@ -1,8 +1,8 @@
-"""Weights in scaled 8-bit floats, found in headers: where their scales are, and what cannot be read.
+"""Weights in scaled 8-bit floats: find their scales in the headers, and reject formats that cannot be read.
 
 Sources: ComfyUI's QUANTIZATION.md (`weight_scale`, `input_scale`, `comfy_quant`, the metadata
-`_quantization_metadata`) and its older words (`scale_weight`, `scale_input`, the mark `scaled_fp8`). A weight is its
-number times its scale. What is said of inputs is for hardware that multiplies in 8 bits; here they stay as they are.
+`_quantization_metadata`) and its older names (`scale_weight`, `scale_input`, the marker `scaled_fp8`). A weight is the
+stored number times its scale. Scales of inputs are for hardware that multiplies in 8 bits and are ignored here.
 """
 
 import json
@@ -19,7 +19,7 @@ SCALED_MARKER = "scaled_fp8"
 AUXILIARY_NAMES = (*SCALES, "input_scale", "scale_input", "comfy_quant", SCALED_MARKER)
 METADATA = "_quantization_metadata"
 PREFIXES = ("model.diffusion_model.", "diffusion_model.")
-# What else lies beside weights, and the format it betrays.
+# Other tensors stored beside weights, and the format they belong to.
 FOREIGN_FORMATS = {
     "weight_scale_2": "nvfp4",
     "pre_quant_scale": "smoothed",
@@ -34,9 +34,9 @@ Tensors = Mapping[str, Tensor]
 
 
 def normalise_float8(shards: list[Shard]) -> list[Shard]:
-    """The same files as if their weights were ordinary: scales and marks put aside, ComfyUI's prefixes taken off.
+    """Return the shards without scales, markers and ComfyUI's prefixes. Each weight names its scale in `Tensor.scale`.
 
-    Raises ModelUnsupported for another format of few bits, ModelCorrupt for a weight whose scale is missing.
+    Raises ModelUnsupported for other low-bit formats, ModelCorrupt for a weight whose scale is missing.
     """
     tensors = {name: tensor for shard in shards for name, tensor in shard.tensors.items()}
     scales = _find_scales(tensors)
@@ -53,7 +53,7 @@ def normalise_float8(shards: list[Shard]) -> list[Shard]:
 
 
 def _find_scales(tensors: Tensors) -> dict[str, str]:
-    """The name of the scale that each weight has."""
+    """Return the name of each weight's scale, by the weight's name."""
     return {f"{name.rpartition('.')[0]}.weight": name for name in tensors if _last(name) in SCALES}
 
 
@@ -80,7 +80,7 @@ def _check_declared_formats(shard: Shard) -> None:
 
 
 def _read_declared_formats(shard: Shard) -> Iterator[tuple[str, str]]:
-    """Layers and their formats, as ComfyUI writes them into a header."""
+    """Yield (layer, format) as ComfyUI writes them into a header's metadata. Raises ModelCorrupt."""
     try:
         layers = json.loads(shard.metadata.get(METADATA, "{}")).get("layers", {})
         for layer, said in layers.items():
@@ -90,7 +90,7 @@ def _read_declared_formats(shard: Shard) -> Iterator[tuple[str, str]]:
 
 
 def _check_foreign_formats(tensors: Tensors, scales: Mapping[str, str]) -> None:
-    # Names before number types: they tell more of the format.
+    # Names are checked before data types, because they identify the format more precisely.
     for name, tensor in sorted(tensors.items(), key=lambda each: _last(each[0]) not in FOREIGN_FORMATS):
         layer, _, last = name.rpartition(".")
         kind = FOREIGN_FORMATS.get(last) or FLOAT_FORMATS.get(tensor.dtype)
@@ -112,7 +112,7 @@ def _check_scale(name: str, weight: Tensor, scale: Tensor) -> None:
 
 
 def _is_scale_shape(scale: tuple[int, ...], weight: tuple[int, ...]) -> bool:
-    """One for all, one a row, or one a block of equal size."""
+    """Return whether a scale has a supported shape: one value in total, one per row, or one per block of equal size."""
     one = all(side == 1 for side in scale)
     rows = scale in {weight[:1], (*weight[:1], 1)}
     blocks = len(scale) == len(weight) == 2 and scale[0] <= weight[0] and scale[1] <= weight[1]

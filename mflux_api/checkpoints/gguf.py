@@ -1,6 +1,6 @@
-"""The header of a GGUF file, checked before anything is trusted: what it holds, and what it says of itself.
+"""Read and check the header of a GGUF file: its tensors and metadata.
 
-Source: the GGUF specification (ggml/docs/gguf.md), versions 2 and 3. Sides come in ggml's order, the innermost first.
+Source: the GGUF specification (ggml/docs/gguf.md), versions 2 and 3. Dimensions are in ggml's order, innermost first.
 """
 
 import math
@@ -16,13 +16,13 @@ GGUF_SUFFIX = ".gguf"
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
 ALIGNMENT = 32
-# Scalars of the metadata by their number: struct's letters. 8 is text, 9 a list.
+# Scalar types of the metadata: type number -> format letter of struct. 8 is a string, 9 an array.
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 STRING_TYPE, ARRAY_TYPE = 8, 9
 
 
 class HeaderReader:
-    """Reads little-endian values one after the other. Raises struct.error or ValueError beyond the end."""
+    """Sequential reader of little-endian values. Raises struct.error or ValueError beyond the end."""
 
     def __init__(self, data: mmap.mmap) -> None:
         self.data = data
@@ -47,7 +47,7 @@ class HeaderReader:
         return self.data[start : self.position]
 
     def read_value(self) -> str:
-        """A value of the metadata in words; of a list nothing but that it is one."""
+        """Read a metadata value as text. Arrays are skipped and return an empty string."""
         kind = self.read_integer("I")
         if kind == STRING_TYPE:
             return self.read_string()
@@ -67,7 +67,10 @@ class HeaderReader:
 
 
 def read_gguf(path: Path) -> Shard:
-    """The file's tensors under their own names, shapes as torch has them. Raises ModelCorrupt, ModelUnsupported."""
+    """Read a file's tensors under their own names, with shapes in torch's order.
+
+    Raises ModelCorrupt, ModelUnsupported.
+    """
     try:
         size = path.stat().st_size
     except OSError as error:
@@ -83,7 +86,7 @@ def read_gguf(path: Path) -> Shard:
 
 
 def _parse(path: Path, reader: HeaderReader) -> tuple[Shard, int]:
-    """The shard, and the length the file must have."""
+    """Return the shard and the length that the file must have, in bytes."""
     if reader.data[:4] != MAGIC:
         raise ValueError("it does not begin as one")
     reader.position = 4
@@ -117,7 +120,7 @@ def _read_tensor_info(path: Path, reader: HeaderReader) -> tuple[str, Tensor]:
 
 
 def _find_type(path: Path, kind: int) -> tuple[str, int, int]:
-    """A number of ggml as a word, with the values and the bytes of a block."""
+    """Return the name of a ggml type, and the values and the bytes of one block."""
     import gguf
 
     try:

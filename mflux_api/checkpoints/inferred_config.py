@@ -1,6 +1,6 @@
-"""Configurations worked out from tensor shapes, for folders that hold weights and no config files (mflux-save).
+"""Infer configurations from tensor shapes, for folders with weights but without config files (mflux-save).
 
-What no tensor shows (rotary base, group-norm groups, epsilons) takes the value of the published FLUX.2 models.
+Values that no tensor shows (rotary base, group-norm groups, epsilons) are those of the published FLUX.2 models.
 """
 
 import math
@@ -20,7 +20,7 @@ PUBLISHED_HEAD_ROPE = {128: (32, 32, 32, 32)}
 
 
 def collect_tensors(shards: list[Shard]) -> dict[str, Tensor]:
-    """Every tensor of a component, under mflux's names if it is a single file of Black Forest Labs."""
+    """Return all tensors of a component. Those of a single file by Black Forest Labs get mflux's names."""
     tensors = {name: tensor for shard in shards for name, tensor in shard.tensors.items()}
     return split_fused_tensors(tensors) if is_single_file(tensors) else tensors
 
@@ -43,7 +43,7 @@ def infer_transformer_config(tensors: Tensors, bits: int | None) -> Config:
 
 
 def has_guidance_embeds(tensors: Tensors) -> bool:
-    """Whether a transformer has an embedding for guidance, in mflux's names or diffusers'."""
+    """Return whether a transformer has a guidance embedding, by mflux's or diffusers' names."""
     return any(name.startswith("time_guidance_embed.guidance") for name in tensors)
 
 
@@ -61,7 +61,7 @@ def infer_text_encoder_config(tensors: Tensors, bits: int | None) -> Config:
         "intermediate_size": _rows(tensors, "layers.0.mlp.gate_proj"),
         "head_dim": head,
         "rope_theta": 1_000_000.0,
-        # Qwen3 up to 4B.
+        # Tied in Qwen3 up to 4B.
         "tie_word_embeddings": _vector(tensors, "layers.0.input_layernorm") < UNTIED_HIDDEN_SIZE,
     }
 

@@ -1,7 +1,7 @@
-"""What a text encoder is as a language model: its decoder's sizes, and whether its files hold all of one.
+"""A text encoder as a language model: the decoder's config, and whether its files contain the complete model.
 
-FLUX.2 reads prompts with the first layers of an instruct model: klein with Qwen3's, dev with Mistral Small 3's. The
-other layers, the last norm and the head make it write.
+FLUX.2 encodes prompts with the first layers of an instruct model: klein with Qwen3, dev with Mistral Small 3. Text
+generation also needs the other layers, the last norm and the head.
 """
 
 import re
@@ -12,7 +12,7 @@ from mflux_api.checkpoints.safetensors import Config, Tensor
 from mflux_api.checkpoints.tensor_names import LM_HEAD_WEIGHT, map_decoder_name
 from mflux_api.errors import ModelUnsupported
 
-# transformers' own: for a Mistral3Config that says nothing of its text_config, and for what a text_config leaves out.
+# Defaults of transformers: for a Mistral3Config without a text_config, and for values missing in a text_config.
 MISTRAL_SMALL_3_CONFIG = {
     "vocab_size": 131072,
     "hidden_size": 5120,
@@ -37,18 +37,18 @@ MISTRAL_DEFAULTS = {
 }
 NORM = "norm.weight"
 EMBEDDING = "embed_tokens.weight"
-# Tokens: the longest prompt that is rewritten, with what is said around it, and the longest answer.
+# In tokens: the longest prompt for upsampling, including its chat template, and the longest answer.
 MAX_INPUT_TOKENS = 1024
 MAX_NEW_TOKENS = 256
 
 
 def is_mistral(config: Config) -> bool:
-    """Whether a text encoder's config.json is that of a Mistral 3, or of its decoder alone."""
+    """Return whether a text encoder's config.json is that of a Mistral 3, or of its decoder alone."""
     return "text_config" in config or config.get("model_type") in {"mistral", "mistral3"}
 
 
 def complete_decoder_config(config: Config) -> Config:
-    """What config.json says of the decoder, gaps filled as transformers fills them."""
+    """Return the decoder's config from config.json, with transformers' defaults for missing values."""
     if config.get("model_type") == "mistral3" and not config.get("text_config"):
         return dict(MISTRAL_SMALL_3_CONFIG)
     return {**MISTRAL_DEFAULTS, **(config.get("text_config") or config)}
@@ -56,10 +56,10 @@ def complete_decoder_config(config: Config) -> Config:
 
 @dataclass(frozen=True)
 class LanguageModel:
-    """A whole language model. `layers`: how many it has, `prompt_layers`: those that prompts are read with already.
+    """A complete language model. `layers`: all layers; `prompt_layers`: the first ones, which also encode prompts.
 
-    `tie_word_embeddings`: its head is its embedding; `tail`: the tensors needed beside those; `cached_values`: numbers
-    it remembers at most.
+    `tie_word_embeddings`: the embedding is also the head. `tail`: tensors needed beside those of the prompt encoder.
+    `cached_values`: the largest number of values in its key and value cache.
     """
 
     layers: int
@@ -70,7 +70,7 @@ class LanguageModel:
 
 
 def find_language_model(checkpoint: Checkpoint) -> LanguageModel:
-    """Raises ModelUnsupported where the files of the text encoder are not all of a language model."""
+    """Return the text encoder as a language model. Raises ModelUnsupported if its files are not a complete one."""
     if not checkpoint.has_language_model:
         raise _unavailable("its text encoder was trained to read prompts and cannot write.")
     shards = checkpoint.text_encoder.shards
@@ -82,7 +82,7 @@ def find_language_model(checkpoint: Checkpoint) -> LanguageModel:
     layers, read = int(config["num_hidden_layers"]), max(checkpoint.out_layers)
     last = f"layers.{layers - 1}.mlp.down_proj.weight"
     tied = LM_HEAD_WEIGHT not in tensors
-    # Of a Mistral 3 the outer config decides.
+    # In a Mistral 3 the outer config sets this.
     may_be_tied = bool(whole.get("tie_word_embeddings"))
     if not {NORM, EMBEDDING, last} <= tensors.keys() or (tied and not may_be_tied):
         raise _unavailable(
@@ -96,7 +96,7 @@ def find_language_model(checkpoint: Checkpoint) -> LanguageModel:
 
 
 def map_tail_name(name: str, prompt_layers: int) -> str | None:
-    """A tensor's name in the part of the language model that prompts are not read with; None: it is not in it."""
+    """Map a tensor's name to the tail, the part that does not encode prompts; None if it is not in the tail."""
     known = map_decoder_name(name)
     if known is None or not _is_in_tail(known, prompt_layers):
         return None

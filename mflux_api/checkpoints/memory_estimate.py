@@ -1,4 +1,4 @@
-"""Bytes a model and a picture will take, from headers and configuration alone."""
+"""Estimate the memory of a model and a picture, from headers and configuration alone."""
 
 import functools
 import re
@@ -12,9 +12,9 @@ from mflux_api.checkpoints.language_model import find_language_model
 from mflux_api.checkpoints.safetensors import Tensor
 from mflux_api.checkpoints.tensor_names import map_text_encoder_name
 
-# Measured on the CPU backend with the embedded model from 128 to 1024 pixels a side (docs/performance.md): values
-# alive at once, per token and hidden unit in a step, per pixel and first channel in the autoencoder. It decodes in
-# strips of some rows, and those take more.
+# Values alive at the same time, measured on the CPU backend with the embedded model from 128 to 1024 pixels a side
+# (docs/performance.md): STEP_VALUES per token and hidden unit in a step, the others per pixel and first channel in the
+# autoencoder. It decodes in strips of STRIP_ROWS rows, which take STRIP_VALUES more.
 STEP_VALUES = 40
 DECODE_VALUES = 4
 STRIP_VALUES = 24
@@ -27,7 +27,7 @@ LARGEST_REFERENCE = 1024 * 1024
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """What computes: its backend, and the bytes a number takes there."""
+    """The machine's MLX backend and the bytes per number in its computations."""
 
     device: str
     bytes_per_value: int
@@ -35,10 +35,10 @@ class Machine:
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryEstimate:
-    """Bytes, part by part. `activations`: what one picture takes beside the weights.
+    """Estimated bytes by part. `activations`: for one picture, beside the weights.
 
-    `upsampling`: what upsampling a prompt takes beside the text encoder, before the picture is begun.
-    `takes_turns`: text encoder and transformer take turns where they have no room together (FLUX.2-dev).
+    `upsampling`: for prompt upsampling, beside the text encoder and before the picture starts. `takes_turns`: text
+    encoder and transformer can take turns in memory when they do not fit together (FLUX.2-dev).
     """
 
     transformer: int
@@ -50,13 +50,13 @@ class MemoryEstimate:
 
     @property
     def weights(self) -> int:
-        """Once loaded, all of it at the same time."""
+        """Bytes of all networks, loaded at the same time."""
         return self.transformer + self.text_encoder + self.vae
 
     def peak(self, *, low_ram: bool) -> int:
-        """The most at any time. With `low_ram` the text encoder has gone before the denoising begins.
+        """Return the peak in bytes. With `low_ram` the text encoder is freed before the denoising starts.
 
-        Networks that may take turns do so by themselves when they have to, so that is all they need.
+        Networks with `takes_turns` do so automatically when needed, so their peak is always that of taking turns.
         """
         if self.takes_turns:
             return self.vae + max(self.text_encoder + self.upsampling, self.transformer + self.activations)
@@ -75,12 +75,13 @@ def estimate_memory(
     pictures: int,
     upsample: bool = False,
 ) -> MemoryEstimate:
-    """What painting takes: `size` and `references` are (width, height) in pixels; `upsample`: the prompt, too.
+    """Estimate the memory that painting takes.
 
-    Raises the errors of a bad folder, and ModelUnsupported for a model that cannot upsample.
+    `size`, `references`: (width, height) in pixels. `upsample`: include upsampling of the prompt. Raises the errors of
+    a bad folder, and ModelUnsupported if the model cannot upsample prompts.
     """
     work = estimate_picture_bytes(checkpoint, machine, size=size, references=references)
-    # Finished pictures leave the engine one by one; each is whole, and encoded, for a moment.
+    # Finished pictures leave the engine one by one. Each exists both as pixels and encoded for a moment.
     work += min(pictures, 2) * 4 * size[0] * size[1]
     transformer, text_encoder, vae = _estimate_network_bytes(checkpoint, bits, machine.bytes_per_value)
     return MemoryEstimate(
@@ -94,18 +95,18 @@ def estimate_memory(
 
 
 def estimate_model_bytes(checkpoint: Checkpoint, bits: int | None, bytes_per_value: int) -> int:
-    """Bytes the model will hold once loaded; `bytes_per_value`: bytes of a number in what it computes with."""
+    """Estimate the bytes of a loaded model. `bytes_per_value`: bytes per number in its computations."""
     return sum(_estimate_network_bytes(checkpoint, bits, bytes_per_value))
 
 
 def estimate_bytes_in_turns(checkpoint: Checkpoint, bits: int | None, bytes_per_value: int) -> int:
-    """Bytes a model will hold at most when its text encoder and its transformer take turns."""
+    """Estimate the peak bytes of a model whose text encoder and transformer take turns in memory."""
     transformer, text_encoder, vae = _estimate_network_bytes(checkpoint, bits, bytes_per_value)
     return vae + max(transformer, text_encoder)
 
 
 def estimate_upsampling_bytes(checkpoint: Checkpoint, bits: int | None, bytes_per_value: int) -> int:
-    """Bytes that upsampling a prompt takes beside the text encoder. Raises ModelUnsupported where it cannot write."""
+    """Estimate the bytes of prompt upsampling beside the text encoder. Raises ModelUnsupported if it is impossible."""
     language = find_language_model(checkpoint)
     weights = sum(_count_loaded_bytes(tensor, bits, bytes_per_value) for tensor in language.tail.values())
     return weights + language.cached_values * bytes_per_value
@@ -114,7 +115,7 @@ def estimate_upsampling_bytes(checkpoint: Checkpoint, bits: int | None, bytes_pe
 def estimate_picture_bytes(
     checkpoint: Checkpoint, machine: Machine, *, size: tuple[int, int], references: Sequence[tuple[int, int]]
 ) -> int:
-    """Bytes one picture takes beside the weights: the most that a step, the decoding or a reference needs."""
+    """Estimate the bytes of one picture beside the weights: the maximum of a step, decoding and encoding."""
     transformer, vae = checkpoint.transformer.config, checkpoint.vae.config
     heads = int(transformer.get("num_attention_heads", 48))
     hidden = heads * int(transformer.get("attention_head_dim", 128))
@@ -123,7 +124,7 @@ def estimate_picture_bytes(
     tokens = checkpoint.max_sequence_length + (size[0] * size[1] + sum(seen)) // PATCH**2
     step = tokens * hidden * STEP_VALUES * machine.bytes_per_value
     if machine.device == "cpu":
-        # Only here attention writes its whole table.
+        # Only the CPU backend stores the whole attention matrix.
         step += tokens**2 * heads * machine.bytes_per_value
     column = size[1] * DECODE_VALUES + min(size[1] + 2, STRIP_ROWS) * STRIP_VALUES
     decode = size[0] * column * channels * machine.bytes_per_value
@@ -133,7 +134,7 @@ def estimate_picture_bytes(
 
 
 def _estimate_network_bytes(checkpoint: Checkpoint, bits: int | None, bytes_per_value: int) -> tuple[int, int, int]:
-    """Of the transformer, the text encoder and the VAE, which is never quantized."""
+    """Estimate the bytes of the transformer, the text encoder and the VAE, which is never quantized."""
     last = max(checkpoint.out_layers)
     return (
         _estimate_component_bytes(checkpoint.transformer, last, bits, bytes_per_value),
@@ -144,7 +145,7 @@ def _estimate_network_bytes(checkpoint: Checkpoint, bits: int | None, bytes_per_
 
 @functools.lru_cache(maxsize=96)
 def _estimate_component_bytes(component: Component, layers: int, bits: int | None, bytes_per_value: int) -> int:
-    """Remembered: thousands of tensors, counted twice for every job."""
+    """Estimate the bytes of one network. Cached: every job counts its thousands of tensors twice."""
     quantized = bits if component.stored_bits is None else None
     tensors = (each for shard in component.shards for each in shard.tensors.items())
     return sum(
@@ -153,7 +154,7 @@ def _estimate_component_bytes(component: Component, layers: int, bits: int | Non
 
 
 def _is_used(name: str, layers: int) -> bool:
-    """Whether it is kept: of a text encoder only the first `layers`."""
+    """Return whether a tensor is loaded. Of a text encoder only the first `layers` are."""
     kept = map_text_encoder_name(name)
     layer = re.match(r"layers\.(\d+)\.", kept or "")
     return kept is not None and not (layer and int(layer[1]) >= layers)

@@ -1,4 +1,4 @@
-"""What lies on disk: config files, safetensors headers and shards, checked before anything is trusted."""
+"""Read and check config files, safetensors headers and shards."""
 
 import json
 import math
@@ -18,10 +18,10 @@ INTEGER = re.compile(r"[UI]\d+|BOOL")
 
 @dataclass(frozen=True)
 class Tensor:
-    """One entry of a header. `nbytes` in bytes; `dtype` in the format's own words; `shape` as torch has it.
+    """One entry of a header. `shape`: in torch's order. `dtype`: as the file format names it. `nbytes`: bytes.
 
-    `source`: what the file calls the tensor, where it has another name here; `scale`: what it calls the scale of its
-    8-bit floats; `offset`: of its bytes, in a GGUF file.
+    `source`: the tensor's name in the file, if it differs from the name here. `scale`: the name in the file of the
+    scale of its 8-bit floats. `offset`: position of its bytes in a GGUF file.
     """
 
     shape: tuple[int, ...]
@@ -37,13 +37,13 @@ class Tensor:
 
     @property
     def is_integer(self) -> bool:
-        """Whether its numbers are taken as they are: quantized words, counters, marks."""
+        """Whether its values are used without conversion: packed quantized values, counters, flags."""
         return INTEGER.fullmatch(self.dtype) is not None
 
 
 @dataclass(frozen=True)
 class Shard:
-    """A checked file of weights: what it holds and its metadata."""
+    """A checked weight file: its tensors and metadata."""
 
     path: Path
     tensors: dict[str, Tensor]
@@ -51,7 +51,7 @@ class Shard:
 
 
 def read_json(path: Path) -> Config:
-    """A JSON object. Raises ModelIncomplete when missing, ModelCorrupt when unreadable."""
+    """Read a JSON object. Raises ModelIncomplete when the file is missing, ModelCorrupt when it is unreadable."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -68,10 +68,9 @@ def read_json_if_present(path: Path) -> Config:
 
 
 def read_shard(path: Path) -> Shard:
-    """Read a safetensors header and compare the file's length with it.
+    """Read a safetensors header and compare the file's length with it. Raises ModelCorrupt.
 
-    MLX reads a truncated file without a word and computes with garbage, so the length is checked first.
-    Raises ModelCorrupt.
+    MLX reads a truncated file without an error and computes with garbage, so the length is checked first.
     """
     header, data_start = _read_header(path)
     metadata = header.pop("__metadata__", None) or {}
@@ -116,7 +115,7 @@ def _check_object(value: Any, path: Path) -> Config:
 
 
 def read_indexes(folder: Path) -> list[Config]:
-    """`weight_map` and `metadata` of the files that tell where a component's tensors are. Raises ModelCorrupt."""
+    """Read `weight_map` and `metadata` of a component's safetensors indexes. Raises ModelCorrupt."""
     found = []
     for path in sorted(folder.glob("*.safetensors.index.json")):
         index = read_json(path)
@@ -125,7 +124,7 @@ def read_indexes(folder: Path) -> list[Config]:
 
 
 def read_shards(folder: Path, indexes: Iterable[Config]) -> list[Shard]:
-    """Every safetensors file of a component, checked. Raises ModelIncomplete when one is missing."""
+    """Read and check all safetensors files of a component. Raises ModelIncomplete if one is missing, ModelCorrupt."""
     named = {folder / str(name) for index in indexes for name in index["weight_map"].values()}
     paths = sorted(named or folder.glob("*.safetensors"))
     if not paths:
@@ -137,7 +136,7 @@ def read_shards(folder: Path, indexes: Iterable[Config]) -> list[Shard]:
 
 
 def find_stored_bits(shards: Iterable[Shard], indexes: Iterable[Config]) -> int | None:
-    """The bits an mflux-save component was quantized to; None for one that was not, or that mflux did not save."""
+    """Return the bits that mflux quantized a component to; None if it was not quantized or not saved by mflux."""
     for metadata in _collect_metadata(shards, indexes):
         level = str(metadata.get("quantization_level", "None"))
         if level.isdigit():
@@ -146,7 +145,7 @@ def find_stored_bits(shards: Iterable[Shard], indexes: Iterable[Config]) -> int 
 
 
 def is_saved_by_mflux(shards: Iterable[Shard], indexes: Iterable[Config]) -> bool:
-    """Whether the names are those of mflux's modules rather than those of diffusers."""
+    """Return whether tensors have the names of mflux's modules instead of diffusers'."""
     return any(
         "mflux_version" in metadata or "quantization_level" in metadata
         for metadata in _collect_metadata(shards, indexes)

@@ -1,7 +1,7 @@
-"""SeedVR2 on disk: its two files, the networks' sizes from the shapes of their tensors, and the memory they take.
+"""SeedVR2 on disk: its two files, the networks' configs inferred from tensor shapes, and a memory estimate.
 
-What no tensor shows has the published values: a network whose layers are gated is of the 3B's kind, one without gates
-of the 7B's (mflux's ModelConfig, seedvr2-3b and seedvr2-7b). The published config.json is an empty file.
+Values that no tensor shows are the published ones (mflux's ModelConfig, seedvr2-3b and seedvr2-7b): those of the 3B for
+a network with gated layers, those of the 7B without. The published config.json is an empty file.
 """
 
 import re
@@ -14,10 +14,10 @@ from mflux_api.checkpoints.memory_estimate import Machine, MemoryEstimate
 from mflux_api.checkpoints.safetensors import Config, Shard, Tensor, read_shard
 from mflux_api.errors import ModelIncomplete, ModelUnsupported
 
-# As its repository names them: transformers, the smaller one first, and the autoencoder of all.
+# File names of its repository: the transformers, smaller one first, and the autoencoder that both use.
 TRANSFORMERS = ("seedvr2_ema_3b_fp16.safetensors", "seedvr2_ema_7b_fp16.safetensors")
 VAE_FILE = "ema_vae_fp16.safetensors"
-# Latents in a transformer's token: 2 x 2.
+# Latents in a token of the transformer: 2 x 2.
 LATENTS_PER_TOKEN = 4
 LIKE_3B: Mapping[str, Any] = {
     "mlp_type": "swiglu",
@@ -35,7 +35,7 @@ LIKE_7B: Mapping[str, Any] = {
 
 @dataclass(frozen=True)
 class SeedVR2Checkpoint:
-    """The files, and the arguments of mflux's SeedVR2Transformer and SeedVR2VAE that fit them."""
+    """The two files, and the matching arguments of mflux's SeedVR2Transformer and SeedVR2VAE."""
 
     transformer: Shard
     vae: Shard
@@ -44,19 +44,19 @@ class SeedVR2Checkpoint:
 
 
 def has_files(folder: Path) -> bool:
-    """Whether it has files of SeedVR2 under their published names, all that is needed or not."""
+    """Return whether a folder has any SeedVR2 files under their published names, complete or not."""
     return any((folder / name).is_file() for name in (*TRANSFORMERS, VAE_FILE))
 
 
 def is_whole(folder: Path) -> bool:
-    """Whether it has all that is needed."""
+    """Return whether a folder has all files that SeedVR2 needs."""
     return (folder / VAE_FILE).is_file() and any((folder / name).is_file() for name in TRANSFORMERS)
 
 
 def read_checkpoint(folder: Path) -> SeedVR2Checkpoint:
-    """Read both headers; of two transformers the smaller counts.
+    """Read both headers. Of two transformers the smaller one is used.
 
-    Raises ModelIncomplete, ModelCorrupt, and ModelUnsupported where a tensor that tells a size is missing.
+    Raises ModelIncomplete, ModelCorrupt, and ModelUnsupported if a tensor needed to infer a size is missing.
     """
     present = [folder / name for name in TRANSFORMERS if (folder / name).is_file()]
     if not present:
@@ -90,11 +90,11 @@ def _infer_transformer_config(shard: Shard) -> Config:
         "txt_dim": text,
         "heads": _shape(shard, f"blocks.0.attn.proj_qkv.{kind}.weight")[0] // (3 * head),
         "head_dim": head,
-        # A gated layer is two thirds as wide, rounded up to 256.
+        # A gated layer is two thirds as wide, rounded up to a multiple of 256.
         "expand_ratio": 1.5 * hidden / width if gated else hidden // width,
         "num_layers": layers,
         "mm_layers": shared,
-        # Three axes, a frequency for every two of their values.
+        # Three axes, one frequency for every two values of an axis.
         "rope_dim": 6 * _shape(shard, "blocks.0.attn.rope.rope.freqs")[0],
         "use_output_ada": "vid_out_ada.out_shift" in shard.tensors,
     }
@@ -113,7 +113,7 @@ def _infer_vae_config(shard: Shard) -> Config:
 
 
 def _is_shared(shard: Shard, layer: int) -> bool:
-    """Whether picture and words go through the same weights there."""
+    """Return whether picture and text share the weights of a layer."""
     return any(name.startswith(f"blocks.{layer}.") and ".all." in name for name in shard.tensors)
 
 
@@ -125,7 +125,7 @@ def _shape(shard: Shard, name: str) -> tuple[int, ...]:
 
 
 def missing_tensors_error(shard: Shard, names: list[str]) -> ModelUnsupported:
-    """The error for tensors that a file should have."""
+    """Return the error for tensors that are missing in a file."""
     return ModelUnsupported(
         f"{shard.path} is not SeedVR2 as it is published: it lacks {len(names)} tensors, {', '.join(names[:3])}.",
         path=str(shard.path),
@@ -139,13 +139,13 @@ def _count(shard: Shard, pattern: str) -> int:
     return max((int(match[1]) + 1 for match in found if match), default=0)
 
 
-# Measured on the CPU backend with random networks, from 512 to 1536 pixels a side: float32 values alive at once in the
-# transformer, per token and hidden unit; bytes in the autoencoder, per pixel of a tile and first channel, much the same
-# in every precision, of which the CPU's unfolded convolutions are a quarter.
+# Measured on the CPU backend with random networks, from 512 to 1536 pixels a side. STEP_VALUES: float32 values alive at
+# the same time in the transformer, per token and hidden unit. DECODE_BYTES: bytes in the autoencoder, per pixel of a
+# tile and first channel, about the same in every precision; a quarter of them are the CPU's unfolded convolutions.
 STEP_VALUES = 30
 DECODE_BYTES = {"cpu": 280}
 DECODE_BYTES_FUSED = 210
-# Colours are matched outside MLX, the whole picture at once.
+# Bytes per pixel of the colour matching, which runs outside MLX on the whole picture at once.
 COLOUR_BYTES = 200
 TILE_SIDE = 512
 TOKEN_SIDE = 16
@@ -164,7 +164,7 @@ def estimate_memory(
     pictures: int,
     upsample: bool,
 ) -> MemoryEstimate:
-    """What enlarging to `size`, (width, height) in pixels, takes; there are neither `references` nor words."""
+    """Estimate the memory of enlarging to `size`, (width, height) in pixels. `references`, `upsample`: not used."""
     work = _estimate_activations(layout, machine, size) + min(pictures, 2) * 4 * size[0] * size[1]
     return MemoryEstimate(
         transformer=_estimate_transformer_bytes(layout, bits, machine.bytes_per_value),
@@ -200,7 +200,7 @@ def _count_loaded_bytes(tensor: Tensor, bits: int | None, bytes_per_value: int) 
 
 
 def _estimate_vae_bytes(shard: Shard, bytes_per_value: int) -> int:
-    """Its convolutions over time, five-dimensional, become flat ones: (O, I, T, H, W) to (O, I, H, W)."""
+    """Estimate the VAE's bytes. Its convolutions over time are loaded as 2D ones: (O, I, T, H, W) to (O, I, H, W)."""
     return sum(
         tensor.count // (tensor.shape[2] if len(tensor.shape) == 5 else 1) * bytes_per_value
         for tensor in shard.tensors.values()

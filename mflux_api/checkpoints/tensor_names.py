@@ -1,7 +1,7 @@
-"""Names of tensors: from diffusers, transformers, llama.cpp and Black Forest Labs to those of the networks here.
+"""Map tensor names of diffusers, transformers, llama.cpp and Black Forest Labs to those of the networks here.
 
-Source for Black Forest Labs' own single files (`flux2-dev.safetensors`, GGUF):
-`convert_flux2_transformer_checkpoint_to_diffusers` of diffusers. MARK is a tensor that no other layout has.
+Source for the single files by Black Forest Labs (`flux2-dev.safetensors`, GGUF):
+`convert_flux2_transformer_checkpoint_to_diffusers` of diffusers. No other layout has the tensor SINGLE_FILE_MARKER.
 """
 
 import re
@@ -44,7 +44,7 @@ INNER = {
     "norm.key_norm": "attn.norm_k",
 }
 FUSED = re.compile(r"(.*\.attn\.(?:to|add))_qkv((?:_proj)?\.(?:weight|scales|biases))$")
-# (shift, scale) there, (scale, shift) here.
+# Stored as (shift, scale) by Black Forest Labs, used as (scale, shift) here.
 SWAPPED = re.compile(r"norm_out\.linear\.(?:weight|scales|biases)")
 
 
@@ -53,7 +53,7 @@ def is_single_file(tensors: Mapping[str, Tensor]) -> bool:
 
 
 def map_single_file_name(name: str) -> str | None:
-    """Black Forest Labs' name -> mflux's; query, key and value still in one."""
+    """Map a name of Black Forest Labs to mflux's, with query, key and value still fused; None for other names."""
     layer, _, kind = name.rpartition(".")
     kind = "weight" if kind == "scale" else kind
     if layer in OUTER:
@@ -64,13 +64,13 @@ def map_single_file_name(name: str) -> str | None:
 
 
 def split_fused_name(name: str) -> list[str]:
-    """The names of a tensor's equal parts: query, key and value, or itself alone."""
+    """Return the names of the equal parts of a fused tensor (query, key and value), or the name itself."""
     match = FUSED.match(name)
     return [f"{match[1]}_{part}{match[2]}" for part in "qkv"] if match else [name]
 
 
 def split_fused_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A header as it would be under mflux's names."""
+    """Return the header entries under mflux's names, with fused tensors split."""
     found = {}
     for old, tensor in tensors.items():
         names = split_fused_name(map_single_file_name(old) or old)
@@ -79,41 +79,44 @@ def split_fused_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return found
 
 
-# Before Mistral's decoder in a Mistral3ForConditionalGeneration, as transformers 4 and 5 write it.
+# Prefixes of a decoder's tensors. Transformers 4 and 5 write them in a Mistral3ForConditionalGeneration.
 DECODERS = re.compile(r"^(language_model\.model|model\.language_model|model)\.")
 VISION = re.compile(r"^(model\.)?(vision_tower|multi_modal_projector)\.")
 LM_HEAD_WEIGHT = "lm_head.weight"
 
 
 def map_transformer_name(name: str) -> str | None:
-    """diffusers' Flux2Transformer2DModel -> mflux's Flux2Transformer."""
+    """Map a name of diffusers' Flux2Transformer2DModel to mflux's Flux2Transformer."""
     name = name.replace("time_guidance_embed.timestep_embedder.", "time_guidance_embed.")
     name = name.replace("time_guidance_embed.guidance_embedder.", "time_guidance_embed.guidance_")
     return name.replace(".attn.to_out.0.", ".attn.to_out.")
 
 
 def map_text_encoder_name(name: str) -> str | None:
-    """transformers' Qwen3 or Mistral 3, with or without a head -> its decoder; head and vision are not used."""
+    """Map a name of transformers' Qwen3 or Mistral 3, with or without a head, to the decoder's.
+
+    None for the head and the vision parts, which are not used.
+    """
     known = map_decoder_name(name)
     return None if known is None or known.startswith("lm_head.") else known
 
 
 def map_decoder_name(name: str) -> str | None:
-    """As `map_text_encoder_name`, with the head that writes."""
+    """Like `map_text_encoder_name`, but keeps the language model's head."""
     return None if VISION.match(name) else DECODERS.sub("", name.replace("language_model.lm_head.", "lm_head."))
 
 
 def map_vae_name(name: str) -> str | None:
-    """diffusers' AutoencoderKLFlux2 -> mflux's Flux2VAE."""
+    """Map a name of diffusers' AutoencoderKLFlux2 to mflux's Flux2VAE; None for unused tensors."""
     return None if name.endswith("num_batches_tracked") else name.replace(".to_out.0.", ".to_out.")
 
 
 def keep_name(name: str) -> str | None:
-    """Names of a folder that mflux saved."""
+    """Return the name unchanged, for folders that mflux saved."""
     return name
 
 
-# llama.cpp's names of a Qwen3 -> transformers'.
+# Qwen3 layers: llama.cpp's names -> transformers'.
 LLAMA = {
     "token_embd": "embed_tokens",
     "output_norm": "norm",
@@ -133,7 +136,7 @@ LLAMA = {
 
 
 def map_llama_cpp_name(name: str) -> str:
-    """A tensor of a Qwen3 in a GGUF file, as transformers calls it; others keep their name."""
+    """Map a Qwen3 tensor's name in a GGUF file to transformers'. Other names are returned unchanged."""
     layer, _, kind = name.rpartition(".")
     block, _, inner = layer.rpartition(".")
     known = LLAMA.get(inner)

@@ -1,1 +1,1 @@
-"""HTTP words in, HTTP words out: one foreign or native API each, thin over `jobs.service`."""
+"""The served APIs, one module or package each. They translate HTTP to and from `jobs.service`."""

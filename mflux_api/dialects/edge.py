@@ -1,4 +1,4 @@
-"""/edge: the edge worker's API: one address, words in, PNG bytes out, and what they cost in the headers."""
+"""/edge: the API of an edge worker. One endpoint turns a prompt into a PNG, with its cost in the headers."""
 
 import math
 from dataclasses import dataclass
@@ -20,20 +20,20 @@ from mflux_api.wire.order_form import ORDER_ERRORS, LenientInt
 PREFIX = "/edge"
 TAG = "edge"
 RATIOS = {"1:1": (1024, 1024), "16:9": (1344, 768), "9:16": (768, 1344), "4:3": (1024, 768), "3:4": (768, 1024)}
-# What it took: pages from elsewhere may read it too.
+# Response headers with the cost. Web pages of other origins may read them.
 HEADERS = ("X-Cost-USD", "X-Cost-THB", "X-Neurons-Used", "X-Image-Width", "X-Image-Height", "X-Steps", "X-Tiles")
 TILE = 512
 JOULES_PER_KWH = 3_600_000
 STEPS = range(1, 9)
-# Units of work there: the document's 57.6 for a square picture in 4 steps.
+# Neurons are the units of work of that API: 57.6 for a square picture in 4 steps, as in its documentation.
 TILE_NEURONS, STEP_NEURONS = 4.8, 9.6
 
 
 @dataclass(frozen=True)
 class Prices:
-    """Dollars for a tile of 512x512 and for a step; baht for a dollar.
+    """US dollars for a tile of 512x512 pixels and for a step, and Thai baht for a dollar.
 
-    With `usd_per_kwh`, the price of a kilowatt-hour, and `watts` the picture costs the electricity it took instead.
+    If `usd_per_kwh` is set, the cost is that of the electricity instead: `watts` over the seconds of the job.
     """
 
     usd_per_tile: float
@@ -49,17 +49,17 @@ class Prices:
 
 
 class EdgeRequest(BaseModel):
-    """Words to a picture."""
+    """A prompt to turn into a picture."""
 
     model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
 
     prompt: str = ""
     steps: LenientInt = Field(4, description="1 to 8")
-    aspectRatio: str = Field("1:1", description=", ".join(RATIOS))  # noqa: N815 - the wire's name
+    aspectRatio: str = Field("1:1", description=", ".join(RATIOS))  # noqa: N815 - the name in the API
 
 
 class EdgeEndpoints:
-    """`model`: the one that paints here; None for the server's default."""
+    """Handlers of the edge API. `model`: the model to use; None for the server's default."""
 
     def __init__(self, service: JobService, context: HttpContext, model: str | None, prices: Prices) -> None:
         self.service = service
@@ -100,14 +100,14 @@ class EdgeEndpoints:
 
 
 def error_shape(error: MfluxError, request_id: str) -> JSONResponse:
-    """`error` and nothing else, with the statuses of the document."""
+    """Return a body with only `error`, and a status that the documentation of the API lists."""
     status = known_status(error, KNOWN_STATUSES - {503})
     words = error.message if status != 500 else "Failed to generate image"
     return JSONResponse({"error": "Not Found" if isinstance(error, NoSuchRoute) else words}, status)
 
 
 def dialect(*, model: str | None, prices: Prices, requests_per_minute: int) -> Dialect:
-    """`model`: the one that paints here; None for the server's default."""
+    """Describe the dialect. `model`: the model to use; None for the server's default."""
     return Dialect(
         name=TAG,
         prefixes=(PREFIX,),

@@ -1,4 +1,4 @@
-"""/files: pictures at signed addresses, for clients that are given an address and not a picture."""
+"""/files: pictures at signed URLs, for APIs that reply with a URL instead of a picture."""
 
 import asyncio
 
@@ -18,7 +18,7 @@ FORMATS: dict[str, PictureFormat] = {"png": "png", "jpeg": "jpeg", "webp": "webp
 
 
 def dialect() -> Dialect:
-    """Its addresses carry a signature, and need no key beside it."""
+    """Describe the dialect. Its URLs are signed and need no API key."""
     return Dialect(
         name="files", prefixes=(f"{FILES_PREFIX}/",), endpoints=_endpoints, open_prefixes=(f"{FILES_PREFIX}/",)
     )

@@ -1,4 +1,4 @@
-"""/flux2-web: the FLUX.2 web server's API, one picture at a time, in files with a `.prompt` beside each."""
+"""/flux2-web: the API of the FLUX.2 web server. It runs one job at a time and writes a `.prompt` file per picture."""
 
 import asyncio
 import hashlib
@@ -33,7 +33,7 @@ SCALES = {"1mp": 1, "2mp": 2, "4mp": 4}
 
 
 class Flux2WebRequest(BaseModel):
-    """What its page sends."""
+    """A request from the web page of the FLUX.2 web server."""
 
     model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
 
@@ -49,7 +49,7 @@ class Flux2WebRequest(BaseModel):
 
 @dataclass(frozen=True)
 class LinkedPictures:
-    """Pictures under the documented names: links to the jobs' own files, with a `.prompt` beside each."""
+    """Symbolic links from the documented names to the picture files of jobs, each with a `.prompt` file."""
 
     output: Path
 
@@ -58,7 +58,7 @@ class LinkedPictures:
         return [self._link_picture(job, form, picture) for picture in job.pictures]
 
     def read(self, name: str) -> bytes:
-        """Raises PictureNotFound for a name that is none, or whose picture is gone."""
+        """Return the PNG. Raises PictureNotFound for an invalid name or a deleted picture."""
         try:
             if naming.NAME.fullmatch(name):
                 return (self.output / FOLDER / name).read_bytes()
@@ -84,7 +84,7 @@ class LinkedPictures:
         return name
 
     def _remove_dangling(self) -> None:
-        """Take away what belonged to pictures that the queue has deleted meanwhile."""
+        """Remove links and `.prompt` files of pictures that the queue has deleted."""
         for link in (self.output / FOLDER).glob("*.png"):
             if not link.exists():
                 link.unlink(missing_ok=True)
@@ -92,7 +92,7 @@ class LinkedPictures:
 
 
 class Flux2WebEndpoints:
-    """Handlers. While a job runs or waits, no other is taken."""
+    """Handlers of the FLUX.2 web API. Orders are refused with Busy while a job runs or waits."""
 
     def __init__(self, service: JobService, context: HttpContext, output: Path) -> None:
         self.service = service
@@ -169,7 +169,7 @@ def _image(name: str, picture: PictureFile) -> dict[str, Any]:
     return {
         "filename": name,
         "seed": picture.seed,
-        # What remains beside those two is the decoding: here it is part of saving.
+        # This API has no time for decoding. It is reported as `save`.
         "timings": {**known, "save": round(times.get("decoding", 0.0), 2), "total": round(times.get("total", 0.0), 2)},
     }
 
@@ -179,7 +179,7 @@ def error_shape(error: MfluxError, request_id: str) -> JSONResponse:
 
 
 def dialect(*, output: Path) -> Dialect:
-    """`output`: the folder of the jobs' pictures."""
+    """Describe the dialect. `output`: the folder of the jobs' pictures."""
     return Dialect(
         name=TAG,
         prefixes=(f"{PREFIX}/",),

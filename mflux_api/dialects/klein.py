@@ -1,4 +1,4 @@
-"""/klein: the Klein REST API (`X-API-Key`, pictures at addresses that expire)."""
+"""/klein: the Klein REST API, with `X-API-Key` and pictures at URLs that expire."""
 
 import time
 from typing import Annotated, Any
@@ -21,7 +21,7 @@ from mflux_api.wire.picture_urls import get_picture_urls
 
 PREFIX = "/klein"
 TAG = "klein"
-# What its clients know the model as; here it is the one of `dialects.klein_model`.
+# The model name that clients see. The model in use is the setting `dialects.klein_model`.
 MODEL = "flux2-klein-9b-fp8"
 LARGEST_AREA = 2 * 1024 * 1024
 
@@ -36,7 +36,7 @@ Prompt = Annotated[str, BeforeValidator(_require_text)]
 
 
 class KleinRequest(BaseModel):
-    """What both endpoints take. `guidance` and `cfg` are taken in their ranges and mean nothing to distilled models."""
+    """Fields of both endpoints. `guidance` and `cfg` are checked for range; distilled models ignore them."""
 
     model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
 
@@ -48,14 +48,14 @@ class KleinRequest(BaseModel):
 
 
 class KleinGenerateRequest(KleinRequest):
-    """Words to a picture."""
+    """A prompt and a size."""
 
     width: LenientInt = Field(1024, ge=256, le=2048)
     height: LenientInt = Field(1024, ge=256, le=2048)
 
 
 class KleinEditRequest(KleinRequest):
-    """A picture and what is to become of it."""
+    """A picture to edit, in base64 or at a URL, and a prompt."""
 
     image_url: str | None = None
     image_base64: str | None = None
@@ -75,7 +75,7 @@ class Health(BaseModel):
 
 
 class KleinEndpoints:
-    """`model`: the one that paints here."""
+    """Handlers of the Klein API. `model`: the model to use; None for the server's default."""
 
     def __init__(self, service: JobService, context: HttpContext, model: str | None) -> None:
         self.service = service
@@ -147,13 +147,13 @@ class KleinEndpoints:
 
 
 def error_shape(error: MfluxError, request_id: str) -> JSONResponse:
-    """The document lists 400, 401 and 500 and gives no body; `error` says what is wrong."""
+    """Return the message as `error`. The documentation lists 400, 401 and 500, but no body."""
     content = {"error": error.message, "code": error.code, "request_id": request_id}
     return JSONResponse(content, known_status(error, KNOWN_STATUSES))
 
 
 def dialect(*, model: str | None) -> Dialect:
-    """`model`: the one that paints here; None for the server's default."""
+    """Describe the dialect. `model`: the model to use; None for the server's default."""
     return Dialect(
         name=TAG,
         prefixes=(PREFIX,),

@@ -32,18 +32,18 @@ from mflux_api.wire.picture_urls import get_picture_urls
 PREFIX = "/v1"
 TAG = "openai"
 JSON = "application/json"
-# Names of theirs, which mean the server's default model.
+# OpenAI's model names, which mean the server's default model.
 OPENAI_MODEL_PREFIXES = ("gpt-image", "dall-e", "chatgpt-image")
 PICTURES = ("image", "image[]")
 
 
 def _empty_to_none(value: object) -> object:
-    """Forms carry numbers and truth as text, and "" for nothing."""
+    """Return None for "", which forms send for a missing value."""
     return None if value == "" else value
 
 
 class OpenAIRequest(BaseModel):
-    """What all three take. `quality`, `style`, `moderation`, `input_fidelity` are taken and mean nothing here."""
+    """Fields of all three endpoints. `quality`, `style`, `moderation` and `input_fidelity` are accepted and ignored."""
 
     model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
 
@@ -57,14 +57,14 @@ class OpenAIRequest(BaseModel):
     background: Literal["auto", "opaque", "transparent"] = "auto"
     stream: bool = False
     partial_images: LenientInt = Field(0, ge=0, le=3)
-    # Beyond theirs: the words of this server.
+    # Fields of this server that OpenAI does not have.
     seed: LenientInt | None = None
     steps: LenientInt | None = None
     strength: float | None = Field(None, ge=0, le=1)
 
 
 class OpenAIEndpoints:
-    """Handlers of pictures and of the list of models."""
+    """Handlers that make pictures and list models."""
 
     def __init__(self, service: JobService, context: HttpContext) -> None:
         self.service = service
@@ -100,7 +100,10 @@ class OpenAIEndpoints:
         return JSONResponse(_model_row((await self.service.models.find_spec(request.path_params["model"])).name))
 
     async def _read_multipart(self, request: Request) -> tuple[dict[str, Any], list[Upload], Upload | None]:
-        """Fields, pictures and the mask of a form, within the limits of a body. Raises InvalidRequest, InvalidImage."""
+        """Read fields, pictures and mask of a multipart form, within the body limits.
+
+        Raises InvalidRequest, InvalidImage, UnsupportedMedia.
+        """
         kind = request.headers.get("content-type", "")
         if not kind.startswith("multipart/form-data"):
             raise UnsupportedMedia("Send multipart/form-data, as for uploading files.")
@@ -127,7 +130,7 @@ class OpenAIEndpoints:
         if form.background == "transparent":
             raise InvalidRequest("background: FLUX.2 paints no transparent pictures.", field="background")
         found, size = pictures or [], _parse_size(form.size)
-        # A mask repaints the first picture; without one the pictures are looked at.
+        # With a mask the first picture is repainted. Without one all pictures are references.
         repaint = mask is not None or vary
         return Order(
             prompt=form.prompt,
@@ -162,7 +165,7 @@ class OpenAIEndpoints:
         return JSONResponse({**_common_fields(form, job), "created": created, "data": data, "usage": USAGE})
 
     async def _stream_events(self, form: OpenAIRequest, job: Job) -> AsyncIterator[str]:
-        """The previews asked for, as they come, and each finished picture."""
+        """Yield server-sent events: up to `partial_images` previews, then each finished picture or an error."""
         sent = 0
         async for event in self.service.queue.watch(job.id, None, previews=form.partial_images > 0):
             if event.preview is not None and sent < form.partial_images:
@@ -203,7 +206,7 @@ class OpenAIEndpoints:
         ]
 
 
-# Tokens are not counted here.
+# Tokens are not counted.
 USAGE = {
     "total_tokens": 0,
     "input_tokens": 0,
@@ -217,7 +220,10 @@ def _find_uploads(form: FormData, names: tuple[str, ...]) -> list[tuple[str, Upl
 
 
 def _convert_mask(mask: Upload) -> Upload:
-    """Theirs repaints what is transparent, ours what is white. One without an alpha channel is taken as ours."""
+    """Convert OpenAI's mask, which repaints transparent parts, to ours, which repaints white parts.
+
+    A mask without an alpha channel is already ours. Raises InvalidImage if nothing is fully transparent.
+    """
     try:
         data = make_mask_from_transparency(mask.data)
     except ValueError:

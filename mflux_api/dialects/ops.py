@@ -1,4 +1,4 @@
-"""/metrics, for whoever runs the server."""
+"""/metrics: Prometheus metrics for operators of the server."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ from mflux_api.wire.dialect import Dialect
 
 
 def dialect(*, render: Callable[[], bytes], content_type: str) -> Dialect:
-    """`render`: all metrics as Prometheus reads them, which is a `content_type`."""
+    """Describe the dialect. `render`: returns all metrics as Prometheus text, of the media type `content_type`."""
 
     async def metrics(request: Request) -> Response:
         return Response(render(), media_type=content_type)

@@ -1,10 +1,10 @@
-"""The only code that knows MLX."""
+"""The engine: the only code that uses MLX. It runs in a child process."""
 
 import os
 
 from mflux_api.engine.blas import load_openblas
 
-# Else transformers says on every import that torch is missing. We only want its tokenizers.
+# Without this, transformers warns on every import that torch is missing. Only its tokenizers are used here.
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-# Before anything imports mlx.core: MLX binds the BLAS symbols that it finds at that moment.
+# This must run before mlx.core is imported: MLX binds the BLAS symbols that are loaded at that moment.
 load_openblas()

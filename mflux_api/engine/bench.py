@@ -1,4 +1,4 @@
-"""Times of a model on this machine: stages, caches, PNG, and mflux's own pipeline on the same weights."""
+"""Benchmark a model on this machine: stages, caches, PNG, and mflux's own pipeline on the same weights."""
 
 import io
 import os
@@ -33,13 +33,13 @@ PROMPT = "a beautiful sunset over mountains"
 STEPS = 4
 SEED = 1
 MEBIBYTE = 1024**2
-# Two levels of 255: strips and whole rows round differently.
+# Largest difference between equal pictures, in levels of 255: allows for rounding.
 SAME_PICTURE = 2
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """A line of the table. `value` is None where there is nothing to compare."""
+    """One line of the table. `value` is None if there is nothing to compare."""
 
     name: str
     value: float | None
@@ -52,7 +52,7 @@ class Measurement:
 
 
 def run_benchmark(name: str, sizes: Sequence[int], repeats: int, models_dir: Path) -> Iterator[Measurement]:
-    """The lines of the table: medians of `repeats` runs after one that is thrown away."""
+    """Yield the lines of the table. Each value is the median of `repeats` runs after one warm-up run."""
     note = f"on {device_name()} of {os.cpu_count()} cores; {name}, {STEPS} steps, medians of {repeats}"
     yield Measurement("machine's load", os.getloadavg()[0], "", note)
     yield _make_time_measurement("import", _measure_import())
@@ -61,7 +61,7 @@ def run_benchmark(name: str, sizes: Sequence[int], repeats: int, models_dir: Pat
     yield from _measure_prompts(model, repeats)
     for size in sizes:
         yield from _measure_painting(model, size, repeats)
-    # Before mflux paints: what follows is no longer ours alone.
+    # Read before mflux paints, because its memory counts from then on.
     yield Measurement("process (RSS)", psutil.Process().memory_info().rss / MEBIBYTE, "MiB")
     for size in sizes:
         yield from _compare_with_mflux(model, size, repeats)
@@ -104,7 +104,7 @@ def _compare_with_mflux(model: Model, size: int, repeats: int) -> Iterator[Measu
         "ours": lambda: _generate(model, size, None)[0].image,
         "mflux, eager": lambda: theirs.paint(size, compiled=False),
     }
-    # MLX compiles for the CPU with the system's compiler, for a GPU by itself.
+    # For the CPU, MLX compiles with the system's compiler. For a GPU it needs none.
     if device_name() != "cpu" or shutil.which("g++"):
         arms["mflux"] = lambda: theirs.paint(size, compiled=True)
     images = [np.asarray(arm(), np.int16) for arm in arms.values()]
@@ -119,7 +119,7 @@ def _compare_with_mflux(model: Model, size: int, repeats: int) -> Iterator[Measu
 
 
 class MfluxReference(Flux2Klein):  # type: ignore[misc]
-    """mflux's own pipeline around the same modules. It encodes the prompt on every call, as mflux does."""
+    """mflux's own pipeline with the same modules. It encodes the prompt on every call, as mflux does."""
 
     def __init__(self, pipeline: Pipeline) -> None:
         super(Flux2Klein, self).__init__()
@@ -136,7 +136,7 @@ class MfluxReference(Flux2Klein):  # type: ignore[misc]
 
     def paint(self, size: int, *, compiled: bool) -> Image.Image:
         mode = self.vae.decode_mode
-        # What mflux decodes with; ours goes block by block without strips in float32.
+        # mflux's own way of decoding.
         self.vae.decode_mode = VAEBlockDecoder.LOW_MEMORY
         (mx.enable_compile if compiled else mx.disable_compile)()
         try:
@@ -149,7 +149,7 @@ class MfluxReference(Flux2Klein):  # type: ignore[misc]
         return image
 
     def _encode_prompt_pair(self, *, prompt: str, **_: Any) -> tuple[mx.array, mx.array, None, None]:
-        # The same, with this checkpoint's own layers and length instead of the published klein's.
+        # Like mflux's, but with this checkpoint's own layers and length instead of those of the published klein.
         embedding = self.pipeline.prompt_encoder.compute_embedding(prompt)
         return embedding, make_text_positions(embedding.shape[1])[None], None, None
 
@@ -159,7 +159,10 @@ def _generate(model: Model, size: int, on_event: Callable[[Any], None] | None) -
 
 
 def _measure_interleaved(arms: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
-    """Medians of arms run there and back (ABC CBA, always in pairs): a machine that slows down slows all of them."""
+    """Return the median seconds of each arm.
+
+    The arms run in the order ABC CBA, always in pairs, so that a machine that slows down affects all of them equally.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in arms}
     for turn in range(repeats + repeats % 2):
         for name in list(arms)[:: 1 if turn % 2 == 0 else -1]:

@@ -1,4 +1,4 @@
-"""Give MLX's CPU backend a fast BLAS on Linux: its wheel links the reference one, 15 to 60 times slower."""
+"""Give MLX's CPU backend a fast BLAS on Linux. Its wheel links the reference BLAS, which is 15 to 60 times slower."""
 
 import ctypes
 import ctypes.util
@@ -9,9 +9,9 @@ from pathlib import Path
 
 
 def load_openblas() -> str | None:
-    """Load an OpenBLAS with plain symbols into the process and return its path; None where there is none.
+    """Load an OpenBLAS with unprefixed symbols into the process. Return its path, or None if there is none.
 
-    Without one everything works, slowly. Has no effect once mlx.core is imported, nor off Linux.
+    Without OpenBLAS everything works, but slowly. Has no effect after mlx.core is imported, or on other systems.
     """
     if sys.platform != "linux" or "mlx.core" in sys.modules:
         return None
@@ -25,7 +25,7 @@ def load_openblas() -> str | None:
 
 
 def _candidates() -> Iterator[str]:
-    # opencv's wheel (mflux depends on it) carries an OpenBLAS whose symbols are not prefixed, unlike numpy's.
+    # opencv's wheel (a dependency of mflux) contains an OpenBLAS whose symbols are not prefixed, unlike numpy's.
     spec = importlib.util.find_spec("cv2")
     if spec is not None and spec.origin is not None:
         bundled = Path(spec.origin).parent.parent / "opencv_python.libs"

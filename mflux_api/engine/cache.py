@@ -1,4 +1,4 @@
-"""Which models are in memory: a budget in bytes, the least recently used goes first."""
+"""LRU cache of loaded models with a budget in bytes."""
 
 from collections import OrderedDict
 from dataclasses import dataclass, replace
@@ -20,10 +20,10 @@ USUAL_SIZE = (1024, 1024)
 
 @dataclass(frozen=True)
 class LoadPlan:
-    """Everything that makes one loaded model differ from another.
+    """How to load a model; the key of the cache.
 
-    `family`: its name in FAMILIES; `facts`: what the registry knows. `bits`: runtime quantization. `embedding_cache`:
-    bytes of prompt embeddings to remember.
+    `family`: its name in FAMILIES. `facts`: what the registry knows of the model. `bits`: runtime quantization.
+    `embedding_cache`: size of the prompt embedding cache in bytes.
     """
 
     folder: Path
@@ -38,13 +38,16 @@ class LoadPlan:
         return Machine(device=device_name(), bytes_per_value=choose_precision(self.precision).dtype.size)
 
     def read_checkpoint(self) -> Any:
-        """The folder as its family reads it. Raises the errors of a bad folder."""
+        """Read the folder with its family's reader. Raises the errors of a bad folder."""
         return FAMILIES[self.family].read(self.folder, self.facts)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PictureDemand:
-    """What a picture asks of memory: `size` in pixels, `references`: how many; `upsample`: the prompt, too."""
+    """The parts of a request that determine its memory.
+
+    `size`: width and height in pixels. `references`: their number. `upsample`: whether the prompt is upsampled.
+    """
 
     size: tuple[int, int]
     references: int
@@ -56,7 +59,10 @@ USUAL = PictureDemand(size=USUAL_SIZE, references=0, upsample=False)
 
 @dataclass(frozen=True)
 class CachedPipeline:
-    """A loaded model and the bytes estimated for it. `estimates`: of pictures, so that its files are not read again."""
+    """A loaded model and the bytes estimated for it.
+
+    `estimates`: memory estimates by demand, kept so that the files are not read again.
+    """
 
     pipeline: LoadedPipeline
     size: int
@@ -64,7 +70,7 @@ class CachedPipeline:
 
 
 class ModelCache:
-    """Loaded models within `budget` bytes, for one thread: MLX's arrays belong to the one that made them."""
+    """Loaded models within `budget` bytes. Use it on one thread: MLX's arrays belong to the thread that made them."""
 
     def __init__(self, budget: int) -> None:
         self.budget = budget
@@ -72,20 +78,21 @@ class ModelCache:
 
     @property
     def size(self) -> int:
-        """Bytes estimated for the models held now."""
+        """Bytes estimated for the loaded models."""
         return sum(held.size for held in self._models.values())
 
     def list_plans(self) -> list[LoadPlan]:
-        """What is loaded, least recently used first."""
+        """Return the plans of the loaded models, least recently used first."""
         return list(self._models)
 
     def fit_to_budget(
         self, plan: LoadPlan, size: tuple[int, int] = USUAL_SIZE, references: int = 0, *, upsample: bool = False
     ) -> LoadPlan:
-        """The plan with low_ram, if networks that may take turns have no room together beside such a picture.
+        """Fall back to low_ram if text encoder and transformer do not fit together beside such a picture.
 
-        Once they do, they go on. `size`: pixels; `references`: how many; `upsample`: the prompt, too. Raises the errors
-        of a bad folder, and ModelUnsupported where a text encoder cannot write.
+        Applies only to models whose networks can take turns. A model already loaded with low_ram keeps it. `size`:
+        width and height in pixels. `references`: their number. `upsample`: whether the prompt is upsampled. Raises the
+        errors of a bad folder, and ModelUnsupported if the prompt is to be upsampled and the text encoder cannot.
         """
         if plan.low_ram or not self._estimate(plan, USUAL).takes_turns:
             return plan
@@ -96,9 +103,10 @@ class ModelCache:
         return in_turn if need.weights + max(need.activations, need.upsampling) > self.budget else plan
 
     def get(self, plan: LoadPlan) -> LoadedPipeline:
-        """The loaded model, loading it and evicting others as needed.
+        """Return the loaded model. Loads it and evicts others as needed.
 
-        Raises OutOfMemory, before anything is loaded or evicted, when it cannot fit at all, and the errors of loading.
+        Raises OutOfMemory if the model exceeds the budget, before anything is loaded or evicted, and the errors of
+        loading.
         """
         plan = plan if plan in self._models else self.fit_to_budget(plan)
         if plan not in self._models:
@@ -112,18 +120,18 @@ class ModelCache:
         return self._models[plan].pipeline
 
     def unload(self, plan: LoadPlan) -> bool:
-        """Let go of one model. False when it was not loaded."""
+        """Unload one model. Returns False if it was not loaded."""
         found = self._models.pop(plan, None) is not None
         memory.release_unused()
         return found
 
     def clear(self) -> None:
-        """Let go of every model."""
+        """Unload every model."""
         self._models.clear()
         memory.release_unused()
 
     def _estimate(self, plan: LoadPlan, wanted: PictureDemand) -> MemoryEstimate:
-        """What the model and such a picture take. The files of a loaded model are read once for each such picture."""
+        """Estimate the memory of the model and such a picture. Estimates of a loaded model are kept with it."""
         held = self._models.get(plan)
         if held is None:
             return _estimate(plan, wanted)
@@ -146,7 +154,7 @@ class ModelCache:
 
 
 def _estimate(plan: LoadPlan, wanted: PictureDemand) -> MemoryEstimate:
-    """From headers alone."""
+    """Estimate from the headers of the files only."""
     return FAMILIES[plan.family].estimate(
         plan.read_checkpoint(),
         plan.bits,
@@ -159,7 +167,7 @@ def _estimate(plan: LoadPlan, wanted: PictureDemand) -> MemoryEstimate:
 
 
 def _held_bytes(need: MemoryEstimate, *, low_ram: bool) -> int:
-    """Bytes held at most between pictures: networks that take turns are never in memory together."""
+    """Return the most bytes held between pictures. Networks that take turns are never in memory together."""
     if low_ram and need.takes_turns:
         return need.vae + max(need.transformer, need.text_encoder)
     return need.weights
@@ -176,7 +184,7 @@ def _load_pipeline(plan: LoadPlan) -> LoadedPipeline:
 
 
 def find_loader(family: Family) -> PipelineLoader:
-    """Import what loads the models of a family: seconds, at the first time."""
+    """Import the loader of a family. The first import takes seconds."""
     loader: PipelineLoader = resolve_name(family.load)
     return loader
 

@@ -1,4 +1,4 @@
-"""The engine process: one thread paints, another listens. It ends when the server's end of the line closes."""
+"""The engine process. One thread paints, another listens. The process exits when the server's socket closes."""
 
 import os
 import queue
@@ -28,12 +28,16 @@ from mflux_api.request import EarlyStop
 if TYPE_CHECKING:
     from mflux_api.engine.engine import Engine
 
-# The server decides what an interrupt means, and it ends this process itself.
+# The server handles interrupts, and ends this process itself.
 IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class ServerConnection:
-    """The child's end: commands in order, and wishes about the painting: an end of it or of a picture, a look."""
+    """The child's end of the socket.
+
+    Queues commands in order, and sets flags for messages about the current painting: stop it, skip a picture,
+    interrupt all pictures, show previews.
+    """
 
     def __init__(self, connection: socket.socket) -> None:
         self.connection = connection
@@ -49,7 +53,7 @@ class ServerConnection:
         self.connection.sendall(transport.pack_message(reply))
 
     def take_early_stop(self) -> EarlyStop | None:
-        """Whether the picture is to end now. A skip is for one picture, an interrupt for all of them."""
+        """Return the early stop that was requested, or None. A skip ends one picture, an interrupt all of them."""
         if self.interrupt.is_set():
             return EarlyStop.INTERRUPT
         if self.skip.is_set():
@@ -62,7 +66,7 @@ class ServerConnection:
             try:
                 message = transport.receive_message(self.connection)
             except (EOFError, OSError):
-                # The server is gone: whatever is being painted, nobody will see it.
+                # The server is gone, so there is no client for the result.
                 os._exit(0)
             if isinstance(message, StopPainting):
                 self.stop.set()
@@ -91,9 +95,9 @@ def main(descriptor: int) -> None:
 
 
 def _lower_priority() -> None:
-    """Let the server and everything else go first: on Linux the CPU may be what paints, and it takes every core."""
+    """Let other processes go first. On Linux the CPU may do the painting, and it then uses every core."""
     if sys.platform == "linux":
-        # All threads: BLAS has its own already. Later ones inherit it.
+        # Set it on all threads, because BLAS has started its own already. Later threads inherit it.
         for thread in Path("/proc/self/task").iterdir():
             os.sched_setscheduler(int(thread.name), os.SCHED_IDLE, os.sched_param(0))
 
@@ -114,7 +118,7 @@ def _run_command(engine: "Engine", line: ServerConnection, command: Command) -> 
 
 
 def _send_replies(engine: "Engine", line: ServerConnection, command: Command) -> bool:
-    """Carry out a command; whether it was stopped."""
+    """Run a command and send its replies. Returns True if it was stopped."""
     with closing(engine.run_command(command, line.take_early_stop, line.watched.is_set)) as replies:
         for reply in replies:
             line.send(reply)

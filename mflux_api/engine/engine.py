@@ -1,4 +1,4 @@
-"""The door inside the engine process: commands in, plain messages out, MLX on this one thread."""
+"""Run the server's commands in the engine process, with MLX on one thread, and yield plain messages."""
 
 import functools
 import platform
@@ -51,21 +51,21 @@ from mflux_api.pixels.png import encode_png
 from mflux_api.request import GenerateRequest
 
 SHORT_HASH = 10
-# How old the last preview may become while nobody looks.
+# The least seconds between two previews without viewers.
 UNWATCHED_SECONDS = 1.0
-# What browsers write. Other formats of Pillow's have had holes, and nobody misses them here.
+# The formats that browsers write. Other decoders of Pillow have had vulnerabilities and are not needed.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 
 
 class Engine:
-    """Carries out commands, one after the other, on the thread that made it."""
+    """Runs commands one after the other, on the thread that created it."""
 
     def __init__(self, setup: EngineSetup) -> None:
         memory.limit_cache(memory.CACHE_LIMIT)
         Image.MAX_IMAGE_PIXELS = setup.max_image_pixels
         self.setup = setup
         self.names: dict[LoadPlan, str] = {}
-        # Imported now, the usual family's code does not keep the first picture waiting.
+        # Import the default family's code now, so that it does not delay the first picture.
         find_loader(FAMILIES[DEFAULT_FAMILY])
         self.cache = ModelCache(setup.budget if setup.budget is not None else memory.default_budget())
 
@@ -90,11 +90,10 @@ class Engine:
         take_early_stop: TakeEarlyStop = never_stop_early,
         is_watched: Callable[[], bool] = always_watched,
     ) -> Generator[Reply, None, None]:
-        """What there is to say while a command is carried out. Closing it stops a painting; `take_early_stop` may
-        shorten it.
+        """Run a command and yield its replies. Closing the generator stops a painting.
 
-        With nobody watching, there is a preview a second at most: of use to whoever comes in the middle of a long one.
-        Raises what loading and painting raise.
+        `take_early_stop` may end a picture, or all pictures, early. Without viewers, previews are sent at most once a
+        second, so that a viewer who comes later has one at once. Raises the errors of loading and painting.
         """
         match command:
             case PaintCommand():
@@ -156,9 +155,12 @@ def _open_pictures(command: PaintCommand) -> GenerateRequest:
 def open_picture(
     path: Path, description: str, make_opaque: Callable[[Image.Image], Image.Image] | None = None
 ) -> Image.Image:
-    """A picture, upright, its transparent parts white or made `make_opaque` otherwise. Raises InvalidImage."""
+    """Open a picture and apply its EXIF orientation. Raises InvalidImage.
+
+    `make_opaque` replaces the default handling of transparency, which puts the picture on white.
+    """
     try:
-        # A picture larger than the limit is an error and no warning.
+        # Treat Pillow's warning about a picture above the limit as an error.
         with (
             warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning),
             Image.open(path, formats=FORMATS) as image,
@@ -170,7 +172,7 @@ def open_picture(
 
 def _flatten_on_white(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):
-        # Sixteen bits of grey: Pillow would clip them where it should scale.
+        # 16-bit greyscale: Pillow's conversion clips the values instead of scaling them.
         return Image.fromarray(np.rint(np.asarray(image) / 257).astype(np.uint8))
     if not image.has_transparency_data:
         return image.copy()
@@ -218,13 +220,13 @@ def _make_picture_reply(picture: Picture, command: PaintCommand, pipeline: Loade
 
 @functools.lru_cache(maxsize=64)
 def find_model_hash(folder: Path) -> str | None:
-    """The short name of a checkpoint's weights, as the server lists it."""
+    """Return the short hash of a checkpoint's weights, as the server lists it, or None if it cannot be computed."""
     found = compute_fingerprint(folder)
     return None if found is None else found[:SHORT_HASH]
 
 
 def find_chip_name() -> str:
-    """The name of this machine's processor, as its maker writes it."""
+    """Return the processor's name as its maker writes it."""
     if sys.platform == "darwin":
         asked = subprocess.run(
             ["sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True, check=False

@@ -1,4 +1,4 @@
-"""From what a client sends to what one pass of the model paints, and the painted picture to what is given back."""
+"""Fit the pictures of a request to the canvas of one pass, and fit the painted picture back to the requested size."""
 
 from dataclasses import dataclass, replace
 
@@ -12,10 +12,11 @@ from mflux_api.request import GenerateRequest
 
 @dataclass(frozen=True)
 class ImageFit:
-    """`request`: what the model gets. The picture is cut to `size`, and set back into `source` at `box`, if any.
+    """A request for the model, and how to finish its picture.
 
-    `mask`: mode L, as large as the source. `unchanged`: the picture to give back instead, where nothing is to be
-    painted.
+    `request`: the fitted request. The picture is cropped to `size` and, if there is a `box`, pasted back into `source`
+    there. `mask`: mode L, as large as the source. `unchanged`: the picture to return as it is, if there is nothing to
+    paint.
     """
 
     request: GenerateRequest
@@ -30,13 +31,14 @@ class ImageFit:
             return self.unchanged
         if self.box is None or self.source is None or self.mask is None:
             return fitting.crop_centre(picture.image, self.size)
-        # What the decoder made: its image has the source at the mask's edge already, and must not have it twice.
+        # Use the decoder's array: `picture.image` is already blended with the source at the mask's edge, and blending
+        # it again would be wrong.
         painted = Image.fromarray((picture.array * 255).round().astype(np.uint8))
         return masks.paste_back(fitting.crop_centre(painted, self.size), self.source, self.mask, self.box)
 
 
 def fit_request(request: GenerateRequest) -> ImageFit:
-    """How the request's source and mask, of any size, become canvas and back."""
+    """Fit the request's source and mask, of any size, to the canvas."""
     if request.source is None:
         return ImageFit(request, request.requested_size)
     source = request.source.convert("RGB")
@@ -47,7 +49,7 @@ def fit_request(request: GenerateRequest) -> ImageFit:
         fitting.resize_to_exact(masks.convert_to_mask(request.mask), source.size), retouch.invert, retouch.blur
     )
     if masks.is_blank(mask):
-        # Nothing to repaint: what a strength of 0 gives back.
+        # There is nothing to repaint, so return what a strength of 0 returns.
         frame = _fit_whole(replace(request, mask=None, strength=0.0), source, None)
         return frame if retouch.closeup is None else replace(frame, unchanged=source)
     return _fit_whole(request, source, mask) if retouch.closeup is None else _fit_crop_region(request, source, mask)
@@ -65,7 +67,7 @@ def _fit_whole(request: GenerateRequest, source: Image.Image, mask: Image.Image 
 
 
 def _fit_crop_region(request: GenerateRequest, source: Image.Image, mask: Image.Image) -> ImageFit:
-    """Only the box around the mask, at the size of the request."""
+    """Fit only the box around the mask, enlarged to the size of the request."""
     size = request.requested_size
     box = masks.find_crop_region(mask, request.retouch.closeup or 0, size)
     assert box is not None
@@ -74,7 +76,7 @@ def _fit_crop_region(request: GenerateRequest, source: Image.Image, mask: Image.
 
 
 def _pad_to_canvas(request: GenerateRequest, source: Image.Image, mask: Image.Image | None) -> GenerateRequest:
-    """The request with these pictures, in the size the client asked for, on the larger canvas that is painted."""
+    """Return the request with these pictures, padded from the requested size to the larger canvas that is painted."""
     canvas = (request.width, request.height)
     return replace(
         request,
@@ -84,6 +86,6 @@ def _pad_to_canvas(request: GenerateRequest, source: Image.Image, mask: Image.Im
 
 
 def _pad_in_proportion(source: Image.Image, size: tuple[int, int], canvas: tuple[int, int]) -> Image.Image:
-    """With a border as large, beside the source, as that of the canvas is beside the size that will be cut from it."""
+    """Pad the source with a border that has the same proportion to it as the canvas's border has to `size`."""
     width, height = (round(side * whole / part) for side, whole, part in zip(source.size, canvas, size, strict=True))
     return fitting.padded(source, (width, height))

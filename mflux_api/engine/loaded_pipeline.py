@@ -1,4 +1,4 @@
-"""What the engine needs of a loaded model, whatever its family."""
+"""Protocols of a loaded model that every family implements."""
 
 from collections.abc import Generator
 from typing import Any, Protocol, TypeAlias, runtime_checkable
@@ -11,32 +11,33 @@ PaintingEvents: TypeAlias = Generator[PaintingEvent, None, EarlyStop | None]
 
 
 class LoadedPipeline(Protocol):
-    """A model in memory, used on the thread that loaded it. `bits`: the width its weights are quantized to."""
+    """A model in memory. Use it on the thread that loaded it. `bits`: those of its quantized weights, or None."""
 
     bits: int | None
 
     def paint(self, request: GenerateRequest, take_early_stop: TakeEarlyStop = never_stop_early) -> PaintingEvents:
-        """One pass: yield each step once it is computed, and each picture when done.
+        """Run one pass: yield each step once it is computed, and each picture when done.
 
-        The caller may stop after any event; working memory is then given back. `take_early_stop` may end a picture, or
-        all, after any step; the last cut is returned.
+        Closing the generator after any event frees the working memory. `take_early_stop` may end a picture, or all
+        pictures, after any step. Returns the last early stop, or None.
         """
         ...
 
 
 @runtime_checkable
 class PromptWriter(Protocol):
-    """A loaded model that puts prompts into more words."""
+    """A loaded model that can upsample prompts."""
 
     def upsample_prompt(self, prompt: str, *, edit: bool) -> Generator[PaintingEvent, None, str]:
-        """The prompt in more words; `edit`: it says how pictures are to be changed."""
+        """Return a more detailed prompt. `edit`: the prompt is an instruction for changing pictures."""
         ...
 
 
 class PipelineLoader(Protocol):
-    """What `Family.load` names: from a checkpoint that the family has read to a loaded model.
+    """The function that `Family.load` names. Loads a model from a checkpoint that the family has read.
 
-    `bits`: quantize while loading, unless stored quantized; `embedding_cache`: bytes of prompt embeddings to remember.
+    `bits`: quantize while loading, unless stored quantized. `embedding_cache`: size of the prompt embedding cache in
+    bytes.
     """
 
     def __call__(

@@ -1,4 +1,4 @@
-"""Bytes: what this machine has and what MLX holds."""
+"""Measure and limit memory: what this machine has and what MLX holds, in bytes."""
 
 import gc
 import re
@@ -20,7 +20,7 @@ ALLOCATION = re.compile(r"malloc|[Uu]nable to allocate|Attempting to allocate|In
 
 @dataclass(frozen=True)
 class MlxMemory:
-    """MLX's own counts, in bytes: in use, kept for reuse, and the most ever in use since the last reset."""
+    """MLX's own counts in bytes: in use, cached for reuse, and the peak in use since the last reset."""
 
     active: int
     cached: int
@@ -33,7 +33,7 @@ def read_mlx_memory() -> MlxMemory:
 
 @contextmanager
 def translate_allocation_errors() -> Iterator[None]:
-    """Turn MLX's failed allocations into OutOfMemory; its other errors pass."""
+    """Raise OutOfMemory for MLX's failed allocations. Other errors pass unchanged."""
     try:
         yield
     except RuntimeError as error:
@@ -46,19 +46,19 @@ def translate_allocation_errors() -> Iterator[None]:
 
 
 def limit_cache(limit: int) -> None:
-    """Cap the memory that MLX keeps for reuse, in bytes; uncapped it grows with every size painted."""
+    """Limit the memory that MLX caches for reuse, in bytes. Without a limit it grows with every new picture size."""
     mx.set_cache_limit(limit)
 
 
 def release_unused() -> None:
-    """Give back the memory of what nobody holds any more."""
-    # Modules refer to themselves in cycles, so the collector has to run before MLX can give the memory back.
+    """Free the memory of unreferenced arrays."""
+    # Modules contain reference cycles, so the garbage collector must run before MLX can free their memory.
     gc.collect()
     mx.clear_cache()
 
 
 def default_budget() -> int:
-    """Three quarters of the memory models can live in: a Mac's or this machine's RAM, or the GPU's."""
+    """Return three quarters of the memory for models, in bytes: the RAM on a Mac or a CPU, else the GPU's memory."""
     if device_name() == "cpu":
         return int(psutil.virtual_memory().total * BUDGET_SHARE)
     size = mx.device_info().get("memory_size", psutil.virtual_memory().total)

@@ -1,4 +1,4 @@
-"""What a picture was painted with, as the text inside it says."""
+"""Format the generation data that is written into a picture."""
 
 import functools
 import hashlib
@@ -30,10 +30,10 @@ def format_generation_text(
     options: PaintOptions | None = None,
     original: str | None = None,
 ) -> str:
-    """Generation data as the SD-WebUI family writes it, so that its readers know the picture. Names, never paths.
+    """Format generation data as the SD-WebUI family does, so that its tools can read it. Contains no paths.
 
-    `strength` is None where no picture was repainted, `bits` where nothing is quantized, `size` where it is the
-    picture's own. `masked`: only a part was repainted. `index`: which picture of its request it is. `original`: the
+    `strength`: None if no picture was repainted. `bits`: None if nothing is quantized. `size`: None for the picture's
+    own size. `masked`: only a part was repainted. `index`: the picture's place in its request, from 0. `original`: the
     prompt before it was upsampled.
     """
     options = options or PaintOptions()

@@ -1,4 +1,4 @@
-"""The library: load a model, paint with it."""
+"""Python API: load a model and paint with it."""
 
 import random
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -32,7 +32,7 @@ DEFAULT_MODEL = "flux2-tiny"
 
 
 class Model:
-    """A model in memory. Load it and paint with it on one thread."""
+    """A model in memory. Load it and paint with it on the same thread."""
 
     def __init__(self, painter: LoadedPipeline, spec: ModelSpec, lora_folders: Sequence[Path] | None) -> None:
         self.painter = painter
@@ -41,7 +41,7 @@ class Model:
 
     @property
     def pipeline(self) -> "Pipeline":
-        """FLUX.2's own pipeline, to look inside. Raises ModelUnsupported for a model of another family."""
+        """The FLUX.2 pipeline of this model. Raises ModelUnsupported for a model of another family."""
         from mflux_api.engine.flux2.pipeline import Pipeline
 
         if not isinstance(self.painter, Pipeline):
@@ -50,7 +50,7 @@ class Model:
 
     @property
     def bits(self) -> int | None:
-        """The width its weights are quantized to."""
+        """Bits of the quantized weights, or None."""
         return self.painter.bits
 
     def generate(
@@ -72,20 +72,20 @@ class Model:
         upsample: bool = False,
         on_event: Callable[[PaintingEvent], None] | None = None,
     ) -> list[Picture]:
-        """Paint one picture a seed. What is None takes the model's default, and seeds a random one.
+        """Paint one picture for each seed. None means the model's default; for `seeds`, a random one.
 
-        `width`, `height`: pixels, multiples of 16 from 64 up (default: those of `image`, of the first of `images`, or
-        the model's). `guidance` above 1 paints away from `negative_prompt` on base models; distilled ones run at 1, and
-        FLUX.2-dev has it as an input and ignores a negative prompt.
-        `images`: references for an edit, each at its own aspect. `image`: the picture to repaint, by `strength` (0
-        keeps it, 1 ignores it; default 0.75), only where `mask` is white if there is one. `loras`: names or paths,
-        "name:0.8" or ("name", 0.8). `latents`: initial noise, float32 (seeds, 128, H/16, W/16); in an inpainting the
-        latents themselves. `upsample`: the model's own text encoder first puts the prompt into more words; each Picture
-        has them as `prompt`. `on_event` is called with each Writing, Step, Preview and Picture; what it raises stops
-        the painting.
+        `width`, `height`: pixels, multiples of 16, at least 64. Default: those of `image`, of the first of `images`, or
+        the model's. `guidance`: classifier-free guidance. Above 1, base models use `negative_prompt`. Distilled models
+        always run at 1. FLUX.2-dev takes guidance as an input of the network and ignores a negative prompt.
+        `images`: references for an edit, each at its own aspect ratio. `image`: the picture to repaint by `strength` (0
+        keeps it, 1 ignores it; default 0.75). With a `mask`, only its white parts are repainted. `loras`: names or
+        paths, "name:0.8" or ("name", 0.8). `latents`: initial noise, float32 (seeds, 128, H/16, W/16). For inpainting,
+        these are the initial latents without any change. `upsample`: expand the prompt first with the model's own text
+        encoder; the result is the `prompt` of each Picture. `on_event`: called with each UpsamplingProgress, Step,
+        Preview and Picture. An exception that it raises stops the painting.
 
-        Raises InvalidRequest, LoraNotFound, LoraInvalid, OutOfMemory, and ModelUnsupported for a prompt that this model
-        cannot upsample.
+        Raises InvalidRequest, LoraNotFound, LoraInvalid and OutOfMemory; ModelUnsupported if this model cannot upsample
+        the prompt.
         """
         can = self.spec.capabilities
         request = GenerateRequest(
@@ -108,9 +108,9 @@ class Model:
             return list(_iter_pictures(paint(self.painter, request), on_event))
 
     def save(self, folder: str | Path) -> None:
-        """Write the model as it is, quantized or not, to an empty folder that load_model and mflux can read.
+        """Write the model with its current quantization to a folder that load_model and mflux can read.
 
-        Raises InvalidRequest when the folder holds something already, ModelUnsupported for SeedVR2.
+        Raises InvalidRequest if the folder is not empty, ModelUnsupported for SeedVR2.
         """
         address = FAMILIES[self.spec.family].save
         if address is None:
@@ -161,15 +161,16 @@ def load_model(
 ) -> Model:
     """Load a model by its name in the registry or from a folder (diffusers or mflux-save layout, or SeedVR2's files).
 
-    `quantize`: 3, 4, 6 or 8 bits, done while loading; weights stored quantized stay as they are stored. `precision`:
-    "auto" (bfloat16 on Metal and CUDA, float32 on CPU), "float32", "bfloat16", "float16". `low_ram`: let go of the
-    text encoder before denoising (FLUX.2-dev's networks then take turns, as they do where memory asks for it).
-    `lora_folders`: the only places adapters may come from (None: anywhere). `embedding_cache`: bytes of prompt
-    embeddings to remember.
+    `quantize`: 3, 4, 6 or 8 bits, applied while loading. Weights that are stored quantized do not change. `precision`:
+    "auto" (bfloat16 on Metal and CUDA, float32 on CPU), "float32", "bfloat16", "float16". `low_ram`: unload the text
+    encoder before denoising. FLUX.2-dev's networks are then never in memory together; this also happens without
+    `low_ram` if they do not fit together. `lora_folders`: the only folders that adapters may come from; None allows
+    any. `embedding_cache`: size of the prompt embedding cache in bytes.
 
-    Without a name it loads the default model, or with `gguf_quant` ("bf16", "q8", "q4") the first GGUF transformer
-    under `models_dir` whose name says so, and `generate_image` paints with it from then on. `full_model`: weights as
-    they are stored, which is so anyway without `quantize`. `local_encoder`: text encoders are always local here.
+    Without a name, loads the default model and makes it the model of `generate_image`. With `gguf_quant` ("bf16", "q8",
+    "q4") this is the first GGUF transformer under `models_dir` with that text in its name. `full_model`: load weights
+    as they are stored, which is the default without `quantize`. `local_encoder`: no effect; text encoders are always
+    local.
 
     Raises ModelNotFound, ModelNotDownloaded, ModelIncomplete, ModelCorrupt, ModelUnsupported, OutOfMemory,
     InvalidRequest.
@@ -187,7 +188,7 @@ def load_model(
     return loaded
 
 
-# What `generate_image` paints with.
+# The model that `generate_image` uses.
 _last_loaded: dict[str, Model] = {}
 
 
@@ -207,7 +208,7 @@ def _choose_default_model(gguf_quant: str | None, models_dir: Path) -> str | Pat
 def plan_load(
     located: ResolvedModel, quantize: int | None, precision: str, *, low_ram: bool, embedding_cache: int
 ) -> LoadPlan:
-    """How to load a located model."""
+    """Make the load plan of a resolved model. `quantize` overrides the bits in the registry."""
     spec = located.spec
     return LoadPlan(
         folder=located.folder,
@@ -230,10 +231,11 @@ def generate_image(  # noqa: PLR0917 - the documented signature
     input_image: Image.Image | None = None,
     strength: float = 0.75,
 ) -> tuple[Image.Image, int, dict[str, float]]:
-    """Paint one picture: (image, seed used, timings in seconds). The model is what `load_model` loaded last without a
-    name, or the default one. Encoders here are always local.
+    """Paint one picture. Returns the image, the seed used, and timings in seconds.
 
-    `timings` has "encoding", "diffusion", "decoding" and "total". Raises as `Model.generate`.
+    Uses the model that `load_model` loaded last without a name, else the default model. `local_encoder`: no effect;
+    text encoders are always local. The timings are "encoding", "diffusion", "decoding" and "total". Raises the errors
+    of `Model.generate`.
     """
     seeds = (seed,) if seed is not None else None
     model = _last_loaded.get("model") or load_model()

@@ -1,4 +1,4 @@
-"""A request in one pass of the model or in several: enlarged and repainted, or repainted in tiles."""
+"""Paint a request in one or several passes: prompt upsampling, hires (enlarge and repaint), tiles."""
 
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
@@ -27,10 +27,10 @@ from mflux_api.request import (
 def paint(
     pipeline: LoadedPipeline, request: GenerateRequest, take_early_stop: TakeEarlyStop = never_stop_early
 ) -> PaintingEvents:
-    """As `LoadedPipeline.paint`, with everything that `PaintOptions` may ask for.
+    """Like `LoadedPipeline.paint`, with all options of `PaintOptions`.
 
-    A painting that is cut short in its first pass is given back as it is then. Raises ModelUnsupported for a prompt to
-    be upsampled where the model cannot.
+    If an early stop ends the first pass, its picture is the result. Raises ModelUnsupported if the prompt is to be
+    upsampled and the model cannot do it.
     """
     if not request.upsample:
         return (yield from _paint_passes(pipeline, request, take_early_stop))
@@ -79,7 +79,7 @@ def _paint_one_pass(
 def _paint_hires(
     pipeline: LoadedPipeline, request: GenerateRequest, hires: Hires, take_early_stop: TakeEarlyStop
 ) -> PaintingEvents:
-    """Paint, enlarge, paint again over it: the composition of a small picture, the detail of a large one."""
+    """Paint a small picture for the composition, enlarge it, and repaint it for the detail."""
     first = replace(request, hires=None)
     begun = request.steps if request.source is None else count_repaint_steps(request.steps, request.strength)
     total = begun + count_repaint_steps(hires.steps, hires.strength)
@@ -101,7 +101,7 @@ def _make_second_request(first: GenerateRequest, small: Image.Image, hires: Hire
         first,
         prompt=hires.prompt if hires.prompt is not None else first.prompt,
         negative_prompt=hires.negative_prompt if hires.negative_prompt is not None else first.negative_prompt,
-        # What the first pass came to in the end.
+        # The second pass uses the last prompt of the schedule for all of its steps.
         schedule=(),
         width=canvas[0],
         height=canvas[1],
@@ -116,7 +116,7 @@ def _make_second_request(first: GenerateRequest, small: Image.Image, hires: Hire
 
 
 def _crop_to_aspect(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """The largest middle part that has the shape of `size`."""
+    """Crop the largest centred part with the aspect ratio of `size`."""
     scale = min(image.width / size[0], image.height / size[1])
     return fitting.crop_centre(image, (max(1, round(size[0] * scale)), max(1, round(size[1] * scale))))
 
@@ -124,13 +124,13 @@ def _crop_to_aspect(image: Image.Image, size: tuple[int, int]) -> Image.Image:
 def _paint_tiled(
     pipeline: LoadedPipeline, request: GenerateRequest, tiles: Tiles, take_early_stop: TakeEarlyStop
 ) -> PaintingEvents:
-    """The source enlarged, each tile of it repainted. What a cut leaves over stays as it was enlarged."""
+    """Enlarge the source and repaint it tile by tile. After an early stop, the remaining tiles are only enlarged."""
     assert request.source is not None
     size = tuple(max(1, int(side * tiles.scale)) for side in request.source.size)
     tile = request.requested_size
     large = enlarge_to_cover(request.source.convert("RGB"), (size[0], size[1]), tiles.upscaler)
     canvas = fitting.padded(large, (max(size[0], tile[0]), max(size[1], tile[1])))
-    # With more of it a tile would be hardly more than its edges, and there would be no end of tiles.
+    # A larger overlap would leave hardly any of a tile but its edges, and would need very many tiles.
     overlap = min(tiles.overlap, min(tile) // 2)
     boxes = tiling.place_tiles(canvas.size, tile, overlap)
     parts = [canvas.crop(place) for place in boxes]
@@ -163,7 +163,10 @@ def _paint_each_tile(
 def _renumber_steps(
     painting: PaintingEvents, done: int, total: int
 ) -> Generator[PaintingEvent, None, tuple[Picture, EarlyStop | None]]:
-    """The events of one picture, their steps counted as those of a longer work; its picture is kept back."""
+    """Yield the steps and previews of one pass, renumbered as a part of `total` steps of which `done` came before.
+
+    Does not yield the picture, but returns it with the early stop.
+    """
     picture = None
     with closing(painting):
         while True:
@@ -182,7 +185,7 @@ def _renumber_steps(
 
 
 def _split_by_picture(request: GenerateRequest) -> Iterator[GenerateRequest]:
-    """The request picture by picture."""
+    """Yield one request for each picture."""
     sources = () if request.source is None else (request.source, *request.further_sources)
     for index, seed in enumerate(request.seeds):
         varied = request.variation

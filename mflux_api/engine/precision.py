@@ -1,4 +1,4 @@
-"""Which number type to compute in, and how to run quantized layers, by device."""
+"""Choose by device the dtype to compute in and how to run quantized layers."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,20 +14,20 @@ DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16, "float16": mx.float16}
 
 @dataclass(frozen=True)
 class Precision:
-    """`dtype` of weights and activations; `dequantize_first`: unpack quantized weights, then multiply."""
+    """`dtype`: of weights and activations. `dequantize_first`: unpack quantized weights, then multiply."""
 
     dtype: mx.Dtype
     dequantize_first: bool
 
 
 def device_name() -> str:
-    """The backend MLX computes on now: "cpu", "metal" or "cuda"."""
+    """Return the backend that MLX uses: "cpu", "metal" or "cuda"."""
     if mx.default_device() == mx.Device(mx.cpu):
         return "cpu"
     return "metal" if mx.metal.is_available() else "cuda"
 
 
-# MLX's quantized matmul runs at 3 GFLOP/s on the CPU backend, 40 times slower than unpacking first.
+# On the CPU backend, MLX's quantized matmul runs at 3 GFLOP/s, 40 times slower than unpacking first.
 BY_DEVICE = {
     "cpu": Precision(mx.float32, dequantize_first=True),
     "metal": Precision(mx.bfloat16, dequantize_first=False),
@@ -36,7 +36,7 @@ BY_DEVICE = {
 
 
 def choose_precision(name: str) -> Precision:
-    """The precision for "auto" (by device), "float32", "bfloat16" or "float16". Raises InvalidRequest for others."""
+    """Return the precision for "auto" (by device), "float32", "bfloat16" or "float16". Else raises InvalidRequest."""
     automatic = BY_DEVICE[device_name()]
     if name == "auto":
         return automatic
@@ -48,7 +48,7 @@ def choose_precision(name: str) -> Precision:
 
 @contextmanager
 def use_dtype(dtype: mx.Dtype) -> Iterator[None]:
-    """Build graphs in `dtype`: mflux's modules read it from a global that is bfloat16 by default."""
+    """Build graphs in `dtype`. mflux's modules read it from a global, which is bfloat16 by default."""
     before = MfluxConfig.precision
     MfluxConfig.precision = dtype
     try:

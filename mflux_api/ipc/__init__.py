@@ -1,1 +1,1 @@
-"""What the server and its engine process say to each other."""
+"""Messages between the server and its engine process, and their transport."""

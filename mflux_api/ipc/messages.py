@@ -1,4 +1,4 @@
-"""What painting yields, and what the two processes say to each other, in plain Python."""
+"""Events of a painting, and the commands and replies between server and engine, as plain dataclasses."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """A denoising step that has been computed. `number` counts from 1 to `steps`; `seconds` is its duration."""
+    """A finished denoising step. `number` counts from 1 to `steps`. `seconds` is its duration."""
 
     number: int
     steps: int
@@ -27,7 +27,7 @@ class Step:
 
 @dataclass(frozen=True, kw_only=True)
 class Preview:
-    """The picture as it would end now, an eighth of its width and height, from a linear map of the latents."""
+    """The predicted final picture at one eighth of its width and height, from a linear map of the latents."""
 
     number: int
     seed: int
@@ -36,14 +36,14 @@ class Preview:
 
 @dataclass(frozen=True, kw_only=True)
 class UpsamplingProgress:
-    """A prompt is being put into more words. `tokens`: how many there are."""
+    """Progress of prompt upsampling. `tokens`: the number generated so far."""
 
     tokens: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoraReport:
-    """How an adapter fitted: `layers` it changed, `keys` of the file used out of `total_keys`."""
+    """How an adapter fitted. `layers`: number of layers it changes. `keys`: keys of the file used of `total_keys`."""
 
     path: str
     scale: float
@@ -56,11 +56,11 @@ class LoraReport:
 class Picture:
     """A finished picture.
 
-    `image`: RGB PIL image, in an inpainting with the source's own pixels wherever the mask is black.
-    `array`: the decoder's float32 (H, W, 3) in 0..1 before rounding and before those pixels are put back.
-    `guidance`: the value really used (distilled models run at 1 whatever was asked).
+    `image`: RGB PIL image. After inpainting it has the source's own pixels where the mask is black.
+    `array`: the decoder's float32 (H, W, 3) in 0..1, before rounding and before those pixels are restored.
+    `guidance`: the value that was used. Distilled models always run at 1.
     `timings`: seconds for "encoding" (prompt and pictures), "diffusion", "decoding" and "total".
-    `prompt`: what upsampling made of the prompt, None without.
+    `prompt`: the upsampled prompt, or None without upsampling.
     """
 
     image: Image.Image
@@ -76,14 +76,17 @@ class Picture:
 PaintingEvent: TypeAlias = UpsamplingProgress | Step | Preview | Picture
 
 
-# Between the server's process and the engine's: what is asked
+# From the server to the engine
 
 
 @dataclass(frozen=True, kw_only=True)
 class EngineSetup:
-    """How the engine process is to work. `budget`: bytes for models, None for the default.
+    """Settings of the engine process.
+
+    `budget`: bytes for models, None for the default. `embedding_cache`: size of the prompt embedding cache in bytes.
     `max_image_pixels`: pixels of the largest picture it opens. `low_priority`: whether other processes go first
-    (Linux)."""
+    (Linux only).
+    """
 
     budget: int | None
     precision: str
@@ -94,7 +97,7 @@ class EngineSetup:
 
 @dataclass(frozen=True, kw_only=True)
 class PaintCommand:
-    """`request` has no pictures: the engine reads them from files."""
+    """Paint a request. `request` contains no pictures; the engine reads them from the files given here."""
 
     model: ResolvedModel
     low_ram: bool
@@ -106,7 +109,7 @@ class PaintCommand:
 
     @property
     def private_folders(self) -> tuple[Path, ...]:
-        """Where its files lie, which is nobody's business but the server's."""
+        """Folders to strip from error messages."""
         return (self.model.folder.parent, *(Path(use.path).parent for use in self.request.loras))
 
 
@@ -122,7 +125,7 @@ class LoadCommand:
 
 @dataclass(frozen=True)
 class UnloadCommand:
-    """Let go of a model, by its name."""
+    """Unload a model by its name."""
 
     model: str
     private_folders: ClassVar[tuple[Path, ...]] = ()
@@ -130,36 +133,36 @@ class UnloadCommand:
 
 @dataclass(frozen=True)
 class StopPainting:
-    """Stop the painting that is going on, after its step."""
+    """Stop the current painting after its step."""
 
 
 @dataclass(frozen=True)
 class ShowPreviews:
-    """Somebody looks on: show a preview of every further step of the painting that is going on."""
+    """Send a preview of every further step of the current painting: a client is watching."""
 
 
-# Asked after each step and each decoding. A skip counts for one picture, so asking takes it.
+# Called after each step and each decoding. A skip applies to one picture, so the call consumes it.
 TakeEarlyStop: TypeAlias = Callable[[], EarlyStop | None]
 
 
 def never_stop_early() -> None:
-    """Nobody cuts this painting short."""
+    """Default of `take_early_stop`: no early stop."""
 
 
 def always_watched() -> bool:
-    """Somebody looks on."""
+    """Default of `is_watched`: send every preview."""
     return True
 
 
 Command: TypeAlias = PaintCommand | LoadCommand | UnloadCommand
 
 
-# And what is answered
+# From the engine to the server
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ready:
-    """The engine process is ready. `bytes_per_value`: of the type it computes with; `budget`: bytes for models."""
+    """The engine process is ready. `bytes_per_value`: size of the dtype it computes in. `budget`: bytes for models."""
 
     device: str
     chip: str
@@ -182,7 +185,7 @@ class Thumbnail:
 
 @dataclass(frozen=True, kw_only=True)
 class FinishedPicture:
-    """A picture as PNG. `text`: the generation data inside it; `prompt`: what upsampling made of it, None without."""
+    """A picture as PNG. `text`: the generation data inside it. `prompt`: the upsampled prompt, or None."""
 
     data: bytes
     text: str
@@ -196,7 +199,7 @@ class FinishedPicture:
 
 @dataclass(frozen=True, kw_only=True)
 class EngineMemory:
-    """Bytes MLX uses, keeps for reuse, and has used at most; the names of the models it holds."""
+    """MLX's memory in bytes: in use, cached for reuse, and the peak in use. `loaded`: names of the loaded models."""
 
     active: int
     cached: int
@@ -206,14 +209,14 @@ class EngineMemory:
 
 @dataclass(frozen=True)
 class CommandDone:
-    """The command is carried out; `stopped`: as far as it was wanted."""
+    """The command has ended. `stopped`: it was stopped before it was complete."""
 
     stopped: bool = False
 
 
 @dataclass(frozen=True)
 class CommandRefused:
-    """An error of ours, to be raised again on the other side."""
+    """The command failed with an MfluxError. The server raises it again."""
 
     code: str
     message: str
@@ -222,7 +225,7 @@ class CommandRefused:
 
 @dataclass(frozen=True)
 class CommandCrashed:
-    """An error that nobody foresaw. `trace` is for the log only."""
+    """The command failed with an unexpected error. `trace` is for the log only."""
 
     trace: str
 

@@ -1,4 +1,7 @@
-"""Messages between the two processes: a length, then a pickle. Both ends are ours; nothing else may write to them."""
+"""Send and receive messages on a socket: a length, then a pickle.
+
+Only the server and its own engine process have this socket, so unpickling is safe.
+"""
 
 import asyncio
 import pickle
@@ -15,14 +18,14 @@ def pack_message(message: object) -> bytes:
 
 
 class Inbox(asyncio.Protocol):
-    """The server's end: messages as they come, whole ones only, so that whoever waits for one may be cancelled."""
+    """The server's end of the socket. Queues complete messages, so that waiting for one can be cancelled safely."""
 
     def __init__(self) -> None:
         self._data = bytearray()
         self._messages: asyncio.Queue[Any] = asyncio.Queue()
 
     async def receive(self) -> Any:
-        """The next message. Raises EOFError when the other end is gone, however often it is asked."""
+        """Wait for the next message. Raises EOFError, on every call, after the other end has closed."""
         message = await self._messages.get()
         if isinstance(message, EOFError):
             self._messages.put_nowait(message)
@@ -44,7 +47,7 @@ class Inbox(asyncio.Protocol):
 
 
 def receive_message(connection: socket.socket) -> Any:
-    """The next message, waiting for it. Raises EOFError when the other end is gone."""
+    """Block until the next message. Raises EOFError after the other end has closed."""
     (size,) = LENGTH.unpack(_receive_exactly(connection, LENGTH.size))
     return pickle.loads(_receive_exactly(connection, size))
 

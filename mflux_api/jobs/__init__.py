@@ -1,1 +1,1 @@
-"""A job's life: record, database, files, events, order, and the one door to them all."""
+"""Jobs: orders, records, the queue and its database, picture files, events, and the service that every API uses."""

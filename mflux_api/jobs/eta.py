@@ -1,4 +1,4 @@
-"""How long a picture takes here, learned from the ones painted: seconds a step, and seconds for the rest."""
+"""Estimates of how long a job takes, from measured seconds per step and seconds for the rest of a picture."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from mflux_api.request import GenerateRequest
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds a step, and seconds a picture for everything else."""
+    """`step`: seconds per step. `rest`: seconds per picture for everything else."""
 
     step: float
     rest: float
@@ -17,7 +17,7 @@ class Pace:
 
 
 class Paces:
-    """What is known, in memory: predictions must not wait for the database."""
+    """Measured paces, by model and size. Kept in memory, so that an estimate does not wait for the database."""
 
     def __init__(self, known: dict[tuple[str, int, int], Pace]) -> None:
         self._known = known
@@ -29,7 +29,7 @@ class Paces:
         self._known[model, width, height] = pace
 
     def find(self, model: str, width: int, height: int) -> Pace | None:
-        """The pace at this size, or that of the nearest size of the model, scaled by pixels; None when unknown."""
+        """Return the pace at this size, else that of the model's nearest size, scaled by pixels; None when unknown."""
         exact = self._known.get((model, width, height))
         if exact is not None:
             return exact
@@ -41,6 +41,6 @@ class Paces:
         return Pace(pace.step * area / nearest, pace.rest * area / nearest)
 
     def seconds(self, model: str, request: GenerateRequest) -> float | None:
-        """What the whole job will take, without loading the model; None when nothing is known."""
+        """Estimate the seconds of a whole job, without loading the model; None when unknown."""
         pace = self.find(model, request.width, request.height)
         return None if pace is None else len(request.seeds) * pace.picture(request.steps)

@@ -1,4 +1,4 @@
-"""What a job is: its record, its states, and which may follow which."""
+"""The job record, its states, and the allowed transitions between them."""
 
 import secrets
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from mflux_api.request import GenerateRequest, count_repaint_steps
 class State(StrEnum):
     QUEUED = "queued"
     GENERATING = "generating"
-    # Its worker was lost; it waits to be started again.
+    # The worker was lost. The job waits to be started again.
     INTERRUPTED = "interrupted"
     COMPLETED = "completed"
     FAILED = "failed"
@@ -37,7 +37,7 @@ def new_job_id() -> str:
 
 
 def check_transition(before: State, after: State) -> None:
-    """Raises JobConflict for a change of state that no table row allows."""
+    """Raise JobConflict if ALLOWED does not contain this transition."""
     if after not in ALLOWED[before]:
         raise JobConflict(
             f"A {public_status(before)} job cannot become {public_status(after)}.", status=public_status(before)
@@ -45,17 +45,17 @@ def check_transition(before: State, after: State) -> None:
 
 
 def public_status(state: State) -> str:
-    """The documented name of a state: a job that waits again is shown as queued."""
+    """Return the documented name of a state. An interrupted job is shown as queued."""
     return State.QUEUED if state is State.INTERRUPTED else state
 
 
 @dataclass(frozen=True, kw_only=True)
 class PictureFile:
-    """A finished picture: its file, relative to the output folder, and what it was painted with.
+    """A finished picture and the values it was painted with.
 
-    `guidance`: the value really used. `timings`: seconds by stage and in "total". `text`: the data inside the PNG.
-    `prompt`: what upsampling made of the job's prompt, None without. `deleted`: a client did away with the file; the
-    entry stays, so that the others keep their index.
+    `file`: path relative to the output folder. `guidance`: the value that was used. `timings`: seconds by stage and
+    in "total". `text`: the metadata in the PNG. `size`: bytes. `prompt`: the upsampled prompt, None without
+    upsampling. `deleted`: a client deleted the file; the entry stays, so that the other pictures keep their index.
     """
 
     file: str
@@ -71,7 +71,7 @@ class PictureFile:
 
 
 def find_picture(pictures: tuple[PictureFile, ...], name: str) -> tuple[int, PictureFile]:
-    """The picture that a client names by its index, and the index. Raises PictureNotFound."""
+    """Return the index and the picture that a client names by its index. Raises PictureNotFound."""
     if name not in map(str, range(len(pictures))):
         raise PictureNotFound(f"This job has {len(pictures)} pictures, counted from 0.", pictures=len(pictures))
     if pictures[int(name)].deleted:
@@ -81,7 +81,7 @@ def find_picture(pictures: tuple[PictureFile, ...], name: str) -> tuple[int, Pic
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a job failed, as a client may read it."""
+    """Why a job failed. Clients may see all of it."""
 
     code: str
     status: int
@@ -91,7 +91,7 @@ class Failure:
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """Files of the pictures a job starts from, relative to the output folder. `size`: bytes of them together."""
+    """Files of a job's input pictures, relative to the output folder. `size`: their bytes in total."""
 
     source: str | None = None
     mask: str | None = None
@@ -100,8 +100,8 @@ class Inputs:
     size: int = 0
 
     @property
-    def named(self) -> dict[str, str]:
-        """The files by the names that clients know them by."""
+    def files_by_name(self) -> dict[str, str]:
+        """The files, by the names that clients use."""
         single = {"source": self.source, "mask": self.mask}
         references = {f"reference-{index}": file for index, file in enumerate(self.references)}
         return {**{name: file for name, file in single.items() if file is not None}, **references}
@@ -114,11 +114,11 @@ class Inputs:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """A row of the database. Times are seconds since 1970.
+    """A row of the database. Times are in seconds since 1970.
 
-    `number` orders jobs by submission, `place` those of one `priority` in the queue. `attempts` counts starts; a worker
-    proves with it that a job is still its own.
-    `held`: it waits for its model to be downloaded. `request` has no pictures: those are files, named by `inputs`.
+    `number`: the order of submission. `place`: the order in the queue among jobs of one `priority`. `held`: the job
+    waits for its model to be downloaded. `attempts`: how often the job was started; a worker's claim is checked
+    against it. `request`: holds no pictures; those are files, named by `inputs`.
     """
 
     id: str
@@ -147,21 +147,21 @@ class Job:
 
     @property
     def present(self) -> dict[int, PictureFile]:
-        """The pictures that nobody deleted, by their index."""
+        """The pictures that were not deleted, by index."""
         return {index: picture for index, picture in enumerate(self.pictures) if not picture.deleted}
 
     @property
-    def upsampled(self) -> str | None:
-        """What the prompt became, once there is a picture; None without upsampling."""
+    def upsampled_prompt(self) -> str | None:
+        """The upsampled prompt; None without upsampling and before the first picture is finished."""
         return self.pictures[0].prompt if self.pictures else None
 
     @property
     def steps(self) -> int:
-        """How many a picture takes in its first pass."""
+        """Steps of a picture in its first pass."""
         request = self.request
         return request.steps if self.inputs.source is None else count_repaint_steps(request.steps, request.strength)
 
     @property
     def seconds(self) -> float | None:
-        """How long it ran."""
+        """How long the job ran; None until it has finished."""
         return None if self.started is None or self.finished is None else self.finished - self.started

@@ -1,4 +1,4 @@
-"""Events of jobs: what each says, and how one job or all of them are watched."""
+"""Publish events of jobs, and watch the events of one job or of all."""
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import nullcontext
@@ -12,7 +12,7 @@ LAST_EVENTS = frozenset(END_EVENTS.values())
 
 
 class JobEvents:
-    """Publishes events of jobs, and lets clients watch them. Their order is that of the calls."""
+    """Publishes events of jobs, in the order of the calls, and lets clients watch them."""
 
     def __init__(self, events: EventBus, viewers: PreviewViewers) -> None:
         self.events = events
@@ -48,7 +48,7 @@ class JobEvents:
         self.events.publish(running.job.id, "progress", data, progress.preview)
 
     def publish_download(self, job: Job, fraction: float) -> None:
-        """How much of a waiting job's model has been downloaded."""
+        """Publish the progress of a waiting job's model download, 0 to 1."""
         data = {"job_id": job.id, "status": public_status(job.state), "progress": 0.0, "stage": "downloading"}
         self.events.publish(job.id, "progress", {**data, "download": round(fraction, 4)})
 
@@ -60,13 +60,13 @@ class JobEvents:
         self.events.publish("", "paused", {"paused": paused})
 
     def close(self) -> None:
-        """Tell every listener that the server stops."""
+        """End the streams of all listeners, because the server stops."""
         self.events.close()
 
     # Watch
 
     def current_event(self, job: Job, position: int | None) -> Event:
-        """How a job stands now, as the event that would have said so."""
+        """Return the job's current status as an event."""
         if job.is_final:
             data = {"job_id": job.id, "status": str(public_status(job.state))}
             return Event(f"end-{job.id}-{job.attempts}", job.id, END_EVENTS[job.state], data)
@@ -85,7 +85,7 @@ class JobEvents:
         find: Callable[[str], Awaitable[Job]],
         position: Callable[[str], int | None],
     ) -> AsyncGenerator[Event, None]:
-        """Events of one job, as `ClientQueue.watch` promises them."""
+        """Yield the events of one job, as specified by `ClientQueue.watch`."""
         viewer = self.viewers.watching(job_id) if previews else nullcontext()
         with viewer, self.events.listen(job_id) as box:
             job = await find(job_id)
@@ -106,7 +106,7 @@ class JobEvents:
                     return
 
     async def watch_all(self, last_id: str | None, *, previews: bool) -> AsyncGenerator[Event, None]:
-        """Events of every job and download."""
+        """Yield the events of all jobs and downloads."""
         viewer = self.viewers.watching(None) if previews else nullcontext()
         with viewer, self.events.listen(None) as box:
             for event in self.events.list_since(last_id, None) or []:

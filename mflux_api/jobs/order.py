@@ -1,4 +1,4 @@
-"""What a client asks for, in words no dialect owns, and the limits it has to keep."""
+"""What a client asks for, independent of any dialect, and the limits for it."""
 
 import random
 from dataclasses import dataclass, field, replace
@@ -23,12 +23,12 @@ PRIORITIES = range(-10, 11)
 
 @dataclass(frozen=True, kw_only=True)
 class Order(PaintOptions):
-    """One request for pictures. None takes the default of the model or of the server; a seed below 0 is random.
+    """One request for pictures. None means the default of the model or the server.
 
-    `source` is repainted by `strength` (0 keeps it, 1 ignores it), only where `mask` is white; `references` are
-    looked at. `loras`: (name, scale). `key`: a client's own name for the order, unique within `owner`; `digest`
-    tells two orders under one key apart. `count` pictures are painted `batches` times. A `hires` of no size is as large
-    as its scale says, and one of no steps takes as many as the first pass.
+    `seed`: random below 0. `count`: pictures per batch; `batches`: how many batches. `source`: the picture to repaint
+    with `strength` (0 keeps it, 1 ignores it), only where `mask` is white. `references`: pictures that an edit uses.
+    `loras`: (name, scale). `key`: the client's idempotency key, unique within `owner`; `digest`: tells different orders
+    under one key apart. A `hires` without a size uses its scale; one without steps uses those of the first pass.
     """
 
     prompt: str
@@ -61,7 +61,7 @@ class Order(PaintOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """The most a client may ask for: `side` in pixels, `prompt` in characters."""
+    """The largest values a client may ask for. `side`: pixels. `prompt`: characters."""
 
     side: int = 2048
     steps: int = 100
@@ -72,7 +72,7 @@ class Limits:
 
 @dataclass(frozen=True, kw_only=True)
 class Defaults:
-    """What the server takes where neither the order nor a base model says. Sizes in pixels."""
+    """The server's defaults, used where neither the order nor a base model sets a value. Sizes in pixels."""
 
     steps: int = 4
     width: int = 512
@@ -81,7 +81,7 @@ class Defaults:
 
 
 def check(order: Order, limits: Limits) -> None:
-    """Raises InvalidRequest for an order beyond the limits."""
+    """Raise InvalidRequest for an order that exceeds the limits."""
     for name in ("prompt", "negative_prompt"):
         _at_most(name, len(getattr(order, name)), limits.prompt, "characters")
     for name in ("width", "height"):
@@ -104,7 +104,10 @@ def _at_most(name: str, value: int | None, limit: int, unit: str) -> None:
 
 
 def complete(order: Order, spec: ModelSpec, defaults: Defaults, loras: tuple[LoraUse, ...]) -> GenerateRequest:
-    """The order with every gap filled, without its pictures. Raises InvalidRequest for what no model can do."""
+    """Fill in all defaults and return the request, without its pictures.
+
+    Raises InvalidRequest for values that no model accepts, and ModelUnsupported for text to image on an upscaler.
+    """
     if order.mask is not None and order.source is None:
         raise InvalidRequest("A mask needs the picture it belongs to: send init_images as well.", field="mask")
     can = spec.capabilities
@@ -165,7 +168,7 @@ def _seeds(order: Order) -> tuple[int, ...]:
 
 
 def _size(order: Order, spec: ModelSpec, defaults: Defaults) -> tuple[int, int]:
-    """What was asked, else the size of the picture that is worked on, else the default, no larger than the model's."""
+    """Width and height as ordered, else those of the source or first reference, else `usual_size`, in pixels."""
     basis = order.source or next(iter(order.references), None)
     usual = usual_size(spec, defaults) if basis is None else _fitted(basis.width, basis.height, defaults.limits.side)
     return (
@@ -175,13 +178,13 @@ def _size(order: Order, spec: ModelSpec, defaults: Defaults) -> tuple[int, int]:
 
 
 def usual_size(spec: ModelSpec, defaults: Defaults) -> tuple[int, int]:
-    """Width and height of a picture from words alone where the order says neither."""
+    """Default width and height of text to image: the server's, at most the model's native side."""
     side = spec.capabilities.native_side
     return min(defaults.width, side), min(defaults.height, side)
 
 
 def _fitted(width: int, height: int, limit: int) -> tuple[int, int]:
-    """A picture's own size, shrunk to a megapixel, the limit, and the steps that sizes come in."""
+    """Scale a picture's size down to at most one megapixel and `limit` a side, in multiples of SIDE_STEP."""
     scale = min(1.0, (LARGEST_AREA / (width * height)) ** 0.5, limit / max(width, height))
     return _stepped(width * scale), _stepped(height * scale)
 

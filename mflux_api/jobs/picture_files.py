@@ -1,4 +1,4 @@
-"""Pictures on disk: all of a file or nothing, in a folder a day, and deleted with their job."""
+"""Picture files on disk: written atomically, in one folder per day, and deleted together with their job."""
 
 import contextlib
 import os
@@ -18,7 +18,7 @@ NAME = re.compile(r"(?P<job>[0-9a-f]{12})-\d+\.png(\.partial)?")
 
 
 class PictureFiles:
-    """The output folder. Calls block: run them on a thread."""
+    """The output folder. All methods block: call them on a thread."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -38,12 +38,12 @@ class PictureFiles:
         )
 
     def name(self, job: Job, index: int) -> str:
-        """Of the file of a job's picture, relative to the folder."""
+        """Return the file name of a job's picture, relative to the output folder."""
         day = time.strftime("%Y-%m-%d", time.localtime(job.created))
         return f"{day}/{job.id}-{index}.png"
 
     def save_inputs(self, job_id: str, pictures: InputPictures) -> Inputs:
-        """Write what a job starts from, as it came. Raises StorageFailed."""
+        """Write a job's input pictures unchanged. Raises StorageFailed."""
 
         size = 0
 
@@ -64,14 +64,14 @@ class PictureFiles:
         )
 
     def read(self, file: str) -> bytes:
-        """Raises PictureNotFound when somebody deleted it."""
+        """Read a file. Raises PictureNotFound when it does not exist."""
         try:
             return (self.folder / file).read_bytes()
         except FileNotFoundError:
             raise PictureNotFound("The file of this picture was deleted.") from None
 
     def delete(self, job: Job) -> None:
-        """Delete everything a job left, and the day's folder when it was the last."""
+        """Delete all files of a job, and folders of a day that become empty."""
         for picture in job.pictures:
             self.delete_picture(picture.file)
         self.delete_inputs(job.id)
@@ -79,12 +79,12 @@ class PictureFiles:
     def delete_picture(self, file: str) -> None:
         path = self.folder / file
         path.unlink(missing_ok=True)
-        # Not empty, or gone: the day has other pictures, or another job's were the last.
+        # Fails if the folder still holds other pictures, or is already deleted.
         with contextlib.suppress(OSError):
             path.parent.rmdir()
 
     def discard(self, pictures: Iterable[PictureFile]) -> None:
-        """Delete pictures of a job that stays, and may have others soon."""
+        """Delete pictures of a job that is kept. The day's folder stays, because new pictures may follow."""
         for picture in pictures:
             (self.folder / picture.file).unlink(missing_ok=True)
 
@@ -92,7 +92,7 @@ class PictureFiles:
         shutil.rmtree(self.folder / INPUTS / job_id, ignore_errors=True)
 
     def strays(self, jobs: Iterable[Job]) -> Iterator[Path]:
-        """Files of these jobs that their rows do not name: what an interrupted run left."""
+        """Yield files of these jobs that are not in their rows, left by an interrupted run."""
         named = {job.id: {picture.file for picture in job.pictures} for job in jobs}
         for path in self.folder.glob("????-??-??/*"):
             match = NAME.fullmatch(path.name)
@@ -100,7 +100,7 @@ class PictureFiles:
                 yield path
 
     def delete_stray_inputs(self, known: set[str]) -> None:
-        """Delete inputs whose job was never accepted: a crash came between the two."""
+        """Delete inputs without a job: the server crashed before the job was accepted."""
         for path in (self.folder / INPUTS).glob("*"):
             if JOB_ID.fullmatch(path.name) and path.name not in known:
                 self.delete_inputs(path.name)
@@ -117,7 +117,7 @@ class PictureFiles:
             partial.replace(path)
             _sync_folder(path.parent)
         except OSError as error:
-            # A disk that became read-only refuses this too.
+            # Fails too if the disk has become read-only.
             with contextlib.suppress(OSError):
                 partial.unlink()
             raise StorageFailed("A picture cannot be written: is the disk full?") from error
@@ -125,7 +125,7 @@ class PictureFiles:
 
 
 def _sync_folder(folder: Path) -> None:
-    # A renamed file is only safe from a power cut once its folder is written too.
+    # A rename survives a power loss only once the folder is synced too.
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

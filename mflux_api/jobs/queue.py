@@ -1,8 +1,7 @@
 """The contracts of the job queue, and the plain types they use.
 
-The worker knows the queue as `WorkQueue`, the service and the APIs as `ClientQueue`, the webhook sender as
-`DeliveryQueue`, the application as `JobQueue`. An implementation has to pass the suites in
-tests/jobs/*_contract.py.
+The worker uses `WorkQueue`, the service and the APIs `ClientQueue`, the webhook sender `DeliveryQueue`, the
+application `JobQueue`. An implementation has to pass the suites in tests/jobs/*_contract.py.
 """
 
 from collections.abc import AsyncGenerator, Iterable
@@ -21,10 +20,10 @@ END_EVENTS = {State.COMPLETED: "complete", State.FAILED: "failed", State.CANCELL
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """Where a job stands: `step` of `steps` done in picture `image` (from 1) of `of`.
+    """Progress of a job: `step` of `steps` are done in picture `image` (from 1) of `of`.
 
-    `stage`: "loading" the model, "upsampling" the prompt, or "painting". `seconds`: the last step's. `preview`: a small
-    PNG.
+    `stage`: "loading" the model, "upsampling" the prompt, or "painting". `seconds`: duration of the last step.
+    `preview`: a small PNG.
     """
 
     stage: str
@@ -37,15 +36,16 @@ class Progress:
 
     @property
     def fraction(self) -> float:
-        """0 to 1, over all steps of all pictures; decoding counts as one, so that 1 means done."""
+        """0 to 1, over all steps of all pictures. Decoding counts as a step, so that 1 means done."""
         return round(((self.image - 1) * (self.steps + 1) + self.step) / (self.of * (self.steps + 1)), 4)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Painted:
-    """A finished picture: `data` is a PNG, `text` the generation data inside it, `index` counts from 0.
+    """A finished picture from the worker.
 
-    `prompt`: what upsampling made of the job's prompt, None without.
+    `index`: counts from 0. `data`: a PNG. `text`: the metadata in the PNG. `timings`: seconds by stage and in
+    "total". `prompt`: the upsampled prompt, None without upsampling.
     """
 
     index: int
@@ -61,7 +61,7 @@ class Painted:
 
 @dataclass(frozen=True, kw_only=True)
 class NewJob:
-    """A job that is to be submitted."""
+    """A job to submit."""
 
     id: str
     priority: int
@@ -78,7 +78,7 @@ class NewJob:
 
 @dataclass(frozen=True, kw_only=True)
 class InputPictures:
-    """The pictures a job starts from, as the client sent them."""
+    """A job's input pictures, as the client sent them."""
 
     source: bytes | None = None
     mask: bytes | None = None
@@ -88,10 +88,10 @@ class InputPictures:
 
 @dataclass(frozen=True, kw_only=True)
 class RunningJob:
-    """A job that is being painted, as it stands now.
+    """A snapshot of a running job.
 
-    `pictures`: those finished so far. `preview`: the last one, a small PNG. `cut`: the last request to end early.
-    `seconds_left`: None when nothing is known.
+    `pictures`: those finished so far. `preview`: the latest one, a small PNG. `cut`: the latest early stop that was
+    requested. `seconds_left`: None when no estimate is possible.
     """
 
     job: Job
@@ -109,7 +109,7 @@ class RunningJob:
 
 @dataclass(frozen=True)
 class JobPage:
-    """Jobs, newest first. `total`: on all pages."""
+    """Jobs, newest first. `total`: jobs on all pages."""
 
     jobs: list[Job]
     total: int
@@ -117,7 +117,7 @@ class JobPage:
 
 @dataclass(frozen=True, kw_only=True)
 class PictureSearch:
-    """Which pictures: of the model with this name, and with each word somewhere in the prompt, in any case."""
+    """A filter for pictures: the model's name, and words that must all occur in the prompt, in any case."""
 
     words: frozenset[str] = frozenset()
     model: str | None = None
@@ -125,7 +125,7 @@ class PictureSearch:
 
 @dataclass(frozen=True)
 class PicturePage:
-    """Jobs with pictures, newest first. `following`: number to go on below; `total`: pictures on all pages."""
+    """Jobs with pictures, newest first. `following`: `before` of the next page. `total`: pictures on all pages."""
 
     jobs: list[Job]
     following: int | None
@@ -134,7 +134,7 @@ class PicturePage:
 
 @dataclass(frozen=True, kw_only=True)
 class Totals:
-    """Sums over all jobs that ever ended. `seconds`: what the completed ones took together."""
+    """Sums over all jobs that ever ended. `seconds`: total running time of the completed ones."""
 
     generations: int = 0
     images: int = 0
@@ -144,7 +144,7 @@ class Totals:
 
 @dataclass(frozen=True, kw_only=True)
 class HistoryBucket:
-    """One bucket of time from `start`, seconds since 1970. `seconds`: what its completed jobs took together."""
+    """A period of time from `start`, in seconds since 1970. `seconds`: total running time of its completed jobs."""
 
     start: float
     pictures: int = 0
@@ -153,17 +153,17 @@ class HistoryBucket:
 
     @property
     def pace(self) -> float | None:
-        """Seconds a picture."""
+        """Seconds per picture; None without pictures."""
         return self.seconds / self.pictures if self.pictures else None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Delivery:
-    """An event of a job that a webhook is to be sent.
+    """The delivery of a job's event to its webhook.
 
     `event`: start, output or completed. `state`: waiting, delivered, failed (given up) or dropped (the event never
-    happened). `due`: time of the next attempt. `status`: of the last answer, None where there was none. `error`: why
-    the last attempt failed.
+    happened). `due`: time of the next attempt, seconds since 1970. `status`: HTTP status of the last answer, None
+    without one. `error`: why the last attempt failed.
     """
 
     number: int
@@ -178,7 +178,7 @@ class Delivery:
 
 @dataclass(frozen=True)
 class DeliveryPage:
-    """Deliveries, newest first. `total`: on all pages."""
+    """Deliveries, newest first. `total`: deliveries on all pages."""
 
     deliveries: list[Delivery]
     total: int
@@ -186,25 +186,26 @@ class DeliveryPage:
 
 @dataclass(frozen=True, kw_only=True)
 class Retention:
-    """How long finished jobs stay: days, and bytes of pictures and inputs. 0 means no limit."""
+    """How long finished jobs are kept: `days`, and `bytes` of pictures and inputs in total. 0 means no limit."""
 
     days: float
     bytes: int
 
     def ended_before(self, now: float) -> float:
-        """Jobs that ended before this time, in seconds since 1970, are too old."""
+        """Return the time, in seconds since 1970, before which an ended job is too old."""
         return now - self.days * DAY if self.days else 0.0
 
 
 class WorkQueue(Protocol):
-    """Jobs for one worker.
+    """The queue as a worker sees it.
 
-    A claimed job belongs to its worker for as long as heartbeats come. Once it was cancelled, or given to another
-    after silence, every verb of the first worker raises JobConflict and changes nothing.
+    A claimed job belongs to its worker while heartbeats arrive. Once the job was cancelled, or was given to another
+    worker because heartbeats were missing, every method called by the first worker raises JobConflict and changes
+    nothing.
     """
 
     async def claim(self) -> Job:
-        """Wait for the next job; it is generating from now on."""
+        """Wait for the next job, set its state to generating and return it."""
 
     async def heartbeat(self, job: Job) -> None:
         """Renew the worker's claim."""
@@ -213,33 +214,36 @@ class WorkQueue(Protocol):
         """Publish progress. Nothing is written to disk."""
 
     async def picture(self, job: Job, painted: Painted) -> None:
-        """Keep a picture: it is on disk when this returns."""
+        """Save a picture. It is on disk when this returns."""
 
     async def finish(self, job: Job, last: Painted | None = None) -> None:
-        """Completed, with the pictures kept so far, and this last one: all of it outlives a crash of the server when
-        this returns, or nothing does. A power cut in the moment after may have the job painted again."""
+        """Complete the job with the pictures saved so far and `last`, all of them or none.
+
+        The result survives a crash of the server once this returns. After a power loss in the next moment the job may
+        be painted again.
+        """
 
     async def fail(self, job: Job, failure: Failure, *, again: bool) -> bool:
-        """Fail the job; with `again`, requeue it while there are tries left. Whether it will be tried again."""
+        """Fail the job; with `again`, requeue it if it has tries left. Returns whether it was requeued."""
 
     async def release(self, job: Job) -> None:
-        """Requeue the job at its old place; this try does not count."""
+        """Requeue the job at its old place. This try does not count."""
 
     async def next_early_stop(self, job: Job) -> EarlyStop:
-        """Wait for the next request to end the picture, or the whole job, with what there is of it."""
+        """Wait for the next request to end the current picture, or the job, early."""
 
     async def wait_for_viewer(self, job: Job) -> None:
-        """Wait until somebody looks at previews of this job."""
+        """Wait until a client watches previews of this job."""
 
     async def wait_cancelled(self, job: Job) -> None:
-        """Wait until the job is no longer this worker's."""
+        """Wait until the job no longer belongs to this worker."""
 
 
 class ClientQueue(Protocol):
-    """Jobs for clients: submit and change them, look at them, wait for them, and read what was painted.
+    """The queue as clients see it: submit, change, list, await and watch jobs, and read their pictures.
 
-    Every verb that names a job by its id raises JobNotFound; every verb that writes raises StorageFailed. A verb whose
-    caller is cancelled runs to its end.
+    Methods that take a job's id raise JobNotFound; methods that write raise StorageFailed. A method runs to its end
+    even when its caller is cancelled.
     """
 
     # Submit and change
@@ -247,164 +251,171 @@ class ClientQueue(Protocol):
     async def submit(self, new: NewJob, *, awaited: bool = False) -> Job:
         """Accept a job, or return the one accepted earlier under the same owner and key.
 
-        Returns once the job is durable; with `awaited=True`, for a client that learns of the job only with its
-        picture, before the fsync.
+        Returns once the job is durable; with `awaited=True`, before the fsync. That is for clients that get the job's
+        id only together with its pictures.
 
         Raises QueueFull, ShuttingDown, and JobConflict for a key used with another request.
         """
 
     async def cancel(self, job_id: str) -> Job:
-        """Cancel a waiting job at once, a running one at its next step; pictures it has finished stay.
+        """Cancel a waiting job at once, a running one at its next step. Finished pictures are kept.
 
-        Raises JobConflict when it has completed or failed.
+        Raises JobConflict when the job has completed or failed.
         """
 
     async def retry(self, job_id: str, *, held: bool) -> Job:
         """Requeue a failed or cancelled job. Raises JobConflict, QueueFull, ShuttingDown."""
 
     async def move(self, job_id: str, position: int) -> Job:
-        """Move a waiting job to another position, 1 being the next. Raises JobConflict for one that does not wait."""
+        """Move a waiting job to a position; 1 is the next job. Raises JobConflict when the job is not waiting."""
 
     async def release_held(self, models: Iterable[str]) -> None:
-        """Let the jobs run that waited for these models to be downloaded."""
+        """Release the jobs that waited for these models to be downloaded."""
 
     async def refuse(self, job: Job, failure: Failure) -> None:
-        """Fail a waiting job that can never run. Nothing happens when it has stopped waiting meanwhile."""
+        """Fail a waiting job that can never run. Does nothing if the job no longer waits."""
 
     def end_early(self, job_id: str, how: EarlyStop) -> None:
-        """Ask the worker to end a running job, or its picture, with what there is; nothing happens to other jobs."""
+        """Ask the worker to end a running job, or its current picture, early. Does nothing for other jobs."""
 
     def pause(self) -> None:
-        """Start no more jobs. The running one goes on."""
+        """Start no more jobs. Running jobs continue."""
 
     def resume(self) -> None:
         """Start jobs again."""
 
-    # Look at jobs
+    # Inspect jobs
 
     @property
     def paused(self) -> bool: ...
 
     @property
     def closing(self) -> bool:
-        """Whether the server stops."""
+        """Whether the server is stopping."""
 
     async def get(self, job_id: str) -> Job: ...
 
     async def list_jobs(self, status: str | None, before: int | None, limit: int) -> JobPage:
-        """Jobs of one shown status or of all, those numbered below `before`."""
+        """Return jobs with a number below `before`, of one public status or of all."""
 
     async def waiting_jobs(self, limit: int) -> list[Job]:
-        """The next jobs, in order."""
+        """Return the next jobs, in queue order."""
 
     async def held_jobs(self) -> list[Job]:
-        """Jobs that wait for their model to be downloaded, in the order they were submitted."""
+        """Return the jobs that wait for their model to be downloaded, in the order of submission."""
 
     def running_jobs(self) -> list[RunningJob]:
-        """Jobs that are being painted, those started first come first."""
+        """Return snapshots of the running jobs, in the order they were started."""
 
     def count_waiting(self) -> int:
-        """How many jobs wait."""
+        """Return how many jobs wait."""
 
     def position(self, job_id: str) -> int | None:
-        """1 for the next job; 0 while it runs; None when it is over."""
+        """Return the job's position: 1 for the next job, 0 while it runs, None once it has ended."""
 
     def expected_seconds(self, job: Job) -> float | None:
-        """How long a waiting job will take, without loading its model; None when nothing is known."""
+        """Estimate how long a waiting job will run, without loading its model; None when no estimate is possible."""
 
     # Wait and watch
 
     async def wait_ended(self, job: Job) -> Job:
-        """The job once it has ended, or as it is when the server stops before it is painted."""
+        """Wait for the job's end and return the job; return it unfinished if the server stops before."""
 
     def watch(self, job_id: str, last_id: str | None, *, previews: bool) -> AsyncGenerator[Event, None]:
-        """A job's events until its last: those after `last_id` where it is remembered, else from `current_event` on.
+        """Yield a job's events, up to and including the last one.
 
-        `previews`: the listener looks at them; without it, events may have previews all the same. Ends early when the
-        listener is too slow or the server stops.
+        Starts after the event `last_id` if that is still remembered, else with `current_event`. `previews`: request
+        previews while watching; without it, events may still have previews. Ends early when the listener is too slow or
+        the server stops.
         """
 
     def watch_all(self, last_id: str | None, *, previews: bool) -> AsyncGenerator[Event, None]:
-        """Events of every job and download, from `last_id` on where it is remembered, else from now on."""
+        """Yield events of all jobs and downloads, after `last_id` if that is still remembered, else new ones only."""
 
     def current_event(self, job: Job) -> Event:
-        """How a job stands now, as an event. That of an ended job always has the same id."""
+        """Return the job's current status as an event. For an ended job the event's id is always the same."""
 
     def report_download(self, job: Job, fraction: float) -> None:
-        """Publish how much of a waiting job's model has been downloaded, 0 to 1."""
+        """Publish the progress of a waiting job's model download, 0 to 1."""
 
     def request_previews(self) -> None:
-        """Have previews made for a while, of any job: a client asked for the latest and will ask again."""
+        """Request previews of all jobs for a while, for clients that poll."""
 
     # Pictures
 
     async def save_inputs(self, job_id: str, pictures: InputPictures) -> Inputs:
-        """Write the pictures a job starts from, before it is submitted."""
+        """Save a job's input pictures, before the job is submitted."""
 
     async def delete_inputs(self, job_id: str) -> None:
-        """Delete the pictures of a job that was not accepted."""
+        """Delete the input pictures of a job that was not accepted."""
 
     def read_picture(self, file: str) -> bytes:
-        """The bytes of a picture or an input by the file its job names. It blocks. Raises PictureNotFound."""
+        """Read a picture or an input by the file name in its job. Blocking. Raises PictureNotFound."""
 
     async def search_pictures(self, search: PictureSearch, before: int | None, limit: int) -> PicturePage:
-        """As many whole jobs as it takes for `limit` pictures, those numbered below `before` only."""
+        """Return as many jobs as are needed for `limit` pictures, with numbers below `before`. Jobs are not split."""
 
     async def delete_picture(self, job_id: str, name: str) -> None:
-        """Delete a picture, named by its index, and its file. Raises PictureNotFound, and JobConflict while it runs."""
+        """Delete a picture, named by its index, and its file.
 
-    # Statistics, and values to remember
+        Raises PictureNotFound, and JobConflict while the job runs.
+        """
+
+    # Statistics and stored values
 
     async def totals(self) -> Totals:
-        """Sums since the database was made. They outlive the jobs they count."""
+        """Return sums since the database was created, including jobs that were deleted since."""
 
     async def history(self, bucket: BucketLength, count: int) -> list[HistoryBucket]:
-        """The last buckets, oldest first; the last one is not over yet. Days are UTC's."""
+        """Return the last `count` periods, oldest first. The last one has not ended yet. Days are in UTC."""
 
     async def save_value(self, name: str, value: str) -> None:
-        """Remember a value across restarts."""
+        """Store a value across restarts."""
 
     async def load_value(self, name: str) -> str | None:
-        """The value saved last under a name."""
+        """Return the value that was last saved under a name."""
 
     async def list_deliveries(self, state: str | None, before: int | None, limit: int) -> DeliveryPage:
-        """Webhook deliveries of one state or of all, those numbered below `before`."""
+        """Return webhook deliveries with a number below `before`, of one state or of all."""
 
 
 class DeliveryQueue(Protocol):
-    """Webhook deliveries for the one task that sends them. A job's deliveries are accepted with the job."""
+    """The queue as the webhook sender sees it. A job's deliveries are created together with the job."""
 
     @property
     def closing(self) -> bool:
-        """Whether the server stops."""
+        """Whether the server is stopping."""
 
     async def due_deliveries(self) -> list[Delivery]:
-        """What is to be sent now, the oldest first."""
+        """Return the deliveries to send now, oldest first."""
 
     async def record_attempt(self, number: int, *, state: str, next_try: float, status: int | None, error: str) -> None:
-        """Record an attempt and what it came to. `error`: empty when the webhook was taken."""
+        """Record an attempt and its result. `error`: empty when the webhook was accepted."""
 
     async def wait_for_deliveries(self, seconds: float) -> None:
-        """Wait until more may be due than `due_deliveries` last returned, or so long."""
+        """Wait until more deliveries may be due than `due_deliveries` last returned, at most `seconds`."""
 
 
 class JobQueue(WorkQueue, ClientQueue, DeliveryQueue, Protocol):
-    """One queue for all of them, as the application opens and closes it."""
+    """The whole queue, as the application opens and closes it."""
 
     async def open(self) -> None:
-        """Go on where the last run ended. Raises InvalidRequest when another server has it, StorageFailed."""
+        """Open the queue and recover unfinished jobs of the last run.
+
+        Raises InvalidRequest when another server uses the queue, and StorageFailed.
+        """
 
     def drain(self) -> None:
-        """Accept and start no more jobs, end all streams, and wake those who wait for waiting jobs."""
+        """Accept and start no more jobs, end all streams, and end the waits for jobs that are not running."""
 
     def stop_waits(self) -> None:
-        """Wake everybody who still waits for a job to end."""
+        """End all waits for the end of a job."""
 
     async def wait_idle(self) -> None:
         """Wait until no job is running."""
 
     async def close(self) -> None:
-        """Give every unfinished job back for the next run."""
+        """Requeue the unfinished jobs for the next run, and close the queue."""
 
     async def prune(self, retention: Retention) -> int:
-        """Delete finished jobs that are too old or too many, with their pictures. Returns how many."""
+        """Delete finished jobs beyond the retention limits, with their pictures. Returns how many."""

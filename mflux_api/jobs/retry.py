@@ -1,4 +1,4 @@
-"""Decide whether a job that was not completed is painted again."""
+"""Rules for retrying a job that was not completed."""
 
 from dataclasses import dataclass
 
@@ -19,10 +19,13 @@ class RetryPolicy:
 
 
 def is_worth_retrying(error: MfluxError) -> bool:
-    """Whether another try may succeed: the engine's end need not be the job's fault, and a full disk may be emptied."""
+    """Return whether another try may succeed.
+
+    The engine may have died for a reason unrelated to the job, and space on a full disk may be freed.
+    """
     return isinstance(error, EngineDied | StorageFailed)
 
 
 def server_stopped(job: Job) -> Failure:
-    """Why a job fails whose every try ended with the server."""
+    """Return the failure of a job whose tries all ended because the server stopped."""
     return Failure("INTERRUPTED", 500, f"The server stopped {job.attempts} times in it.")

@@ -1,4 +1,4 @@
-"""The jobs being painted, in memory: the worker's claim on each, its progress, and the time it has left."""
+"""Running jobs, in memory: the worker's claim on each, its progress, and the estimated time left."""
 
 import asyncio
 import time
@@ -15,9 +15,10 @@ LEASE_SECONDS = 60.0
 
 @dataclass
 class Claim:
-    """A worker's claim on a job until `deadline` (monotonic seconds), and the progress of the job.
+    """A worker's claim on a job, valid until `deadline` (monotonic seconds), and the job's progress.
 
-    `preview`: the last one, a small PNG; `cuts`: those the worker has not heard of yet, `cut`: the last.
+    `stop`: set when the job leaves. `preview`: the latest one, a small PNG. `cuts`: early stops that the worker has
+    not read yet. `cut`: the latest early stop.
     """
 
     job: Job
@@ -31,7 +32,10 @@ class Claim:
     updated_at: float = 0.0
 
     def is_of(self, job: Job) -> bool:
-        """Attempts alone would not tell: a release takes one back."""
+        """Return whether this is the claim on this start of the job.
+
+        `attempts` alone is not enough, because a release lowers it again.
+        """
         return (self.job.attempts, self.job.started) == (job.attempts, job.started)
 
     def update(self, progress: Progress) -> None:
@@ -44,7 +48,10 @@ class Claim:
 
 
 class RunningJobs:
-    """Claims last as long as heartbeats come. Clocks may be set back, so they are counted in monotonic seconds."""
+    """Claims on running jobs. Each expires `lease` seconds after its last heartbeat.
+
+    Deadlines use monotonic time, because the system clock may be set back.
+    """
 
     def __init__(self, paces: Paces, lease: float = LEASE_SECONDS) -> None:
         self.paces = paces
@@ -67,7 +74,7 @@ class RunningJobs:
         return self.claims.get(job_id)
 
     def find_owned(self, job: Job) -> Claim:
-        """Raises JobConflict when the job is no longer the one this worker claimed."""
+        """Return the worker's claim on a job. Raises JobConflict when the job no longer belongs to this worker."""
         claim = self.claims.get(job.id)
         if claim is None or not claim.is_of(job):
             raise JobConflict("The job is no longer this worker's.", job_id=job.id)
@@ -79,7 +86,7 @@ class RunningJobs:
         return claim
 
     def remove(self, job_id: str) -> None:
-        """The job has left; its worker is told to stop."""
+        """Remove a job and signal its worker to stop."""
         claim = self.claims.pop(job_id, None)
         if claim is not None:
             claim.stop.set()
@@ -87,15 +94,15 @@ class RunningJobs:
             self._empty.set()
 
     async def wait_empty(self) -> None:
-        """Wait until nothing is being painted."""
+        """Wait until no job is running."""
         await self._empty.wait()
 
     def silent(self) -> list[Claim]:
-        """Claims whose workers have not been heard of for too long."""
+        """Return the claims whose heartbeats are overdue."""
         return [claim for claim in self.claims.values() if claim.deadline < time.monotonic()]
 
     def snapshot(self, claim: Claim) -> RunningJob:
-        """The job as it stands now."""
+        """Return the job's current state as a `RunningJob`."""
         return RunningJob(
             job=claim.job,
             progress=claim.progress,
@@ -106,7 +113,7 @@ class RunningJobs:
         )
 
     def _seconds_left(self, claim: Claim) -> float | None:
-        """Seconds until it is done, from what earlier pictures took; None when nothing is known."""
+        """Estimate the seconds left from the pace of earlier pictures; None when no estimate is possible."""
         job, progress = claim.job, claim.progress
         if not job.request.is_one_pass:
             return _extrapolated(claim)
@@ -121,7 +128,7 @@ class RunningJobs:
 
 
 def _extrapolated(claim: Claim) -> float | None:
-    """What is left if it goes on as it went: passes of several sizes have no one pace."""
+    """Estimate the seconds left from this job's progress alone, for jobs whose passes differ in size."""
     fraction = 0.0 if claim.progress is None else claim.progress.fraction
     if fraction == 0.0 or claim.job.started is None:
         return None

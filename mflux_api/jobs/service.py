@@ -1,4 +1,4 @@
-"""Application service used by every API: submit jobs, wait for them, cancel and retry them, and fetch models."""
+"""Application service used by every API: submit, await, cancel and retry jobs, and download models."""
 
 import asyncio
 import time
@@ -17,13 +17,13 @@ from mflux_api.models.loras import LoraFolder
 from mflux_api.models.registry import ModelSpec, ResolvedModel
 from mflux_api.request import EarlyStop, GenerateRequest
 
-# Checks that the memory suffices, or raises OutOfMemory: (model, request, sizes of references, low_ram).
+# Raises OutOfMemory if the memory does not suffice: (model, request, sizes of references in pixels, low_ram).
 Admit = Callable[[ResolvedModel, GenerateRequest, Sequence[tuple[int, int]], bool], None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class EngineView:
-    """How the engine process is. Bytes; `latest`: the model it used last, `loaded`: those it holds."""
+    """State of the engine process. Memory in bytes. `latest`: the model used last. `loaded`: the models in memory."""
 
     running: bool
     restarts: int
@@ -39,7 +39,7 @@ class EngineView:
 
 
 class JobService:
-    """What every dialect shares. Jobs are listed and moved through `queue`, models through `models`."""
+    """What all dialects share. Use `queue` to list and move jobs, `models` to list and load models."""
 
     def __init__(
         self,
@@ -73,11 +73,14 @@ class JobService:
         orders.check(order, self.defaults.limits)
         low_ram = order.low_ram or self.low_ram
         spec, request, held = await asyncio.to_thread(self._completed, order, low_ram)
-        # A client that goes away now must not leave files without a job, or a job without its download.
+        # Shielded: a client that disconnects now must not leave files without a job, or a job without its download.
         return await asyncio.shield(self._put(order, spec, request, held=held, low_ram=low_ram, awaited=awaited))
 
     async def wait_finished(self, job: Job) -> Job:
-        """The job once it has completed; raises the error of a failed one, JobCancelled, and ShuttingDown."""
+        """Wait until the job has completed and return it.
+
+        Raises the error of a failed job, JobCancelled, and ShuttingDown.
+        """
         ended = await self.queue.wait_ended(job)
         if ended.error is not None:
             raise from_code(ended.error.code, ended.error.message, ended.error.details)
@@ -88,7 +91,10 @@ class JobService:
         return ended
 
     async def submit_and_wait(self, order: Order) -> tuple[Job, list[bytes]]:
-        """Accept an order, wait for it, and read its PNGs. Cancelling this cancels the job. Raises what those do."""
+        """Accept an order, wait for its end, and read its PNGs. Cancelling this call cancels the job.
+
+        Raises what `submit`, `wait_finished` and `read_pictures` raise.
+        """
         job = await self.submit(order, awaited=True)
         try:
             done = await self.wait_finished(job)
@@ -99,27 +105,30 @@ class JobService:
         return done, await self.read_pictures(done)
 
     def running_job(self, job_id: str) -> RunningJob | None:
-        """The job as it stands now, while it is being painted."""
+        """Return a snapshot of a running job; None when it is not running."""
         return next((running for running in self.queue.running_jobs() if running.job.id == job_id), None)
 
     def progress(self, job: Job) -> float:
-        """0 to 1."""
+        """Return the job's progress, 0 to 1."""
         running = self.running_job(job.id)
         if running is not None:
             return running.fraction
         return 1.0 if job.state is State.COMPLETED else 0.0
 
     async def cancel(self, job_id: str) -> Job:
-        """Raises JobNotFound, and JobConflict for a job that has completed or failed."""
+        """Cancel a job. Raises JobNotFound, and JobConflict for a job that has completed or failed."""
         return await self.queue.cancel(job_id)
 
     def end_early(self, how: EarlyStop) -> None:
-        """End the picture that is being painted, or all of its job, with what there is of it."""
+        """End the current picture of every running job, or the job, early."""
         for running in self.queue.running_jobs():
             self.queue.end_early(running.job.id, how)
 
     async def retry(self, job_id: str) -> Job:
-        """Raises JobNotFound, JobConflict unless it failed or was cancelled, and what a new order may raise."""
+        """Requeue a failed or cancelled job.
+
+        Raises JobNotFound, JobConflict for a job in another state, and what a new order may raise.
+        """
         job = await self.queue.get(job_id)
         spec, located = await asyncio.to_thread(self._model, job.model)
         held = located is None
@@ -129,18 +138,18 @@ class JobService:
         return job
 
     async def read_pictures(self, job: Job) -> list[bytes]:
-        """As `pngs`, on a thread."""
+        """Read the PNGs of a job on a thread. Raises what `pngs` raises."""
         return await asyncio.to_thread(self.pngs, job)
 
     def pngs(self, job: Job) -> list[bytes]:
-        """The PNGs of a job that no client deleted. It blocks.
+        """Read the PNGs of a job, without deleted ones. Blocking.
 
-        Raises PictureNotFound for a file that is gone all the same.
+        Raises PictureNotFound for a file that is missing.
         """
         return [self.queue.read_picture(picture.file) for picture in job.present.values()]
 
     async def save_refusal(self, reason: str) -> str:
-        """A name for an order that was refused and never became a job, under which the reason is found."""
+        """Store why an order was refused, and return the id under which `load_refusal` finds the reason."""
         name = new_job_id()
         await self.queue.save_value(f"refused.{name}", reason)
         return name
@@ -149,11 +158,14 @@ class JobService:
         return await self.queue.load_value(f"refused.{name}")
 
     async def list_loras(self) -> list[tuple[str, int]]:
-        """(name, bytes) of the adapters in their folder."""
+        """Return (name, bytes) of the adapters in their folder."""
         return await asyncio.to_thread(self.loras.list_files)
 
     async def resume_downloads(self) -> None:
-        """After a start: jobs that wait for a model go on waiting, or run if it has come meanwhile."""
+        """Resume the downloads that jobs wait for, after a start of the server.
+
+        Jobs whose model has arrived in the meantime are released; jobs whose model cannot be used any more fail.
+        """
         for job in await self.queue.held_jobs():
             try:
                 spec, located = await asyncio.to_thread(self._model, job.model)
@@ -166,14 +178,14 @@ class JobService:
                 await self.queue.release_held([job.model])
 
     async def model_settled(self, spec: ModelSpec, error: MfluxError | None) -> None:
-        """A download has ended: the jobs that waited for it may run, or never can."""
+        """Release the jobs that waited for a model's download, or fail them with the download's `error`."""
         self.models.invalidate()
         waiting = [job for job in await self.queue.held_jobs() if await self._shares(job, spec)]
         if error is None:
             await self.queue.release_held({job.model for job in waiting})
             return
         if self.downloads.find_download(spec) is not None:
-            return  # started again meanwhile: they wait for that
+            return  # The download was started again; the jobs wait for it.
         for job in waiting:
             await self.queue.refuse(job, _failure(error))
 
@@ -181,7 +193,7 @@ class JobService:
         return (await self.models.find_spec(job.model)).folder == spec.folder
 
     def _completed(self, order: Order, low_ram: bool) -> tuple[ModelSpec, GenerateRequest, bool]:
-        """Its model, its request with every gap filled, whether it waits for a download. Looks at files: it blocks."""
+        """Return the order's model, its complete request, and whether it must wait for a download. Blocking."""
         spec, located = self._model(order.model)
         request = orders.complete(order, spec, self.defaults, self.loras.resolve_loras(order.loras))
         if located is not None:
@@ -190,7 +202,7 @@ class JobService:
         return spec, request, located is None
 
     def _model(self, name: str | None) -> tuple[ModelSpec, ResolvedModel | None]:
-        """The model, and where it is, or None where it has to be downloaded first. It blocks."""
+        """Return the model and where its files are, None if it must be downloaded first. Blocking."""
         try:
             located = self.models.resolve_model(name)
         except ModelNotDownloaded:

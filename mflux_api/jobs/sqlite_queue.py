@@ -1,4 +1,4 @@
-"""The job queue on SQLite: a verb writes in one transaction, then updates the memory, then publishes events."""
+"""The job queue on SQLite. A method writes in one transaction, then updates memory, then publishes events."""
 
 import asyncio
 import functools
@@ -45,20 +45,20 @@ T = TypeVar("T")
 DATABASE = "jobs.db"
 
 
-def uninterrupted(verb: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
-    """Run a verb to its end even if its caller is cancelled, so that the rows and the memory agree."""
+def run_to_end(verb: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
+    """Decorate a method to run to its end even if its caller is cancelled, so that database and memory agree."""
 
     @functools.wraps(verb)
-    async def shielded(*args: P.args, **kwargs: P.kwargs) -> T:
+    async def run_shielded(*args: P.args, **kwargs: P.kwargs) -> T:
         return await asyncio.shield(verb(*args, **kwargs))
 
-    return shielded
+    return run_shielded
 
 
 class SQLiteQueue:
-    """Implements `JobQueue`, with the database and the pictures in `folder`.
+    """Implementation of `JobQueue`, with the database and the pictures in `folder`.
 
-    `limit`: how many jobs may wait; `tries`: how often a job is started before it fails.
+    `limit`: how many jobs may wait. `tries`: how often a job is started before it fails.
     """
 
     def __init__(self, folder: Path, events: EventBus, *, limit: int, tries: int) -> None:
@@ -75,7 +75,7 @@ class SQLiteQueue:
         self.viewers = PreviewViewers()
         self.end_waiters = EndWaiters()
         self.job_events = JobEvents(events, self.viewers)
-        # Jobs on their way to the database.
+        # Number of jobs being written to the database.
         self._arriving = 0
         # Set when more deliveries may be due.
         self._deliveries = asyncio.Event()
@@ -109,7 +109,7 @@ class SQLiteQueue:
 
     async def close(self) -> None:
         for claim in list(self.running.claims.values()):
-            # A verdict that its worker no longer waits for may be on its way.
+            # The job may be ending at this moment, in a call that its worker no longer awaits.
             with suppress(JobConflict):
                 await self.release(claim.job)
         self.stop_waits()
@@ -123,7 +123,7 @@ class SQLiteQueue:
             await asyncio.to_thread(self.pictures.delete, job)
         return len(stale)
 
-    # The worker's verbs
+    # For workers
 
     async def claim(self) -> Job:
         while True:
@@ -149,13 +149,13 @@ class SQLiteQueue:
     async def picture(self, job: Job, painted: Painted) -> None:
         claim = self.running.find_owned(job)
         picture = await asyncio.to_thread(self.pictures.save, job, painted)
-        # The job may have been cancelled meanwhile; then the file is not wanted.
+        # Delete the file if the job was cancelled in the meantime.
         if self.running.find(job.id) is not claim:
             await asyncio.to_thread(self.pictures.discard, (picture,))
             raise JobConflict("The job is no longer this worker's.")
         claim.pictures += (picture,)
 
-    @uninterrupted
+    @run_to_end
     async def finish(self, job: Job, last: Painted | None = None) -> None:
         claim = self.running.find_owned(job)
         usual = job.request.is_one_pass and claim.cut is None
@@ -164,12 +164,12 @@ class SQLiteQueue:
         def save_last() -> tuple[PictureFile, ...]:
             return saved if last is None else (*saved, self.pictures.save(job, last))
 
-        # After a power cut in the next moment it would be painted again, as long as it has tries left.
+        # Without fsync a power loss in the next moment has the job painted again. It needs a try left for that.
         run = self.store.run_ahead if self.retry_policy.has_tries_left(job) else self.store.run
         try:
             done, pace = await run(job_rows.complete, job, save_last, learn=usual)
         except StorageFailed:
-            # No row names it.
+            # No row refers to the file.
             if last is not None:
                 await asyncio.to_thread(self.pictures.delete_picture, self.pictures.name(job, last.index))
             raise
@@ -177,11 +177,11 @@ class SQLiteQueue:
             self.paces.set(job.model, job.request.width, job.request.height, pace)
         self._end(done)
 
-    @uninterrupted
+    @run_to_end
     async def fail(self, job: Job, failure: Failure, *, again: bool) -> bool:
         return await self._end_try(job, failure, self.running.find_owned(job).pictures, again=again)
 
-    @uninterrupted
+    @run_to_end
     async def release(self, job: Job) -> None:
         claim = self.running.find_owned(job)
         await self._requeue(await self.store.run(job_rows.release, job.id), claim.pictures)
@@ -200,14 +200,14 @@ class SQLiteQueue:
 
     # Submit and change
 
-    @uninterrupted
+    @run_to_end
     async def submit(self, new: NewJob, *, awaited: bool = False) -> Job:
         self._check_open()
         if self._is_full:
             return await self._accepted_before(new)
         self._arriving += 1
         try:
-            # A worker that waits would take it at once: one transaction then, for the first of several.
+            # If a worker is idle, accept and claim the job in one transaction. Only for the first of several.
             begin = self._may_begin and bool(self.idle_workers) and self._arriving == 1
             run = self.store.run_ahead if awaited else self.store.run
             job, begun = await run(job_rows.accept, new, begin=begin)
@@ -220,21 +220,21 @@ class SQLiteQueue:
             return job
         self._begin(begun)
         if not self.idle_workers.hand(begun):
-            # The worker that waited has gone meanwhile.
+            # The idle worker has gone in the meantime.
             await self._requeue(await self.store.run(job_rows.release, begun.id), ())
         return job
 
-    @uninterrupted
+    @run_to_end
     async def cancel(self, job_id: str) -> Job:
         claim = self.running.find(job_id)
         pictures = claim.pictures if claim else ()
         job = await self.store.run(job_rows.cancel, job_id, time.time(), pictures)
         self._end(job)
-        # Saved while the row was written: no row names it.
+        # Pictures that were saved while the row was written: no row refers to them.
         await asyncio.to_thread(self.pictures.discard, claim.pictures[len(pictures) :] if claim else ())
         return job
 
-    @uninterrupted
+    @run_to_end
     async def retry(self, job_id: str, *, held: bool) -> Job:
         self._check_open()
         if self._is_full:
@@ -249,7 +249,7 @@ class SQLiteQueue:
         await asyncio.to_thread(self.pictures.discard, pictures)
         return job
 
-    @uninterrupted
+    @run_to_end
     async def move(self, job_id: str, position: int) -> Job:
         for moved in await self.store.run(reorder.move, job_id, position):
             self.waiting.move(moved)
@@ -260,7 +260,7 @@ class SQLiteQueue:
         await self.store.run(job_rows.unhold, list(models))
         self.idle_workers.wake()
 
-    @uninterrupted
+    @run_to_end
     async def refuse(self, job: Job, failure: Failure) -> None:
         try:
             job = await self.store.run(job_rows.fail, job, failure, ())
@@ -282,7 +282,7 @@ class SQLiteQueue:
         self.job_events.publish_paused(False)
         self.idle_workers.wake()
 
-    # Look at jobs, wait for them, watch them
+    # List, await and watch jobs
 
     async def get(self, job_id: str) -> Job:
         return await self.store.run(job_rows.find, job_id)
@@ -344,7 +344,7 @@ class SQLiteQueue:
     async def search_pictures(self, search: PictureSearch, before: int | None, limit: int) -> PicturePage:
         return await self.store.run(picture_rows.page, search, before, limit)
 
-    @uninterrupted
+    @run_to_end
     async def delete_picture(self, job_id: str, name: str) -> None:
         picture = await self.store.run(picture_rows.delete, job_id, name)
         await asyncio.to_thread(self.pictures.delete_picture, picture.file)
@@ -375,7 +375,7 @@ class SQLiteQueue:
         with suppress(TimeoutError):
             await asyncio.wait_for(self._deliveries.wait(), seconds)
 
-    # Inside
+    # Helpers
 
     @property
     def _may_begin(self) -> bool:
@@ -414,7 +414,7 @@ class SQLiteQueue:
         self.job_events.publish_queued(job, self.waiting.position(job.id))
 
     async def _end_try(self, job: Job, failure: Failure, pictures: tuple[PictureFile, ...], *, again: bool) -> bool:
-        """Requeue a job that broke, or fail it when all tries are used up. Whether it will be tried again."""
+        """Requeue a job after a failed try, or fail it when no try is left. Returns whether it was requeued."""
         if again and self.retry_policy.has_tries_left(job):
             await self._requeue(await self.store.run(job_rows.change_state, job.id, State.INTERRUPTED), pictures)
             return True
@@ -422,7 +422,7 @@ class SQLiteQueue:
         return False
 
     async def _requeue(self, waiting: Job, pictures: tuple[PictureFile, ...]) -> None:
-        """A running job waits again, to begin anew: its pictures are deleted."""
+        """Move a running job back to the waiting ones. Its pictures are deleted: the next try starts from scratch."""
         self._leave(waiting)
         self._enqueue(waiting)
         await asyncio.to_thread(self.pictures.discard, pictures)
@@ -442,6 +442,6 @@ class SQLiteQueue:
             self._deliveries.set()
 
     async def _reap(self) -> None:
-        """Take jobs away from workers that fell silent."""
+        """Take jobs away from workers whose heartbeats are overdue."""
         for claim in self.running.silent():
             await self._end_try(claim.job, WORKER_LOST, claim.pictures, again=True)

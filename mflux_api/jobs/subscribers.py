@@ -1,4 +1,7 @@
-"""Who waits for which job to end, and who watches previews; without viewers they are sent at most once a second."""
+"""Clients that wait for a job's end, and clients that watch previews.
+
+Without viewers, previews are made at most once a second.
+"""
 
 import asyncio
 import time
@@ -8,7 +11,7 @@ from contextlib import contextmanager
 
 from mflux_api.jobs.job import Job
 
-# Clients that poll ask again within this time.
+# How long one poll counts as viewing. Clients that poll ask again within this time.
 POLL_SECONDS = 60.0
 
 
@@ -22,7 +25,7 @@ class PreviewViewers:
 
     @contextmanager
     def watching(self, job: str | None) -> Iterator[None]:
-        """Count a viewer of a job (None: of all jobs) until this ends."""
+        """Count a viewer of a job, or of all jobs with None, until the context ends."""
         self._watchers[job] += 1
         self._announce()
         try:
@@ -31,12 +34,12 @@ class PreviewViewers:
             self._watchers -= Counter([job])
 
     def poll(self) -> None:
-        """A client asked for the latest preview, and will ask again."""
+        """Count a client that polls as a viewer of all jobs for POLL_SECONDS."""
         self._polled = time.monotonic()
         self._announce()
 
     async def wait_for_viewer(self, job: str) -> None:
-        """Wait until somebody looks at this job."""
+        """Wait until a client watches previews of this job."""
         while not self._has_viewer(job):
             await self._came.wait()
 
@@ -45,20 +48,20 @@ class PreviewViewers:
         return lately or self._watchers[job] > 0 or self._watchers[None] > 0
 
     def _announce(self) -> None:
-        """Wake all who wait, to look again; later ones wait for the next viewer."""
+        """Wake all waiters to check again. Later waiters wait for the next viewer."""
         self._came.set()
         self._came = asyncio.Event()
 
 
 class EndWaiters:
-    """Wakes waiters with their job once it has ended, or with None when the server will not come to it."""
+    """Waits for the end of jobs. They return the ended job, or None if the server stops before."""
 
     def __init__(self) -> None:
         self._waiting: defaultdict[str, set[asyncio.Future[Job | None]]] = defaultdict(set)
 
     @contextmanager
     def expect(self, job_id: str) -> "Iterator[asyncio.Future[Job | None]]":
-        """A future of the job's end."""
+        """Return a future that is set to the job when it ends, or to None when the wait is given up."""
         end: asyncio.Future[Job | None] = asyncio.get_running_loop().create_future()
         self._waiting[job_id].add(end)
         try:
@@ -69,11 +72,11 @@ class EndWaiters:
                 del self._waiting[job_id]
 
     def wake(self, job: Job) -> None:
-        """Wake those who wait for this job, which has ended."""
+        """Wake the waiters of a job that has ended."""
         self._wake(job.id, job)
 
     def give_up(self, but: Container[str] = ()) -> None:
-        """Wake everybody with None but those who wait for these jobs."""
+        """Wake all waiters with None, except those of the jobs in `but`."""
         for job_id in list(self._waiting):
             if job_id not in but:
                 self._wake(job_id, None)

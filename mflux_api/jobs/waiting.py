@@ -1,4 +1,4 @@
-"""What waits: jobs in order, kept in memory so that a position costs the same at any length, and idle workers."""
+"""Waiting jobs in order, and idle workers. Kept in memory, so that a position is found fast in a long queue."""
 
 import asyncio
 from bisect import bisect_left, insort
@@ -16,7 +16,7 @@ class IdleWorkers:
         self._waiting: list[asyncio.Future[Job | None]] = []
 
     def __bool__(self) -> bool:
-        """Whether any worker waits."""
+        """Return whether any worker waits."""
         return any(not place.done() for place in self._waiting)
 
     def clear_news(self) -> None:
@@ -24,7 +24,7 @@ class IdleWorkers:
         self._news = False
 
     async def wait(self, seconds: float | None) -> Job | None:
-        """Wait for a job to be handed over; None when the worker should check the queue itself, or waited so long."""
+        """Wait for a job that is handed over. Returns None after `wake` and after `seconds`: check the queue."""
         if self._news:
             return None
         place: asyncio.Future[Job | None] = asyncio.get_running_loop().create_future()
@@ -36,14 +36,14 @@ class IdleWorkers:
             self._waiting.remove(place)
 
     def wake(self) -> None:
-        """Have every worker check the queue, those included that are about to wait."""
+        """Make all workers check the queue, also those that are about to wait."""
         self._news = True
         for place in self._waiting:
             if not place.done():
                 place.set_result(None)
 
     def hand(self, job: Job) -> bool:
-        """Hand a job to the first waiting worker; whether there was one."""
+        """Hand a job to the first waiting worker. Returns whether there was one."""
         for place in self._waiting:
             if not place.done():
                 place.set_result(job)
@@ -64,7 +64,7 @@ Key: TypeAlias = tuple[int, float, int]
 
 
 class WaitingJobs:
-    """Jobs by priority, the highest first, then by place: in the order of submission unless they were moved."""
+    """Waiting jobs, sorted by priority (highest first), then place: the order of submission unless they were moved."""
 
     def __init__(self, jobs: Iterable[Job | QueuePosition] = ()) -> None:
         self._keys = {job.id: _key(job) for job in jobs}
@@ -81,19 +81,19 @@ class WaitingJobs:
         insort(self._order, self._keys[job.id])
 
     def remove(self, job_id: str) -> None:
-        """Take a job out; nothing happens when it does not wait."""
+        """Remove a job. Does nothing if it is not waiting."""
         key = self._keys.pop(job_id, None)
         if key is not None:
             del self._order[bisect_left(self._order, key)]
 
     def move(self, moved: QueuePosition) -> None:
-        """Change a job's position; nothing happens when it does not wait."""
+        """Change a job's position. Does nothing if it is not waiting."""
         if moved.id in self:
             self.remove(moved.id)
             self.add(moved)
 
     def position(self, job_id: str) -> int | None:
-        """1 for the next one; None when it does not wait."""
+        """Return a job's position: 1 for the next job, None when it is not waiting."""
         key = self._keys.get(job_id)
         return None if key is None else bisect_left(self._order, key) + 1
 

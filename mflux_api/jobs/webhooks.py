@@ -16,16 +16,19 @@ from mflux_api.jobs.queue import Delivery, DeliveryQueue
 from mflux_api.logs import log_event
 from mflux_api.net.fetching import Fetcher
 
-# Seconds to wait after each attempt that failed; after the last it is given up.
+# Seconds to wait after each failed attempt. After the last one the delivery is given up.
 BACKOFF = (5.0, 30.0, 300.0, 1800.0, 7200.0)
 ANSWER_BYTES = 64 * 1024
 ATTEMPT_SECONDS = 15.0
-# The payload of a job at an event, by its dialect, for the server's address as its client saw it.
+# Makes a webhook's payload from a job, the server's base URL as the client saw it, and the event.
 MakePayload = Callable[[Job, str, str], Awaitable[dict[str, Any]]]
 
 
 class Webhooks:
-    """`shapes`: by dialect. Only public addresses are sent to, as only such are fetched from."""
+    """Sends the webhooks of jobs. `shapes`: payload functions by dialect.
+
+    Webhooks go through the `Fetcher`: only public addresses and trusted hosts are reached.
+    """
 
     def __init__(self, queue: DeliveryQueue, fetcher: Fetcher, shapes: Mapping[str, MakePayload]) -> None:
         self.queue = queue
@@ -33,11 +36,11 @@ class Webhooks:
         self.shapes = shapes
 
     async def work(self) -> None:
-        """Deliver until the server stops, as jobs begin and end."""
+        """Deliver webhooks until the server stops."""
         while not self.queue.closing:
             for delivery in await self.queue.due_deliveries():
                 await self._deliver(delivery)
-            # Woken by the start or the end of such a job, and by the clock for an attempt that failed.
+            # Wakes when a job with a webhook starts or ends, and after a while for attempts that failed.
             await self.queue.wait_for_deliveries(BACKOFF[0])
 
     async def _deliver(self, delivery: Delivery) -> None:
@@ -51,7 +54,7 @@ class Webhooks:
         log_event("webhook", id=delivery.job.id, **facts)
 
     async def _attempt(self, delivery: Delivery) -> tuple[int | None, str]:
-        """The status it was answered with, and why it failed; empty when it was taken."""
+        """Send a webhook once. Returns the answer's status and the reason of a failure, empty on success."""
         job, note = delivery.job, delivery.job.request.note
         name = job.id if delivery.event == "completed" else f"{job.id}-{delivery.event}"
         try:
@@ -63,13 +66,16 @@ class Webhooks:
             return None, error.message
         except TimeoutError:
             return None, f"no answer within {ATTEMPT_SECONDS:g} seconds"
-        # A redirect is not followed: the receiver has named another address.
+        # A redirect is not followed and counts as a failure: it leads to an address that the client did not name.
         return answer.status, "" if 200 <= answer.status < 300 else f"answered with status {answer.status}"
 
 
 def signature_headers(name: str, body: bytes, secret: str) -> dict[str, str]:
-    """Headers that let a receiver check who sent it and when (Standard Webhooks 1.0), and the bare secret, as the
-    documents' users expect it. Without a secret nothing is signed."""
+    """Return the headers that identify, date and sign a webhook (Standard Webhooks 1.0).
+
+    The plain secret is sent too, in X-Webhook-Secret, as the documented API promises. Without a secret nothing is
+    signed.
+    """
     moment = str(int(time.time()))
     headers = {"Webhook-Id": name, "Webhook-Timestamp": moment}
     if not secret:
@@ -81,7 +87,7 @@ def signature_headers(name: str, body: bytes, secret: str) -> dict[str, str]:
 
 
 def _key(secret: str) -> bytes:
-    """Standard Webhooks' own secrets are base64 after a prefix; any other is the key itself."""
+    """Return the HMAC key of a secret: base64 after "whsec_" (Standard Webhooks), else the secret's own bytes."""
     if secret.startswith("whsec_"):
         with suppress(ValueError):
             return base64.b64decode(secret.removeprefix("whsec_"), validate=True)

@@ -1,1 +1,1 @@
-"""Which models and adapters there are, where they are, and how they get here."""
+"""Models and adapters: the registry, what is on disk, and downloads."""

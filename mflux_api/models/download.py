@@ -1,7 +1,7 @@
-"""Models from Hugging Face: continued where an attempt stopped, compared with the hub's checksums, whole or not there.
+"""Download models from Hugging Face: resumable, checked against the hub's checksums, and visible only when complete.
 
-`hf_hub_download` (1.33) starts an interrupted file again from its first byte, and these files have up to 18 GB. So the
-client lists, authenticates and connects, and the bytes are written here.
+`hf_hub_download` (1.33) restarts an interrupted file from its first byte, and these files have up to 18 GB. So the
+hub's client only lists, authenticates and connects; this module writes the bytes.
 """
 
 import errno
@@ -28,16 +28,17 @@ from mflux_api.models.registry import COMPANION_FILES, ModelSpec, find_spec
 CHUNK = 1 << 20
 SPARE_BYTES = 10**9
 LOCK_POLL_SECONDS = 0.2
-# Waits before a broken connection is tried again; whatever arrives starts the row anew.
+# Waits before a broken connection is tried again. The sequence restarts as soon as any bytes arrive.
 RETRY_SECONDS = (1.0, 2.0, 4.0, 8.0, 15.0)
 
 
 def download(spec: ModelSpec, models_dir: Path, on_progress: OnProgress, stop: threading.Event) -> Path:
-    """Bring a model's files to where `locate` finds them. Blocks; a folder that is there is left as it is.
+    """Download a model into its folder in `models_dir`, and return the folder. Blocking. An existing folder is kept.
 
-    Until all of it is there and right it lies in a hidden folder, which the next attempt continues. Raises
-    DownloadFailed (also when stopped), ModelGated, DiskFull, StorageFailed, ModelNotFound for a missing repository,
-    ModelUnsupported and InvalidRequest.
+    Until all files are complete and verified they are in a hidden folder, which the next attempt continues.
+
+    Raises DownloadFailed (also when stopped), ModelGated, DiskFull, StorageFailed, ModelNotFound for a missing
+    repository, ModelIncomplete for an existing folder that lacks files, ModelUnsupported and InvalidRequest.
     """
     if spec.unavailable:
         raise ModelUnsupported(spec.unavailable, model=spec.name)
@@ -58,7 +59,7 @@ def download(spec: ModelSpec, models_dir: Path, on_progress: OnProgress, stop: t
 
 
 class _Download:
-    """One attempt at bringing a repository into `folder`."""
+    """One attempt to download a repository into `folder`."""
 
     def __init__(
         self, spec: ModelSpec, repository: Repository, folder: Path, on_progress: OnProgress, stop: threading.Event
@@ -110,7 +111,7 @@ class _Download:
                 model=self.spec.name,
                 file=file.path,
             )
-        # The old part was spoilt or belongs to another commit: once more, from the first byte.
+        # The earlier part was damaged or belongs to another commit. Start again from the first byte.
         self._fetch_file(file)
 
     def _receive_with_retries(self, file: RemoteFile) -> None:
@@ -132,13 +133,13 @@ class _Download:
             for chunk in response.iter_bytes(CHUNK):
                 self._check_not_stopped()
                 out.write(chunk)
-                # What is counted is what an interruption leaves.
+                # Flush, so that the counted bytes survive an interruption.
                 out.flush()
                 self.received += len(chunk)
                 self._report_progress()
                 if out.tell() > file.size:
                     return
-            # The rename at the end must not reach the disk before the bytes do.
+            # The bytes must be on disk before the final rename is.
             os.fsync(out.fileno())
         if self._count_received(file) < file.size:
             raise httpx.RemoteProtocolError("The answer ended early.")
@@ -147,7 +148,7 @@ class _Download:
         path = self.folder / file.path
         if path.stat().st_size != file.size:
             return False
-        # Git's name of a small file is the SHA-1 of a header and its bytes.
+        # Git's blob id of a small file is the SHA-1 of a header and the file's bytes.
         digest = hashlib.sha256() if file.sha256 else hashlib.sha1(b"blob %d\0" % file.size, usedforsecurity=False)
         with path.open("rb") as content:
             while chunk := content.read(CHUNK):
@@ -156,7 +157,7 @@ class _Download:
         return digest.hexdigest() == (file.sha256 or file.blob_id)
 
     def _remove_unlisted_files(self) -> None:
-        # An earlier attempt at another commit may have left files that this one has not.
+        # An earlier attempt at another commit may have left files that are not in this one.
         for path in self.folder.rglob("*"):
             if path.is_file() and path.relative_to(self.folder).as_posix() not in self.verified:
                 path.unlink()
@@ -183,7 +184,7 @@ class _Download:
 
 
 def _list_repository(spec: ModelSpec, name: str) -> Repository:
-    """Its files, and those it takes from another model's repository."""
+    """List the model's files, including those it takes from another model's repository."""
     repository = list_files(name, spec.revision, spec.files)
     if not spec.rest:
         return repository
@@ -217,7 +218,7 @@ def _check_is_checkpoint(spec: ModelSpec, repository: Repository) -> None:
 
 
 def _mode(response: httpx.Response) -> Literal["ab", "wb"]:
-    # 200 is the whole file, from a server that knows no ranges.
+    # Status 200: the server does not support ranges and sends the whole file.
     return "ab" if response.status_code == 206 else "wb"
 
 
@@ -245,7 +246,7 @@ def _storage_errors(spec: ModelSpec) -> Iterator[None]:
 
 @contextmanager
 def _hold_lock(lock: Path, spec: ModelSpec, stop: threading.Event) -> Iterator[None]:
-    """Wait for other downloads of this model, in this process or another."""
+    """Hold the model's lock file, after waiting for other downloads of the model in any process."""
     with lock.open("w") as file:
         while not _try_lock(file.fileno()):
             if stop.wait(LOCK_POLL_SECONDS):

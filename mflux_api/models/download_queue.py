@@ -1,4 +1,4 @@
-"""Models on their way here: one after the other, each in a thread of its own, heard by the jobs that wait for it."""
+"""The queue of model downloads: one at a time, each in its own thread, with events for waiting jobs and clients."""
 
 import asyncio
 import threading
@@ -18,7 +18,7 @@ OnSettled = Callable[[ModelSpec, MfluxError | None], Awaitable[None]]
 
 @dataclass(frozen=True)
 class DownloadProgress:
-    """How far a download is. What an earlier attempt left counts as done, but not in `bytes_per_second`."""
+    """Progress of a download. Bytes of an earlier attempt count as done, but not in `bytes_per_second`."""
 
     done_files: int
     total_files: int
@@ -33,7 +33,10 @@ FetchModel = Callable[[ModelSpec, OnProgress, threading.Event], Path]
 
 @dataclass
 class Download:
-    """`progress` is None until the list of files is known. `done` ends with the error of a failed one."""
+    """A running download. `progress`: None until the list of files is known.
+
+    `done`: finishes with the download, with its error if it failed.
+    """
 
     spec: ModelSpec
     done: asyncio.Future[None]
@@ -49,9 +52,11 @@ class Download:
 
 
 class DownloadQueue:
-    """`fetch` blocks until a model is here; then `on_settled(spec, error)` is awaited. `on_progress` gets the download.
+    """Runs downloads one after the other.
 
-    `latest_events`: the last event of each folder's download, for who comes late.
+    `fetch`: downloads a model, blocking. `on_settled(spec, error)`: awaited after each download. `on_progress`: called
+    with the download at most every REPORT_SECONDS. `latest_events`: the last event of each folder's download, for late
+    listeners.
     """
 
     def __init__(self, fetch: FetchModel, events: EventBus) -> None:
@@ -65,20 +70,20 @@ class DownloadQueue:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def find_download(self, spec: ModelSpec) -> Download | None:
-        """The download of this model's files, if they are on their way."""
+        """Return the download of this model's files; None if there is none."""
         return self.active.get(spec.folder)
 
     def listen(self, spec: ModelSpec) -> AbstractContextManager[Listener]:
-        """A box that receives every event of the download of this model's files from now on."""
+        """Return a listener that receives all further events of the download of this model's files."""
         return self.events.listen(f"model:{spec.folder}")
 
     def start(self, spec: ModelSpec) -> Download:
-        """Begin, unless it has begun already. Quantized variants share the files of their model."""
+        """Start a download, or return the one in progress. Quantized variants share the files of their model."""
         found = self.active.get(spec.folder)
         if found is not None and not found.stop.is_set():
             return found
         download = Download(spec, asyncio.get_running_loop().create_future())
-        # Nobody need wait for it; its error is told to the jobs and the streams.
+        # Mark the error as read, because `done` need not be awaited. Jobs and streams get the error in any case.
         download.done.add_done_callback(lambda future: future.cancelled() or future.exception())
         self.active[spec.folder] = download
         self._publish(download, "download", None)
@@ -88,7 +93,7 @@ class DownloadQueue:
         return download
 
     def cancel(self, spec: ModelSpec) -> bool:
-        """Stop a download; it goes on where it stopped when it is started again. False when there is none."""
+        """Stop a download. `start` resumes it later. Returns False when there is none."""
         found = self.active.get(spec.folder)
         if found is not None:
             found.stop.set()
@@ -103,7 +108,7 @@ class DownloadQueue:
     async def _run(self, download: Download) -> None:
         async with self._download_lock:
             error = await self._wait_fetched(download)
-        # One that was stopped may have been started again before it came to its end.
+        # A stopped download may have been started again before it ended.
         if self.active.get(download.spec.folder) is download:
             del self.active[download.spec.folder]
         await self.on_settled(download.spec, error)
@@ -121,7 +126,7 @@ class DownloadQueue:
             error = self._attempt(download, loop)
             _call_threadsafe(loop, lambda: _set_result(finished, error))
 
-        # A daemon: a stalled connection must not keep the server from ending.
+        # A daemon thread, so that a stalled connection cannot keep the server from exiting.
         threading.Thread(target=work, daemon=True, name=f"download-{download.spec.folder}").start()
         return await finished
 
@@ -135,7 +140,7 @@ class DownloadQueue:
         except MfluxError as error:
             log_error("model.download", error, model=download.spec.name)
             return error
-        except Exception as error:  # noqa: BLE001 - the boundary of the thread: jobs wait for an answer
+        except Exception as error:  # noqa: BLE001 - the thread's outermost frame: jobs wait for its result
             log_error("model.download", error, model=download.spec.name)
             return GenerationFailed("The download ended with an internal error, described in the log.")
         if download.stop.is_set():
@@ -163,7 +168,7 @@ class DownloadQueue:
 
 
 async def _ignore(spec: ModelSpec, error: MfluxError | None) -> None:
-    """Nobody waits for it."""
+    """Do nothing. The default of `on_settled`."""
 
 
 def _set_result(future: "asyncio.Future[MfluxError | None]", error: MfluxError | None) -> None:

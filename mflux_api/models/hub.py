@@ -1,4 +1,4 @@
-"""What is asked of a Hugging Face hub, through its own client, and its answers as errors of this package."""
+"""Requests to a Hugging Face hub through its own client. Its exceptions become errors of this package."""
 
 import os
 import re
@@ -26,13 +26,16 @@ ENDPOINT_VARIABLE = "HF_ENDPOINT"
 TRANSIENT_STATUSES = (408, 429, 500, 502, 503, 504)
 SUFFIXES = (".json", ".txt", ".safetensors", ".jinja", ".model", ".md")
 COMMIT = re.compile(r"[0-9a-f]{40}")
-# Names come from the network: no part of one may begin with a dot or a slash.
+# File names come from the network, so no part of a path may begin with a dot or a slash.
 SAFE_PATH = re.compile(r"(\w[\w.-]*/)*\w[\w.-]*", re.ASCII)
 
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """`sha256` is known of large files, `blob_id` (git's SHA-1) of small ones. `repository`, `commit`: where it is."""
+    """A file of a repository at one commit. `size`: bytes.
+
+    `sha256`: known for large files. `blob_id`: git's SHA-1, known for small files.
+    """
 
     path: str
     size: int
@@ -44,7 +47,7 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class Repository:
-    """A model's repository at one commit, with the files that a model needs; some may come from another repository."""
+    """A repository at one commit, with the files that its model needs. Some may come from another repository."""
 
     name: str
     commit: str
@@ -52,9 +55,11 @@ class Repository:
 
 
 def list_files(name: str, revision: str | None, patterns: Sequence[str] = ()) -> Repository:
-    """The files a model needs, or `patterns` these of them (names, or patterns).
+    """List the files that a model needs, or those that match `patterns` (file names or shell patterns).
 
-    Raises what httpx and huggingface_hub raise (see `translate_errors`), and DownloadFailed for an answer of no hub."""
+    Raises what httpx and huggingface_hub raise (see `translate_errors`), and DownloadFailed if the server that answers
+    is not a hub.
+    """
     try:
         info = HfApi(endpoint=_endpoint()).model_info(name, revision=revision, files_metadata=True, timeout=_timeout())
         if COMMIT.fullmatch(revision or "") and info.sha != revision:
@@ -73,9 +78,9 @@ def list_files(name: str, revision: str | None, patterns: Sequence[str] = ()) ->
 
 @contextmanager
 def open_stream(file: RemoteFile, start: int) -> Iterator[httpx.Response]:
-    """The file's bytes from `start` on; from 0 where the status is 200 and not 206."""
+    """Open a response with the file's bytes from `start` on, or from 0 if its status is 200 instead of 206."""
     url = hf_hub_url(file.repository, file.path, revision=file.commit, endpoint=_endpoint())
-    # Compressed bytes could not be counted.
+    # No compression, so that the bytes can be counted.
     headers = {"Accept-Encoding": "identity"}
     if token := get_token():
         headers["Authorization"] = f"Bearer {token}"
@@ -87,7 +92,7 @@ def open_stream(file: RemoteFile, start: int) -> Iterator[httpx.Response]:
 
 
 def is_transient(error: httpx.HTTPError) -> bool:
-    """Whether the same question may be answered in a moment."""
+    """Return whether the same request may succeed a moment later."""
     if isinstance(error, HfHubHTTPError):
         return error.response.status_code in TRANSIENT_STATUSES
     return isinstance(error, httpx.TransportError)
@@ -95,7 +100,7 @@ def is_transient(error: httpx.HTTPError) -> bool:
 
 @contextmanager
 def translate_errors(repository: str) -> Iterator[None]:
-    """The client's exceptions as errors of this package; their text stays out of the messages."""
+    """Convert the client's exceptions to errors of this package. Their text is not used in the messages."""
     try:
         yield
     except (httpx.HTTPError, httpx.InvalidURL, OfflineModeIsEnabled) as error:
@@ -134,7 +139,7 @@ def _is_wanted(path: str, patterns: Sequence[str]) -> bool:
     if patterns:
         return SAFE_PATH.fullmatch(path) is not None and any(fnmatch(path, pattern) for pattern in patterns)
     name = PurePosixPath(path)
-    # Safetensors beside the folders repeat the transformer in one file.
+    # Safetensors files beside the folders repeat the transformer in one file.
     repeats = name.suffix == ".safetensors" and len(name.parts) == 1
     kept = name.suffix in SUFFIXES or name.name.upper().startswith("LICEN")
     return SAFE_PATH.fullmatch(path) is not None and kept and not repeats

@@ -1,4 +1,4 @@
-"""The models as clients see them: which there are, which are here, in memory, or on their way."""
+"""The models as clients see them: all known ones, which of them are on disk, and which are in memory."""
 
 import asyncio
 import time
@@ -19,9 +19,9 @@ REFRESH_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """A model of the list. `folder` and `size` (bytes on disk) are None where it is not here.
+    """A listed model. `folder`, `size` (bytes on disk) and `fingerprint` are None if it is not downloaded.
 
-    `capabilities`: what it can do, by its folder where it is here.
+    `capabilities`: read from the folder of a downloaded model, else from the registry.
     """
 
     spec: ModelSpec
@@ -35,18 +35,18 @@ class ModelEntry:
         return self.folder is not None
 
     def is_still_downloaded(self) -> bool:
-        """It blocks."""
+        """Return whether the folder still exists. Blocking."""
         return self.folder is not None and self.folder.is_dir()
 
     @property
     def size_gb(self) -> float | None:
-        """What it takes on disk, or would take."""
+        """Size on disk, or size of the download, in 10^9 bytes."""
         return self.spec.size_gb if self.size is None else round(self.size / GIGABYTE, 3)
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What was found in a folder that was changed then (seconds since the epoch)."""
+    """What was read from a folder. `changed`: the folder's modification time, in seconds since 1970."""
 
     changed: float
     size: int
@@ -56,9 +56,9 @@ class Measured:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelLoader:
-    """What the engine can do about a model. `loaded_names`: names in memory now.
+    """Functions of the engine for models. `loaded_names`: names of the models in memory now.
 
-    `estimate_weights`: bytes it will hold once loaded, None for a folder that cannot be read; it blocks.
+    `estimate_weights`: bytes that a model takes once loaded, None for a folder that cannot be read. Blocking.
     """
 
     load: Callable[[ResolvedModel], Awaitable[None]]
@@ -68,7 +68,10 @@ class ModelLoader:
 
 
 class ModelInventory:
-    """The registry and the folders under `models_dir`. The list is made on a thread and remembered for a moment."""
+    """Models of the registry and of the folders in `models_dir`.
+
+    The list is made on a thread and cached for REFRESH_SECONDS.
+    """
 
     def __init__(self, models_dir: Path, default: str, engine: ModelLoader) -> None:
         self.models_dir = models_dir
@@ -88,37 +91,43 @@ class ModelInventory:
         return self.entries
 
     async def list_still_present(self) -> list[ModelEntry]:
-        """The last list, less what has gone from it: whoever finds a name in it is spared a new one, of some 10 ms."""
+        """Return the last list without models whose folders are gone.
+
+        Faster than a new list, which takes about 10 ms. Sufficient when the wanted name is in it.
+        """
         if time.monotonic() - self._refreshed_at <= REFRESH_SECONDS:
             return self.entries
         return await asyncio.to_thread(lambda: [entry for entry in self.entries if entry.is_still_downloaded()])
 
     def invalidate(self) -> None:
-        """Files came or went: look again."""
+        """Discard the cached list, because files were added or deleted."""
         self._refreshed_at = -REFRESH_SECONDS
 
     @property
     def ready_count(self) -> int:
-        """How many could be painted with now, by the last list."""
+        """Number of models in the last list that can paint now."""
         return sum(
             entry.is_downloaded and not entry.spec.unavailable and entry.capabilities.from_words
             for entry in self.entries
         )
 
     async def find_spec(self, name: str | None) -> ModelSpec:
-        """The model of this name, in any case; None is the default one. Raises ModelNotFound."""
+        """Return the model of this name, in any case; None means the default model. Raises ModelNotFound."""
         return await asyncio.to_thread(self.find_spec_blocking, name)
 
     def find_spec_blocking(self, name: str | None) -> ModelSpec:
-        """As `find_spec`; it blocks."""
+        """Like `find_spec`. Blocking."""
         return self._find_model(self._name_or_default(name))[0]
 
     def resolve_model(self, name: str | None) -> ResolvedModel:
-        """A model that can paint now; it blocks. Raises ModelNotFound, ModelNotDownloaded, ModelUnsupported."""
+        """Find a model that can paint now. Blocking.
+
+        Raises ModelNotFound, ModelNotDownloaded, ModelUnsupported.
+        """
         return catalogue.resolve_client_model(self._name_or_default(name), self.models_dir)
 
     async def read_entry(self, name: str) -> ModelEntry:
-        """One model, looked at now. Raises ModelNotFound."""
+        """Return the current entry of one model, without the cached list. Raises ModelNotFound."""
         spec, located = await self._find_in_thread(name)
         return await asyncio.to_thread(self._make_entry, spec, located)
 
@@ -126,12 +135,12 @@ class ModelInventory:
         return entry.spec.name in set(self.engine.loaded_names())
 
     async def estimate_weights(self, entries: Iterable[ModelEntry]) -> dict[str, int | None]:
-        """Bytes that each of these will hold in memory, by name; only of those that are here and can paint."""
+        """Return the bytes that each model takes in memory, by name. Omits models that are missing or unavailable."""
         here = [ResolvedModel(each.spec, each.folder) for each in entries if each.folder and not each.spec.unavailable]
         return await asyncio.to_thread(lambda: {model.spec.name: self.engine.estimate_weights(model) for model in here})
 
     async def load(self, name: str) -> None:
-        """Raises as `resolve_model`, and what loading raises."""
+        """Load a model. Raises what `resolve_model` and loading raise."""
         await self.engine.load(await asyncio.to_thread(self.resolve_model, name))
 
     async def unload(self, name: str) -> None:
@@ -173,7 +182,10 @@ class ModelInventory:
 
 
 def _capabilities(spec: ModelSpec, folder: Path) -> Capabilities:
-    """By the folder; by the registry where the folder cannot be read, which loading will say."""
+    """Read the capabilities from the folder, or from the registry if the folder cannot be read.
+
+    The error itself is reported when the model is loaded.
+    """
     family = FAMILIES[spec.family]
     try:
         return family.read_capabilities(folder, spec.facts)

@@ -1,4 +1,4 @@
-"""Adapters by name or path, kept inside the folders they may come from."""
+"""Find LoRA adapters by name or path, restricted to the allowed folders."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -9,14 +9,14 @@ from mflux_api.errors import InvalidRequest, LoraInvalid, LoraNotFound
 from mflux_api.request import LoraUse
 
 SUFFIX = ".safetensors"
-# In bytes, what every file system takes together with the suffix.
+# In bytes. With the suffix it fits every file system.
 LONGEST_NAME = 240
 SHOWN = 100
 LoraChoice = LoraUse | str | Path | tuple[str | Path, float]
 
 
 def parse_lora_choice(choice: LoraChoice) -> tuple[str, float]:
-    """A name or path and its scale, from "name", "name:0.8", a path, or a pair. Raises InvalidRequest."""
+    """Return a name or path and its scale, from "name", "name:0.8", a path, or a pair. Raises InvalidRequest."""
     if isinstance(choice, LoraUse):
         return choice.path, choice.scale
     if isinstance(choice, tuple):
@@ -24,16 +24,16 @@ def parse_lora_choice(choice: LoraChoice) -> tuple[str, float]:
     if isinstance(choice, Path):
         return str(choice), 1.0
     name, colon, scale = choice.rpartition(":")
-    # A colon inside a path is no scale: only what reads as a number is one.
+    # A path may contain a colon, so only a number after it is a scale.
     if colon and name and _is_number(scale):
         return name, _parse_scale(scale)
     return choice, 1.0
 
 
 def resolve_lora(choice: LoraChoice, folders: Sequence[Path], *, anywhere: bool) -> LoraUse:
-    """The file an adapter choice means. `anywhere` also allows paths outside `folders`.
+    """Find the file of an adapter. `anywhere` also allows paths outside `folders`.
 
-    Raises LoraNotFound or, for other files than safetensors and paths that lead outside, LoraInvalid.
+    Raises LoraNotFound, and LoraInvalid for files other than safetensors and for paths that lead outside.
     """
     name, scale = parse_lora_choice(choice)
     for path in _candidates(name, folders, anywhere=anywhere):
@@ -44,7 +44,7 @@ def resolve_lora(choice: LoraChoice, folders: Sequence[Path], *, anywhere: bool)
 
 
 def resolve_client_lora(choice: tuple[str, float], folder: Path) -> LoraUse:
-    """The adapter a client names: a file inside the folder. What is outside is not even looked for.
+    """Find an adapter named by a client: a file inside the folder. Paths outside are not looked up at all.
 
     Raises LoraNotFound, and InvalidRequest for a scale out of range.
     """
@@ -59,19 +59,19 @@ def resolve_client_lora(choice: tuple[str, float], folder: Path) -> LoraUse:
 
 @dataclass(frozen=True, kw_only=True)
 class LoraFolder:
-    """Where a server's adapters come from; with `anywhere` also from any path a client names."""
+    """The folder of a server's adapters. `anywhere`: clients may name any path."""
 
     folder: Path
     anywhere: bool
 
     def resolve_loras(self, loras: Sequence[tuple[str, float]]) -> tuple[LoraUse, ...]:
-        """Raises LoraNotFound, LoraInvalid, InvalidRequest."""
+        """Find the files of adapters, given as (name, scale). Raises LoraNotFound, LoraInvalid, InvalidRequest."""
         if self.anywhere:
             return tuple(resolve_lora(choice, [self.folder], anywhere=True) for choice in loras)
         return tuple(resolve_client_lora(choice, self.folder) for choice in loras)
 
     def list_files(self) -> list[tuple[str, int]]:
-        """(name, bytes) of the files in the folder."""
+        """Return (name, bytes) of the adapter files in the folder."""
         found = sorted(self.folder.rglob(f"*{SUFFIX}"))
         inside = [path for path in found if path.resolve().is_relative_to(self.folder.resolve())]
         return [(str(path.relative_to(self.folder).with_suffix("")), path.stat().st_size) for path in inside]
@@ -88,7 +88,7 @@ def _candidates(name: str, folders: Sequence[Path], *, anywhere: bool) -> Iterat
 
 
 def _check_path(path: Path, folders: Sequence[Path], *, anywhere: bool) -> Path:
-    # resolve() follows links and "..", so what is compared is the file that would be read.
+    # resolve() follows links and "..", so that the check sees the file that is read.
     real = path.resolve()
     inside = anywhere or any(real.is_relative_to(folder.resolve()) for folder in folders)
     if not inside:

@@ -1,4 +1,4 @@
-"""The model registry: names to checkpoint folders."""
+"""The model registry: maps names to checkpoint folders."""
 
 import difflib
 import functools
@@ -20,9 +20,9 @@ PROJECT_DIR = Path(__file__).resolve().parents[2]
 REGISTRY_FILE = PROJECT_DIR / "configs" / "models.yaml"
 EMBEDDED_MODELS_DIR = PROJECT_DIR / "models"
 CLOUD = "cloud-names"
-# Weights beside the folders repeat the transformer in one file: 64 GB of FLUX.2-dev.
+# Excludes weights beside the folders: they repeat the transformer in one file (64 GB for FLUX.2-dev).
 WITHOUT_REPEATS = " --include '*/*' '*.json'"
-# What a model whose own files are its transformer takes from another model's repository.
+# Files that a model with only a transformer of its own takes from another model's repository (`rest`).
 COMPANION_FILES = (
     "model_index.json",
     "transformer/config.json",
@@ -31,7 +31,7 @@ COMPANION_FILES = (
     "scheduler/*",
     "vae/*",
 )
-# A dot in front would list half downloads, and ".." with them.
+# No dot in front: that excludes partial downloads and "..".
 FOLDER_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 LONGEST_NAME = 100
 FLUX1 = re.compile(r"flux[._ -]?1(?!\d).*|(flux-)?(schnell|dev|krea|kontext|fill|redux)(-.*)?", re.IGNORECASE)
@@ -65,7 +65,7 @@ class ModelSpec:
 
     @property
     def facts(self) -> ModelFacts:
-        """What its family wants to know of it."""
+        """The fields that its family reads."""
         return ModelFacts(
             distilled=self.distilled,
             guidance_embeds=self.guided,
@@ -75,11 +75,11 @@ class ModelSpec:
 
     @property
     def capabilities(self) -> Capabilities:
-        """What it can do, as far as that is known without its folder."""
+        """The model's capabilities, as far as they are known without its folder."""
         return self.adjust(FAMILIES[self.family].capabilities_of(self.facts))
 
     def adjust(self, can: Capabilities) -> Capabilities:
-        """The capabilities of its kind with this entry's own defaults. Quantized weights are not quantized again."""
+        """Return `can` with this entry's own defaults. Quantized weights have no `bits`: they stay as they are."""
         quantized = self.quantize is not None or self.stored_bits is not None
         return replace(
             can,
@@ -92,7 +92,7 @@ class ModelSpec:
 
 @dataclass(frozen=True)
 class ResolvedModel:
-    """A model and the folder its files are in, or the file of its transformer where that was named."""
+    """A model and its folder, or its transformer's file if that was named."""
 
     spec: ModelSpec
     folder: Path
@@ -100,14 +100,14 @@ class ResolvedModel:
 
 @functools.cache
 def load_registry() -> dict[str, ModelSpec]:
-    """Every name that may be asked for, the runtime-quantized ones (NAME-N-bit) included."""
+    """Return all models by name, including the variants that are quantized while loading (NAME-N-bit)."""
     entries = {name: entry for name, entry in _read_registry_file().items() if name != CLOUD}
     return {spec.name: spec for name, entry in entries.items() for spec in _expand_variants(name, entry)}
 
 
 @functools.cache
 def load_cloud_names() -> dict[str, str | None]:
-    """Names of models that only clouds have, and the one that paints here in their place; None is the default one."""
+    """Return names of cloud-only models and the local model used in place of each; None means the default model."""
     found: dict[str, str | None] = _read_registry_file()[CLOUD]
     return found
 
@@ -125,7 +125,7 @@ def _expand_variants(name: str, entry: dict[str, Any]) -> Iterator[ModelSpec]:
 
 
 def find_spec(name: str) -> ModelSpec:
-    """The registry's entry for a name, in any case. Raises ModelNotFound with the nearest names."""
+    """Return the registry's entry for a name, in any case. Raises ModelNotFound with similar names."""
     spec = load_registry().get(name.lower())
     if spec is None:
         raise _not_found(name)
@@ -145,8 +145,7 @@ def _not_found(name: str) -> ModelNotFound:
 
 
 def resolve_model(model: str | Path, models_dir: Path) -> ResolvedModel:
-    """The folder of a model given by name or by path, or the file of its transformer. A name in the registry wins over
-    a folder of that name.
+    """Find a model by name, by folder or by its transformer's file. The registry takes precedence over a folder.
 
     Raises ModelNotFound for an unknown name or a missing folder, ModelNotDownloaded for a known model without files,
     ModelUnsupported for one that this version cannot run.
@@ -172,7 +171,7 @@ def resolve_client_model(name: str, models_dir: Path) -> ResolvedModel:
         try:
             return _resolve_spec(load_registry()[name.lower()], models_dir)
         except ModelNotDownloaded as error:
-            # Where the folders are is not for clients to know.
+            # Strip local paths from the error.
             raise ModelNotDownloaded(
                 f"{name.lower()} is not on this machine: it must be downloaded first.", **error.details
             ) from None
@@ -182,7 +181,7 @@ def resolve_client_model(name: str, models_dir: Path) -> ResolvedModel:
 
 
 def find_unregistered_models(models_dir: Path) -> Iterator[ModelSpec]:
-    """The checkpoints in `models_dir` that the registry does not know; each is a model with its folder's name."""
+    """Yield the checkpoints in `models_dir` that are not in the registry. Each is named after its folder."""
     if models_dir.is_dir():
         for folder in sorted(models_dir.iterdir()):
             if _is_model_folder(folder.name, models_dir):
@@ -195,7 +194,7 @@ def _make_folder_spec(folder: Path) -> ModelSpec:
 
 
 def _is_model_folder(name: str, models_dir: Path) -> bool:
-    # The name comes first: no path that a client made up reaches the file system.
+    # The name is checked first, so that no path made up by a client reaches the file system.
     return (
         FOLDER_NAME.fullmatch(name) is not None
         and name.lower() not in _list_taken_names()
@@ -210,7 +209,7 @@ def _list_taken_names() -> frozenset[str]:
 
 
 def is_downloaded(spec: ModelSpec, models_dir: Path) -> bool:
-    """Whether the model's files are on this machine."""
+    """Return whether the model's files are on this machine."""
     try:
         _find_folder(spec, models_dir)
     except ModelNotDownloaded:
@@ -253,17 +252,17 @@ def _format_download_command(spec: ModelSpec, models_dir: Path) -> str:
 
 
 def _has_files(folder: Path, spec: ModelSpec) -> bool:
-    """Whether they are all there, those of another repository too as far as a folder for each tells."""
+    """Return whether all files exist. Of files from another repository, only their folders are checked."""
     places = ("", *WEIGHT_COMPONENTS[1:]) if spec.rest else ("",)
     return all((folder / name).is_file() for name in spec.files) and all((folder / name).is_dir() for name in places)
 
 
 def _find_snapshot(spec: ModelSpec) -> Path | None:
-    """The repository in the Hugging Face cache, if it was downloaded there; never over the network."""
+    """Return the repository's folder in the Hugging Face cache, None if it is not there. Never uses the network."""
     cache = _find_hub_cache()
     if spec.repository is None or not (cache / f"models--{spec.repository.replace('/', '--')}").is_dir():
         return None
-    # Here: it takes 25 MiB, and is asked about what is in the cache only.
+    # Imported late: it takes 25 MiB, and is needed only for models in the cache.
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
@@ -274,7 +273,7 @@ def _find_snapshot(spec: ModelSpec) -> Path | None:
 
 
 def _find_hub_cache() -> Path:
-    """The Hugging Face cache's folder (huggingface.co/docs/huggingface_hub, "Environment variables")."""
+    """Return the Hugging Face cache's folder (huggingface.co/docs/huggingface_hub, "Environment variables")."""
     read = os.environ.get
     home = read("HF_HOME") or f"{read('XDG_CACHE_HOME') or '~/.cache'}/huggingface"
     cache = read("HF_HUB_CACHE") or read("HUGGINGFACE_HUB_CACHE") or f"{home}/hub"

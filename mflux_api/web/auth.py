@@ -23,7 +23,7 @@ from mflux_api.web.error_responses import ErrorHandlers
 
 @dataclass(frozen=True)
 class ApiKeys:
-    """API keys by name, users of HTTP Basic (`passwords`), and the signer of tokens.
+    """API keys by name, passwords of HTTP Basic users by name, and signed tokens.
 
     `token_seconds`: lifetime of a token. Tokens become invalid when the server restarts.
     """
@@ -76,16 +76,16 @@ def _is_same(known: str, given: str) -> bool:
     return hmac.compare_digest(hashlib.sha256(known.encode()).digest(), hashlib.sha256(given.encode()).digest())
 
 
-# What an EventSource reads.
+# Paths of event streams end with one of these. Only there a token in the URL is accepted.
 STREAMS = ("/stream", "/events", "/download")
 NEEDED = "An API key is needed: send it as X-API-Key or Authorization: Bearer."
 
 
 @dataclass(frozen=True, kw_only=True)
 class BasicLogin:
-    """Clients of paths with these `prefixes` log in with HTTP Basic, and may send a key as its password.
+    """Paths with these `prefixes` accept HTTP Basic, where the password may also be an API key.
 
-    `missing`, `wrong`: what they are told without a login, and for one that nobody has.
+    `missing`, `wrong`: the error messages for a request without a login and for a login that is wrong.
     """
 
     prefixes: tuple[str, ...]
@@ -99,7 +99,7 @@ class BasicLogin:
 class AuthenticationMiddleware:
     """Middleware that requires a key and stores its name in `scope["state"]["owner"]`.
 
-    `open_paths` and all paths with `open_prefixes` need none.
+    `open_paths` and paths that begin with `open_prefixes` need no key. `logins`: prefixes that accept HTTP Basic.
     """
 
     def __init__(
@@ -157,7 +157,7 @@ class AuthenticationMiddleware:
 
 
 def _extract_keys(headers: Headers, *, basic: bool) -> list[str]:
-    """Every key a request may mean: X-API-Key, Bearer, the bare header, and with `basic` the password of HTTP Basic."""
+    """Return all keys of a request: X-API-Key, Bearer, a bare Authorization, and the Basic password if `basic`."""
     found = [headers["x-api-key"]] if "x-api-key" in headers else []
     scheme, _, rest = headers.get("authorization", "").strip().partition(" ")
     if scheme.lower() == "bearer":

@@ -1,4 +1,4 @@
-"""Services that every dialect shares to read requests and to send replies."""
+"""Services that all dialects use to read requests and to send replies."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ from mflux_api.web.sse import EventStreamer
 
 @dataclass(frozen=True, kw_only=True)
 class HttpContext:
-    """`bucket`: where pictures are handed out from; None: from this server, by `signed_urls`."""
+    """The shared services. `bucket`: the storage of pictures; None: this server serves them at `signed_urls`."""
 
     body: BodyReader
     pictures: PictureReader

@@ -122,9 +122,9 @@ class AllowedOriginsMiddleware:
 class RateLimitMiddleware:
     """Limit POST requests per minute for each API key or, without one, each IP address. 0 means no limit.
 
-    `prefixes`: of the paths that count.
+    `prefixes`: only paths that begin with one of these are limited.
 
-    A bucket that fills evenly: as many as a minute's may come at once after a quiet minute.
+    This is a token bucket: after a minute without requests, `per_minute` requests may come at once.
     """
 
     def __init__(

@@ -9,8 +9,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 class PathPrefixMiddleware:
     """Middleware that adds a dialect's prefix to request paths.
 
-    `ports`: all paths that arrive at a port mean the dialect of that prefix. `root`: the prefix whose own `routes`,
-    (method, path without the prefix, as it is declared), are answered at the root as well; nothing else changes there.
+    `ports`: prefixes by port; requests to such a port get its prefix. `root`: the prefix whose `routes` are also
+    served at the root. A route is (method, declared path without the prefix); other paths do not change.
     """
 
     def __init__(self, app: ASGIApp, ports: Mapping[int, str], root: str, routes: Collection[tuple[str, str]]) -> None:
@@ -28,7 +28,7 @@ class PathPrefixMiddleware:
         path: str = scope["path"]
         _, port = scope.get("server") or ("", 0)
         prefix = self.ports.get(port or 0, "")
-        # URLs in replies are the same on every port.
+        # Paths of URLs in replies are the same on every port and stay as they are.
         if prefix and not path.startswith((f"{prefix}/", "/files/", "/api/v1/")):
             return {**scope, "path": prefix + path}
         if any(method == scope["method"] and pattern.match(path) for method, pattern in self.routes):

@@ -1,1 +1,1 @@
-"""What several dialects share: what a dialect is, fields of orders, sizes, pictures that are sent or handed out."""
+"""Code shared by several dialects: the Dialect class, order fields, sizes, input pictures and picture URLs."""

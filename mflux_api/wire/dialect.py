@@ -1,4 +1,4 @@
-"""What the application needs to know of an API that the server answers, and what such APIs decide alike."""
+"""The description of a served API for the application, and the error statuses that these APIs share."""
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from mflux_api.web.context import HttpContext
 from mflux_api.web.error_responses import ErrorShape, default_error_shape
 from mflux_api.web.openapi import Endpoint
 
-# Statuses that clients of any of these APIs expect; an error with another one is a 500 to them.
+# HTTP statuses that clients of all these APIs expect. Errors with another status are sent as 500.
 KNOWN_STATUSES = frozenset({400, 401, 403, 404, 405, 413, 415, 429, 503})
 
 
@@ -19,14 +19,15 @@ KNOWN_STATUSES = frozenset({400, 401, 403, 404, 405, 413, 415, 429, 503})
 class Dialect:
     """An API that the server answers.
 
-    `name`: as the settings have it, where the dialect can be switched off. `prefixes`: what its paths begin with; there
-    errors have the `error_shape`, and at most `requests_per_minute` are taken beside the server's own limit (0: any
-    number). The first one is the path that its clients may leave out. `endpoints`: made once, by the application.
+    `name`: its name in the settings, if they can disable the dialect. `prefixes`: the beginnings of its paths. Errors
+    under them use `error_shape`, and POST requests are limited to `requests_per_minute` in addition to the server's own
+    limit (0: no limit). Clients may leave out the first prefix where the settings allow it. `endpoints`: called once,
+    by the application.
 
-    `open_paths`, `open_prefixes`: paths that need no key, which tell of no jobs and no prompts, or carry a permission
-    of their own. `basic_login`: its clients log in with HTTP Basic. `exposed_headers`: those of its replies that web
-    pages of other origins may read. `webhook_payload`: makes what its webhooks are sent. `is_listed`: /openapi.json
-    describes it; what documents of others describe is not described again.
+    `open_paths`, `open_prefixes`: paths that need no key. They show no jobs and no prompts, or have a signature.
+    `basic_login`: set if its clients log in with HTTP Basic. `exposed_headers`: response headers that web pages of
+    other origins may read. `webhook_payload`: makes the function that builds webhook payloads. `is_listed`: whether
+    /openapi.json describes it; APIs that are documented elsewhere are not listed.
     """
 
     name: str
@@ -43,10 +44,10 @@ class Dialect:
 
     @property
     def root(self) -> str:
-        """What its paths have before those that its clients know, without a slash at the end."""
+        """The path prefix that clients may leave out, without a trailing slash."""
         return self.prefixes[0].rstrip("/")
 
 
 def known_status(error: MfluxError, statuses: Collection[int]) -> int:
-    """The error's status where it is one of these, else 500."""
+    """Return the error's status if it is one of `statuses`, else 500."""
     return error.status if error.status in statuses else 500

@@ -1,4 +1,4 @@
-"""What several dialects call the parts of an order: the documented field names and SD-WebUI's beside them."""
+"""The order fields shared by several dialects: the documented names and the names of SD-WebUI."""
 
 import hashlib
 from typing import Annotated
@@ -26,7 +26,7 @@ from mflux_api.request import LARGEST_SEED
 from mflux_api.web.pictures import PictureReader
 
 LARGEST_KEY = 200
-# What may become of an order, for the description of every endpoint that takes one.
+# Errors of every endpoint that takes an order, for its description in OpenAPI.
 BODY_ERRORS = (InvalidRequest, BodyTooLarge, BodyTooSlow, UnsupportedMedia)
 ORDER_ERRORS = (
     *(InvalidImage, ModelNotFound, ModelNotDownloaded, ModelUnsupported, LoraNotFound, LoraInvalid),
@@ -36,7 +36,10 @@ ORDER_ERRORS = (
 
 
 def _to_int(value: object) -> object:
-    """Clients send 25.0 and "25.0" and mean 25; 7.5 steps are 7."""
+    """Convert a number or numeric text to an integer, because clients send 25.0 and "25.0". 7.5 becomes 7.
+
+    Raises ValueError for booleans and for integers beyond LARGEST_SEED.
+    """
     if isinstance(value, str) and value.strip():
         try:
             value = float(value) if any(mark in value for mark in ".eE") else int(value)
@@ -51,14 +54,14 @@ def _to_int(value: object) -> object:
 
 
 def _reject_bool(value: object) -> object:
-    """true is no 1."""
+    """Reject booleans where a number is expected. Raises ValueError."""
     if isinstance(value, bool):
-        raise ValueError("Input should be a number")  # noqa: TRY004 - what pydantic makes a refusal of
+        raise ValueError("Input should be a number")  # noqa: TRY004 - pydantic turns ValueError into a validation error
     return value
 
 
 def _to_list(value: object) -> object:
-    """One thing where a list is meant; null is no list."""
+    """Put a single value into a list; null becomes an empty list."""
     if value is None:
         return []
     return value if isinstance(value, list) else [value]
@@ -73,7 +76,7 @@ LoraScales = Annotated[list[LoraScale], BeforeValidator(_to_list)]
 
 
 class PictureForm(BaseModel):
-    """What to paint. Fields that are null count as left out; unknown ones are ignored."""
+    """A request for pictures. Null fields count as missing; unknown fields are ignored."""
 
     model_config = ConfigDict(extra="ignore", allow_inf_nan=False, protected_namespaces=())
 
@@ -101,7 +104,7 @@ class PictureForm(BaseModel):
     priority: LenientInt | None = Field(None, description="-10 to 10; higher ones are painted first")
 
     async def build_order(self, pictures: PictureReader, owner: str, idempotency_key: str | None) -> Order:
-        """Raises InvalidRequest, InvalidImage."""
+        """Read the pictures and build the order. Raises InvalidRequest, InvalidImage."""
         if len(self.init_images) > 1:
             raise InvalidRequest("init_images: one picture is repainted at a time.", field="init_images")
         if idempotency_key is not None and len(idempotency_key) > LARGEST_KEY:
@@ -143,7 +146,7 @@ class PictureForm(BaseModel):
         return tuple(zip(self.lora_files, scales, strict=True))
 
     def _compute_digest(self) -> str:
-        """The same for the same order, whatever the order of its fields."""
+        """Return a hash of the form that does not depend on the order of its fields."""
         return hashlib.sha256(repr(sorted(self.model_dump(mode="json").items())).encode()).hexdigest()
 
 

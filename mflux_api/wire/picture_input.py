@@ -1,4 +1,4 @@
-"""Pictures that clients send to be worked on."""
+"""Input pictures of a request."""
 
 from mflux_api.request import Upload
 from mflux_api.web.context import HttpContext
@@ -6,7 +6,7 @@ from mflux_api.web.pictures import is_url
 
 
 async def picture_or_url(context: HttpContext, text: str, *, field: str) -> Upload:
-    """A picture that was sent in base64, or as the address to fetch it from.
+    """Read a picture that was sent in base64 or as a URL.
 
     Raises InvalidImage, FetchFailed, AddressForbidden.
     """

@@ -1,4 +1,4 @@
-"""Sizes in pixels as clients of other APIs ask for them, which are not always sizes that a model can paint."""
+"""Requested sizes in pixels, which are not always sizes that a model can generate."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from mflux_api.request import round_up_size
 
 @dataclass(frozen=True, kw_only=True)
 class PictureSize:
-    """The size that is painted, and `crop`, the one it is then cut to; None where both are the same."""
+    """The generated size, and `crop`, the (width, height) it is cropped to; None if both are the same."""
 
     width: int | None
     height: int | None
@@ -15,10 +15,10 @@ class PictureSize:
 
 
 def exact_size(width: int | None, height: int | None, *, smallest: int) -> PictureSize:
-    """A picture of exactly this size: painted at the next size the model can, then cut.
+    """Return the size to generate for a picture of exactly this size: rounded up, then cropped.
 
-    What is not a size yet, with a side left out or shorter than `smallest`, is handed on as it is: the order fills
-    what is left out, and refuses what is too small.
+    If a side is missing or shorter than `smallest`, the values are returned unchanged: the order fills in a missing
+    side and refuses one that is too small.
     """
     if width is None or height is None or min(width, height) < smallest:
         return PictureSize(width=width, height=height, crop=None)

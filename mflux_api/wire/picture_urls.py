@@ -1,4 +1,4 @@
-"""Addresses of a job's pictures, for clients that are given those: on this server, or in a bucket."""
+"""URLs of a job's pictures, on this server or in a bucket."""
 
 import asyncio
 
@@ -13,10 +13,10 @@ from mflux_api.web.context import HttpContext
 async def get_picture_urls(
     service: JobService, context: HttpContext, job: Job, base: str, form: PictureFormat
 ) -> list[str]:
-    """Where each picture that a completed job still has can be had for a while; `base`: where this server is.
+    """Return a temporary URL for each picture that a completed job still has. `base`: the URL of this server.
 
-    Raises BucketFailed when the storage does not take one, PictureNotFound when all are deleted, or one by hand before
-    it was stored.
+    Raises BucketFailed if the storage refuses an upload. Raises PictureNotFound if all pictures are deleted, or if
+    one was deleted by hand before its upload.
     """
     indexes = list(job.present)
     if not indexes:
@@ -26,7 +26,7 @@ async def get_picture_urls(
     try:
         return await asyncio.gather(*(_upload(service, context.bucket, job, index, form) for index in indexes))
     except BucketFailed as error:
-        # What the store said is in the log, and no client's business.
+        # The reply of the storage is in the log. Clients do not see it.
         message = f"Job {job.id} is painted and kept, but the storage did not take its pictures. Ask again later."
         raise BucketFailed(message, job_id=job.id) from error
 

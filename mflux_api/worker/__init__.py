@@ -1,1 +1,1 @@
-"""The server's end of the engine: take a job, hand it over, relay what comes back."""
+"""The worker: claims jobs, sends them to the engine process, and relays its replies."""

@@ -1,4 +1,4 @@
-"""Whether the machine can hold a picture: asked when an order is accepted, and again before it is painted."""
+"""Check that a picture fits into memory, when a job is submitted and again before it is painted."""
 
 import sys
 import time
@@ -18,17 +18,17 @@ from mflux_api.request import SMALLEST_SIDE, GenerateRequest
 from mflux_api.worker.engine_process import EngineProcess
 
 GIB = 1024**3
-# What computes, until the engine has started and said so.
+# The assumed machine until the engine has started and reported its own.
 MAC, OTHERS = Machine(device="metal", bytes_per_value=2), Machine(device="cpu", bytes_per_value=4)
 ASSUMED = MAC if sys.platform == "darwin" else OTHERS
 SMALLEST = (SMALLEST_SIDE, SMALLEST_SIDE)
-# For how long what was just admitted need not be looked at again.
+# For how long the last check stays valid.
 RECENT_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
 class AdmittedRequest:
-    """An order that was let in, and when (monotonic seconds)."""
+    """The last request that passed. `at`: monotonic seconds."""
 
     model: ResolvedModel
     request: GenerateRequest
@@ -37,7 +37,7 @@ class AdmittedRequest:
 
 
 class Admission:
-    """Asks what is known of the engine's machine. `inputs_dir`: the folder of the pictures that jobs start from."""
+    """Checks requests against the engine's memory budget. `inputs_dir`: folder of the jobs' input pictures."""
 
     def __init__(self, engine: EngineProcess, models_dir: Path, inputs_dir: Path) -> None:
         self.engine = engine
@@ -48,9 +48,10 @@ class Admission:
     def check_request(
         self, model: ResolvedModel, request: GenerateRequest, references: Sequence[tuple[int, int]], low_ram: bool
     ) -> None:
-        """Raises OutOfMemory when the machine cannot hold it, ModelUnsupported for a prompt the model cannot upsample.
+        """Check that a request can be painted. `references`: sizes of the reference pictures in pixels.
 
-        Until the engine has started, nothing is known of the machine.
+        Raises OutOfMemory if it does not fit into memory, ModelUnsupported if the model cannot upsample the prompt.
+        Memory is not checked before the engine has started, because its budget is not known until then.
         """
         if request.upsample:
             family = FAMILIES[model.spec.family]
@@ -70,10 +71,11 @@ class Admission:
         self._latest = AdmittedRequest(model, request, low_ram, time.monotonic())
 
     def admit_job(self, job: Job) -> ResolvedModel:
-        """The model of a job that may be painted now. It blocks.
+        """Check a job before it is painted and return its model. Blocks on file access.
 
-        Orders come unmeasured while the engine starts or their model is not here, a restart may change the budget, and
-        a model may be deleted meanwhile. Raises what `resolve_client_model` and `check_request` raise.
+        The check at submission is not enough: it is skipped while the engine starts or the model is missing, a restart
+        may change the budget, and the model may have been deleted. Raises the errors of `resolve_client_model` and
+        `check_request`.
         """
         model = resolve_client_model(job.model, self.models_dir)
         sizes = [size for file in job.inputs.references if (size := _read_size(self.inputs_dir / file))]
@@ -81,7 +83,7 @@ class Admission:
         return model
 
     def find_admitted(self, job: Job) -> ResolvedModel | None:
-        """As `admit_job`, from memory, for a job without pictures that was just admitted; None for others."""
+        """Like `admit_job` without file access, for a job without pictures that was just checked; None for others."""
         latest = self._latest
         if latest is None or time.monotonic() - latest.at > RECENT_SECONDS:
             return None
@@ -89,7 +91,7 @@ class Admission:
         return latest.model if admitted == (job.model, job.request, job.low_ram) and not job.inputs.files else None
 
     def estimate_weights(self, model: ResolvedModel) -> int | None:
-        """Bytes a model will hold once loaded; None for a folder that cannot be read."""
+        """Estimate the bytes of a loaded model. Returns None for a folder that cannot be read."""
         try:
             return self._estimate(model, size=SMALLEST, references=(), pictures=1, upsample=False).weights
         except (MfluxError, OSError):
@@ -137,7 +139,7 @@ class Admission:
 
 @contextmanager
 def _hide_folders(model: ResolvedModel) -> Iterator[None]:
-    """Where the model lies is nobody's business but the server's."""
+    """Strip local paths from errors."""
     try:
         yield
     except MfluxError as error:
@@ -145,7 +147,7 @@ def _hide_folders(model: ResolvedModel) -> Iterator[None]:
 
 
 def _read_size(file: Path) -> tuple[int, int] | None:
-    """Of a picture; None where the engine will say what is wrong with it."""
+    """Read a picture's size in pixels. Returns None for a bad file; the engine will report its error."""
     try:
         with Image.open(file) as image:
             return image.size

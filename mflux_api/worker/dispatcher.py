@@ -1,4 +1,4 @@
-"""The single worker: claim a job, hand it to the engine, relay what it says; one function for each outcome."""
+"""The single worker: claims a job, sends it to the engine, relays its replies, and reports the outcome."""
 
 import asyncio
 import time
@@ -24,7 +24,7 @@ PAUSE_AFTER_ERROR = 1.0
 
 @dataclass
 class JobProgress:
-    """How far the job that is being painted has come."""
+    """Progress of the current job."""
 
     job: Job
     stage: str = "loading"
@@ -46,10 +46,11 @@ class JobProgress:
 
 
 class Dispatcher:
-    """Joins one queue to one engine, which has started before a job is looked at.
+    """Runs the jobs of one queue on one engine. The engine is started before a job is checked.
 
-    `admit_job` finds the model of a job and raises what is in the way of painting it, on a thread; `find_admitted`
-    knows it of some jobs without. `inputs_dir`: the folder of their pictures.
+    `admit_job` checks a job and returns its model; it runs in a thread. `find_admitted` returns the model of a job that
+    was just checked, else None. `inputs_dir`: folder of the jobs' input pictures. `idle_seconds`: after how long an
+    idle engine is stopped, 0 for never.
     """
 
     def __init__(
@@ -73,27 +74,27 @@ class Dispatcher:
         self.idle_seconds = idle_seconds
         self.log_prompts = log_prompts
         self.started_at = 0.0
-        # Held until all has been said of a job: its row is written a moment earlier.
+        # Held until the outcome of a job is logged and counted, shortly after its row is written.
         self.painting_lock = asyncio.Lock()
 
     async def run_forever(self) -> None:
-        """Paint jobs for ever. An error of the queue's own (a full disk) is logged, and tried again."""
+        """Run jobs until cancelled. Errors of the queue itself (a full disk) are logged and retried."""
         while True:
             try:
                 job = await self._wait_next_job()
                 self.started_at = time.monotonic()
                 async with self.painting_lock:
                     await self._run_job(job)
-            except Exception as error:  # noqa: BLE001 - the worker's boundary: without it nothing is painted any more
+            except Exception as error:  # noqa: BLE001 - the worker's boundary: an error must not end the loop
                 log_error("dispatcher.error", error)
                 await asyncio.sleep(PAUSE_AFTER_ERROR)
 
     async def _wait_next_job(self) -> Job:
-        """The next job; meanwhile the engine may be ended to give its memory back."""
+        """Wait for the next job. Stops an idle engine meanwhile to free its memory."""
         claim = asyncio.create_task(self.queue.claim())
         try:
             while not claim.done():
-                # Whoever had a model loaded meanwhile is given as long again.
+                # Loading a model resets the engine's idle time, so compute the rest again.
                 left = self.idle_seconds - self.engine.idle_seconds if self.idle_seconds else None
                 await asyncio.wait([claim], timeout=left)
                 if not claim.done() and self.engine.idle_seconds >= self.idle_seconds:
@@ -118,16 +119,19 @@ class Dispatcher:
             self.metrics.count_engine_restart()
 
     async def _paint_job(self, job: Job) -> None:
-        """Its row is written while the engine says its last words: they are not about the job any more."""
+        """Paint a job and write its result.
+
+        The result is written before the engine's last replies are read, because they do not concern the job.
+        """
         progress = JobProgress(job, steps=job.request.steps)
         await self.queue.progress(job, progress.to_progress())
         async with aclosing(self.engine.stream_replies(await self._make_command(job))) as replies:
             await self._finish_job(job, await self._relay_replies(job, progress, replies))
 
     async def _relay_replies(self, job: Job, progress: JobProgress, replies: AsyncIterator[Reply]) -> Painted | None:
-        """What the engine says, told to the queue, until the last picture: returned, to be kept with the verdict.
+        """Relay the engine's replies to the queue. Returns the last picture, which is saved with the job's result.
 
-        None for a job that was cut short.
+        Returns None for a job that was stopped.
         """
         async for reply in replies:
             await self._handle_reply(job, progress, reply)
@@ -220,7 +224,7 @@ class Dispatcher:
             self._log_outcome(job, "retried" if retried else "failed", code=error.code, message=error.message)
 
     def _log_lost_job(self, job: Job) -> None:
-        """Cancelled, or given to another worker: nothing of it is ours any more."""
+        """Log a job that was cancelled or given to another worker. Nothing is written to the queue."""
         self._log_outcome(job, "cancelled")
 
     def _log_outcome(self, job: Job, outcome: str, **facts: object) -> None:
@@ -254,7 +258,7 @@ def _as_painted(index: int, reply: FinishedPicture) -> Painted:
 
 @asynccontextmanager
 async def _run_alongside(*coroutines: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Run these beside what is inside, and end them with it."""
+    """Run the coroutines as tasks during the block, and cancel them at its end."""
     tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
     try:
         yield

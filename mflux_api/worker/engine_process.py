@@ -1,4 +1,4 @@
-"""The server's end of the engine process: start it, ask it, notice when it dies, end it."""
+"""The server's handle of the engine process: start it, send commands, detect its death, stop it."""
 
 import asyncio
 import os
@@ -32,7 +32,7 @@ from mflux_api.ipc.messages import (
 from mflux_api.logs import log_event, log_warning
 from mflux_api.request import EarlyStop
 
-# Not "malloc" alone: macOS writes MallocStackLogging lines that say nothing.
+# Do not match "malloc" alone: macOS writes harmless MallocStackLogging lines.
 ALLOCATION = re.compile(r"[Uu]nable to allocate|Attempting to allocate|Insufficient Memory|out of memory|bad_alloc")
 LAST_LINES = 20
 SIGKILLED = -9
@@ -41,9 +41,9 @@ NOTHING_HELD = EngineMemory(active=0, cached=0, peak=0, loaded=())
 
 
 class EngineProcess:
-    """One engine, started when it is first needed and again after it died.
+    """One engine process, started when it is first needed and again after it died.
 
-    `max_silence_seconds`: seconds it may say nothing while it works, before it is taken for stuck and killed.
+    `max_silence_seconds`: after how many seconds without a reply a working engine counts as stuck and is killed.
     """
 
     def __init__(self, setup: EngineSetup, max_silence_seconds: float) -> None:
@@ -51,7 +51,7 @@ class EngineProcess:
         self.max_silence_seconds = max_silence_seconds
         self.memory = NOTHING_HELD
         self.ready: Ready | None = None
-        # What the last engine said of itself: true also while none runs.
+        # Kept while no engine runs, unlike `ready`.
         self.last_ready: Ready | None = None
         self.start_count = 0
         self._lock = asyncio.Lock()
@@ -59,7 +59,7 @@ class EngineProcess:
         self._transport: asyncio.WriteTransport | None = None
         self._inbox = transport.Inbox()
         self._last_used = time.monotonic()
-        # Set while it has a painting to do: what is said of one earlier, it would forget.
+        # Set while the engine has a painting to do. A message about a painting that comes earlier would be lost.
         self.painting = asyncio.Event()
         self._stderr_lines: deque[str] = deque(maxlen=LAST_LINES)
 
@@ -69,20 +69,21 @@ class EngineProcess:
 
     @property
     def idle_seconds(self) -> float:
-        """For how many seconds nothing has been asked of it; 0 while it works or does not run."""
+        """Seconds since the last command ended; 0 while the engine works or does not run."""
         return 0.0 if self._process is None or self._lock.locked() else time.monotonic() - self._last_used
 
     async def start(self) -> Ready:
-        """Start it unless it runs. Raises EngineDied when it cannot start."""
+        """Start the process unless it runs. Raises EngineDied if it cannot start."""
         async with self._lock:
             ready = await self._ensure_started()
             self._last_used = time.monotonic()
             return ready
 
     async def stream_replies(self, command: Command) -> AsyncGenerator[Reply, None]:
-        """Carry out a command; yields what it says, its end excepted. Closing this stops it after its step.
+        """Run a command and yield its replies, except CommandDone and EngineMemory.
 
-        Raises the engine's own errors, EngineDied, EngineStuck, OutOfMemory, GenerationFailed.
+        Closing the generator stops the command after its current step. Raises the engine's own errors, EngineDied,
+        EngineStuck, OutOfMemory and GenerationFailed.
         """
         async with self._lock:
             await self._ensure_started()
@@ -111,32 +112,32 @@ class EngineProcess:
                     self._last_used = time.monotonic()
 
     async def run_command(self, command: Command) -> None:
-        """Carry out a command that has nothing to show."""
+        """Run a command and discard its replies."""
         async with aclosing(self.stream_replies(command)) as replies:
             async for _ in replies:
                 pass
 
     def stop_painting(self) -> None:
-        """Ask for an end of the painting, after its step; it then ends as if it were done. A load is left alone."""
+        """Ask the engine to end the painting after its step. The command then ends normally. A load is not stopped."""
         self._send_while_painting(StopPainting())
 
     def stop_early(self, how: EarlyStop) -> None:
-        """Ask for an end of the picture that is being painted, with what there is of it."""
+        """Ask the engine to end the current picture, or all pictures, and return them as far as they are painted."""
         self._send_while_painting(how)
 
     def show_previews(self) -> None:
-        """Ask for a preview of every step of the painting."""
+        """Ask the engine for a preview of every further step of the painting."""
         self._send_while_painting(ShowPreviews())
 
     def _send_while_painting(self, message: StopPainting | EarlyStop | ShowPreviews) -> None:
-        """About the painting that is going on; nothing where there is none."""
+        """Send a message about the current painting. Does nothing if there is none."""
         if self._transport is not None and self.painting.is_set():
             self._transport.write(transport.pack_message(message))
 
     async def stop(self) -> None:
-        """End the process, whatever it does; its memory comes back. The next command starts another."""
+        """Kill the process to free its memory, whatever it is doing. The next command starts a new one."""
         process, self._process = self._process, None
-        # Before anything is waited for: meanwhile the next one may be started.
+        # Reset before the first await: a new process may be started meanwhile.
         self._reset_connection()
         if process is None:
             return
@@ -169,14 +170,14 @@ class EngineProcess:
         self._send(self.setup)
 
     async def _log_stderr(self, process: asyncio.subprocess.Process) -> None:
-        """What libraries write to standard error goes to our log, and tells what the process died of."""
+        """Log the process's standard error, and keep its last lines to find the cause of a death."""
         assert process.stderr is not None
         while line := await _read_line(process.stderr):
             text = line.decode("utf-8", "replace").rstrip()
             self._stderr_lines.append(text)
             log_warning("engine.stderr", text=text)
         if process is self._process and not self._lock.locked():
-            # It ended while nothing was asked of it: nobody else would notice.
+            # The process ended while it was idle. Nothing else detects this.
             self._reset_connection()
 
     def _send(self, message: object) -> None:
@@ -196,7 +197,10 @@ class EngineProcess:
                     yield reply
 
     async def _wait_reply(self, seconds: float) -> Any:
-        """The next reply; an error reply is raised."""
+        """Wait for the next reply. Raises the error of an error reply.
+
+        Raises EngineStuck after `seconds` without a reply, and EngineDied or OutOfMemory if the process has ended.
+        """
         try:
             async with asyncio.timeout(seconds):
                 reply = await self._inbox.receive()
@@ -213,7 +217,7 @@ class EngineProcess:
         return reply
 
     async def _wait_painting_stopped(self) -> None:
-        """Whoever asked has gone: wait for the end of the step, so that the next command finds the engine free."""
+        """Stop a command that its caller has abandoned, and wait until the engine is free for the next one."""
         self.stop_painting()
         try:
             async with aclosing(self._iter_replies()) as replies:
@@ -222,7 +226,7 @@ class EngineProcess:
         except MfluxError as error:
             log_event("engine.stopped", code=error.code)
         except asyncio.CancelledError:
-            # Nobody will listen to the rest.
+            # The remaining replies will not be read.
             await self.stop()
             raise
 
@@ -230,7 +234,7 @@ class EngineProcess:
         process = self._process
         if process is None:
             return EngineDied("The engine was ended.")
-        # Its line closes a moment before it is gone.
+        # The socket closes shortly before the process ends.
         code = await process.wait()
         await asyncio.wait([self._stderr_task], timeout=1)
         killed_for_memory = code == SIGKILLED and _count_kernel_kills() > self._kills_before
@@ -250,8 +254,8 @@ class EngineProcess:
 
 
 async def _launch_process(theirs: socket.socket) -> asyncio.subprocess.Process:
-    # A process group of its own: Ctrl-C in the terminal is for the server to handle. Not a session of its own, to
-    # which Linux would give half of the machine whatever the engine's priority (docs/traps.md).
+    # Use a process group of its own, so that Ctrl-C in the terminal reaches only the server. Do not use a session of
+    # its own: Linux would give it half of the machine regardless of the engine's priority (docs/traps.md).
     return await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "mflux_api.engine.child", str(theirs.fileno())),
         pass_fds=(theirs.fileno(),),
@@ -267,12 +271,12 @@ async def _read_line(stream: asyncio.StreamReader) -> bytes:
     try:
         return await stream.readline()
     except ValueError:
-        # The stream has dropped it, and goes on after it.
+        # The stream has dropped this line and continues after it.
         return b"(a line too long to repeat)"
 
 
 def _count_kernel_kills() -> int:
-    """How many processes Linux has killed for memory since it started; elsewhere 0."""
+    """Return how many processes Linux has killed for lack of memory since boot; 0 on other systems."""
     vmstat = Path("/proc/vmstat")
     text = vmstat.read_text(encoding="ascii") if vmstat.is_file() else ""
     found = re.search(r"^oom_kill (\d+)$", text, flags=re.MULTILINE)
@@ -280,6 +284,6 @@ def _count_kernel_kills() -> int:
 
 
 def _make_search_path() -> str:
-    """The child has to import this very package, wherever it was started from."""
+    """Return the child's PYTHONPATH. The child must import this same package from any working directory."""
     package = str(Path(__file__).resolve().parents[2])
     return os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH", "")]))

@@ -1,4 +1,4 @@
-"""A dialect is one object in one tuple, and has from that everything that an API needs around it."""
+"""A dialect needs only one object in one tuple: the application adds everything else around it."""
 
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,7 @@ def words(services: Services) -> Dialect:
 
 
 def client(folder: Path, **sections: dict[str, Any]) -> TestClient:
-    """A client of the application with that dialect beside its own. Nothing of it is started."""
+    """Return a test client of the application with this dialect added. The application is not started."""
     settings = {"generation": {"output_dir": folder}, "security": {"api_keys": {"me": KEY["X-API-Key"]}}}
     return TestClient(build_app(Settings.model_validate({**settings, **sections}), dialects=(*DIALECTS, words)))
 
@@ -117,11 +117,11 @@ def test_the_servers_own_rate_limit_counts_for_it_too(tmp_path: Path) -> None:
     assert [limited.post("/words/say").status_code for _ in range(2)] == [400, 429]
 
 
-# The project's own
+# The project's own dialects
 
 
 def test_of_two_prefixes_that_match_the_longer_one_counts(tmp_path: Path) -> None:
-    # Black Forest Labs' API has all of /v1 but what OpenAI's has there.
+    # Black Forest Labs' API has all of /v1 except the paths of OpenAI's API.
     open_to_all = client(tmp_path, security={})
     assert "detail" in open_to_all.get("/v1/nothing/here").json()
     assert open_to_all.get("/v1/images/nothing").json()["error"]["type"] == "invalid_request_error"

@@ -1,4 +1,4 @@
-"""A hub on loopback, and a machine that knows no other."""
+"""A fake Hugging Face hub on loopback, and an environment that uses no other."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +14,7 @@ from tests.catalogue.hub import FakeHub, run_hub
 
 @pytest.fixture
 def quick_and_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No waits between attempts, pieces fit for a small model, no token, cache or proxy of whoever runs the tests."""
+    """Isolate downloads: no waits between attempts, small chunks, and no token, cache or proxy of the user."""
     monkeypatch.setattr(download, "RETRY_SECONDS", (0.0, 0.0))
     monkeypatch.setattr(download, "CHUNK", CHUNK)
     monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "token"))

@@ -1,4 +1,4 @@
-"""A model for the hub to serve, and what tests of downloads do with it."""
+"""The model that the fake hub serves, and helpers to download it."""
 
 import threading
 from pathlib import Path
@@ -35,7 +35,7 @@ def fetch_model(models_dir: Path, spec: ModelSpec = SPEC) -> list[DownloadProgre
 
 
 def expect_refusal(models_dir: Path, kind: type[MfluxError], spec: ModelSpec = SPEC) -> MfluxError:
-    """The error of a download that fails; what it leaves is no model."""
+    """Return the error of a failing download; assert that it leaves no model behind."""
     with pytest.raises(kind) as caught:
         fetch_model(models_dir, spec)
     assert_no_model(models_dir)

@@ -1,4 +1,4 @@
-"""A Hugging Face hub on loopback: as much of its API as the client asks for, and its ways to fail."""
+"""A fake Hugging Face hub on loopback: the API calls that the client makes, and simulated failures."""
 
 import hashlib
 import json
@@ -19,12 +19,12 @@ PIECE = 1 << 16
 
 @dataclass
 class FakeHub:
-    """The repository and its moods; `requests` and `bytes_sent` are what a test looks at.
+    """Files of the hub and switches for its failures. Tests read `requests` and `bytes_sent`.
 
-    `error` (status, code, message) is the answer to every listing; `gate` asks for `token`; `served` replaces a file's
-    bytes in the answer only; `broken` counts answers with large files that end half-way; `ranges` off answers a Range
-    with the whole file; `repositories` all have the same files; `away` is where large files are; `hold` lets one wait
-    half-way for `resume`.
+    `error` (status, code, message) answers every listing; `gate` requires `token`; `served` replaces a file's
+    bytes in the answer only; the next `broken` answers with large files end half-way; `ranges` off answers a Range
+    with the whole file; all `repositories` have the same files; `away` is the host that large files are redirected to;
+    `hold` pauses an answer half-way until `resume` is set.
     """
 
     files: dict[str, bytes]
@@ -55,7 +55,7 @@ def _sibling(name: str, content: bytes) -> dict[str, Any]:
     entry: dict[str, Any] = {"rfilename": name, "size": len(content)}
     entry["blobId"] = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
     if name.endswith(LARGE):
-        # What git holds of a large file is a pointer: its SHA-1 says nothing of the bytes.
+        # For a large file, git stores a pointer: its SHA-1 is not that of the content.
         entry["blobId"] = hashlib.sha1(b"pointer").hexdigest()
         entry["lfs"] = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 134}
     return entry
@@ -154,7 +154,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _write(self, name: str, body: bytes) -> None:
         for start in range(0, len(body), PIECE):
             piece = body[start : start + PIECE]
-            # Counted first: a client that has everything asks at once what was sent.
+            # Count before writing: a test may read this as soon as the client has all bytes.
             self.hub.bytes_sent[name] = self.hub.bytes_sent.get(name, 0) + len(piece)
             try:
                 self.wfile.write(piece)

@@ -1,4 +1,4 @@
-"""What a hub, a network or a disk can do wrong. Nothing that looks like a model is left, and the client learns why."""
+"""Failures of hub, network and disk: no partial model is left, and the error names the cause."""
 
 import errno
 import shutil

@@ -1,4 +1,4 @@
-"""The real client against a hub on loopback; the repository it serves is the embedded model."""
+"""Downloads of the embedded model from the fake hub with the real client."""
 
 import threading
 from dataclasses import replace
@@ -29,7 +29,7 @@ from tests.catalogue.hub import REPOSITORY, FakeHub, read_files
 
 pytestmark = pytest.mark.usefixtures("quick_and_alone")
 
-# What arrives
+# Downloaded files
 
 
 def test_a_downloaded_model_is_found(hub: FakeHub, models_dir: Path) -> None:
@@ -69,7 +69,7 @@ def test_a_model_that_is_here_is_left_alone(hub: FakeHub, models_dir: Path) -> N
 def test_a_broken_connection_is_continued_where_it_broke(hub: FakeHub, models_dir: Path) -> None:
     hub.broken = 1
     fetch_model(models_dir)
-    # The piece that was on its way is lost.
+    # The chunk in transit is lost.
     assert len(TINY[FIRST_WEIGHTS]) <= hub.bytes_sent[FIRST_WEIGHTS] < len(TINY[FIRST_WEIGHTS]) + CHUNK
     assert read_files(models_dir / NAME) == NEEDED
 
@@ -159,7 +159,7 @@ def test_a_download_that_waits_for_another_can_be_stopped(hub: FakeHub, models_d
     first.join(10)
 
 
-# What is not downloaded
+# Files that are not downloaded
 
 
 def test_a_model_without_a_repository_is_refused(models_dir: Path) -> None:
@@ -173,7 +173,7 @@ def test_a_model_that_cannot_paint_is_not_downloaded(models_dir: Path) -> None:
     assert not models_dir.exists()
 
 
-# A model that is some files of a repository
+# Models made of some files of a repository
 
 SOME = ("weights.safetensors", "vae.safetensors")
 ENLARGER = ModelSpec(name="enlarger", folder="enlarger", repository=REPOSITORY, files=SOME, family="seedvr2")

@@ -1,4 +1,4 @@
-"""The table of families: its addresses, what it says of each model, and that docs/models.md says the same."""
+"""The table of families: the functions it names, the capabilities of each model, and agreement with docs/models.md."""
 
 import inspect
 from collections.abc import Callable
@@ -32,7 +32,7 @@ def references(can: Capabilities) -> str:
     return f"{found}, seen once" if can.cached_references else found
 
 
-# The document's lines: a heading, and what stands under each kind.
+# Rows of the document's table: a heading and the cell of each kind of model.
 LINES: dict[str, Callable[[Capabilities], str]] = {
     "paints from words": lambda can: yes(can.from_words),
     "repaints a picture": lambda can: yes(can.source and not can.enlarges),
@@ -60,7 +60,7 @@ def kind_of(spec: ModelSpec) -> str:
 
 
 def named() -> list[ModelSpec]:
-    """The models of the registry, without their quantized variants."""
+    """Return the models of the registry without their quantized variants."""
     return [spec for spec in load_registry().values() if spec.quantize is None]
 
 
@@ -115,7 +115,7 @@ def test_what_a_kind_can_do_agrees_with_itself_and_with_what_requests_allow(fami
     assert can.samplers == (SAMPLER,)
     assert not (can.guidance == "fixed" and (can.negative_prompt or can.default_guidance != 1.0))
     assert can.source or not (can.mask or can.enlarges)
-    # Requests are checked before their model is known.
+    # Requests are validated before their model is known.
     assert can.size_step % SIDE_STEP == 0
     assert can.smallest_side >= SMALLEST_SIDE
 

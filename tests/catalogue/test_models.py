@@ -29,7 +29,7 @@ FLUX1_NAMES = [
     *("schnell", "Schnell", "dev", "flux1-dev", "flux1-schnell", "flux.1-schnell", "FLUX.1-schnell"),
     *("flux-1-dev", "flux-dev", "krea-dev", "dev-krea", "dev-kontext", "schnell-4-bit"),
 ]
-# {} is the models folder, which is also the working directory.
+# {} stands for the models folder, which is also the working directory.
 NO_NAMES = [
     *(
         "",
@@ -48,7 +48,7 @@ NO_NAMES = [
 
 @pytest.fixture
 def models_dir(tmp_path: Path) -> Path:
-    """A folder of models with one that the registry does not know."""
+    """A folder of models with one that is not in the registry."""
     models_dir = tmp_path / "models"
     make_checkpoint(models_dir / "my.Model_1")
     return models_dir

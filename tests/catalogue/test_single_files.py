@@ -1,4 +1,4 @@
-"""Models whose transformer is one file: where they are found, what they take from another repository."""
+"""Models whose transformer is one file: detection, and the files they take from another repository."""
 
 from dataclasses import replace
 from pathlib import Path

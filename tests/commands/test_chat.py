@@ -1,4 +1,4 @@
-"""The prompt loop, as it is typed."""
+"""The prompt loop, with typed lines."""
 
 from collections.abc import Callable
 from pathlib import Path

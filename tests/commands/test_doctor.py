@@ -157,7 +157,7 @@ def test_a_folder_below_a_file_fails(tmp_path: Path, subject: str) -> None:
 
 
 def test_a_folder_that_takes_no_files_fails_for_pictures_and_warns_for_models() -> None:
-    # Not even root writes here.
+    # A folder that not even root can write to.
     folder = Path("/sys" if LINUX else "/System")
     assert [finding.state for finding in check_folder("output", folder, 1)] == ["fail"]
     assert [finding.state for finding in check_folder("models", folder, 1)] == ["warn"]
@@ -194,7 +194,7 @@ def test_pictures_in_a_synced_folder_are_warned_of(tmp_path: Path, folder: str, 
     assert bool(list(check_database_folder(tmp_path / folder, [("/", "apfs")]))) == warned
 
 
-# The rest
+# Other findings
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The address that is listened on."""
+"""The listening socket."""
 
 import socket
 
@@ -9,7 +9,7 @@ from mflux_api.errors import InvalidSetting
 
 
 def test_small_replies_are_sent_at_once() -> None:
-    # asyncio sets TCP_NODELAY for no other sockets.
+    # asyncio sets TCP_NODELAY only on sockets whose protocol is IPPROTO_TCP.
     with bind_socket("127.0.0.1", 0) as listener:
         assert listener.proto == socket.IPPROTO_TCP
 

@@ -1,4 +1,4 @@
-"""Sizes that no model paints are met by painting a little more and cutting it."""
+"""Sizes that no model paints: paint a little larger and crop."""
 
 import pytest
 

@@ -13,7 +13,7 @@ from mflux_api.dialects.sdapi.prompt import extract_loras, parse_emphasis, parse
 from mflux_api.dialects.sdapi.prompt_editing import parse_schedule
 
 anything = st.text(st.characters(codec="utf-8"))
-# What the syntax is made of, so that it comes about by chance.
+# Pieces of the syntax, so that random texts sometimes form it.
 signs = [*"()[]:|\\<>,", " AND ", "BREAK", "a", "b ", "3", "0.5", ":1.3)", ":2]", "<lora:a:1>", "\n"]
 likely = st.lists(st.sampled_from(signs) | anything, max_size=30).map("".join)
 
@@ -275,7 +275,7 @@ def test_no_text_is_refused(text: str, steps: int) -> None:
 
 
 def count_lines_run(function: Callable[[], object]) -> int:
-    """How many lines of the module are run."""
+    """Count the lines of the module that run."""
     count = 0
 
     def trace(frame: FrameType, event: str, _: object) -> Any:
@@ -302,7 +302,7 @@ HOSTILE = [*BRACKETS, "\\", "a AND ", "<lora:a", "<lora:a>"]
 @pytest.mark.parametrize("read", [extract_loras, parse_prompt_attention, lambda text: parse_schedule(text, 4)])
 def test_a_text_twice_as_long_takes_twice_the_work(read: Callable[[str], object], hostile: str) -> None:
     short, long = (count_lines_run(lambda text=hostile * times: read(text)) for times in (300, 600))  # type: ignore[misc]
-    # Weighing has 64 levels to reach first.
+    # A little more than twice: emphasis is 64 levels deep (the limit) only after the first brackets.
     assert long <= 2.2 * short
 
 
@@ -316,14 +316,14 @@ def test_brackets_may_be_as_deep_as_the_text_is_long(opener: str, closer: str) -
         assert extract_loras(text) == (text, ())
 
 
-# A search that looked at a run of these again from each place in it would take minutes.
+# A quadratic search over a run of these would take minutes.
 @pytest.mark.parametrize("hostile", [" ", "<lora:", "a", "<a", ":", ": ", ":1", "1", "BREAK ", "AND ", "\\", ",", "\n"])
 def test_long_runs_are_read(hostile: str) -> None:
     text = "." + hostile * 100_000 + "."
     assert len(strip_emphasis(parse_schedule(extract_loras(text)[0], 1)[0][1])) <= len(text)
 
 
-# Emphasis that is applied
+# Applied emphasis
 
 
 @pytest.mark.parametrize(

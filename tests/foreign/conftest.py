@@ -1,4 +1,4 @@
-"""Servers: one that fetches from loopback, so that what it is to fetch can be served here; those of the examples."""
+"""Servers for the dialects: one that may fetch from loopback, one with an API key, one with small fixed sizes."""
 
 from collections.abc import Iterator
 
@@ -17,7 +17,7 @@ def trusting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
 
 @pytest.fixture(scope="session")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    """One that wants a key."""
+    """A server that requires an API key."""
     output = tmp_path_factory.mktemp("guarded") / "output"
     with run_server(output, "--set", "security.fetch_hosts=127.0.0.1", "--set", f"security.api_keys=me:{KEY}") as live:
         yield live
@@ -25,6 +25,6 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
 
 @pytest.fixture(scope="session")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    """One that paints the sizes that documents fix at 64 pixels a side."""
+    """A server that paints the documents' fixed sizes at 64 pixels a side."""
     with run_server(tmp_path_factory.mktemp("small") / "output", program=SMALL_SERVER) as live:
         yield live

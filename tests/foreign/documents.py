@@ -1,4 +1,4 @@
-"""The documents' own client examples, in `examples/` as they stand there, run with the changes that a test names."""
+"""Run the client examples of the dialects' documents (`examples/`, unchanged) with replacements."""
 
 import os
 import subprocess
@@ -20,7 +20,7 @@ Change = tuple[str, str]
 
 
 def klein_replacements(live: LiveServer) -> tuple[Change, ...]:
-    """Where it is, and the key."""
+    """Return the replacements of address and API key."""
     addresses = tuple((f"http://{name}:8000", f"{live.url}/klein") for name in ("<your-server-ip>", "<ip>"))
     return (*addresses, ("<your-api-key>", KEY), ("<key>", KEY))
 
@@ -34,7 +34,7 @@ def edge_replacements(live: LiveServer) -> tuple[Change, ...]:
 
 
 def read_example(name: str, place: tuple[Change, ...], *changes: Change) -> str:
-    """An example with another address and key, and these changes, each of which has something to change."""
+    """Return an example with address and key replaced, and with these changes; assert that each change applies."""
     found = (FOLDER / name).read_text(encoding="utf-8")
     for before, after in place:
         found = found.replace(before, after)
@@ -45,7 +45,7 @@ def read_example(name: str, place: tuple[Change, ...], *changes: Change) -> str:
 
 
 def run_example(name: str, example: str, folder: Path) -> str:
-    """What it prints, run in a folder of its own."""
+    """Run an example in this folder and return its output."""
     file = folder / name
     file.write_text(example, encoding="utf-8")
     done = subprocess.run(

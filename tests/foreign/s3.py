@@ -1,4 +1,4 @@
-"""An S3-compatible store to test against: moto's, behind a door that can be shut, fail, and remember who knocked."""
+"""An S3-compatible store for tests: moto's server with simulated failures and a record of requests."""
 
 import threading
 from collections.abc import Iterable, Iterator
@@ -19,9 +19,9 @@ KEY, SECRET = "AKIAEXAMPLE", "hunter2hunter2"
 
 
 class FakeS3:
-    """`failures`: how many requests are answered with status 503 first. `requests`: (method, path) of each request.
+    """A running store. The first `failures` requests get status 503; `requests` has (method, path) of each request.
 
-    `hides_missing`: what is not there is answered with 403, as Amazon does to clients that may not list.
+    `hides_missing`: answer 403 for missing objects, as Amazon does to clients without permission to list.
     """
 
     def __init__(self, port: int = 0) -> None:
@@ -45,13 +45,13 @@ class FakeS3:
 
     @property
     def server_flags(self) -> tuple[str, ...]:
-        """What makes a server use it."""
+        """Return the command-line flags that make a server use this store."""
         given = {"kind": "s3", "bucket": BUCKET, "endpoint_url": self.url, "region": REGION, "prefix": "from/flux"}
         given |= {"access_key": KEY, "secret_key": SECRET, "seconds": "30"}
         return tuple(part for name, value in given.items() for part in ("--set", f"storage.{name}={value}"))
 
     def delete_object(self, address: str) -> None:
-        """As the bucket's owner may."""
+        """Delete an object, as the bucket's owner may."""
         client = boto3.client("s3", REGION, endpoint_url=self.url, aws_access_key_id=KEY, aws_secret_access_key=SECRET)
         with closing(client):
             client.delete_object(Bucket=BUCKET, Key=urlsplit(address).path.removeprefix(f"/{BUCKET}/"))
@@ -62,7 +62,7 @@ class FakeS3:
 
 
 def _forbid(start_response: Any) -> Any:
-    """The same, with 403 for 404."""
+    """Replace status 404 by 403."""
 
     def start(status: str, *rest: Any) -> Any:
         return start_response("403 Forbidden" if status.startswith("404") else status, *rest)
@@ -77,7 +77,7 @@ class _Silent(WSGIRequestHandler):
 
 @contextmanager
 def run_s3(port: int = 0) -> Iterator[FakeS3]:
-    """The store, with an empty bucket."""
+    """Run a store with an empty bucket."""
     store = FakeS3(port)
     try:
         requests.post(f"{store.url}/moto-api/reset", timeout=10)
@@ -91,7 +91,7 @@ LOCATION = f"<CreateBucketConfiguration><LocationConstraint>{REGION}</LocationCo
 
 
 def sign_with_botocore(address: str) -> str:
-    """What Amazon's own client signs such an address with, for the same moment."""
+    """Return the signature that Amazon's own client makes for such an address at the same time."""
     query = {name: values[0] for name, values in parse_qs(urlsplit(address).query).items()}
     auth = S3SigV4QueryAuth(Credentials(KEY, SECRET), "s3", REGION, expires=int(query["X-Amz-Expires"]))
     request = AWSRequest(method="GET", url=address.partition("?")[0])

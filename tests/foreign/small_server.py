@@ -1,4 +1,4 @@
-"""The server, with the fixed sizes of two documents painted at SIDE (64) pixels: a megapixel takes a CPU a minute."""
+"""Run the server with the fixed sizes of two documents at SIDE (64) pixels: a megapixel takes a CPU a minute."""
 
 import os
 import sys

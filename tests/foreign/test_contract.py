@@ -1,4 +1,4 @@
-"""What every dialect keeps, whatever its words: the same queue, the same limits, its own shape of errors."""
+"""Behaviour common to all dialects: the same queue, the same limits, and errors in each dialect's own shape."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +20,10 @@ PROMPT = "a red circle"
 
 @dataclass(frozen=True)
 class Dialect:
-    """How a picture is ordered, and where the words of an error are. `sized`, `modelled`: what a request may name."""
+    """How to order a picture, and where the error is in a reply.
+
+    `sized`, `modelled`: fields with a bad size or model; None where requests name none.
+    """
 
     path: str
     body: Body
@@ -31,7 +34,7 @@ class Dialect:
     waits: bool = True
 
     def with_fields(self, **fields: object) -> Body:
-        """The usual order, changed."""
+        """Return the usual request body with these fields changed."""
         if self.nested:
             return {**self.body, self.nested: {**self.body[self.nested], **fields}}
         return {**self.body, **fields}
@@ -87,9 +90,10 @@ DIALECTS = {
 
 @dataclass(frozen=True)
 class PollingDialect:
-    """How a dialect whose clients do not wait tells how an order stands, and what cancels it.
+    """How to poll and cancel an order in a dialect whose clients do not wait.
 
-    `named`: the field of its first reply that names the order, `{id}` in the paths. `failed`, `cancelled`: its words.
+    `named`: field of the first reply with the order's id, `{id}` in the paths.
+    `failed`, `cancelled`: the dialect's words for these states.
     """
 
     named: str
@@ -105,20 +109,20 @@ class PollingDialect:
 
 LATER = {
     "native": PollingDialect("job_id", "/api/v1/jobs/{id}", "failed", "cancelled"),
-    # It has no address to cancel at: a task is a job.
+    # It has no endpoint to cancel; the native one takes its task ids, which are job ids.
     "bfl": PollingDialect("id", "/flux/v1/get_result?id={id}", "Error", "Failed"),
     "replicate": PollingDialect(
         *("id", "/replicate/v1/predictions/{id}", "failed", "canceled"),
         cancel=("POST", "/replicate/v1/predictions/{id}/cancel"),
     ),
 }
-# A picture that takes long enough to be disturbed.
+# A picture that takes long enough to be interrupted.
 SLOW = {"width": 256, "height": 256, "steps": 100, "num_inference_steps": 100}
 
 
 @pytest.fixture(scope="module")
 def fragile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    """One whose engine is killed. Its fixed sizes are small ones, so that a step does not take long."""
+    """A server whose engine gets killed. Its fixed sizes are small, so that a step is short."""
     sides = {"SIDE": "256"}
     with run_server(tmp_path_factory.mktemp("fragile") / "output", program=SMALL_SERVER, environ=sides) as live:
         yield live
@@ -126,7 +130,7 @@ def fragile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
 
 @pytest.fixture(scope="module")
 def short(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    """One job may wait, and nothing is begun."""
+    """A paused server whose queue of one job is full."""
     with run_server(tmp_path_factory.mktemp("short") / "output", "--set", "queue.limit=1") as live:
         live.post("/api/v1/queue/pause")
         live.submit()
@@ -139,7 +143,7 @@ def dialect(request: pytest.FixtureRequest) -> Dialect:
 
 
 def parametrize_dialects(has: Callable[[Dialect], object]) -> pytest.MarkDecorator:
-    """The dialects that have something: not every one names sizes or models, and not every one's clients wait."""
+    """Parametrize over the dialects for which `has` is true, such as those with sizes, models or waiting clients."""
     return pytest.mark.parametrize("name", [name for name, dialect in DIALECTS.items() if has(dialect)])
 
 
@@ -209,7 +213,7 @@ def test_who_hangs_up_cancels_the_job(tmp_path: Any, name: str) -> None:
 
 
 def kill_the_engine(live: LiveServer, attempt: int) -> None:
-    """Kill the process that paints, once it does so for this time."""
+    """Kill the engine process once it paints the newest job in this attempt."""
     end = time.monotonic() + 60
     while time.monotonic() < end:
         running = live.get("/api/v1/jobs?limit=1&status=generating").json()["jobs"]
@@ -223,7 +227,7 @@ def kill_the_engine(live: LiveServer, attempt: int) -> None:
 @pytest.mark.parametrize("name", DIALECTS)
 def test_an_engine_that_keeps_dying_fails_the_job_in_the_dialects_words(fragile: LiveServer, name: str) -> None:
     dialect, later = DIALECTS[name], LATER.get(name)
-    # As many steps as its document allows: none comes to its end.
+    # As many steps as its document allows, so that no picture is finished.
     slow = {field: value for field, value in SLOW.items() if field in {**dialect.body, **dialect.body.get("input", {})}}
     slow |= {"klein": {"steps": 50}, "edge": {"steps": 8}, "flux2-web": {"steps": 50}}.get(name, {})
     with ThreadPoolExecutor(1) as pool:
@@ -258,5 +262,5 @@ def test_who_does_not_wait_can_cancel(fragile: LiveServer, name: str, moment: st
     requests.request(method, fragile.url + path.format(id=order), timeout=30).raise_for_status()
     fragile.post("/api/v1/queue/resume")
     assert later.get_status(fragile, order)["status"] == later.cancelled
-    # Whoever is behind it is not held up.
+    # The next job in the queue is not blocked.
     assert fragile.wait_for_status(fragile.submit())["status"] == "completed"

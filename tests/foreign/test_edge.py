@@ -1,4 +1,4 @@
-"""The edge worker's API: words in, PNG bytes out, and the document's own figures in the headers."""
+"""The edge worker's API: a prompt in, PNG bytes out, and the documented figures in the headers."""
 
 import io
 from typing import Any
@@ -15,7 +15,7 @@ RATIOS = {"1:1": (1024, 1024), "16:9": (1344, 768), "9:16": (768, 1344), "4:3": 
 
 @pytest.fixture(scope="module")
 def painted(server: LiveServer) -> requests.Response:
-    """One for all: a megapixel takes its time."""
+    """One reply for all tests: a megapixel takes long."""
     return server.post("/edge", {"prompt": "a red circle", "steps": 1, "aspectRatio": "4:3"})
 
 
@@ -71,6 +71,6 @@ def test_too_many_requests_are_told_to_wait(tmp_path: Any) -> None:
         replies = [live.post("/", {"prompt": ""}) for _ in range(3)]
         assert [reply.status_code for reply in replies] == [400, 400, 429]
         assert int(replies[-1].headers["Retry-After"]) > 0
-        # Nobody else is held up, and the page is where it was.
+        # Other dialects are not limited, and GET / still serves the page.
         assert live.post("/api/v1/generate", {}).status_code == 400
         assert live.get("/").status_code == 200

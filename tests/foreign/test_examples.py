@@ -1,4 +1,4 @@
-"""The documents' examples in Python and curl do what their readers expect; only address, key and size are changed."""
+"""The documents' examples in Python and curl, run with only address, key and size changed."""
 
 import base64
 import io
@@ -34,7 +34,7 @@ COST = re.compile(r"Cost: 0\.0\d\d\d บาท")
 
 @pytest.fixture(scope="module")
 def photo(guarded: LiveServer) -> str:
-    """The address of a picture that can be fetched without a key."""
+    """URL of a picture that can be fetched without an API key."""
     body = {"prompt": "a lake", "width": 256, "height": 256, "steps": 1}
     reply = requests.post(f"{guarded.url}/klein/generate", json=body, headers={"X-API-Key": KEY}, timeout=60)
     return str(reply.json()["image_url"])
@@ -83,14 +83,14 @@ def test_the_edge_workers_python_writes_a_picture_and_its_cost(small: LiveServer
 
 
 def test_the_edge_workers_python_writes_frames(small: LiveServer, tmp_path: Path) -> None:
-    # The document leaves its import to the example before.
+    # In the document, the import is in the example before.
     example = "import requests\n" + read_example("edge_video.py", edge_replacements(small))
     assert re.search(r"Generated 3 frames. Total cost: 0\.\d\d บาท", run_example("edge.py", example, tmp_path))
     assert len(list(tmp_path.glob("frame_000?.png"))) == 3
 
 
 def test_the_edge_workers_python_tries_again(small: LiveServer, tmp_path: Path) -> None:
-    # The document defines it and leaves the call to its reader.
+    # The document defines the function without calling it.
     call = "\nopen('tried.png', 'wb').write(generate_with_retry('a red circle'))\n"
     run_example("edge.py", read_example("edge_retry.py", edge_replacements(small)) + call, tmp_path)
     with Image.open(tmp_path / "tried.png") as image:
@@ -135,7 +135,7 @@ def test_the_web_servers_body_paints(small: LiveServer) -> None:
 
 
 def test_the_web_servers_python_paints(tiny: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Its module has another name there, and the default model is not on every machine.
+    # In the document the module has another name. The default model is not on every machine.
     module = types.ModuleType("fl24bit")
     module.generate_image = mflux_api.generate_image  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "fl24bit", module)

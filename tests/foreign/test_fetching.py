@@ -1,4 +1,4 @@
-"""What a client names by its address is fetched from the open internet only, within limits."""
+"""Pictures given by URL are fetched from public addresses only, within limits."""
 
 import asyncio
 import threading
@@ -105,7 +105,7 @@ def test_what_is_no_plain_address_is_refused(address: str) -> None:
 
 
 def test_a_name_is_judged_by_the_address_that_is_connected_to(monkeypatch: pytest.MonkeyPatch) -> None:
-    """DNS rebinding: another answer the second time is looked at as well."""
+    """DNS rebinding: every answer of the resolver is checked, not only the first."""
     answers = iter([["8.8.8.8"], ["127.0.0.1"], ["8.8.8.8", "10.0.0.1"]])
 
     async def resolve(*args: object, **options: object) -> list[Any]:

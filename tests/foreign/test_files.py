@@ -1,4 +1,4 @@
-"""Pictures at signed addresses: for a while, whole or in part, and for nobody who makes an address up."""
+"""Pictures at signed URLs: expiry, byte ranges and invalid signatures."""
 
 import io
 import re

@@ -1,4 +1,4 @@
-"""The FLUX.2 web server's API: one picture at a time, in files that say how they were painted."""
+"""The FLUX.2 web server's API: one picture at a time, with a file of its parameters beside it."""
 
 import base64
 import io
@@ -33,7 +33,7 @@ def idle(live: LiveServer) -> None:
 
 @pytest.fixture(scope="module")
 def busy(web: LiveServer) -> Iterator[dict[str, Any]]:
-    """What it says, and to whom else asks, while it paints; then the reply to the first."""
+    """The status and the reply to a second request while the server paints, and the reply to the first."""
     body = {"prompt": "a red circle /4k\nnext", "orientation": "portrait", "steps": 10, "seed": 7, "strength": 0.1}
     source = io.BytesIO()
     Image.effect_noise((64, 64), 60).save(source, "PNG")
@@ -99,7 +99,7 @@ def test_idle_it_says_so_and_what_it_paints_with(web: LiveServer, busy: dict[str
         {"prompt": "x", "batch": 5},
         {"prompt": "x", "strength": 1.1},
         {"prompt": "x", "input_image": "no picture"},
-        # Beyond generation.max_side.
+        # Larger than generation.max_side.
         {"prompt": "x", "size": "4mp"},
     ],
 )

@@ -1,4 +1,4 @@
-"""The Klein REST API: its document's own client, its fields, ranges and errors."""
+"""The Klein REST API: its documented fields, ranges and errors."""
 
 import base64
 import io
@@ -87,7 +87,7 @@ def test_keys_guard_all_but_health(tmp_path: Any) -> None:
         assert live.post("/klein/generate", SMALL, headers={"X-API-Key": "wrong"}).status_code == 401
         reply = live.post("/klein/generate", SMALL, headers={"X-API-Key": "secret"})
         assert reply.status_code == 200
-        # Whoever has the address needs no key.
+        # The signed URL needs no API key.
         assert requests.get(reply.json()["image_url"], timeout=30).status_code == 200
 
 

@@ -1,4 +1,4 @@
-"""The documents' JavaScript under the real node, with nothing changed but address, key and size."""
+"""The documents' JavaScript examples under Node.js, with only address, key and size changed."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""OpenAI's image API, through OpenAI's own client."""
+"""OpenAI's image API, tested with OpenAI's own client."""
 
 import base64
 import io
@@ -61,12 +61,12 @@ def test_pictures_are_edited_after_others_and_under_a_mask(client: openai.OpenAI
     mask.save(buffer, "PNG")
     reply = client.images.edit(image=("a.png", picture()), mask=("m.png", buffer.getvalue()), prompt="blue")
     assert reply.data is not None
-    # Black stays as it is.
+    # Black parts of the mask are unchanged.
     assert open_base64(reply.data[0].b64_json).convert("RGB").getpixel((60, 30)) == (255, 0, 0)
 
 
 def with_alpha(*boxes: tuple[int, tuple[int, int, int, int]], mode: str = "RGBA") -> bytes:
-    """A black mask, opaque but for these boxes of another alpha."""
+    """Return a black mask, opaque except for these boxes with another alpha."""
     alpha = Image.new("L", (64, 64), 255)
     for value, box in boxes:
         alpha.paste(value, box)
@@ -92,7 +92,7 @@ def test_what_is_transparent_in_a_mask_is_repainted_and_nothing_else(client: ope
     )
     assert reply.data is not None
     image = open_base64(reply.data[0].b64_json).convert("RGB")
-    # What is only partly transparent stays as well.
+    # Partly transparent parts are unchanged as well.
     assert image.crop((32, 0, 64, 64)).getcolors() == [(32 * 64, (255, 0, 0))]
     assert (32 * 64, (255, 0, 0)) not in (image.crop(LEFT).getcolors(64 * 64) or [])
 

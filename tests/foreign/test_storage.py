@@ -1,4 +1,4 @@
-"""Pictures in a bucket: every dialect's addresses lead there, and none is handed out before the picture is there."""
+"""Pictures in a bucket: URLs of every dialect point there, and only after the picture was stored."""
 
 import os
 import subprocess
@@ -163,10 +163,10 @@ def test_a_store_that_is_away_is_said_and_loses_nothing(tmp_path: Path) -> None:
             *("STORAGE_FAILED", "storage_failed", "STORAGE_FAILED", "STORAGE_FAILED")
         ]
         assert said[2]["detail"].startswith(f"Job {job_id} is painted and kept")
-        # Neither a key nor the store's address is a client's business; the log has what happened.
+        # Errors name neither a key nor the store's address; the log has the details.
         assert not [reply.text for reply in replies if SECRET in reply.text or str(store.port) in reply.text]
         assert [line for line in live.lines if "storage.failed" in line and job_id in line]
-        # Painted they are, and they go in when the store is back.
+        # The jobs are completed, and the pictures are stored once the store is back.
         assert {job["status"] for job in live.get("/api/v1/jobs").json()["jobs"]} == {"completed"}
         with run_s3(store.port):
             end = time.monotonic() + 30
@@ -179,7 +179,7 @@ def test_a_store_that_is_away_is_said_and_loses_nothing(tmp_path: Path) -> None:
 
 
 def start(tmp_path: Path, *arguments: str) -> tuple[int, list[str]]:
-    """The exit code of a server that does not start, and what it says."""
+    """Return the exit code and the output lines of a server that fails to start."""
     command = [sys.executable, str(ROOT / "api_main.py"), "--port", "0", "--output-dir", str(tmp_path / "output")]
     done = subprocess.run(
         [*command, *arguments],
@@ -251,7 +251,7 @@ def test_a_store_that_is_asked_without_keys_is_said_to_be(
 ) -> None:
     place = ("kind=s3", f"bucket={BUCKET}", "endpoint_url=http://127.0.0.1:9", "region=here", "seconds=1")
     settings = [part for each in place for part in ("--set", f"storage.{each}")]
-    # Nobody answers there, as at 169.254.169.254 on a machine in no cloud.
+    # A closed port, like 169.254.169.254 outside of a cloud.
     monkeypatch.setenv("AWS_METADATA_ENDPOINT", f"http://127.0.0.1:{free_tcp_port}")
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name, raising=False)

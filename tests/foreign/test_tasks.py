@@ -1,4 +1,4 @@
-"""Tasks of Black Forest Labs and CometAPI, and predictions of Replicate: ordered, asked after, fetched."""
+"""Tasks of Black Forest Labs and CometAPI, and predictions of Replicate: order, poll, fetch."""
 
 import io
 import re
@@ -24,7 +24,7 @@ DOCUMENTED = [
 
 
 def result(live: LiveServer, task: str, path: str = "/flux/v1") -> dict[str, Any]:
-    """The task once it is no longer pending."""
+    """Poll a task until it is no longer pending and return it."""
     end = time.monotonic() + 60
     while time.monotonic() < end:
         found: dict[str, Any] = live.get(f"{path}/get_result?id={task}").json()
@@ -40,7 +40,7 @@ def test_a_task_is_pending_and_then_ready(server: LiveServer, path: str) -> None
     sent = server.post(f"{path}/flux-2-flex", {**SMALL, **extras, "output_format": "jpeg", "webhook_secret": ""})
     assert sent.status_code == 200, sent.text
     assert sent.json()["status"] == "Pending"
-    # Which model it is that paints here.
+    # The reply names the model that really paints.
     assert sent.json()["model"] == "flux2-tiny"
     ready = result(server, sent.json()["id"], path)
     assert ready["status"] == "Ready"
@@ -137,7 +137,7 @@ def test_a_prediction_is_created_waited_for_and_found_as_a_task(client: Client, 
     again: Any = client.predictions.get(prediction.id).output
     assert [url.partition("?")[0] for url in again] == [url.partition("?")[0] for url in prediction.output or ()]
     assert prediction.id in [each.id for each in client.predictions.list().results]
-    # The other API knows it as well, as documented.
+    # The other API has the same task, as documented.
     assert result(server, prediction.id)["status"] == "Ready"
 
 

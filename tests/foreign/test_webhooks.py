@@ -1,4 +1,4 @@
-"""Who asks to be told is told of a job's end: signed, again after failures, and after a restart."""
+"""Webhooks: signatures, filters, retries after failures and after a restart."""
 
 import base64
 import hashlib
@@ -23,7 +23,7 @@ PATIENCE = 30
 
 
 class Receiver:
-    """Answers with `statuses`, one after the other, the last for ever; keeps what it was told."""
+    """An HTTP server that answers with `statuses` in turn, repeating the last, and records the requests."""
 
     def __init__(self, *statuses: int, port: int = 0) -> None:
         self.told: queue.Queue[tuple[dict[str, str], bytes]] = queue.Queue()
@@ -83,7 +83,7 @@ def test_a_webhook_is_told_what_a_client_would_be(trusting: LiveServer) -> None:
 
 
 def create_prediction(live: LiveServer, url: str, *events: str, **fields: object) -> str:
-    """Order a prediction whose events somebody wants to hear of; its id."""
+    """Order a prediction with a webhook and return its id."""
     wanted = {"webhook_events_filter": events} if events else {}
     body = {"input": {"prompt": "x", "width": 64, "height": 64, "num_inference_steps": 1, **fields}, "webhook": url}
     reply = live.post("/replicate/v1/models/black-forest-labs/flux-dev/predictions", {**body, **wanted})
@@ -93,13 +93,13 @@ def create_prediction(live: LiveServer, url: str, *events: str, **fields: object
 
 
 def list_deliveries(live: LiveServer, job_id: str) -> dict[str, dict[str, Any]]:
-    """What was told of a job, by event."""
+    """Return the webhook deliveries of a job by event."""
     found = live.get("/api/v1/webhooks/deliveries?limit=200").json()["deliveries"]
     return {each["event"]: each for each in found if each["job_id"] == job_id}
 
 
 def wait_for_deliveries(live: LiveServer, job_id: str) -> dict[str, dict[str, Any]]:
-    """The same, once nothing of it waits."""
+    """Wait until no delivery of the job is waiting; return `list_deliveries`."""
     end = time.monotonic() + PATIENCE
     while any(each["state"] == "waiting" for each in list_deliveries(live, job_id).values()):
         assert time.monotonic() < end
@@ -125,7 +125,7 @@ def test_a_prediction_tells_the_events_that_were_asked_for(
         assert {each["state"] for each in wait_for_deliveries(trusting, job_id).values()} == {"delivered"}
     found = [json.loads(body) for _, body in bodies]
     assert [(each["id"], each["status"]) for each in found] == [(job_id, status) for status in told]
-    # As it was then: nothing is there at the start, and it has not ended before its end.
+    # Each body has the state at its event: no output at the start, and no end time before the end.
     assert [bool(each["completed_at"]) for each in found] == [status == "succeeded" for status in told]
     if "start" in asked:
         assert (found[0]["output"], bool(found[0]["started_at"])) == (None, True)
@@ -149,7 +149,7 @@ def test_what_never_came_about_is_not_told(tmp_path: Any) -> None:
         assert json.loads(receiver.wait_for_request()[1])["status"] == "canceled"
         states = {event: each["state"] for event, each in wait_for_deliveries(live, job_id).items()}
         assert states == {"start": "dropped", "output": "dropped", "completed": "delivered"}
-        # Painted after all, it is told from the beginning.
+        # After a retry, all events are delivered again.
         live.post("/api/v1/queue/resume")
         live.post(f"/api/v1/jobs/{job_id}/retry")
         assert [json.loads(receiver.wait_for_request()[1])["status"] for _ in range(3)] == [
@@ -169,7 +169,7 @@ def test_deliveries_can_be_read(trusting: LiveServer) -> None:
             assert time.monotonic() < end
         assert (tried["state"], tried["status"], tried["error"]) == ("waiting", 503, "answered with status 503")
         assert tried["next_try"] > "2026"
-        # The query may hold a secret.
+        # Without the query, which may hold a secret.
         assert tried["url"] == receiver.url.partition("?")[0]
         receiver.wait_for_request()
         done = wait_for_deliveries(trusting, job_id)["completed"]
@@ -194,7 +194,7 @@ def test_a_receiver_that_fails_is_told_again(trusting: LiveServer, trouble: int)
 @pytest.mark.system
 def test_a_restart_forgets_nobody(tmp_path: Any, free_tcp_port: int) -> None:
     with run_server(tmp_path / "output", *TRUSTED) as live:
-        # Nobody is there yet.
+        # Nothing listens there yet.
         job_id = order_with_webhook(live, f"http://127.0.0.1:{free_tcp_port}/")
         live.wait_for_status(job_id, "completed")
     with run_receiver(200, port=free_tcp_port) as receiver, run_server(tmp_path / "output", *TRUSTED):
@@ -205,7 +205,7 @@ def test_an_address_inside_is_never_told(server: LiveServer) -> None:
     with run_receiver(200) as receiver:
         job_id = order_with_webhook(server, receiver.url)
         server.wait_for_status(job_id, "completed")
-        # The next one goes out, so this one has been tried.
+        # By the end of the next job, the delivery of this one was tried.
         server.wait_for_status(order_with_webhook(server, receiver.url), "completed")
         with pytest.raises(queue.Empty):
             receiver.told.get(timeout=1)

@@ -1,4 +1,4 @@
-"""`make bench`, the page: what a first look costs, and a gallery of thousands, in a real browser."""
+"""The page's part of `make bench`: first load, and a gallery of thousands, in a real browser."""
 
 import sys
 import tempfile
@@ -15,7 +15,7 @@ from tests.server.live import run_server
 PICTURES = 5_000
 SWEEPS = 20
 MEBIBYTE = 1024**2
-# Scrolls a screen with each frame, and gives the milliseconds between the frames.
+# Scrolls one screen per frame and returns the milliseconds between frames.
 SCROLL = """(screens) => new Promise((resolve) => {
     const grid = document.querySelector(".grid");
     const times = [];
@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def _time_first_look(page: Page) -> None:
-    """What is loaded before the page can be used; the pictures of the gallery come after it."""
+    """Measure what is loaded before the page is usable; pictures of the gallery load later."""
     entries = page.evaluate(
         "[...performance.getEntriesByType('navigation'), ...performance.getEntriesByType('resource')]"
         ".filter((each) => !each.name.includes('/api/')).map((each) => each.decodedBodySize)"

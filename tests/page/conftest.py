@@ -1,4 +1,4 @@
-"""A server of the page's own: its tests count what is in the gallery."""
+"""A server for the page's tests only: they count the pictures in the gallery."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A gallery of any size, made of one finished job copied over: painting thousands would take hours."""
+"""Fill a gallery with copies of one finished job: painting thousands would take hours."""
 
 import json
 import sqlite3
@@ -9,7 +9,7 @@ OWN = {"number", "id", "created", "place", "key"}
 
 
 def copy_first_job(output: Path, count: int) -> None:
-    """Copy the first job until there are `count` more, each with a seed and a second of its own. No server may run."""
+    """Add `count` copies of the first job, each with its own seed and its own second. No server may run meanwhile."""
     with closing(sqlite3.connect(output / "jobs.db", isolation_level=None)) as db:
         db.create_function("casefold", 1, str.casefold, deterministic=True)
         columns = [row[1] for row in db.execute("PRAGMA table_xinfo(jobs)") if not row[6] and row[1] not in OWN]

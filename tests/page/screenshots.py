@@ -1,4 +1,7 @@
-"""`make screenshots`: the page as it is, into docs/images. Paints a small gallery first; takes a minute or two."""
+"""`make screenshots`: save screenshots of the page in docs/images.
+
+Paints a small gallery first; takes a minute or two.
+"""
 
 import io
 import re
@@ -94,7 +97,7 @@ def _open_studio(
 
 
 def _wait_for_pictures(page: Page) -> None:
-    """Every picture in sight is there."""
+    """Wait until every visible picture is loaded."""
     there = "[...document.images].every((image) => image.complete || image.loading === 'lazy')"
     while not page.evaluate(there):
         page.wait_for_timeout(100)
@@ -102,7 +105,7 @@ def _wait_for_pictures(page: Page) -> None:
 
 
 def _save_screenshot(page: Page, name: str) -> None:
-    """JPEG: a picture is on every one of them."""
+    """Save as JPEG: every screenshot contains a picture."""
     image = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
     image.save(IMAGES / f"{name}.jpg", quality=88, subsampling=0, optimize=True)
     print(f"docs/images/{name}.jpg", flush=True)

@@ -1,4 +1,4 @@
-"""The page in a real browser, in the words of whoever uses it."""
+"""Page object: user actions on the page in a real browser."""
 
 import io
 from typing import Any
@@ -8,7 +8,7 @@ from playwright.sync_api import BrowserContext, FilePayload, Locator, Page, expe
 
 from tests.server.live import LiveServer
 
-# A busy machine is slow, not wrong.
+# Milliseconds. Long, because a busy machine is slow.
 PATIENCE = 60_000
 expect.set_options(timeout=PATIENCE)
 DRAGGED = """(bytes) => {
@@ -19,7 +19,7 @@ DRAGGED = """(bytes) => {
 
 
 class StudioPage:
-    """One open page. `troubles`: errors of its scripts, and what its policy forbade."""
+    """One open page. `troubles`: errors of its scripts and violations of its content security policy."""
 
     def __init__(self, context: BrowserContext, server: LiveServer, view: str = "") -> None:
         self.server = server
@@ -34,11 +34,11 @@ class StudioPage:
         self.page.goto(f"{self.server.url}/#{view}")
         expect(self.page.get_by_text("ready").or_(self.page.get_by_text("in the queue"))).to_be_visible()
         if view == "":
-            # What the model paints by default has come.
+            # The model's defaults are loaded.
             expect(self.page.get_by_label("Width", exact=True)).to_have_value("256")
 
     def fill(self, prompt: str, *, steps: int = 1, side: int = 64) -> None:
-        """A small picture: it takes no time."""
+        """Fill the form for a small picture, which is painted fast."""
         self.page.get_by_label("Prompt", exact=True).fill(prompt)
         self.fill_number("Width", side)
         self.fill_number("Height", side)
@@ -48,7 +48,7 @@ class StudioPage:
         self.page.locator("input[type=file]").set_input_files(files)
 
     def drop(self, content: bytes, role: str) -> None:
-        """Drag a PNG over the page and let it go in one of the zones."""
+        """Drag a PNG over the page and drop it in one of the zones."""
         dragged = self.page.evaluate_handle(DRAGGED, list(content))
         self.page.dispatch_event("body", "dragover", {"dataTransfer": dragged})
         self.page.dispatch_event(f"[data-role={role}]", "drop", {"dataTransfer": dragged})
@@ -74,19 +74,19 @@ class StudioPage:
         return self.page.get_by_role("button", name=name)
 
     def get_job(self, at: int = 0) -> dict[str, Any]:
-        """A job in the server's list, the newest first."""
+        """Return a job from the server's list, newest first."""
         listed = self.server.get("/api/v1/jobs").json()["jobs"][at]
         found: dict[str, Any] = self.server.get(f"/api/v1/jobs/{listed['id']}?images=false").json()
         return found
 
     def get_parameters(self) -> dict[str, Any]:
-        """Of the newest job."""
+        """Return the parameters of the newest job."""
         found: dict[str, Any] = self.get_job()["parameters"]
         return found
 
 
 def file_payload(name: str, content: bytes) -> FilePayload:
-    """As if chosen from a folder."""
+    """Return a file as if chosen in the file dialog."""
     return {"name": name, "mimeType": "image/png", "buffer": content}
 
 

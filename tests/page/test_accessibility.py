@@ -1,4 +1,4 @@
-"""axe-core, and what it cannot see."""
+"""Accessibility: axe-core, and checks that it cannot make."""
 
 import json
 from collections.abc import Iterator
@@ -24,7 +24,10 @@ def painter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
 
 
 def find_violations(studio: StudioPage) -> list[str]:
-    """What axe-core finds serious or critical. Its script comes in by the debugger: the page's policy allows none."""
+    """Return the serious and critical violations that axe-core finds.
+
+    The debugger injects its script, because the page's policy allows no other scripts.
+    """
     devtools = studio.page.context.new_cdp_session(studio.page)
     devtools.send("Runtime.evaluate", {"expression": AXE.read_text(encoding="utf-8")})
     asked = {"expression": "axe.run().then(JSON.stringify)", "awaitPromise": True, "returnByValue": True}

@@ -1,4 +1,4 @@
-"""The gallery: everything made, found again, and what can be done with it."""
+"""The gallery: listing, search and actions on pictures."""
 
 import io
 import re
@@ -18,7 +18,7 @@ MANY = 2_000
 
 @pytest.fixture(scope="module")
 def painter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    """Three pictures: two of one prompt, one by another model."""
+    """A server with three pictures: two of one prompt, one by another model."""
     with run_server(Path(tmp_path_factory.mktemp("gallery")) / "output") as live:
         live.wait_for_status(live.submit(prompt="a red circle", seed=5, negative_prompt="blue"))
         live.wait_for_status(live.submit(prompt="a red square", seed=6, num_images=1))
@@ -35,7 +35,7 @@ def gallery(context: BrowserContext, painter: LiveServer) -> Iterator[StudioPage
 
 
 def expect_pictures(gallery: StudioPage, *prompts: str) -> None:
-    """These pictures and no others, in this order."""
+    """Expect exactly these pictures in this order."""
     expect(gallery.page.locator(".cell")).to_have_count(len(prompts))
     for at, prompt in enumerate(prompts):
         expect(gallery.page.locator(f".cell[data-at='{at}'] img")).to_have_attribute("alt", prompt)

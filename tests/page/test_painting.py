@@ -1,4 +1,4 @@
-"""The page paints: type, watch it come, keep, vary."""
+"""Painting on the page: form, progress, inputs and errors."""
 
 import re
 import signal
@@ -114,7 +114,7 @@ def test_a_number_that_is_being_typed_survives_the_end_of_a_job(studio: StudioPa
     with studio.page.expect_response("**/api/v1/models"):
         studio.server.submit(prompt="from elsewhere")
     studio.wait_for_newest("from elsewhere")
-    # The form is drawn again for what has just been heard of the models.
+    # Let the page redraw the form after the new list of models.
     studio.page.evaluate("() => new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)))")
     expect(width).to_have_value("12")
     width.press_sequentially("8")

@@ -1,4 +1,4 @@
-"""The pages of models and of the system, keys, and what is said when something is missing."""
+"""The views of models and system, API keys, and messages about missing things."""
 
 import re
 from collections.abc import Iterator

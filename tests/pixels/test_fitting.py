@@ -29,7 +29,7 @@ def pixels(image: Image.Image) -> NDArray[Any]:
 
 
 def halves(size: tuple[int, int]) -> Image.Image:
-    """Black on the left, white on the right."""
+    """Draw a picture that is black on the left and white on the right."""
     image = Image.new("L", size)
     image.paste(255, (size[0] // 2, 0, *size))
     return image
@@ -74,7 +74,7 @@ def test_cutting_keeps_the_middle(size: tuple[int, int]) -> None:
 def test_cutting_is_the_enlarged_picture_cut(image: Image.Image, size: tuple[int, int]) -> None:
     scale = max(size[0] / image.width, size[1] / image.height)
     covering = (max(size[0], round(image.width * scale)), max(size[1], round(image.height * scale)))
-    # In real numbers: whole ones are cut off at 0 and 255 between the two directions, whichever comes first.
+    # In float: integers are clipped to 0..255 between the two directions, whose order differs.
     exact = image.convert("L").convert("F")
     np.testing.assert_allclose(
         pixels(resize_to_cover(exact, size)), pixels(crop_centre(resize_to_exact(exact, covering), size)), atol=0.1
@@ -82,7 +82,7 @@ def test_cutting_is_the_enlarged_picture_cut(image: Image.Image, size: tuple[int
 
 
 def test_a_thread_of_a_picture_is_cut_without_enlarging_all_of_it() -> None:
-    # All of it would be 512 x 51 million pixels.
+    # The whole enlarged picture would have 512 x 51 million pixels.
     assert resize_to_cover(Image.new("RGB", (1, 100_000)), (512, 64)).size == (512, 64)
     assert resize_to_cover(Image.new("RGB", (100_000, 1)), (64, 512)).size == (64, 512)
 

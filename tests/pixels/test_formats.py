@@ -1,4 +1,4 @@
-"""Finished PNGs in other formats, and as small as they are shown."""
+"""Conversion of finished PNGs to other formats, and thumbnails."""
 
 import io
 

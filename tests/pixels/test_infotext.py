@@ -27,7 +27,7 @@ PARSED = {
 }
 
 anything = st.text(st.characters(codec="utf-8"))
-# What an infotext is made of, so that one comes about by chance.
+# Pieces of infotexts, so that random texts sometimes form one.
 pieces = st.sampled_from(
     ["Negative prompt:", "Steps: 1", "a fox", ", ", ": ", "\n", '"', "\\", " ", "64x64", "\u2028", "\t"]
 )
@@ -151,7 +151,7 @@ def test_facts_come_back_as_they_were(facts: dict[str, str]) -> None:
     assert parse_infotext(format_infotext("a", "b", facts)) == {**facts, **prompts}
 
 
-# A search that looked at a run of these again from each place in it would take hours.
+# A quadratic search over a run of these would take hours.
 @pytest.mark.parametrize("hostile", [" ", "a", "\t", '"', "\\", "a ", 'aa:"', 'aa:"\\', "aa: ,", "\n"])
 def test_long_runs_are_read(hostile: str) -> None:
     assert parse_infotext("." + hostile * 200_000 + ".")["Negative prompt"] == ""

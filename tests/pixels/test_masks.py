@@ -38,12 +38,12 @@ def noise(size: tuple[int, int], seed: int = 0) -> Image.Image:
 
 @st.composite
 def spots(draw: st.DrawFn, size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """A box inside a picture."""
+    """Draw a random box inside a picture."""
     left, top = draw(st.integers(0, size[0] - 1)), draw(st.integers(0, size[1] - 1))
     return left, top, draw(st.integers(left + 1, size[0])), draw(st.integers(top + 1, size[1]))
 
 
-# What is a mask
+# Reading masks
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "RGB", "P"])
@@ -104,7 +104,7 @@ def test_an_edge_is_softened_in_the_direction_that_was_asked_for(blur: tuple[flo
     assert bool(soft[:12].any()) is (blur[1] > 0)
 
 
-# The box of a closeup
+# The crop region of a closeup
 
 
 def test_a_blank_mask_has_no_box() -> None:
@@ -132,7 +132,7 @@ def test_the_box_has_the_shape_of_the_canvas_as_far_as_the_picture_goes(
     box = find_crop_region(white(data.draw(spots(size)), size), 0, shape)
     assert box is not None
     width, height = box[2] - box[0], box[3] - box[1]
-    # One side follows from the other, rounded; or the picture ends first.
+    # One side is computed from the other and rounded, unless the picture limits the box.
     assume(width < size[0] and height < size[1])
     assert width == round(height * shape[0] / shape[1]) or height == round(width * shape[1] / shape[0])
 
@@ -143,7 +143,7 @@ def test_a_box_at_the_border_is_moved_inside() -> None:
     assert find_crop_region(white((44, 10, 48, 18)), 0, (128, 64)) == (32, 10, 48, 18)
 
 
-# Under the mask
+# Fills under the mask
 
 
 @given(st.integers(0, 99), spots(SIZE))
@@ -169,7 +169,7 @@ def test_each_side_brings_its_own_colour() -> None:
     assert redness[38] < -100
 
 
-# Set back
+# Pasting back
 
 
 @given(sizes, sizes, st.integers(0, 99), st.data())

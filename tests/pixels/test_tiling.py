@@ -12,7 +12,7 @@ from mflux_api.pixels.tiling import join_tiles, place_tiles
 
 @st.composite
 def layouts(draw: st.DrawFn) -> tuple[tuple[int, int], tuple[int, int], int]:
-    """A picture's size, that of a tile which fits into it, and what tiles share, half of one at most."""
+    """Draw a picture's size, a tile size that fits into it, and an overlap of at most half a tile."""
     tile = (draw(st.integers(1, 24)), draw(st.integers(1, 24)))
     size = (tile[0] + draw(st.integers(0, 60)), tile[1] + draw(st.integers(0, 60)))
     return size, tile, draw(st.integers(0, min(tile) // 2))

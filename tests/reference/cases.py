@@ -1,6 +1,6 @@
-"""What is painted for the comparison with diffusers, for the script that makes the references and the test alike.
+"""Cases of the comparison with diffusers, for the script that makes the references and for the test.
 
-NumPy and Pillow only.
+Needs only NumPy and Pillow.
 """
 
 from dataclasses import dataclass
@@ -12,15 +12,15 @@ from PIL import Image
 
 HERE = Path(__file__).parent
 LEVELS = 65535
-# Of an encoding one row in so many is kept.
+# One row in ROWS of an encoding is stored.
 ROWS = 6
 
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One picture. `pipeline`: a key of `PIPELINES` in make.py. `references`: sizes (width, height) of pictures.
+    """One picture. `pipeline`: a key of `PIPELINES` in make.py. `references`: sizes (width, height) of references.
 
-    `seeded`: the pipeline draws the noise itself (it is made to draw this one), instead of being given latents.
+    `seeded`: the pipeline draws the noise itself (patched to draw this one) instead of being given latents.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Case:
 
     @property
     def latents(self) -> NDArray[np.float32]:
-        """Initial noise, float32 (1, 128, H/16, W/16)."""
+        """Return the initial noise, float32 (1, 128, H/16, W/16)."""
         shape = (1, 128, self.height // 16, self.width // 16)
         return np.random.RandomState(7).standard_normal(shape).astype(np.float32)
 
@@ -53,7 +53,7 @@ class Case:
 
     @property
     def mask(self) -> Image.Image:
-        """White in a box that cuts through cells, so that some cells are partly masked."""
+        """Return a mask with a white box that cuts through latent cells, so that some are partly masked."""
         mask = np.zeros((self.height, self.width), np.uint8)
         mask[20:55, 24:73] = 255
         return Image.fromarray(mask)
@@ -63,12 +63,12 @@ class Case:
         return HERE / "cases" / f"{self.name}.npz"
 
     def store(self, pixels: NDArray[np.float32]) -> None:
-        """Keep a picture of 0..1 in 16 bits a value: an error of 8e-6 for half the size."""
+        """Store a picture of 0..1 in 16 bits a value: an error of 8e-6 at half the size."""
         self.path.parent.mkdir(exist_ok=True)
         np.savez_compressed(self.path, pixels=np.round(pixels * LEVELS).astype(np.uint16))
 
     def expected(self) -> NDArray[np.float32]:
-        """The reference's picture, float32 (H, W, 3) in 0..1."""
+        """Return the reference picture, float32 (H, W, 3) in 0..1."""
         with np.load(self.path) as stored:
             pixels: NDArray[np.float32] = stored["pixels"].astype(np.float32) / LEVELS
         return pixels
@@ -76,7 +76,7 @@ class Case:
 
 @dataclass(frozen=True, kw_only=True)
 class Encoding:
-    """What FLUX.2-dev's text encoder makes of a prompt."""
+    """Output of FLUX.2-dev's text encoder for a prompt."""
 
     name: str
     checkpoint: str = "dev"
@@ -87,18 +87,18 @@ class Encoding:
         return HERE / "encodings" / f"{self.name}.npz"
 
     def store(self, mask: NDArray[np.int64], states: NDArray[np.float32]) -> None:
-        """Keep the mask (L,), and of the states (L, width) every sixth row, the last of them included."""
+        """Store the mask (L,) and every sixth row of the states (L, width), the last row included."""
         self.path.parent.mkdir(exist_ok=True)
         np.savez_compressed(self.path, mask=mask.astype(np.uint8), states=states[::-ROWS])
 
     def expected(self) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """The mask and every sixth row of the states, last one first."""
+        """Return the mask and every sixth row of the states, last row first."""
         with np.load(self.path) as stored:
             return stored["mask"], stored["states"]
 
 
 def picture(size: tuple[int, int], seed: int) -> Image.Image:
-    """Smooth random colours."""
+    """Draw smooth random colours."""
     cells = np.random.RandomState(seed).randint(0, 256, (size[1] // 8 + 1, size[0] // 8 + 1, 3)).astype(np.uint8)
     return Image.fromarray(cells).resize(size, Image.Resampling.BICUBIC)
 

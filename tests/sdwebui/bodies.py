@@ -1,4 +1,4 @@
-"""What SD-WebUI's clients send, field by field and with their types; the sizes and steps alone are smaller."""
+"""Request bodies of SD-WebUI's clients, with their exact fields and types; only sizes and steps are smaller."""
 
 import base64
 import io
@@ -34,7 +34,7 @@ def noise(width: int = 64, height: int = 64) -> Image.Image:
 
 
 def half_mask(width: int = 64, height: int = 64, mode: str = "L") -> Image.Image:
-    """A mask, white on its right half."""
+    """Return a mask whose right half is white."""
     mask = Image.new(mode, (width, height), "black")
     mask.paste("white", (width // 2, 0, width, height))
     return mask
@@ -45,7 +45,7 @@ def open_webui(prompt: str, n: int) -> Body:
 
 
 def silly_tavern() -> Body:
-    """Its extension's body, which the server behind it hands on with `url` and `auth` still inside."""
+    """Body of its extension. Its server forwards it with `url` and `auth` still inside."""
     return {
         "url": "http://localhost:7860",
         "auth": "",
@@ -98,7 +98,10 @@ def text_generation_webui() -> Body:
 
 
 def photoshop(**mode: object) -> Body:
-    """Of its own: selection_info, mask_expansion, expanded_mask, uniqueDocumentId, mode, backend_type and more."""
+    """Photoshop plugin.
+
+    Its own fields: selection_info, mask_expansion, expanded_mask, uniqueDocumentId, mode, backend_type and more.
+    """
     return {
         "selection_info": {"left": 0, "top": 0, "right": 64, "bottom": 64, "width": 64, "height": 64},
         "alwayson_scripts": {},
@@ -148,7 +151,7 @@ def aiyabot(style: str, **more: object) -> Body:
 
 
 def ai_render(source: str) -> Body:
-    """Blender; `sampler` and `image_similarity` are its own names."""
+    """AI Render for Blender. `sampler` and `image_similarity` are its own fields."""
     return {
         "prompt": "a red circle",
         "negative_prompt": "ugly, bad art",
@@ -165,7 +168,7 @@ def ai_render(source: str) -> Body:
 
 
 def gimp(**mode: object) -> Body:
-    """Its sliders are floats, its seed is text."""
+    """GIMP plugin. It sends slider values as floats and the seed as text."""
     return {
         "prompt": "a red circle",
         "negative_prompt": "",
@@ -186,7 +189,7 @@ def n8n() -> Body:
 
 
 def suite_txt2img(**case: object) -> Body:
-    """SD-WebUI's own tests start from this."""
+    """Body that SD-WebUI's own tests start from."""
     return {
         "batch_size": 1,
         "cfg_scale": 7,

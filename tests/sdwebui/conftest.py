@@ -1,4 +1,4 @@
-"""A server with what an installation gathers: styles and an adapter."""
+"""A server with user files: styles and an adapter."""
 
 from collections.abc import Iterator
 from pathlib import Path

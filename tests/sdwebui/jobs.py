@@ -1,4 +1,4 @@
-"""Jobs that run while a test looks at them."""
+"""Helpers to observe jobs while they run."""
 
 import threading
 import time
@@ -12,7 +12,7 @@ STEPS = 60
 
 
 class WaitingClient:
-    """A client that waits for its pictures in a thread of its own; `reply`: what it got."""
+    """A client that waits for its pictures in a separate thread and keeps the `reply`."""
 
     def __init__(self, order: Callable[[], Any]) -> None:
         self.reply: Any = None
@@ -42,7 +42,7 @@ def wait_until(is_so: Callable[[], bool], seconds: float = 30) -> None:
 
 @contextmanager
 def run_until_step(live: LiveServer, order: Callable[[], Any], *, step: int = 1) -> Iterator[WaitingClient]:
-    """The order once it has come to this step; at the end it is interrupted."""
+    """Yield a client whose job has reached this step; interrupt the job on exit."""
     waiting = WaitingClient(order)
     try:
         wait_until(lambda: get_progress(live)["state"]["sampling_step"] >= step or not waiting.thread.is_alive())

@@ -1,4 +1,4 @@
-"""Requests of applications that draw with SD-WebUI, in their order, and what each reads of the replies."""
+"""Requests of applications that use SD-WebUI, in their order, and the fields they read from the replies."""
 
 import base64
 import io
@@ -33,7 +33,7 @@ def post(live: LiveServer, path: str, body: object = None, **options: Any) -> An
 
 
 def image_of(text: str) -> Image.Image:
-    """As LibreChat, text-generation-webui and aiyabot cut a prefix off, which must not be there."""
+    """Decode as LibreChat, text-generation-webui and aiyabot do: they keep the text before the first comma."""
     return decode_image(text.split(",", 1)[0])
 
 
@@ -43,7 +43,7 @@ def test_open_webui_chooses_a_model_and_paints(server: LiveServer) -> None:
     options = get(server, f"{API}/options", headers=headers)
     assert options["sd_model_checkpoint"] in [model["id"] for model in models]
     try:
-        # Another model goes back with all that was there.
+        # It sends all options back with another model.
         options["sd_model_checkpoint"] = "flux2-tiny-base"
         assert post(server, f"{API}/options", options, headers=headers) is None
         changed = get(server, f"{API}/options", headers=headers)
@@ -71,7 +71,7 @@ def test_silly_tavern_looks_around_and_paints(server: LiveServer) -> None:
     assert (told["progress"], told["state"]["job_count"]) == (0.0, 0)
     body = {**bodies.silly_tavern(), "scheduler": schedulers[-1]}
     painted = post(server, f"{API}/txt2img", body, headers=headers)
-    # It saves what it paints, and shows the first picture: that must not be a grid.
+    # It saves and shows the first picture, which must not be a grid.
     assert decode_image(painted["images"][0]).size == (64, 64)
     assert len(painted["images"]) == 1
 
@@ -82,7 +82,7 @@ def test_silly_tavern_hangs_up_and_interrupts(server: LiveServer) -> None:
         requests.post(f"{server.url}{API}/txt2img", json=body, timeout=(5, 0.5))
     assert post(server, f"{API}/interrupt", headers={"Authorization": "Basic "}) == {}
     wait_until(lambda: get_progress(server)["state"]["job_count"] == 0, 5)
-    # The next order is not meant.
+    # The interrupt does not affect the next job.
     assert json.loads(post(server, f"{API}/txt2img", bodies.n8n())["info"])["steps"] == 2
 
 
@@ -107,7 +107,7 @@ def test_text_generation_webui_takes_turns_with_its_language_model(server: LiveS
 
 
 def metadata(text: str) -> dict[str, str]:
-    """As the Photoshop plugin reads an infotext."""
+    """Parse an infotext as the Photoshop plugin does."""
     prompt, _, rest = text.rpartition("\n")
     found = [setting.split(":") for setting in rest[:-1].split(",")]
     parts = {key.strip(): value.strip() for key, value, *_ in found}
@@ -162,7 +162,7 @@ def test_photoshop_follows_and_ends_a_job(server: LiveServer) -> None:
         assert 0 < told["progress"] < 1
         wait_until(lambda: bool(get(server, f"{API}/progress?skip_current_image=false")["current_image"]))
         decode_image(get(server, f"{API}/progress?skip_current_image=false")["current_image"])
-        # With a type, and nothing of it.
+        # A Content-Type header with an empty body.
         reply = requests.post(f"{server.url}{API}/interrupt", headers=JSON, timeout=10)
         assert (reply.status_code, reply.json()) == (200, {})
         assert len(waiting.wait_for_reply()["images"]) == 1
@@ -178,7 +178,7 @@ def test_aiyabot_starts_and_paints(furnished: LiveServer) -> None:
     choices = {each["props"]["elem_id"]: each["props"]["choices"] for each in get(furnished, "/config")["components"]}
     assert choices["setting_sd_lora"] == ["None", "glow"]
     assert "Latent" in choices["txt2img_hr_upscaler"]
-    # Its own file of models may name none.
+    # Its models file may have an empty name.
     assert post(furnished, f"{API}/options", {"sd_model_checkpoint": ""}) is None
     painted = post(furnished, f"{API}/txt2img", bodies.aiyabot("None"))
     plain = image_of(painted["images"][0])
@@ -213,7 +213,7 @@ def test_ai_render_repaints_a_rendering(server: LiveServer) -> None:
     unit = {"controlnet": {"args": [{"module": "depth", "model": "depth"}]}}
     refused = server.post(f"{API}/img2img", {**bodies.ai_render(source), "alwayson_scripts": unit}, headers=headers)
     assert (refused.status_code, refused.json()["detail"]) == (422, "Script 'controlnet' not found")
-    # By these very words it knows a server without the API.
+    # It detects a server without the API by exactly this text.
     assert server.post(f"{API}/img2image", {}).json()["detail"] == "Not Found"
 
 

@@ -1,4 +1,4 @@
-"""--api-auth as SD-WebUI's clients know it, and what they send when nobody asked."""
+"""--api-auth as SD-WebUI's clients use it, and credentials sent to a server without it."""
 
 import base64
 from collections.abc import Iterator

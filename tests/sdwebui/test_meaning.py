@@ -1,4 +1,4 @@
-"""What SD-WebUI's fields mean here: seeds, prompts, sizes, masks, passes; and a picture dropped back in."""
+"""Semantics of SD-WebUI's fields: seeds, prompts, sizes, masks, passes; and parameters read from a picture."""
 
 import base64
 import io
@@ -135,7 +135,7 @@ def test_a_hires_fix_has_the_promised_size(server: LiveServer, fields: dict[str,
     reply = paint(server, enable_hr=True, denoising_strength=0.3, **fields)
     assert decode_image(reply["images"][0]).size == size
     assert json.loads(reply["info"])["denoising_strength"] == 0.3
-    # The size that was asked for, not the one that came of it.
+    # The requested size, not the size after the second pass.
     assert (json.loads(reply["info"])["width"], json.loads(reply["info"])["height"]) == (64, 64)
 
 
@@ -152,7 +152,7 @@ def test_a_hires_fix_of_strength_nothing_only_enlarges(server: LiveServer) -> No
     assert mean_difference(large, paint_first(server).resize((128, 128), Image.Resampling.LANCZOS)) == 0
 
 
-# Pictures repainted
+# Repainting
 
 
 @pytest.mark.parametrize("mode", [0, 1, 2, 3])
@@ -239,7 +239,7 @@ def test_sd_upscale_enlarges_by_its_factor(server: LiveServer) -> None:
     assert painted.size == (120, 96)
 
 
-# A picture dropped back in
+# Parameters read from a picture
 
 
 @pytest.mark.parametrize(

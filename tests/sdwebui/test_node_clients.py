@@ -1,4 +1,4 @@
-"""The npm packages for SD-WebUI's API, under the real node, against the real server."""
+"""The npm packages for SD-WebUI's API, under Node.js against a real server."""
 
 import json
 import subprocess
@@ -18,7 +18,7 @@ PNG = "png"
 
 @pytest.fixture(scope="module")
 def client_results(server: LiveServer) -> dict[str, dict[str, Any]]:
-    """What each package made of the server's replies."""
+    """Run the packages and return what each one read from the server's replies."""
     modules = Path(sys.prefix) / "node"
     command = ["node", str(CLIENTS), str(modules), server.url]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
@@ -40,9 +40,9 @@ def test_stable_diffusion_api_uses_the_extras(client_results: dict[str, dict[str
     client = client_results["stable-diffusion-api"]
     assert client["extra"] == [128, 128, PNG]
     assert client["batch"] == [[128, 128, PNG]] * 2
-    # It sends pictures anew encoded, without what was written inside.
+    # It re-encodes pictures and so drops their metadata.
     assert client["info"] == {}
-    # Without a captioner there is no such address.
+    # Without a captioner there is no such endpoint.
     assert client["missing"] == 404
 
 

@@ -1,4 +1,4 @@
-"""The Python packages for SD-WebUI's API against the real server: `webuiapi`."""
+"""The Python package `webuiapi` for SD-WebUI's API, against a real server."""
 
 import re
 from collections.abc import Iterator
@@ -48,7 +48,7 @@ def test_words_become_a_picture_and_its_facts(api: webuiapi.WebUIApi) -> None:
     assert result.info["all_seeds"] == [7]
     assert result.info["infotexts"][0] == result.image.info["parameters"]
     assert result.parameters["steps"] == 2
-    # What it always sends and nobody asked for changes nothing.
+    # Fields that it always sends unasked have no effect.
     assert result.info["denoising_strength"] is None
     assert (pixels(result.image) == pixels(api.txt2img(**SMALL, cfg_scale=1.0, sampler_name="Euler").image)).all()
 
@@ -135,7 +135,7 @@ def test_sd_upscale_is_a_script_of_its_own(api: webuiapi.WebUIApi) -> None:
 )
 def test_what_cannot_be_done_is_an_error(api: webuiapi.WebUIApi, wrong: Any, status: int, text: str) -> None:
     with pytest.raises(RuntimeError) as caught:
-        # Its own default for this is one dictionary for all calls, which it fills.
+        # Passed explicitly: its default is one mutable dictionary shared by all calls.
         api.txt2img(**{**SMALL, "alwayson_scripts": {}, **wrong})
     assert caught.value.args[0] == status
     assert text in caught.value.args[1]
@@ -184,7 +184,7 @@ def test_a_picture_tells_how_it_was_made(api: webuiapi.WebUIApi) -> None:
         "7",
         "64",
     )
-    # Enlarged, it still does.
+    # The enlarged picture still carries its infotext.
     enlarged = api.extra_single_image(painted.image, upscaler_1="Lanczos").image
     assert api.png_info(enlarged).info == told.info
     assert (api.png_info(noise()).info, api.png_info(noise()).parameters) == ("", {})

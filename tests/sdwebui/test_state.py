@@ -1,4 +1,4 @@
-"""What outlives a request: options, the model chosen, jobs that run and wait, and who may ask."""
+"""State beyond one request: options, the chosen model, running and waiting jobs, and authentication."""
 
 import base64
 import io
@@ -39,7 +39,7 @@ def order(
 
 
 def wait_until_idle(live: LiveServer, busy: bool = True) -> dict[str, Any]:
-    """The progress once a first step has been taken, or once nothing runs."""
+    """Wait until a first step is done, or with `busy=False` until nothing runs; return the progress."""
     end = time.monotonic() + 60
     while time.monotonic() < end:
         progress: dict[str, Any] = live.get(f"{API}/progress").json()
@@ -56,12 +56,12 @@ def test_options_and_the_model_outlive_the_server(tmp_path: Path) -> None:
     with run_server(tmp_path / "output") as live:
         changed = {"send_seed": False, "sd_model_checkpoint": "flux2-tiny-4-bit", "CLIP_stop_at_last_layers": 2}
         assert live.post(f"{API}/options", changed).json() is None
-        # SD-WebUI answers once the model is loaded.
+        # Like SD-WebUI, the server answers after the model was loaded.
         assert "flux2-tiny-4-bit" in live.get("/api/v1/system").text
     with run_server(tmp_path / "output") as live:
         assert changed.items() <= options(live).items()
         assert live.post(f"{API}/txt2img", SHORT).json()["parameters"]["model"] == "flux2-tiny-4-bit"
-        # The documented default stays what it was.
+        # The documented default is unchanged.
         assert live.wait_for_status(live.submit())["model"] == "flux2-tiny"
 
 
@@ -114,7 +114,7 @@ def test_override_settings_are_kept_on_request(server: LiveServer) -> None:
     server.post(f"{API}/options", {"send_size": True})
 
 
-# Jobs that run
+# Running jobs
 
 
 def test_an_interrupt_is_answered_with_what_there_is(server: LiveServer, pool: ThreadPoolExecutor) -> None:
@@ -125,7 +125,7 @@ def test_an_interrupt_is_answered_with_what_there_is(server: LiveServer, pool: T
     reply = running_one.result()
     assert reply.status_code == 200
     assert len(reply.json()["images"]) == 1
-    # Only the one that ran.
+    # Only the running one.
     assert len(waiting_one.result().json()["images"]) == 1
 
 
@@ -168,7 +168,7 @@ def test_progress_tells_how_far_it_is(server: LiveServer, pool: ThreadPoolExecut
     assert 0 < progress["progress"] < 1
     assert (state["job"], state["job_count"], state["job_no"]) == ("scripts_txt2img", 4, 0)
     assert 0 < state["sampling_step"] < state["sampling_steps"]
-    # The first one follows the first step.
+    # The first preview comes after the first step.
     previews = (server.get(f"{API}/progress?skip_current_image=false").json()["current_image"] for _ in range(100))
     preview = next(filter(None, previews))
     assert Image.open(io.BytesIO(base64.b64decode(preview))).format == "PNG"
@@ -185,7 +185,7 @@ def test_who_polls_is_shown_every_step(server: LiveServer, pool: ThreadPoolExecu
     wait_until_idle(server)
     began = time.monotonic()
     shown: set[str | None] = set()
-    # Unasked it would be one a second.
+    # Without a viewer there is one preview a second.
     while not (many := len(shown) > 5 + 1.5 * (time.monotonic() - began)) and not work.done():
         time.sleep(0.03)
         shown.add(server.get(f"{API}/progress").json()["current_image"])
@@ -233,7 +233,7 @@ def test_a_model_let_go_of_is_loaded_again_with_the_next_picture(server: LiveSer
     assert server.post(f"{API}/reload-checkpoint").json() == {}
 
 
-# Who may ask
+# Authentication
 
 
 @pytest.fixture(scope="module")
@@ -266,7 +266,7 @@ def test_a_user_with_the_password_is_let_in(guarded: LiveServer, user: tuple[str
     assert guarded.get(f"{API}/cmd-flags", auth=user).status_code == 200
     assert guarded.post(f"{API}/txt2img", SHORT, auth=user).status_code == 200
     assert guarded.get("/api/v1/jobs", auth=user).status_code == 200
-    # Neither the flags nor the options tell a secret.
+    # Neither the flags nor the options contain a secret.
     assert (
         "secret" not in guarded.get(f"{API}/cmd-flags", auth=user).text + guarded.get(f"{API}/options", auth=user).text
     )

@@ -1,4 +1,4 @@
-"""The Python packages that take only exactly what SD-WebUI replies: `sd-backend-client` and `aaa1111`."""
+"""`sd-backend-client` and `aaa1111`: Python packages that validate SD-WebUI's replies strictly."""
 
 import asyncio
 import gc
@@ -56,7 +56,7 @@ def furnished_backend(furnished: LiveServer) -> Iterator[A1111Webservice]:
 
 @pytest.fixture(scope="module")
 def aaa1111() -> ModuleType:
-    """It calls its own annotations deprecated."""
+    """Import the package; it raises deprecation warnings for its own annotations."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return importlib.import_module("aaa1111")
@@ -64,7 +64,7 @@ def aaa1111() -> ModuleType:
 
 @pytest.fixture
 def strict_client(aaa1111: ModuleType, furnished: LiveServer) -> Iterator[Any]:
-    # It closes its connections when it is collected.
+    # It closes its connections when it is garbage-collected.
     yield aaa1111.client.AAA1111(base_url=furnished.url)
     gc.collect()
 
@@ -107,7 +107,7 @@ def test_words_become_pictures_with_a_seed_each(backend: A1111Webservice) -> Non
     assert seen[-1].status is GenerationStatus.FINISHED
     info: Any = result.raw_info
     assert (info.sd_model_name, info.index_of_first_image) == ("flux2-tiny-base", 0)
-    # The checkpoint was for this picture alone.
+    # The checkpoint override applied to this picture only.
     assert backend.get_config()["sd_model_checkpoint"] == "flux2-tiny"
 
 
@@ -119,7 +119,7 @@ def test_a_picture_is_repainted_however_it_is_fitted(backend: A1111Webservice, m
 
 @pytest.mark.parametrize(("side", "points"), [(96, None), (64, [(0, 0)])])
 def test_a_masked_part_is_repainted_at_full_size(backend: A1111Webservice, side: int, points: Any) -> None:
-    # With points it cuts the part out by itself, and pastes it back.
+    # With points, the client crops the part itself and pastes it back.
     source = noise(side, side)
     masked = {"init_images": [source], "mask": half_mask(side, side), "mask_blur": 0, "inpaint_full_res": True}
     params = DiffusionRequestBody(**SMALL, **masked, inpaint_crop_points=points, denoising_strength=1.0)

@@ -1,4 +1,4 @@
-"""SD-WebUI's own tests of its API, as they stand, with what this server makes of each."""
+"""SD-WebUI's own API tests, with their requests unchanged and this server's results checked."""
 
 import json
 from typing import Any
@@ -54,7 +54,7 @@ def test_img2img(server: LiveServer, masked: bool, invert: bool) -> None:
     (text,) = reply.json()["images"]
     assert decode_image(text).size == (64, 64)
     if masked:
-        # Away from the soft edge, what is not masked is the source's own.
+        # Away from the soft edge, unmasked pixels equal the source's.
         kept = slice(48, 64) if invert else slice(0, 16)
         assert (pixels(decode_image(text))[:, kept] == pixels(source.resize((64, 64), resample=1))[:, kept]).all()
 

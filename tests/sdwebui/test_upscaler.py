@@ -1,4 +1,4 @@
-"""A model that enlarges, behind SD-WebUI's extras: a tiny random SeedVR2 in the real one's place."""
+"""An upscaler model behind SD-WebUI's extras: a tiny random SeedVR2 in place of the real one."""
 
 import base64
 import io
@@ -35,7 +35,7 @@ def decode_image(text: str) -> Image.Image:
 def test_it_is_offered_only_where_it_is(enlarging: LiveServer, server: LiveServer) -> None:
     names = [[row["name"] for row in live.get("/sdapi/v1/upscalers").json()] for live in (enlarging, server)]
     assert names == [["None", "Lanczos", "Nearest", "SeedVR2"], ["None", "Lanczos", "Nearest"]]
-    # It enlarges, and paints nothing from words.
+    # An upscaler is not listed among the models that paint from prompts.
     assert "seedvr2" not in [row["title"] for row in enlarging.get("/sdapi/v1/sd-models").json()]
 
 

@@ -1,4 +1,4 @@
-"""The files of the pages, read as text: what browsers ask of them that no other test would miss."""
+"""The page's files, read as text: requirements of browsers that no other test checks."""
 
 import re
 from pathlib import Path

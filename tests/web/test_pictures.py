@@ -1,4 +1,4 @@
-"""Pictures that clients send, as they are looked at when they arrive."""
+"""Checks of pictures that clients send, on arrival."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""/flux/v1 and /v1: the task API of Black Forest Labs, as CometAPI and others offer it too."""
+"""/flux/v1 and /v1: the task API of Black Forest Labs, which CometAPI and others also offer."""
 
 from typing import Any, Literal
 
@@ -28,12 +28,12 @@ PREFIXES = ("/flux/v1", "/v1")
 STATUS = {State.COMPLETED: "Ready", State.FAILED: "Error", State.CANCELLED: "Failed"}
 MODERATED = "Request Moderated"
 NOT_FOUND = "Task not found"
-# References of the FLUX.2 names, beside the documented image_prompt.
+# Fields with reference pictures: the documented image_prompt, and the names of the FLUX.2 endpoints.
 PICTURE_FIELDS = ("image_prompt", "input_image", *(f"input_image_{number}" for number in range(2, 9)))
 
 
 class BflRequest(BaseModel):
-    """Words, and pictures to look at, to a picture."""
+    """A prompt with optional reference pictures."""
 
     model_config = ConfigDict(extra="allow", allow_inf_nan=False)
 
@@ -51,14 +51,14 @@ class BflRequest(BaseModel):
 
     @property
     def pictures(self) -> list[tuple[str, str]]:
-        """(field, base64 or address) of each picture to look at."""
+        """(field, base64 or URL) of each reference picture."""
         extra = self.model_extra or {}
         found = ((name, extra.get(name)) for name in PICTURE_FIELDS)
         return [(name, value) for name, value in found if isinstance(value, str) and value]
 
 
 class SubmittedTask(BaseModel):
-    """`model`: the one that paints here under the name that was asked for."""
+    """The reply to a new task. `model`: the local model for the requested name."""
 
     id: str
     status: str
@@ -67,7 +67,7 @@ class SubmittedTask(BaseModel):
 
 
 class BflEndpoints:
-    """Handlers of tasks. `moderation` refuses prompts by its list of words."""
+    """Handlers of tasks. `moderation`: refuses prompts that contain listed words."""
 
     def __init__(self, service: JobService, context: HttpContext, moderation: Moderation) -> None:
         self.service = service
@@ -112,7 +112,7 @@ class BflEndpoints:
         )
 
     async def _reply_moderated(self, request: Request, asked: str) -> Response:
-        """A task of its own, so that it is found refused by whoever asks for its result."""
+        """Store the refusal under a new task id, so that get_result returns it."""
         name = await self.service.save_refusal(MODERATED)
         return JSONResponse(self._build_submitted(request, name, MODERATED, asked).model_dump())
 
@@ -135,7 +135,7 @@ class BflEndpoints:
         return JSONResponse(await self.build_status(job, self.context.signed_urls.base_url(request)))
 
     async def build_status(self, job: Job, base: str) -> dict[str, Any]:
-        """How a task stands; also what its webhook is told."""
+        """Return the status of a task, for get_result and for its webhook."""
         found: dict[str, Any] = {"id": job.id, "status": STATUS.get(job.state, "Pending")}
         if job.state is State.COMPLETED and job.pictures:
             found["result"] = await self._build_sample(job, base)
@@ -150,7 +150,7 @@ class BflEndpoints:
         found = await get_picture_urls(self.service, self.context, job, base, form)
         return {
             "seed": job.pictures[0].seed,
-            "prompt": job.upsampled or job.request.prompt,
+            "prompt": job.upsampled_prompt or job.request.prompt,
             "sample": found[0],
             "duration": job.seconds,
             "end_time": job.finished,
@@ -180,13 +180,13 @@ class BflEndpoints:
 
 
 def error_shape(error: MfluxError, request_id: str) -> JSONResponse:
-    """`detail`, as Black Forest Labs has it, beside `error` and `code`."""
+    """Return the error with `detail`, as Black Forest Labs sends it, and with `error` and `code`."""
     content = {"error": error.message, "detail": error.message, "code": error.code, "request_id": request_id}
     return JSONResponse(content, known_status(error, KNOWN_STATUSES))
 
 
 def _webhook_payload(service: JobService, context: HttpContext) -> MakePayload:
-    """A webhook is sent what who asks for the task is answered."""
+    """Return the function that builds webhook payloads, which equal the replies of get_result."""
     tasks = BflEndpoints(service, context, Moderation({}))
 
     async def payload(job: Job, base: str, event: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""/api/v1, the project's own API, as its document has it and beyond."""
+"""/api/v1: the project's own API."""
 
 from collections.abc import Callable
 
@@ -16,7 +16,7 @@ from mflux_api.wire.dialect import Dialect
 
 
 def dialect(*, engine: Callable[[], EngineView]) -> Dialect:
-    """`engine`: how the engine process is."""
+    """Describe the dialect. `engine`: returns the state of the engine process."""
     return Dialect(
         name="native",
         prefixes=("/api/v1/",),

@@ -1,4 +1,4 @@
-"""/api/v1: order pictures, look at jobs, change one's mind, fetch what was painted."""
+"""/api/v1: submit, list, read, cancel, retry and move jobs."""
 
 import asyncio
 from dataclasses import replace
@@ -33,14 +33,14 @@ JOB = "/api/v1/jobs/{job_id}"
 
 
 class OrderForm(PictureForm):
-    """What to paint, and from which words. Fields that are null count as left out; unknown ones are ignored."""
+    """A request for pictures. Null fields count as missing; unknown fields are ignored."""
 
     prompt_upsampling: bool | None = Field(
         None, description="Let the model's text encoder put the prompt into more words first"
     )
 
     async def build_order(self, pictures: PictureReader, owner: str, idempotency_key: str | None) -> Order:
-        """Raises InvalidRequest, InvalidImage."""
+        """Read the pictures and build the order. Raises InvalidRequest, InvalidImage."""
         return replace(
             await super().build_order(pictures, owner, idempotency_key), upsample=bool(self.prompt_upsampling)
         )
@@ -74,7 +74,7 @@ class JobEndpoints:
         job = await self.service.queue.get(job_id)
         pictures = await self.service.read_pictures(job) if images else None
         position = self.service.queue.position(job.id)
-        # Base64 of four large pictures would hold up everybody else.
+        # On a thread: base64 of four large pictures would block the event loop.
         return await asyncio.to_thread(
             wire.build_detail, job, progress=self.service.progress(job), position=position, pictures=pictures
         )

@@ -1,4 +1,4 @@
-"""/api/v1: models and adapters, what they are, where they are, and bringing them here."""
+"""/api/v1: list, download, load and unload models, and list adapters."""
 
 from dataclasses import replace
 from typing import Any, Literal
@@ -33,14 +33,14 @@ class ModelConfig(WireModel):
 
 
 class ModelCapabilities(WireModel):
-    """What a model takes and makes. `from_words`: it paints without a picture to start from.
+    """The capabilities of a model. `from_words`: it can work from a prompt alone.
 
-    `enlarges`: it is an upscaler. `source`: it repaints a picture of `init_images`, with `mask` in a part of it.
-    `references`: how many pictures of `extra_images` it looks at; `cached_references`: once, not at every step.
-    `loras`: it takes adapters. `guidance`: "cfg" (away from the negative prompt), "embedded" (an input of the model) or
-    "fixed" (built in). `prompt_upsampling`: its text encoder can put a prompt into more words. `fixed_steps`: it always
-    takes `default_steps`. Sides are in pixels: multiples of `size_step` from `smallest_side` up, best around
-    `native_side`. `samplers`: SD-WebUI's names. `bits`: widths it is offered in, as NAME-N-bit.
+    `enlarges`: it is an upscaler. `source`: it can repaint a picture of `init_images`; `mask`: only a part of it.
+    `references`: the most pictures of `extra_images`; `cached_references`: they are computed once, not at every step.
+    `loras`: it accepts adapters. `guidance`: "cfg" (away from the negative prompt), "embedded" (an input of the model)
+    or "fixed" (built in). `prompt_upsampling`: its text encoder can rewrite a prompt in more detail. `fixed_steps`: it
+    always uses `default_steps`. Sides are in pixels: multiples of `size_step`, at least `smallest_side`, best around
+    `native_side`. `samplers`: SD-WebUI's names. `bits`: the quantizations on offer, as NAME-N-bit.
     """
 
     model_config = ConfigDict(from_attributes=True)
@@ -64,12 +64,12 @@ class ModelCapabilities(WireModel):
 
 
 class ModelRow(WireModel):
-    """`hash`, `sha256`: of names, sizes and headers of the weights; null where the model is not here.
+    """A model. `hash`, `sha256`: of the names, sizes and headers of its weight files; null if not downloaded.
 
-    `unavailable`: why it cannot paint with this version. `size_gb`: what it takes on disk, or would take, and
-    `download_gb`: what a download brings, both in units of 1000^3 bytes. `memory_gb`: what it will hold once loaded,
-    in units of 1024^3 bytes; null where it is not here. `upscaler`: it enlarges pictures.
-    `default`: it paints what is ordered without a model.
+    `unavailable`: why this version cannot use it. `size_gb`: its size on disk, now or after a download, and
+    `download_gb`: the size of a download, both in units of 1000^3 bytes. `memory_gb`: memory of its weights once
+    loaded, in units of 1024^3 bytes; null if not downloaded. `upscaler`: it enlarges pictures. `default`: it is used
+    for orders that name no model.
     """
 
     title: str
@@ -102,7 +102,7 @@ class ModelList(WireModel):
 
 
 class ModelStatus(WireModel):
-    """`status`: ready, not_downloaded, downloading or unavailable. `progress`: of a download."""
+    """The state of a model. `size_gb`: on disk, in units of 1000^3 bytes. `progress`: of a download, 0 to 1."""
 
     model: str
     status: Literal["ready", "not_downloaded", "downloading", "unavailable"]
@@ -221,7 +221,7 @@ class ModelEndpoints:
         )
 
     def _with_limits(self, can: Capabilities) -> Capabilities:
-        """With the server's limit of references where the model has none of its own, or a higher one."""
+        """Limit `references` to the server's limit, which also applies if the model has no limit."""
         most = self.service.defaults.limits.references
         return replace(can, references=most if can.references is None else min(can.references, most))
 

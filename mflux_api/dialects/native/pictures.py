@@ -1,4 +1,4 @@
-"""/api/v1: finished pictures, across all jobs and one by one."""
+"""/api/v1: lists of finished pictures, single pictures, and input pictures of jobs."""
 
 import asyncio
 from typing import Literal
@@ -26,7 +26,7 @@ class PicturesQuery(WireModel):
 
 
 class PictureRow(WireModel):
-    """`url`: where it can be had as a file. `width` and `height` are its own, in pixels."""
+    """A picture in a list. `url`: its file. `width` and `height`: the size of the file, in pixels."""
 
     job_id: str
     index: int
@@ -41,7 +41,7 @@ class PictureRow(WireModel):
 
 
 class PictureList(WireModel):
-    """`next`: give it as `before` for the page after this one; null on the last. `total`: pictures on all pages."""
+    """A page of pictures. `next`: the `before` of the next page; null on the last. `total`: pictures on all pages."""
 
     pictures: list[PictureRow]
     next: int | None
@@ -59,7 +59,7 @@ class Deleted(WireModel):
 
 
 def picture_rows(job: Job) -> list[PictureRow]:
-    """A job's pictures, the last one first."""
+    """Return the rows of a job's pictures, the last picture first."""
     return [
         PictureRow(
             job_id=job.id,
@@ -80,7 +80,7 @@ def picture_rows(job: Job) -> list[PictureRow]:
 TAG = "pictures"
 PICTURE = f"{JOB}/images/{{n}}"
 IMMUTABLE = "private, max-age=31536000, immutable"
-# A stranger may have made it: opened by itself it is to run nothing.
+# Uploads are not trusted: a browser that opens one must not run scripts in it.
 UNTRUSTED_HEADERS = {"Cache-Control": IMMUTABLE, "Content-Security-Policy": "default-src 'none'; sandbox"}
 
 
@@ -118,9 +118,9 @@ class PictureEndpoints:
 
     async def get_input(self, request: Request) -> Response:
         job, name = await self.service.queue.get(request.path_params["job_id"]), request.path_params["name"]
-        if name not in job.inputs.named:
-            raise PictureNotFound("This job started from no such picture.", inputs=list(job.inputs.named))
-        data = await asyncio.to_thread(self.service.queue.read_picture, job.inputs.named[name])
+        if name not in job.inputs.files_by_name:
+            raise PictureNotFound("This job started from no such picture.", inputs=list(job.inputs.files_by_name))
+        data = await asyncio.to_thread(self.service.queue.read_picture, job.inputs.files_by_name[name])
         kind = detect_media_type(data)
         if kind is None:
             raise PictureNotFound("What this job started from is no picture.")

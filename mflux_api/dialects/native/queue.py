@@ -1,4 +1,4 @@
-"""/api/v1: the line of waiting jobs."""
+"""/api/v1: the queue of waiting jobs, and pausing it."""
 
 from typing import Any
 
@@ -40,7 +40,7 @@ class QueuedJob(_QueueRow):
 
 
 class QueueStatus(WireModel):
-    """`eta_seconds`: until it is done; null until this model has painted here."""
+    """The queue. `eta_seconds`: seconds until a job is done; null until the model has completed a job here."""
 
     active: ActiveJob | None
     queued: list[QueuedJob]
@@ -53,7 +53,7 @@ class Paused(WireModel):
 
 
 def build_row_fields(job: Job, eta: float | None) -> dict[str, Any]:
-    """What a row says of a job, running or waiting. `eta`: seconds."""
+    """Return the fields of a running or waiting job. `eta`: seconds until it is done."""
     request = job.request
     return {
         "job_id": job.id,

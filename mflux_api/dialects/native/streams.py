@@ -1,4 +1,4 @@
-"""/api/v1: server-sent events of one job, of one download, and of everything."""
+"""/api/v1: server-sent events of a job, of a download, and of all jobs and downloads."""
 
 import asyncio
 import base64
@@ -27,7 +27,7 @@ TAG = "streams"
 FINAL_EVENTS = frozenset(END_EVENTS.values())
 FINAL_DOWNLOAD_EVENTS = frozenset({"downloaded", "download_failed"})
 NO_CONTENT = 204
-# Final events carry the pictures: made once for all who listen to the same job.
+# Final events contain the pictures. Each is encoded once and kept for this many jobs.
 REMEMBERED = 4
 
 
@@ -45,7 +45,7 @@ class StreamEndpoints:
         job_id, last_id = request.path_params["job_id"], _last_id(request)
         job = await self.service.queue.get(job_id)
         if job.is_final and last_id == self.service.queue.current_event(job).id:
-            # It has seen the end. Only this status keeps a browser from connecting again.
+            # The client has received the end. Only status 204 stops a browser from reconnecting.
             return Response(status_code=NO_CONTENT)
         return self.context.streamer.build_response(self._job_messages(job_id, last_id, preview=asked.preview))
 
@@ -67,7 +67,7 @@ class StreamEndpoints:
     ) -> AsyncGenerator[ServerSentEvent, None]:
         async for event in self.service.queue.watch(job_id, last_id, previews=preview):
             if event.name in FINAL_EVENTS:
-                # The id of an ending is the same for whoever comes later.
+                # The final event has the same id for clients that connect later.
                 job = await self.service.queue.get(job_id)
                 yield ServerSentEvent(
                     self.service.queue.current_event(job).id, event.name, await self._get_final_json(job)
@@ -94,7 +94,7 @@ class StreamEndpoints:
                     return
 
     def _latest_download_event(self, entry: ModelEntry) -> Event | None:
-        """How a download stands, or how it ended; None where there was none."""
+        """Return the latest event of a download, running or ended; None if there was none."""
         spec = entry.spec
         latest = self.service.downloads.latest_events.get(spec.folder)
         if latest is None and entry.is_downloaded:
@@ -103,8 +103,8 @@ class StreamEndpoints:
         return latest
 
     async def _get_final_json(self, job: Job) -> str:
-        """The job with its pictures, as JSON."""
-        # A picture that was deleted is not to be seen again.
+        """Return the job with its pictures as JSON, encoded once for all listeners."""
+        # The key has the number of pictures, so that a deleted picture is not sent from this cache.
         key = f"{job.id}-{job.attempts}-{len(job.present)}"
         if key not in self._finals:
             self._finals[key] = asyncio.create_task(self._encode_detail(job.id))

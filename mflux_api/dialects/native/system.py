@@ -1,4 +1,4 @@
-"""/api/v1: is it well, what is it made of, what has it done."""
+"""/api/v1: health, system information, statistics and tokens."""
 
 import time
 from collections.abc import Callable
@@ -21,7 +21,7 @@ from mflux_api.web.openapi import Endpoint
 
 
 class Health(WireModel):
-    """`models_available`: those that are here and can paint."""
+    """The state of the server. `models_available`: number of downloaded models that can be used."""
 
     status: Literal["healthy", "stopping"]
     version: str
@@ -45,7 +45,7 @@ class EngineStatus(WireModel):
 
 
 class System(WireModel):
-    """Gigabytes are of 1024^3 bytes. `active_model`: the one used last among those in memory."""
+    """Memory, device and models. Gigabytes are 1024^3 bytes. `active_model`: the loaded model that was used last."""
 
     active_model: str | None
     loaded_models: list[str]
@@ -71,7 +71,10 @@ class HistoryQuery(WireModel):
 
 
 class HistoryPoint(WireModel):
-    """`start`: when the bucket began. `pictures`: of completed jobs. `seconds_per_picture`: null where none."""
+    """Statistics of an hour or a day. `start`: its beginning. `pictures`: the pictures of completed jobs.
+
+    `seconds_per_picture`: the average; null without pictures.
+    """
 
     start: str
     pictures: int
@@ -80,14 +83,14 @@ class HistoryPoint(WireModel):
 
 
 class History(WireModel):
-    """Oldest first; the last point is not over yet. Hours and days are UTC's."""
+    """Statistics over time, oldest first. The last point is not complete yet. Hours and days are in UTC."""
 
     bucket: Literal["hour", "day"]
     points: list[HistoryPoint]
 
 
 class Token(WireModel):
-    """For EventSource, which can send no headers: `?token=` in the address of a GET."""
+    """A token for EventSource, which cannot send headers. Send it as `?token=` in the URL of a GET."""
 
     token: str
     expires_in: float
@@ -108,7 +111,7 @@ HOUR = 3600
 
 
 class SystemEndpoints:
-    """Handlers about the server itself. `engine` tells how the engine process is."""
+    """Handlers about the server itself. `engine`: returns the state of the engine process."""
 
     def __init__(self, service: JobService, context: HttpContext, engine: Callable[[], EngineView]) -> None:
         self.service = service

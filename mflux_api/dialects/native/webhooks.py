@@ -1,4 +1,4 @@
-"""/api/v1: what webhooks were told, and are still to be told."""
+"""/api/v1: past and pending webhook deliveries."""
 
 from typing import Literal, cast
 from urllib.parse import urlsplit
@@ -20,9 +20,9 @@ DeliveryState = Literal["waiting", "delivered", "failed", "dropped"]
 
 
 class DeliveryRow(WireModel):
-    """`url` without its query. `state`: failed is given up, dropped never came about.
+    """A webhook delivery. `url`: without its query. `state`: failed means given up, dropped means its event never came.
 
-    `status`, `error`: of the last attempt. `next_try`: null while it waits for its event, and when it is over.
+    `status`, `error`: of the last attempt. `next_try`: null before the event and after the last attempt.
     """
 
     number: int
@@ -37,7 +37,7 @@ class DeliveryRow(WireModel):
 
 
 class DeliveryList(WireModel):
-    """`next`: give it as `before` for the page after this one; null on the last."""
+    """A page of deliveries. `next`: the `before` of the next page; null on the last."""
 
     deliveries: list[DeliveryRow]
     next: int | None

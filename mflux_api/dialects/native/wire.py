@@ -1,4 +1,4 @@
-"""The shapes of /api/v1: orders and jobs, and what the other shapes are made of."""
+"""/api/v1: request and reply models of jobs, and helpers for the other models."""
 
 import base64
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ class WireModel(BaseModel):
 
 
 class Submitted(WireModel):
-    """`position`: 1 is the next to be painted, 0 is being painted."""
+    """The reply to a new, retried or moved job. `position`: 1 is the next job, 0 means that it is not waiting."""
 
     job_id: str
     status: Status
@@ -47,7 +47,7 @@ class JobSummary(WireModel):
 
 
 class JobList(WireModel):
-    """`next`: give it as `before` for the page after this one; null on the last."""
+    """A page of jobs. `next`: the `before` of the next page; null on the last."""
 
     jobs: list[JobSummary]
     next: int | None
@@ -55,7 +55,7 @@ class JobList(WireModel):
 
 
 class JobInputs(WireModel):
-    """Where the pictures that a job starts from can be had again, as they were sent."""
+    """URLs of a job's input pictures, as they were sent."""
 
     source: str | None
     mask: str | None
@@ -63,7 +63,7 @@ class JobInputs(WireModel):
 
 
 class JobDetail(WireModel):
-    """`images`: where each picture can be had as a file. `error`, `code`, `details`: why a job failed."""
+    """A job. `images`: the URL of each picture's file. `error`, `code`, `details`: why the job failed."""
 
     id: str
     status: Status
@@ -103,7 +103,7 @@ class StreamQuery(WireModel):
 
 
 def format_time(seconds: float | None) -> str | None:
-    """ISO 8601 in UTC."""
+    """Format seconds since the epoch as ISO 8601 in UTC."""
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
@@ -125,7 +125,7 @@ def shorten_prompt(prompt: str) -> str:
 
 
 def build_detail(job: Job, *, progress: float, position: int | None, pictures: Sequence[bytes] | None) -> JobDetail:
-    """`pictures`: the PNGs to put into the result; None leaves them out."""
+    """Build the detailed reply. `pictures`: PNG files for the result; None leaves them out."""
     result = None
     if job.state is State.COMPLETED or job.present:
         encoded = [base64.b64encode(data).decode("ascii") for data in pictures or ()]
@@ -159,13 +159,13 @@ def picture_url(job: Job, index: int) -> str:
 
 
 def build_inputs(job: Job) -> JobInputs:
-    urls = {name: f"/api/v1/jobs/{job.id}/inputs/{name}" for name in job.inputs.named}
+    urls = {name: f"/api/v1/jobs/{job.id}/inputs/{name}" for name in job.inputs.files_by_name}
     references = [url for name, url in urls.items() if name not in {"source", "mask"}]
     return JobInputs(source=urls.get("source"), mask=urls.get("mask"), references=references)
 
 
 def build_parameters(job: Job) -> dict[str, Any]:
-    """What the pictures are painted with; `guidance` is the value really used once they are."""
+    """Return the parameters of a job. `guidance` is the value really used once there are pictures."""
     request = job.request
     used = job.pictures[0].guidance if job.pictures else request.guidance
     return {
@@ -182,5 +182,5 @@ def build_parameters(job: Job) -> dict[str, Any]:
         "masked": job.inputs.mask is not None,
         "loras": [{"name": use.path.rsplit("/", 1)[-1], "scale": use.scale} for use in request.loras],
         **({} if job.inputs.source is None else {"image_strength": request.strength}),
-        **({"prompt_upsampling": True, "upsampled_prompt": job.upsampled} if request.upsample else {}),
+        **({"prompt_upsampling": True, "upsampled_prompt": job.upsampled_prompt} if request.upsample else {}),
     }

@@ -1,4 +1,4 @@
-"""/replicate/v1: predictions, as Replicate's clients ask for them."""
+"""/replicate/v1: the prediction API of Replicate."""
 
 import asyncio
 import time
@@ -85,7 +85,7 @@ class ReplicateEndpoints:
         )
 
     async def _wait_preferred(self, request: Request, job: Job) -> Job:
-        """With `Prefer: wait` or `wait=N`, as it is at its end or after so many seconds."""
+        """Wait if the request has `Prefer: wait` or `wait=N`, at most LONGEST_WAIT seconds. Return the current job."""
         prefer = request.headers.get("prefer", "").strip().lower()
         if not prefer.startswith("wait"):
             return job
@@ -104,7 +104,7 @@ class ReplicateEndpoints:
         try:
             job = await self.service.cancel(job_id)
         except JobConflict:
-            # It has ended: nothing is left to cancel, and there that is no error.
+            # The job has already ended. In this API that is not an error.
             job = await self.service.queue.get(job_id)
         return await self._reply(request, job)
 
@@ -114,14 +114,14 @@ class ReplicateEndpoints:
     async def stream_prediction(self, request: Request) -> Response:
         job = await self.service.queue.get(request.path_params["id"])
         if request.headers.get("last-event-id") == f"{int(job.created)}:done":
-            # It has seen the end. Only this status keeps a browser from connecting again.
+            # The client has received the end. Only status 204 stops a browser from reconnecting.
             return Response(status_code=204)
         return self.context.streamer.build_response(
             self._stream_messages(job, self.context.signed_urls.base_url(request))
         )
 
     async def _stream_messages(self, job: Job, base: str) -> AsyncGenerator[ServerSentEvent, None]:
-        """The address of each picture, then the end; its clients need a number on every event."""
+        """Yield the URL of each picture, then `done`. Every event has an id, because clients need one."""
         ended = await self.service.queue.wait_ended(job)
         if not ended.is_final:
             return
@@ -160,7 +160,7 @@ class ReplicateEndpoints:
 
 
 def _local_model(name: str) -> str | None:
-    """The model that paints for owner/name. A version after a colon does not matter to a cloud's name."""
+    """Return the local model for `owner/name`. For a cloud's name, a version after a colon is ignored."""
     short = name.rpartition("/")[2]
     unversioned = short.partition(":")[0]
     found = find_local_model(unversioned)
@@ -168,7 +168,7 @@ def _local_model(name: str) -> str | None:
 
 
 def error_shape(error: MfluxError, request_id: str) -> JSONResponse:
-    """RFC 7807, as Replicate has it."""
+    """Return the error as RFC 7807 problem details, as Replicate does."""
     content = {"title": error.code, "detail": error.message, "status": error.status, "request_id": request_id}
     return JSONResponse({**content, "type": "about:blank", "time": int(time.time())}, error.status)
 

@@ -1,4 +1,4 @@
-"""/replicate/v1: what its clients send."""
+"""/replicate/v1: the request bodies."""
 
 from typing import Any, Literal
 
@@ -10,14 +10,14 @@ from mflux_api.request import SIDE_STEP
 from mflux_api.wire.order_form import LenientInt
 from mflux_api.wire.picture_size import PictureSize, exact_size
 
-# Of a webhook, in their order. There are no logs to tell of.
+# Webhook events in the order they happen. The event `logs` of Replicate is never sent.
 EVENTS = ("start", "output", "completed")
 AREA = 1024 * 1024
 FORMATS = {"png": "png", "jpg": "jpeg", "jpeg": "jpeg", "webp": "webp"}
 
 
 class PredictionInput(BaseModel):
-    """What the FLUX models take there; what means nothing here is ignored."""
+    """The inputs of FLUX models on Replicate. Unknown inputs are ignored."""
 
     model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
 
@@ -39,7 +39,10 @@ class PredictionInput(BaseModel):
 
 
 class PredictionRequest(BaseModel):
-    """`version` or the address names the model. Without a filter `output` and `completed` are told."""
+    """A request for a prediction. The model is named by `version` or by the path.
+
+    Without a `webhook_events_filter`, the events `output` and `completed` are sent.
+    """
 
     model_config = ConfigDict(extra="ignore")
 
@@ -51,7 +54,7 @@ class PredictionRequest(BaseModel):
 
 
 def build_webhook_note(body: PredictionRequest) -> dict[str, Any]:
-    """Who is to be told of what. Raises FetchFailed, AddressForbidden."""
+    """Return the webhook URL and its events for the job's note. Raises FetchFailed, AddressForbidden."""
     asked = body.webhook_events_filter or ("output", "completed")
     events = [event for event in EVENTS if event in asked]
     if not body.webhook or not events:
@@ -61,7 +64,7 @@ def build_webhook_note(body: PredictionRequest) -> dict[str, Any]:
 
 
 def parse_size(form: PredictionInput) -> PictureSize:
-    """The size asked for, or that of the aspect ratio. Raises InvalidRequest."""
+    """Return the requested size, or one of about a megapixel with the aspect ratio. Raises InvalidRequest."""
     if form.width is not None or form.height is not None or form.aspect_ratio in {None, "match_input_image", "custom"}:
         return exact_size(form.width, form.height, smallest=1)
     across, _, down = str(form.aspect_ratio).partition(":")

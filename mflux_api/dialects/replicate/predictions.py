@@ -1,4 +1,4 @@
-"""/replicate/v1: a job as a prediction, for who asks and for webhooks."""
+"""/replicate/v1: jobs as predictions, for replies and for webhooks."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -22,14 +22,14 @@ STATUS = {
 
 
 class Predictions:
-    """Jobs as predictions; `base` is the address of this server as the client knows it."""
+    """Convert jobs to predictions. `base` is the URL of this server as the client knows it."""
 
     def __init__(self, service: JobService, context: HttpContext) -> None:
         self.service = service
         self.context = context
 
     async def describe(self, job: Job, base: str) -> dict[str, Any]:
-        """A prediction as its clients know it."""
+        """Return the job as a prediction."""
         at = f"{base}{PREFIX}/predictions/{job.id}"
         model = job.request.note.get("model", job.model)
         output, removed = await self.get_output(job, base)
@@ -52,14 +52,14 @@ class Predictions:
         }
 
     async def webhook_payload(self, job: Job, base: str, event: str) -> dict[str, Any]:
-        """What a webhook is sent: the prediction as it was at that event, however late it is sent."""
+        """Return the prediction as it was at the event, even if the webhook is sent later."""
         if event == "start":
             job = replace(job, state=State.GENERATING, pictures=(), error=None, finished=None)
         found = await self.describe(job, base)
         return {**found, "status": "processing", "completed_at": None, "metrics": {}} if event == "output" else found
 
     async def get_output(self, job: Job, base: str) -> tuple[list[str] | None, bool]:
-        """Addresses of its pictures once there are any, and whether those have been deleted."""
+        """Return the picture URLs, None unless the job is completed, and whether the pictures were deleted."""
         if job.state is not State.COMPLETED:
             return None, False
         form: Any = job.request.note.get("format", "png")

@@ -1,4 +1,4 @@
-"""/sdapi/v1, the API of SD-WebUI, and what its clients read beside it."""
+"""/sdapi/v1: the API of SD-WebUI, and the other paths that its clients use."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -25,13 +25,16 @@ LOGIN = BasicLogin(
 
 
 def dialect(*, engine: Callable[[], EngineView], styles_file: Path | None, flags: Mapping[str, Any]) -> Dialect:
-    """`engine`: how the engine process is. `flags`: how the server was started, for cmd-flags; nothing secret."""
+    """Describe the dialect. `engine`: returns the state of the engine process.
+
+    `flags`: how the server was started, for cmd-flags, without secrets.
+    """
     return Dialect(
         name=TAG,
         prefixes=("/sdapi/", "/internal/", "/controlnet/"),
         endpoints=lambda service, context: _endpoints(service, context, engine, styles_file, flags),
         error_shape=error_shape,
-        # A client that may not read /config thinks that the page asks for a login.
+        # If a client cannot read /config, it assumes that the web page requires a login.
         open_paths=frozenset({"/config", "/internal/ping"}),
         basic_login=LOGIN,
         is_listed=True,

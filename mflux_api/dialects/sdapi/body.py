@@ -1,4 +1,4 @@
-"""/sdapi/v1: bodies read as loosely as SD-WebUI reads them, and checked against a schema."""
+"""/sdapi/v1: read request bodies as leniently as SD-WebUI does, and check them against a schema."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
@@ -10,12 +10,12 @@ from mflux_api.errors import InvalidRequest, MfluxError, UnsupportedMedia
 from mflux_api.web.body import BodyReader
 
 M = TypeVar("M", bound=BaseModel)
-# Out of range: documented as 400. Everything else is a value of the wrong kind: SD-WebUI's 422.
+# Pydantic's errors for values out of range, which are documented as 400. All other errors are 422 as in SD-WebUI.
 OUT_OF_RANGE = {"greater_than", "greater_than_equal", "less_than", "less_than_equal", "finite_number"}
 
 
 class WrongKind(MfluxError):
-    """A value is of the wrong kind, or the body is no JSON; `problems` as SD-WebUI lists them."""
+    """A value has the wrong type, or the body is not JSON. `problems`: the list that SD-WebUI sends as `detail`."""
 
     code, status = "WRONG_KIND", 422
 
@@ -25,19 +25,19 @@ class WrongKind(MfluxError):
 
 
 async def read_form(reader: BodyReader, request: Request, model: type[M]) -> M:
-    """The body as a checked form.
+    """Read and validate the JSON body.
 
-    Raises WrongKind, InvalidRequest for what is out of range, UnsupportedMedia, BodyTooLarge, BodyTooSlow.
+    Raises WrongKind, InvalidRequest for values out of range, UnsupportedMedia, BodyTooLarge, BodyTooSlow.
     """
     kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
-    # No web page can leave the header out, so this lets no foreign one in.
+    # A missing header is accepted: browsers always send it, so this gives web pages of other origins no access.
     if kind != "application/json" and not kind.endswith("+json"):
         raise UnsupportedMedia("Send JSON, with the header Content-Type: application/json.")
     return validate_form(model, await read_json_object(reader, request))
 
 
 async def read_json_object(reader: BodyReader, request: Request) -> dict[str, Any]:
-    """The body as a JSON object; nothing at all is an empty one. Raises WrongKind, BodyTooLarge, BodyTooSlow."""
+    """Read the body as a JSON object; an empty body is {}. Raises WrongKind, BodyTooLarge, BodyTooSlow."""
     try:
         return await reader.read_object(request)
     except InvalidRequest as error:
@@ -46,7 +46,7 @@ async def read_json_object(reader: BodyReader, request: Request) -> dict[str, An
 
 
 def validate_form(model: type[M], content: dict[str, Any]) -> M:
-    """Raises WrongKind, and InvalidRequest for what is only out of range."""
+    """Validate the content. Raises WrongKind, or InvalidRequest if values are only out of range."""
     try:
         return model.model_validate(content)
     except ValidationError as error:
@@ -54,7 +54,7 @@ def validate_form(model: type[M], content: dict[str, Any]) -> M:
     first = found[0]
     field = ".".join(map(str, first["loc"])) or "body"
     message = f"{field}: {first['msg'].removeprefix('Value error, ')}."
-    # Who words a request as documented is answered as documented.
+    # A request that uses documented fields gets the documented error.
     documented = any(name in content for name in getattr(model, "DOCUMENTED", ()))
     if documented or all(each["type"] in OUT_OF_RANGE for each in found):
         raise InvalidRequest(message, field=field)

@@ -1,4 +1,4 @@
-"""/sdapi/v1: models as SD-WebUI lists and names checkpoints."""
+"""/sdapi/v1: models as checkpoints of SD-WebUI, in its lists and by its names."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ SUFFIX = ".safetensors"
 
 
 class Checkpoints:
-    """The models that can paint now, and the default one, which is downloaded when it is first used."""
+    """The downloaded models that work from a prompt, and the default one, which is downloaded at its first use."""
 
     def __init__(self, service: JobService) -> None:
         self.service = service
@@ -22,7 +22,7 @@ class Checkpoints:
         return [build_row(entry) for entry in await self.list_available()]
 
     async def find(self, name: str) -> str | None:
-        """The model meant by a title, a file name with or without its suffix, a short or long hash; any case."""
+        """Find a model by title, file name with or without suffix, or short or long hash, in any case."""
         wanted = name.strip().lower().removesuffix(SUFFIX)
         still = self._filter_painters(await self.service.models.list_still_present())
         return _find_by_name(wanted, still) or _find_by_name(wanted, await self.list_available())

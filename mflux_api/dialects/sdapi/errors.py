@@ -1,4 +1,4 @@
-"""/sdapi/v1: errors in SD-WebUI's words where it has words of its own."""
+"""/sdapi/v1: error replies in the form and with the messages of SD-WebUI."""
 
 import json
 from typing import Any
@@ -15,13 +15,13 @@ WORDS = {NoSuchRoute: "Not Found", MethodNotAllowed: "Method Not Allowed"}
 
 
 class ScriptNotFound(MfluxError):
-    """A script that is not here was asked for."""
+    """The request names a script that does not exist."""
 
     code, status = "SCRIPT_NOT_FOUND", 422
 
 
 class WebuiError(MfluxError):
-    """An error in SD-WebUI's own words. `name`: the Python exception it shows; `like`: what it is elsewhere here."""
+    """An error with a message of SD-WebUI. `name`: the Python exception it shows; `like`: our error with that code."""
 
     code, status = "CLASSIC_FAULT", 500
 
@@ -37,7 +37,7 @@ def is_url(picture: str) -> bool:
 
 
 def error_shape(error: MfluxError, request_id: str) -> JSONResponse:
-    """The documented error with SD-WebUI's keys beside it; its clients compare `detail` with these very words."""
+    """Return the documented error with SD-WebUI's keys added. Its clients compare `detail` with the exact messages."""
     content = {**json.loads(bytes(default_error_shape(error, request_id).body)), "body": "", "errors": ""}
     match error:
         case WrongKind():

@@ -1,4 +1,4 @@
-"""/sdapi/v1: pictures enlarged, and what is written inside them."""
+"""/sdapi/v1: enlarge pictures, and read the generation data inside PNG files."""
 
 import asyncio
 import base64
@@ -53,16 +53,16 @@ class PngReply(BaseModel):
 
 
 class ExtrasEndpoints:
-    """Handlers that work on finished pictures. A model that enlarges waits in the queue like any other."""
+    """Handlers that work on finished pictures. Upscaler models run as jobs of the queue."""
 
     def __init__(self, service: JobService, context: HttpContext) -> None:
         self.service = service
         self.context = context
 
     async def list_upscalers(self) -> list[str]:
-        """What works here: SD-WebUI's three, and each upscaler model on this machine."""
+        """Return the names of usable upscalers: None, the filters, and each downloaded upscaler model."""
         models = [entry.spec.name for entry in await self.service.models.list_models() if _is_upscaler(entry)]
-        # A model named as its family is shown as its users write it.
+        # A model with the name of its family is shown by the title of the family.
         return [NONE, *FILTERS, *(FAMILIES[name].title if name in FAMILIES else name for name in models)]
 
     async def upscale_single(self, request: Request) -> Response:
@@ -89,7 +89,7 @@ class ExtrasEndpoints:
         return await asyncio.to_thread(_encode_png, layers, form, upload, size)
 
     async def _choose_upscalers(self, form: SingleExtra) -> list[str]:
-        """One upscaler, or the two that are to be mixed. Raises WebuiError for one that is not here."""
+        """Return the names of one upscaler, or of two to blend. Raises WebuiError for an unknown upscaler."""
         known = {name.lower(): name for name in await self.list_upscalers()}
         wanted = [form.upscaler_1]
         if form.upscaler_2 != NONE and form.extras_upscaler_2_visibility > 0:
@@ -165,7 +165,7 @@ def _is_upscaler(entry: ModelEntry) -> bool:
 
 
 async def read_picture(pictures: PictureReader, encoded: str) -> Upload:
-    """Raises WebuiError as SD-WebUI words it."""
+    """Read a picture in base64. Raises WebuiError with SD-WebUI's message; URLs are refused."""
     if is_url(encoded):
         raise WebuiError("Requests not allowed", name="HTTPException", like=InvalidImage)
     try:
@@ -175,7 +175,7 @@ async def read_picture(pictures: PictureReader, encoded: str) -> Upload:
 
 
 def _target_size(form: SingleExtra, upload: Upload, limit: int) -> Size:
-    """What is asked for, before any cutting. Raises InvalidRequest for more pixels than `limit`."""
+    """Return the requested (width, height) in pixels. Raises InvalidRequest for more pixels than `limit`."""
     if form.resize_mode == 0:
         size = tuple(
             max(1, int(side * form.upscaling_resize) // WEBUI_SIDE_STEP * WEBUI_SIDE_STEP)

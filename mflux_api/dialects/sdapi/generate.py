@@ -1,4 +1,4 @@
-"""/sdapi/v1: pictures from words and from pictures, while the client waits."""
+"""/sdapi/v1: txt2img and img2img, which reply when the pictures are finished."""
 
 import asyncio
 from contextlib import suppress
@@ -30,13 +30,13 @@ from mflux_api.web.disconnect import wait_with_disconnect_callback
 from mflux_api.web.openapi import Endpoint
 from mflux_api.wire.order_form import ORDER_ERRORS
 
-# Pictures of so many bytes become a reply in about a millisecond.
+# Bytes of pictures that are encoded into a reply in about a millisecond.
 SMALL = 256 * 1024
 ERRORS = (*ORDER_ERRORS, WrongKind, ScriptNotFound, WebuiError, JobCancelled, GenerationFailed, EngineDied)
 
 
 class GenerateEndpoints:
-    """Handlers that paint."""
+    """Handlers of txt2img and img2img."""
 
     def __init__(
         self,
@@ -75,12 +75,12 @@ class GenerateEndpoints:
         except OutOfMemory as error:
             if not form.has_webui_fields:
                 raise
-            # Clients of SD-WebUI unload and load again at this name.
+            # With this name, clients of SD-WebUI unload the model and load it again.
             raise WebuiError(error.message, name="OutOfMemoryError", like=OutOfMemory) from error
         if sum(picture.size for picture in done.pictures) > SMALL:
             body = await asyncio.to_thread(self._build_reply, form, done)
         else:
-            # Read here and not on a thread: written a moment ago, they are in memory, and the way there takes longer.
+            # Read here and not on a thread: the files are in the page cache, and the handover to a thread takes longer.
             body = self._build_reply(form, done)
         return Response(body, media_type="application/json")
 
@@ -97,7 +97,7 @@ class GenerateEndpoints:
         return job
 
     async def _load_resources(self, form: SdapiRequest) -> orders.ServerResources:
-        """What the form can mean. Files are read only for a form that may name what is in them."""
+        """Load what the form may name: styles, adapters, a model. Files are read only if the form may need them."""
         tagged = bool(form.styles) or "<" in form.prompt
         return orders.ServerResources(
             styles=await asyncio.to_thread(styles.load_styles, self.styles_file) if form.styles else (),
@@ -107,7 +107,7 @@ class GenerateEndpoints:
         )
 
     async def _resolve_model(self, form: SdapiRequest) -> str:
-        """The one of override_settings, where there is such a checkpoint, else the one of the options."""
+        """Return the checkpoint of `override_settings` if it exists, else that of the options."""
         wanted = form.override_settings.get(CHECKPOINT)
         found = await self.checkpoints.find(wanted) if isinstance(wanted, str) else None
         return found or await self.options.get_model()
@@ -119,7 +119,7 @@ class GenerateEndpoints:
         await self.options.update(form.override_settings)
 
     async def _cancel_unwanted(self, job: Job) -> None:
-        """Nobody waits for it any more. It may just have been finished."""
+        """Cancel a job whose client has disconnected, unless it has just finished."""
         with suppress(JobConflict):
             await self.service.cancel(job.id)
 

@@ -1,4 +1,4 @@
-"""What some clients read from SD-WebUI's own page: its choices, and whether it wants a login."""
+"""The description of SD-WebUI's web page, which some clients read for its choices and its login."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -15,14 +15,14 @@ from mflux_api.web.openapi import Endpoint
 
 
 class GradioConfigEndpoints:
-    """`upscalers`: the names of those that work here."""
+    """Handlers of the web page's description. `upscalers`: returns the names of usable upscalers."""
 
     def __init__(self, checkpoints: Checkpoints, upscalers: Callable[[], Awaitable[list[str]]]) -> None:
         self.checkpoints = checkpoints
         self.upscalers = upscalers
 
     async def get_config(self, request: Request) -> Response:
-        """Gradio's description of the page, as far as anybody looks: choices by `elem_id`."""
+        """Return the part of Gradio's description that clients read: choices by `elem_id`."""
         upscalers = await self.upscalers()
         loras = [name for name, _ in await self.checkpoints.service.list_loras()]
         choices = {
@@ -40,7 +40,7 @@ class GradioConfigEndpoints:
         )
 
     async def get_user(self, request: Request) -> Response:
-        """The page itself has no users."""
+        """Return null: the web page has no users."""
         return JSONResponse(None)
 
     def endpoints(self) -> list[Endpoint]:

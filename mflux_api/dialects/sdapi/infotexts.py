@@ -1,4 +1,4 @@
-"""/sdapi/v1: generation data in a request fills what the request leaves out."""
+"""/sdapi/v1: fill missing fields of a request from its `infotext`."""
 
 from collections.abc import Mapping
 from typing import Any, TypeVar
@@ -35,13 +35,13 @@ HIRES = {
 
 
 def fill_from_infotext(form: P) -> P:
-    """The form, its gaps filled from its infotext. Raises what a wrong form raises."""
+    """Return the form with missing fields filled from its infotext. Raises the errors of `validate_form`."""
     if form.infotext is None:
         return form
     facts = infotext.parse_infotext(form.infotext)
     found: dict[str, Any] = {field: facts[name] for name, field in FIELDS.items() if facts.get(name)}
     found.setdefault("prompt", "")
-    # Another server's model is no reason to refuse.
+    # The infotext may name a model of another server, which must not cause an error.
     found.pop("sd_model_checkpoint", None)
     if isinstance(form, Txt2Img):
         found |= _hires_fields(facts)

@@ -1,4 +1,4 @@
-"""/sdapi/v1: the lists that SD-WebUI's clients read before they paint. Keys and nullability are SD-WebUI's own."""
+"""/sdapi/v1: the lists that clients read at their start. Keys and nullability are those of SD-WebUI."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -20,7 +20,7 @@ from mflux_api.jobs.service import EngineView, JobService
 from mflux_api.pixels.enlarging import FILTERS, LATENT_UPSCALERS, NONE
 from mflux_api.web.openapi import Endpoint, Handler
 
-# FLUX.2 has one sampler. Other names are taken and mean this one.
+# FLUX.2 has one sampler. Other names are accepted and mean this one.
 SAMPLERS = [{"name": SAMPLER, "aliases": [f"k_{SAMPLER.lower()}"], "options": {}}]
 SCHEDULERS = [
     {"name": "automatic", "label": "Automatic", "aliases": None, "default_rho": -1.0, "need_inner_model": False}
@@ -45,7 +45,7 @@ SCRIPT_INFO = [
         ],
     }
 ]
-# What FLUX.2 has none of, in the form these lists have when they are empty.
+# Lists that have no entries for FLUX.2, in SD-WebUI's form of an empty list.
 EMPTY_LISTS: Mapping[str, Any] = {
     "hypernetworks": [],
     "face-restorers": [],
@@ -59,7 +59,7 @@ LOADING = (ModelNotFound, ModelNotDownloaded, ModelUnsupported, OutOfMemory)
 
 
 class ListEndpoints:
-    """Handlers of lists. `engine` tells how the engine process is; `flags` are the server's own."""
+    """Handlers of lists. `engine`: returns the state of the engine process. `flags`: the reply of cmd-flags."""
 
     def __init__(
         self,
@@ -117,7 +117,7 @@ class ListEndpoints:
         return JSONResponse(None)
 
     async def unload_checkpoints(self, request: Request) -> Response:
-        """Let go of every model; the next picture loads its own again."""
+        """Unload all models. The next job loads its model again."""
         for name in self.engine().loaded:
             await self.service.models.unload(name)
         return JSONResponse({})
@@ -171,7 +171,7 @@ def _constant_handler(content: Any) -> Handler:
 
 
 def _adapter_row(name: str, **more: str) -> dict[str, Any]:
-    """The older list's rows have no alias, and a client counts their keys."""
+    """Return an adapter's row. Rows of the older list have no alias: a client checks the number of keys."""
     return {"name": name, **more, "path": f"{name}.safetensors", "metadata": {}}
 
 

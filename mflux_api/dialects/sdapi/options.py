@@ -1,4 +1,4 @@
-"""/sdapi/v1/options: the settings that SD-WebUI's clients read and write; they outlive the server."""
+"""/sdapi/v1/options: the options that SD-WebUI's clients read and write, stored in the job database."""
 
 import json
 from collections.abc import Mapping
@@ -18,8 +18,8 @@ from mflux_api.web.openapi import Endpoint
 
 STORE_KEY = "sdapi.options"
 CHECKPOINT = "sd_model_checkpoint"
-# What clients read, with SD-WebUI's own defaults. Of these the live previews' mean something here; the others are kept
-# and given back. `forge_preset` must stay absent, or clients take the server for Forge.
+# Options that clients read, with SD-WebUI's defaults. Only those of live previews have an effect here. The others are
+# stored and returned. `forge_preset` must stay absent, or clients take the server for Forge.
 DEFAULTS: Mapping[str, Any] = {
     "samples_save": True,
     "samples_format": "png",
@@ -90,7 +90,7 @@ DEFAULTS: Mapping[str, Any] = {
 
 
 class Options:
-    """Read from the database once, then kept in memory and written with each change."""
+    """Handlers of the options, which are read from the database once and written with each change."""
 
     def __init__(self, service: JobService, context: HttpContext, checkpoints: Checkpoints) -> None:
         self.service = service
@@ -102,12 +102,12 @@ class Options:
         return (await self._read_changed()).get(name, DEFAULTS.get(name))
 
     async def get_first_preview_step(self) -> int | None:
-        """The step from which on pictures are shown while they are painted; None: they are not."""
+        """Return the first step with a live preview; None if live previews are off."""
         every = int(await self.get_value("show_progress_every_n_steps"))
         return every if every > 0 and await self.get_value("live_previews_enable") else None
 
     async def get_model(self) -> str:
-        """The checkpoint chosen here, the server's default model as long as none was or it has gone."""
+        """Return the chosen checkpoint, or the server's default model if none is chosen or it no longer exists."""
         chosen = (await self._read_changed()).get(CHECKPOINT)
         found = None if chosen is None else await self.checkpoints.find(chosen)
         return found or self.service.models.default
@@ -122,9 +122,9 @@ class Options:
         return JSONResponse(None)
 
     async def update(self, wanted: Mapping[str, Any]) -> None:
-        """All of them, or none: a checkpoint is loaded before anything is kept.
+        """Set all options, or none if one fails. A checkpoint is loaded before anything is stored.
 
-        Raises WebuiError for an unknown checkpoint, WrongKind, and what loading raises.
+        Raises WebuiError for an unknown checkpoint, WrongKind, and the errors of loading a model.
         """
         stored = await self._read_changed()
         changed = {
@@ -140,7 +140,7 @@ class Options:
         found = await self.checkpoints.find(name)
         if found is None:
             raise WebuiError(f"model {name!r} not found", name="RuntimeError", like=ModelNotFound)
-        # A model that is not here yet is downloaded with the first picture.
+        # A model that is not downloaded yet is downloaded by the first job.
         here = {entry.spec.name for entry in await self.checkpoints.list_available() if entry.is_downloaded}
         if found != await self.get_model() and found in here:
             await self.service.models.load(found)
@@ -164,7 +164,7 @@ class Options:
 
 
 def _validate(name: str, value: Any) -> Any:
-    """The value as its default's type. Raises WrongKind."""
+    """Convert the value to the type of its default. Raises WrongKind."""
     try:
         return TypeAdapter(type(DEFAULTS[name])).validate_python(value)
     except ValidationError as error:

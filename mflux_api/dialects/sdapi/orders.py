@@ -1,4 +1,4 @@
-"""/sdapi/v1: SD-WebUI's fields to an order, each with the meaning it has there."""
+"""/sdapi/v1: build orders from SD-WebUI's fields, with the meaning they have in SD-WebUI."""
 
 import json
 import random
@@ -30,10 +30,10 @@ from mflux_api.request import (
 from mflux_api.web.pictures import PictureReader
 from mflux_api.wire.picture_size import exact_size
 
-# Sizes come in steps of 8 there.
+# Sizes in SD-WebUI are multiples of 8 pixels.
 WEBUI_SIDE_STEP = 8
 LARGEST_SUBSEED = 2**63
-# Beyond it a word only breaks the picture.
+# Larger weights only break the picture.
 MAX_EMPHASIS = 3.0
 Spans: TypeAlias = tuple[tuple[int, int, float], ...]
 RESIZE_MODES: tuple[Resize, ...] = ("stretch", "crop", "fill", "latent")
@@ -43,7 +43,7 @@ DEFAULT_HIRES = "Latent"
 
 @dataclass(frozen=True)
 class ServerResources:
-    """What this server has: the styles, the adapters' names, the checkpoint chosen in the options, the usual steps."""
+    """What a form may refer to: styles, names of adapters, the chosen checkpoint and the default number of steps."""
 
     styles: Sequence[Style]
     loras: Sequence[str]
@@ -52,7 +52,7 @@ class ServerResources:
 
 
 async def build_order(form: SdapiRequest, pictures: PictureReader, owner: str, resources: ServerResources) -> Order:
-    """Raises InvalidRequest, InvalidImage, ScriptNotFound, WebuiError."""
+    """Build the order. Raises InvalidRequest, InvalidImage, ScriptNotFound, WebuiError."""
     _check_scripts(form)
     plain = await _build_documented_order(form, pictures, owner)
     original_prompts = styles.apply_styles(form.prompt, form.negative_prompt or "", form.styles, resources.styles)
@@ -69,13 +69,13 @@ async def build_order(form: SdapiRequest, pictures: PictureReader, owner: str, r
 
 
 async def _build_documented_order(form: SdapiRequest, pictures: PictureReader, owner: str) -> Order:
-    """The order as the documented fields have it, with the pictures of img2img alone."""
+    """Build the order from the documented fields. Only img2img keeps its pictures."""
     single: SdapiRequest
     if isinstance(form, Img2Img):
         _check_pictures(form)
         single = form.model_copy(update={"init_images": form.init_images[:1]})
     else:
-        # Clients send one form for both; words alone have no picture to repaint.
+        # Clients send the fields of img2img to txt2img too, which has no picture to repaint.
         single = form.model_copy(update={"init_images": [], "mask": None})
     try:
         plain = await single.build_order(pictures, owner, None)
@@ -88,7 +88,7 @@ async def _build_documented_order(form: SdapiRequest, pictures: PictureReader, o
 
 
 def _unreadable_message(form: SdapiRequest) -> str:
-    """An address is never followed: it could lead into the server's own network."""
+    """Return SD-WebUI's message. URLs are never fetched: they could point into the server's own network."""
     texts = (*form.init_images, *form.extra_images, form.mask or "")
     return "Requests not allowed" if any(map(is_url, texts)) else "Invalid encoded image"
 
@@ -115,7 +115,7 @@ def _check_scripts(form: SdapiRequest) -> None:
 
 
 def _has_enabled_unit(script: Any) -> bool:
-    """Whether a ControlNet unit is switched on; unless they say otherwise, they are."""
+    """Whether a ControlNet unit is enabled. Units are enabled by default."""
     units = script.get("args") if isinstance(script, Mapping) else None
     return isinstance(units, list) and any(isinstance(unit, Mapping) and unit.get("enabled", True) for unit in units)
 
@@ -123,7 +123,7 @@ def _has_enabled_unit(script: Any) -> bool:
 def _apply_prompt_syntax(
     plain: Order, original_prompts: tuple[str, str], form: SdapiRequest, resources: ServerResources
 ) -> Order:
-    """Prompts without syntax, for the encoder; the tags' adapters beside those named in lora_files."""
+    """Remove the syntax from the prompts, and add the adapters of tags to those of `lora_files`."""
     if _is_json_prompt(original_prompts[0]):
         return replace(
             plain,
@@ -153,7 +153,7 @@ def _apply_prompt_syntax(
 
 
 def _extract_emphasis(text: str, emphasis: dict[str, Spans]) -> str:
-    """The words alone; the weights of some of them are noted."""
+    """Return the text without emphasis syntax, and store its weights in `emphasis`."""
     words, spans = syntax.parse_emphasis(text)
     limited = tuple((start, end, min(MAX_EMPHASIS, max(0.0, weight))) for start, end, weight in spans)
     if limited:
@@ -162,7 +162,7 @@ def _extract_emphasis(text: str, emphasis: dict[str, Spans]) -> str:
 
 
 def _is_json_prompt(text: str) -> bool:
-    """FLUX.2 also reads prompts that are JSON objects; their brackets are no syntax."""
+    """Whether the prompt is a JSON object, which FLUX.2 understands. Its brackets are not emphasis."""
     try:
         return text.lstrip().startswith("{") and isinstance(json.loads(text), dict)
     except (ValueError, RecursionError):
@@ -170,7 +170,7 @@ def _is_json_prompt(text: str) -> bool:
 
 
 def _match_adapters(tags: Sequence[tuple[str, float]], names: Sequence[str]) -> list[tuple[str, float]]:
-    """The adapters that are here, by name in any case, or by the last part of it; others are skipped."""
+    """Find the adapters of tags by name, or by the last part of the name, in any case. Skip unknown ones."""
     by_name = {name.lower(): name for name in names}
     short = {name.lower().rpartition("/")[2]: name for name in reversed(names)}
     found = ((by_name.get(name.lower()) or short.get(name.lower()), weight) for name, weight in tags)
@@ -186,7 +186,7 @@ def _build_variation(form: SdapiRequest) -> Variation | None:
 
 
 def _fit_size(plain: Order) -> Order:
-    """Sizes are met exactly in steps of 8: what is painted is a little larger, and cut."""
+    """Keep sizes in steps of 8 pixels exact: generate the next larger size and crop it."""
     width, height = plain.width, plain.height
     if width is None or height is None or not all(_is_webui_side(side) for side in (width, height)):
         return plain
@@ -212,7 +212,7 @@ def _build_hires(form: Txt2Img) -> Hires:
         resized=bool(width),
         steps=form.hr_second_pass_steps,
         strength=form.denoising_strength if form.denoising_strength is not None else 0.75,
-        # Presets name models that are not here; Lanczos serves them.
+        # Presets of clients may name upscalers that do not exist here. Lanczos replaces them.
         upscaler=upscaler if upscaler in {*LATENT_UPSCALERS, *FILTERS} else LANCZOS,
         prompt=_strip_prompt_syntax(form.hr_prompt),
         negative_prompt=_strip_prompt_syntax(form.hr_negative_prompt),
@@ -251,7 +251,7 @@ def _choose_by_number(names: Sequence[Any], number: int, field: str) -> Any:
 
 
 def _parse_tiles(arguments: Sequence[Any]) -> Tiles:
-    """`["", overlap, upscaler, scale]`, as the script has them; what is left out is its default."""
+    """Read `["", overlap, upscaler, scale]`, the arguments of the script, with its defaults. Raises InvalidRequest."""
     usual: tuple[Any, ...] = ("", 64, LANCZOS, 2.0)
     _, overlap, upscaler, scale = [*arguments[:4], *usual[len(arguments) :]]
     try:

@@ -1,4 +1,4 @@
-"""/sdapi/v1 and /internal: how the running job stands, and ending it early."""
+"""/sdapi/v1 and /internal: report the progress of jobs, and end the running job early."""
 
 import base64
 import time
@@ -20,7 +20,7 @@ from mflux_api.request import EarlyStop
 from mflux_api.web.context import HttpContext
 from mflux_api.web.openapi import Endpoint
 
-# SD-WebUI's own: a running job is never at 0, which means idle.
+# As in SD-WebUI, a running job is never at 0, which means idle.
 FIRST_PROGRESS = 0.01
 PENDING = 1000
 
@@ -30,7 +30,7 @@ class ProgressQuery(LenientModel):
 
 
 class TaskQuery(LenientModel):
-    """What SD-WebUI's own page asks."""
+    """A request for progress, as SD-WebUI's web page sends it."""
 
     id_task: str = ""
     id_live_preview: int = -1
@@ -38,7 +38,7 @@ class TaskQuery(LenientModel):
 
 
 class ProgressEndpoints:
-    """Handlers about the running job. `first_preview`: from which step on the options want them, None for never."""
+    """Handlers about the running job. `first_preview`: returns the first step with a preview, None for no previews."""
 
     def __init__(
         self,
@@ -77,7 +77,7 @@ class ProgressEndpoints:
         )
 
     async def interrupt(self, request: Request) -> Response:
-        """Whoever waits for the job gets the pictures it has finished, and the one at hand as it is."""
+        """End the running job. Its reply has the finished pictures, and the current one in its unfinished state."""
         self.service.end_early(EarlyStop.INTERRUPT)
         return JSONResponse({})
 
@@ -106,7 +106,7 @@ class ProgressEndpoints:
                 "completed": False,
                 "progress": _progress_fraction(active),
                 "eta": _eta(active),
-                # Here with its prefix: the page sets it as the address of an image.
+                # With the data: prefix here, because the web page uses it as the URL of an image.
                 "live_preview": None if preview is None else f"data:image/png;base64,{preview}",
                 "id_live_preview": -1 if preview is None else _steps_done(active),
                 "textinfo": None,
@@ -181,7 +181,7 @@ def _build_inactive_task(job: Job | None, *, arriving: bool) -> dict[str, Any]:
 
 
 def build_state(active: RunningJob | None) -> dict[str, Any]:
-    """Every key of SD-WebUI's; an empty `job` means idle."""
+    """Return `state` with all keys of SD-WebUI. An empty `job` means idle."""
     progress = active.progress if active else None
     job = active.job if active else None
     passes = 1 if job is None or job.request.hires is None else 2

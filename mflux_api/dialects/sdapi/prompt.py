@@ -1,7 +1,7 @@
-"""SD-WebUI's prompt syntax: adapters by tag, emphasis. Words that change with the step: schedules.py.
+"""SD-WebUI's prompt syntax: LoRA tags and emphasis. Prompt editing is in prompt_editing.py.
 
-As its modules/extra_networks.py and modules/prompt_parser.py understand it, in linear time and without recursion.
-Nothing here raises on any text: what means nothing is words.
+Follows SD-WebUI's modules/extra_networks.py and modules/prompt_parser.py, in linear time and without recursion.
+No text raises an error: invalid syntax is kept as text.
 """
 
 import math
@@ -12,21 +12,22 @@ from itertools import groupby
 
 TAG = re.compile(r"<(lora|lyco|hypernet):([^<>]+)>", re.I)
 LORAS = {"lora", "lyco"}
-# What of the text beside a tag goes with it.
+# Characters beside a tag that are removed with it.
 TAG_SEPARATORS = " \t\r\n,"
 
 ATTENTION = re.compile(r"\\[()\[\]\\]|\\|[(\[]|:\s*([+-]?[.\d]+)\s*\)|[)\]]|[^\\()\[\]:]+|:")
 ROUND_BRACKET_WEIGHT, SQUARE_BRACKET_WEIGHT = 1.1, 1 / 1.1
-# Brackets in brackets that count, and the largest number: nobody needs more, and weights stay finite.
+# Limits that keep weights finite: the depth of brackets that have an effect, and the largest weight.
 DEEPEST, LARGEST = 64, 1000.0
 BREAK, AND = re.compile(r"\bBREAK\b"), re.compile(r"\bAND\b")
 PART_WEIGHT = re.compile(r"[-+]?(?:\d+\.?|\d*\.\d+)")
 
 
 def extract_loras(text: str) -> tuple[str, tuple[tuple[str, float], ...]]:
-    """The text without `<lora:name:weight>`, and (name, weight) of each; a weight that is missing or no number is 1.
+    """Return the text without `<lora:name:weight>` tags, and (name, weight) of each tag.
 
-    `<lyco:...>` is the same, `<hypernet:...>` is dropped. Of the blanks and commas around a tag one remains.
+    A weight that is missing or not a number is 1. `<lyco:...>` means the same, `<hypernet:...>` is dropped. Spaces and
+    commas around a tag are reduced to one separator.
     """
     words, found, at = [], [], 0
     for tag in TAG.finditer(text):
@@ -47,7 +48,7 @@ def _parse_weight(text: str) -> float:
 
 
 def _join_pieces(pieces: Sequence[str]) -> str:
-    """What stood around the tags."""
+    """Join the text around the tags, with one separator in place of each tag."""
     done, gap = [pieces[0].rstrip(TAG_SEPARATORS)], _trailing_gap(pieces[0])
     for piece in pieces[1:]:
         words = piece.lstrip(TAG_SEPARATORS)
@@ -68,10 +69,11 @@ def _separator(gap: str) -> str:
 
 
 def parse_prompt_attention(text: str) -> tuple[tuple[str, float], ...]:
-    """(words, weight) in order: `(a)` 1.1, `[a]` 1 / 1.1, `(a:1.3)` 1.3, and brackets in brackets multiply.
+    """Return (text, weight) pairs in order: `(a)` has 1.1, `[a]` 1 / 1.1, `(a:1.3)` 1.3. Nested weights multiply.
 
-    A bracket after `\\` is one of the words, and so is a closing one without its opening one. An opening one without
-    a closing one reaches to the end. `BREAK` is a blank. Neighbours have different weights; ("", 1.0) for no words.
+    A bracket after `\\` is text, and so is a closing bracket without an opening one. An opening bracket without a
+    closing one reaches to the end. `BREAK` becomes a space. Adjacent pairs have different weights. An empty text gives
+    ("", 1.0).
     """
     emphasis = AttentionParser()
     for token in ATTENTION.finditer(text):
@@ -81,7 +83,7 @@ def parse_prompt_attention(text: str) -> tuple[tuple[str, float], ...]:
 
 @dataclass
 class AttentionParser:
-    """Words and their weights while brackets open and close. `open`: where each bracket began, innermost last."""
+    """State of the emphasis parser. `open`: for each kind of bracket, the start of open ones, innermost last."""
 
     words: list[str] = field(default_factory=list)
     weights: list[float] = field(default_factory=list)
@@ -129,14 +131,15 @@ def _replace_breaks(words: str) -> str:
 
 
 def strip_emphasis(text: str) -> str:
-    """The words alone, as `parse_emphasis` has them."""
+    """Return the text of `parse_emphasis` without its weights."""
     return parse_emphasis(text)[0]
 
 
 def parse_emphasis(text: str) -> tuple[str, tuple[tuple[int, int, float], ...]]:
-    """The words alone, and (start, end, weight) of those whose weight is not 1. Blanks are tidied; lines stay lines.
+    """Return the text without syntax, and (start, end, weight) of each part whose weight is not 1.
 
-    SD-WebUI's `a :1.2 AND b :0.8` is "a, b". What `schedule` understands is to be taken out before.
+    Runs of spaces become one; line breaks stay. SD-WebUI's `a :1.2 AND b :0.8` becomes "a, b". Prompt editing must be
+    resolved before, by `prompt_editing.parse_schedule`.
     """
     marked = [(letter, weight) for words, weight in parse_prompt_attention(_join_and_parts(text)) for letter in words]
     tidy = _normalise_blanks(marked)
@@ -149,7 +152,7 @@ def parse_emphasis(text: str) -> tuple[str, tuple[tuple[int, int, float], ...]]:
 
 
 def _normalise_blanks(marked: Sequence[tuple[str, float]]) -> list[tuple[str, float]]:
-    """One blank for any run of them, one line break for a run that has one or each of several, none at the ends."""
+    """Reduce each run of whitespace to its line breaks, or to one space if it has none. Strip both ends."""
     tidy: list[tuple[str, float]] = []
     gap = ""
     for letter, weight in marked:
@@ -165,7 +168,10 @@ def _normalise_blanks(marked: Sequence[tuple[str, float]]) -> list[tuple[str, fl
 
 
 def _join_and_parts(text: str) -> str:
-    """A number after a colon at the end is a weight only where there are parts: "at 12:30" keeps its time."""
+    """Join parts separated by AND with commas, without their weights.
+
+    Text without AND is unchanged, so that "at 12:30" keeps its time.
+    """
     parts = AND.split(text)
     if len(parts) == 1:
         return text

@@ -1,7 +1,7 @@
-"""SD-WebUI's prompt syntax: words that change with the step.
+"""SD-WebUI's prompt editing: prompts that change with the step.
 
-As its modules/prompt_parser.py understands it, in linear time and without recursion. Nothing here raises on any text:
-what means nothing is words.
+Follows SD-WebUI's modules/prompt_parser.py, in linear time and without recursion. No text raises an error: invalid
+syntax is kept as text.
 """
 
 import re
@@ -13,11 +13,12 @@ NUMBER = re.compile(r"\s*([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)
 
 
 def parse_schedule(text: str, steps: int) -> tuple[tuple[int, str], ...]:
-    """(last step, text up to and with it) in order, counted from 1; the last entry is of `steps`.
+    """Return (last step, text) pairs in order. Each text is used up to and including its last step.
 
-    `[a:b:0.3]` is a, and after this share of the steps b; `[a:b:3]` after this step; `[b:3]` nothing and then b,
-    `[a::3]` a and then nothing; `[a|b]` a and b in turn. A number is a share where it has a point, as in SD-WebUI:
-    1.0 are all steps. Brackets that mean nothing of this are words, and make words of those around them.
+    Steps count from 1; the last pair is for step `steps`. `[a:b:0.3]` is a, and b after this share of the steps.
+    `[a:b:3]` changes after step 3. `[b:3]` is nothing, then b; `[a::3]` is a, then nothing. `[a|b]` alternates between
+    a and b. As in SD-WebUI, a number with a point is a share of the steps: 1.0 means all steps. Invalid brackets are
+    text, and so are the brackets around them.
     """
     brackets = ScheduleParser(steps)
     for token in TOKEN.finditer(text):
@@ -72,7 +73,7 @@ def _render(nodes: Nodes, step: int) -> str:
 
 @dataclass
 class Bracket:
-    """An open bracket: what stands between its separators so far."""
+    """An open bracket, with the parts between its separators so far."""
 
     opener: str
     parts: list[Nodes] = field(default_factory=lambda: [[]])
@@ -85,14 +86,14 @@ class Bracket:
         return nodes
 
     def last_number(self) -> str | None:
-        """The last part, where that is one."""
+        """Return the last part if it is a number, else None."""
         words = self.parts[-1]
         match = NUMBER.fullmatch(words[0]) if len(words) == 1 and isinstance(words[0], str) else None
         return match[1] if match else None
 
 
 class ScheduleParser:
-    """Token by token, with the open brackets on a stack. `last_steps`: steps with which a text ends."""
+    """Parser state, with a stack of open brackets. `last_steps`: the steps after which the text may change."""
 
     def __init__(self, steps: int) -> None:
         self.steps = steps
@@ -115,7 +116,7 @@ class ScheduleParser:
         (self.open[-1].parts[-1] if self.open else self.words).append(node)
 
     def flush_open_brackets(self) -> None:
-        """All that is open is words: a bracket with a stray one inside is stray itself."""
+        """Turn all open brackets into text. A bracket that contains an unmatched one is text too."""
         for bracket in self.open:
             self.words += bracket.as_words()
         self.open.clear()
@@ -131,7 +132,7 @@ class ScheduleParser:
             self._add(node)
 
     def _interpret(self, bracket: Bracket) -> Node | None:
-        """None where the separators make no sense."""
+        """Return the meaning of a complete bracket, or None if its separators are invalid."""
         colons, bars = bracket.separators.count(":"), bracket.separators.count("|")
         if not bars and colons <= (bracket.opener == "("):
             return [*bracket.as_words(), CLOSER[bracket.opener]]

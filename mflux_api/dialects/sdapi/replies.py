@@ -1,4 +1,4 @@
-"""What /sdapi/v1 answers to who ordered pictures: SD-WebUI's reply, filled with what FLUX.2 has to say."""
+"""/sdapi/v1: the replies of txt2img and img2img in SD-WebUI's form."""
 
 import base64
 import json
@@ -15,9 +15,9 @@ from mflux_api.jobs.job import Job
 from mflux_api.pixels import infotext
 from mflux_api.version import __version__
 
-# SD-WebUI's default, where the request says nothing. What was used is beside it as `guidance`.
+# SD-WebUI's default, shown if the request has no cfg_scale. The value in use is shown as `guidance`.
 CFG_SCALE = 7.0
-# Facts that have a place of their own in `info`.
+# Names in an infotext that have their own keys in `info`.
 NAMED_FACTS = frozenset(
     {
         *("Prompt", "Negative prompt", "Steps", "Sampler", "CFG scale", "Seed", "Size-1", "Size-2"),
@@ -27,7 +27,7 @@ NAMED_FACTS = frozenset(
 
 
 class GenerationReply(BaseModel):
-    """`info` is a string that holds a JSON object, as SD-WebUI's clients expect."""
+    """The reply. `info` is a string that contains a JSON object, as SD-WebUI's clients expect."""
 
     model_config = ConfigDict(protected_namespaces=())
 
@@ -38,7 +38,7 @@ class GenerationReply(BaseModel):
 
 @dataclass(frozen=True)
 class FinishedJob:
-    """A finished job, its PNGs, and the form that ordered it."""
+    """A finished job, its form, and its pictures as PNG files."""
 
     form: SdapiRequest
     job: Job
@@ -55,7 +55,7 @@ def make_reply(done: FinishedJob) -> GenerationReply:
 
 
 def build_parameters(form: SdapiRequest, job: Job) -> dict[str, Any]:
-    """The request with every gap filled; a seed of -1 stays, and one that was left out is the one that was drawn."""
+    """Return the request with all missing fields filled. A seed of -1 stays; a missing seed becomes the one used."""
     request = job.request
     echo = form.model_dump(mode="json", exclude={"model", "seed", *form.DOCUMENTED})
     if isinstance(form, Img2Img) and not form.include_init_images:
@@ -76,7 +76,7 @@ def build_parameters(form: SdapiRequest, job: Job) -> dict[str, Any]:
         "negative_prompt": form.negative_prompt or "",
         "denoising_strength": _strength(form, job),
         "sd_model_checkpoint": job.model,
-        # And under the documented names, as it was carried out.
+        # The values in use, under the documented names.
         "model": job.model,
         "guidance": guidance,
         "num_images": len(request.seeds),
@@ -98,7 +98,7 @@ def _strength(form: SdapiRequest, job: Job) -> float:
 
 
 def info(done: FinishedJob) -> dict[str, Any]:
-    """SD-WebUI's generation info; every key its strictest client checks for is there."""
+    """Return SD-WebUI's generation info, with all keys that its strictest client checks for."""
     job, request = done.job, done.job.request
     count = len(job.pictures)
     seeds = [picture.seed for picture in job.pictures]

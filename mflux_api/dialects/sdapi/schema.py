@@ -1,4 +1,4 @@
-"""What SD-WebUI's clients send: every field of theirs, taken as loosely as they take it, beside the documented ones."""
+"""/sdapi/v1: request models with all fields of SD-WebUI, validated leniently, and the documented fields."""
 
 from typing import Annotated, Any, ClassVar
 
@@ -9,19 +9,19 @@ from mflux_api.wire.order_form import LenientInt, PictureForm, StringList
 
 UPSCALE_SCRIPT = "sd upscale"
 IGNORED = "Taken and ignored: it means nothing to FLUX.2, or nothing here"
-# Parts of SD-WebUI itself that a client may list; what they do is done here anyway, or means nothing to FLUX.2.
+# Scripts of SD-WebUI that a client may list. They are ignored: the server already does this, or FLUX.2 cannot use it.
 BUILT_IN = frozenset(
     {"controlnet", "refiner", "seed", "sampler", "hypertile", "comments", "extra options", "soft inpainting"}
 )
 
 
 def _bool_to_int(value: object) -> object:
-    """true where a number is meant."""
+    """Convert a boolean to 0 or 1."""
     return int(value) if isinstance(value, bool) else value
 
 
 def _empty_list_to_mapping(value: object) -> object:
-    """PHP and Lua write an empty object as []."""
+    """Convert [] to {}, because PHP and Lua write an empty object as []."""
     return {} if value == [] else value
 
 
@@ -35,7 +35,7 @@ JsonObject = Annotated[dict[str, Any], BeforeValidator(_empty_list_to_mapping)]
 
 
 class LenientModel(BaseModel):
-    """null is as good as left out."""
+    """A model in which null fields count as missing."""
 
     model_config = ConfigDict(
         extra="ignore", allow_inf_nan=False, coerce_numbers_to_str=True, protected_namespaces=(), populate_by_name=True
@@ -51,11 +51,11 @@ class LenientModel(BaseModel):
 
 
 class SdapiRequest(LenientModel, PictureForm):
-    """What txt2img and img2img share. The defaults are SD-WebUI's, where FLUX.2 has none of its own."""
+    """Fields of both txt2img and img2img. Defaults are those of SD-WebUI where FLUX.2 has none of its own."""
 
     model_config = ConfigDict(json_schema_extra={"required": ["prompt"]})
 
-    # Fields of the documented API that SD-WebUI has not: who sends one reads that document.
+    # Fields of the documented API that SD-WebUI does not have. A client that sends one follows that documentation.
     DOCUMENTED: ClassVar[tuple[str, ...]] = (
         *("model", "guidance", "num_images", "lora_files", "lora_scales", "low_ram", "image_strength"),
     )
@@ -101,17 +101,17 @@ class SdapiRequest(LenientModel, PictureForm):
 
     @property
     def has_webui_fields(self) -> bool:
-        """Whether it uses a word that only SD-WebUI has."""
+        """Whether the request uses fields that only SD-WebUI has, and no documented field."""
         return not self.has_documented_fields and bool(self.model_fields_set - set(self.SHARED))
 
     @property
     def has_documented_fields(self) -> bool:
-        """Whether it is worded as the documented API is."""
+        """Whether the request uses fields that only the documented API has."""
         return any(name in self.model_fields_set for name in self.DOCUMENTED)
 
 
 class Txt2Img(SdapiRequest):
-    """Words to a picture, and on request that picture enlarged and painted over."""
+    """A prompt to turn into pictures, with an optional second pass that enlarges and repaints them."""
 
     enable_hr: bool = Field(False, description="Enlarge the picture and paint it over")
     firstphase_width: LenientInt = Field(0, description=IGNORED)
@@ -129,7 +129,7 @@ class Txt2Img(SdapiRequest):
 
 
 class Img2Img(SdapiRequest):
-    """A picture repainted, all of it or where the mask is white."""
+    """Pictures to repaint, completely or where the mask is white."""
 
     resize_mode: Flag = Field(0, description="0 distort, 1 cover and cut, 2 fit and fill, 3 distort as latents")
     image_cfg_scale: float | None = Field(None, description=IGNORED)
@@ -166,7 +166,7 @@ class SingleExtra(LenientModel):
 
 
 class NamedPicture(LenientModel):
-    """`image` is what one client calls `data`."""
+    """A picture in base64 with a name. One client sends `image` instead of `data`."""
 
     data: str = Field(validation_alias=AliasChoices("data", "image"))
     name: str = ""

@@ -1,4 +1,4 @@
-"""SD-WebUI's styles: named texts around a prompt, kept in a styles.csv."""
+"""SD-WebUI's styles: named texts that are added to a prompt, read from a styles.csv."""
 
 import csv
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,7 @@ PLACEHOLDER = "{prompt}"
 
 @dataclass(frozen=True)
 class Style:
-    """`{prompt}` in a text is where the prompt goes; without it the text is appended."""
+    """A style. `{prompt}` in a text is replaced by the prompt; without it the text is appended to the prompt."""
 
     name: str
     prompt: str
@@ -20,10 +20,10 @@ class Style:
 
 
 def load_styles(path: Path | None) -> list[Style]:
-    """The styles in SD-WebUI's file, the last of each name; none without a file. Raises OSError if it is unreadable.
+    """Load the styles of SD-WebUI's file; the last one of each name counts. Without a file there are none.
 
-    Columns: name, prompt (older files: text), negative_prompt. Left out: rows that are no CSV, have no name, or one
-    that begins with `#`.
+    Columns: name, prompt (older files: text), negative_prompt. Skips rows that are not CSV, that have no name, or whose
+    name begins with `#`. Raises OSError if the file cannot be read.
     """
     if path is None or not path.is_file():
         return []
@@ -50,9 +50,9 @@ def _parse_style(row: dict[str | Any, str | Any]) -> Style:
 
 
 def apply_styles(prompt: str, negative: str, names: Sequence[str], styles: Sequence[Style]) -> tuple[str, str]:
-    """Both prompts with the named styles, in the order of the names. Unknown ones and "None" change nothing.
+    """Apply the named styles to both prompts, in the order of the names. Unknown names and "None" are ignored.
 
-    Each is applied once: a style that has `{prompt}` twice would double the text each time.
+    Each style is applied once: a style that has `{prompt}` twice would double the text each time.
     """
     known = {style.name: style for style in styles if style.name != NONE}
     chosen = [known[name] for name in dict.fromkeys(names) if name in known]

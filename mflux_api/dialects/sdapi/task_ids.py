@@ -1,4 +1,4 @@
-"""The names that clients give their requests (`force_task_id`), to ask after them at /internal/progress."""
+"""Task ids: the names that clients give requests (`force_task_id`) to read their progress at /internal/progress."""
 
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -8,16 +8,16 @@ REMEMBERED = 1000
 
 
 class TaskIds:
-    """Names to jobs, the latest of them."""
+    """A mapping from task ids to job ids, limited to the latest ones."""
 
     def __init__(self) -> None:
         self.jobs: OrderedDict[str, str] = OrderedDict()
-        # Known by name, but not yet in the queue.
+        # Task ids of requests that are not in the queue yet.
         self.arriving: set[str] = set()
 
     @contextmanager
     def track_arrival(self, name: str | None) -> Iterator[None]:
-        """The request is on its way to the queue."""
+        """Mark a request as arriving until its job is in the queue."""
         if name is not None:
             self.arriving.add(name)
         try:
@@ -34,5 +34,5 @@ class TaskIds:
             self.jobs.popitem(last=False)
 
     def get_name(self, job_id: str) -> str:
-        """What a client called the job, else its id."""
+        """Return the task id of a job, or its job id if it has none."""
         return next((name for name, known in self.jobs.items() if known == job_id), job_id)

@@ -1,1 +1,1 @@
-"""FLUX.2 klein: loading, conditioning, sampling, decoding."""
+"""FLUX.2 (klein and dev): loading, prompt encoding, sampling, decoding."""

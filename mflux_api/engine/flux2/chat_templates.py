@@ -1,4 +1,4 @@
-"""How a prompt is put to a text encoder: the chat template around it, special tokens, the side that is padded."""
+"""Tokenize prompts for a text encoder: chat template, special tokens, padding."""
 
 import json
 from abc import ABC, abstractmethod
@@ -10,7 +10,7 @@ from transformers import AutoTokenizer
 from mflux_api.checkpoints.safetensors import read_json_if_present
 from mflux_api.errors import ModelCorrupt, ModelIncomplete
 
-# A line break after "object": Black Forest Labs' and diffusers' system_messages.py have it, and it is a token.
+# Keep the line break after "object". It is in Black Forest Labs' and diffusers' system_messages.py, and is a token.
 SYSTEM_MESSAGE = (
     "You are an AI that reasons about image descriptions. You give structured responses focusing on object "
     "relationships, object\nattribution and actions without speculation."
@@ -20,14 +20,14 @@ SENTINEL = "\x00"
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """The checkpoint's own tokenizer. Raises ModelIncomplete or ModelCorrupt."""
+    """Load the checkpoint's own tokenizer. Raises ModelIncomplete or ModelCorrupt."""
     if not folder.is_dir():
         raise ModelIncomplete(f"{folder} is missing. Download the model again.", path=str(folder))
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise ModelCorrupt(f"The tokenizer in {folder} cannot be read: {error}", path=str(folder)) from error
-    # Processors of transformers 4 kept the template in a file of their own.
+    # Processors of transformers 4 store the template in a separate file.
     tokenizer.chat_template = tokenizer.chat_template or _read_processor_template(folder)
     if not tokenizer.chat_template:
         raise ModelIncomplete(f"{folder} has no chat template. Download the model again.", path=str(folder))
@@ -40,7 +40,7 @@ def _read_processor_template(folder: Path) -> str | None:
 
 
 class ChatTemplate(ABC):
-    """A conversation of one prompt, `max_length` tokens long."""
+    """Renders one prompt as a conversation and tokenizes it to `max_length` tokens."""
 
     def __init__(self, folder: Path, length: int) -> None:
         self.tokenizer = load_tokenizer(folder)
@@ -48,14 +48,17 @@ class ChatTemplate(ABC):
 
     @abstractmethod
     def render(self, prompt: str) -> str:
-        """The prompt in the chat template."""
+        """Return the prompt in the chat template."""
 
     def make_message(self, role: str, text: str) -> dict[str, Any]:
-        """What somebody says, as the chat template takes it."""
+        """Make a message for the chat template. `role`: "system" or "user"."""
         return {"role": role, "content": text}
 
     def tokenize(self, prompt: str) -> dict[str, list[Any]]:
-        """`input_ids`, `attention_mask` and `offset_mapping` of the rendered prompt, cut and padded to `max_length`."""
+        """Tokenize the rendered prompt, truncated and padded to `max_length`.
+
+        Returns `input_ids`, `attention_mask` and `offset_mapping`.
+        """
         text = self.render(prompt)
         found: dict[str, list[Any]] = self.tokenizer(
             text,
@@ -68,7 +71,7 @@ class ChatTemplate(ABC):
         return found
 
     def tokenize_instruction(self, instruction: str, prompt: str) -> list[int]:
-        """Token ids of a question to the text encoder as a language model: what to do, and what to do it with."""
+        """Return token ids that ask the text encoder, as a language model, to follow the instruction on the prompt."""
         text: str = self.tokenizer.apply_chat_template(
             [self.make_message("system", instruction), self.make_message("user", self.clean_prompt(prompt))],
             tokenize=False,
@@ -79,13 +82,13 @@ class ChatTemplate(ABC):
         return ids
 
     def find_prompt_start(self, prompt: str) -> int | None:
-        """Where the prompt begins in what is rendered; None where the template changes it."""
+        """Return the prompt's start in the rendered text, in characters; None if the template changes the prompt."""
         start = self.render(SENTINEL).find(SENTINEL)
         kept = self.clean_prompt(prompt)
         return start if start >= 0 and self.render(prompt).startswith(kept, start) else None
 
     def clean_prompt(self, prompt: str) -> str:
-        """What is read of a prompt."""
+        """Return the prompt without the text that the template does not allow."""
         return prompt
 
     def _get_tokenizer_options(self, text: str) -> dict[str, Any]:
@@ -121,15 +124,16 @@ class MistralChatTemplate(ChatTemplate):
         return prompt.replace(IMAGE_TOKEN, "")
 
     def _get_tokenizer_options(self, text: str) -> dict[str, Any]:
-        # As transformers' processors do: the template has written the first token already.
+        # As in transformers' processors: add no special tokens if the template has written the first one already.
         first = self.tokenizer.bos_token
         return {"padding_side": self.padding_side, "add_special_tokens": not (first and text.startswith(first))}
 
 
 def read_padding_side(folder: Path) -> str | None:
-    """ "left" or "right" as the shipped tokenizer's files say it, None where they are silent.
+    """Read the padding side from the checkpoint's tokenizer files: "left", "right", or None if they do not give it.
 
-    The tokenizer object always has a side: that of the class transformers has chosen, which changes with its version.
+    Do not ask the tokenizer object: it always has a side, which depends on the class that transformers has chosen and
+    changes with its version.
     """
     side = read_json_if_present(folder / "tokenizer_config.json").get("padding_side") or _read_tokenizer_padding(folder)
     return str(side).lower() if side else None
@@ -137,6 +141,6 @@ def read_padding_side(folder: Path) -> str | None:
 
 def _read_tokenizer_padding(folder: Path) -> str | None:
     path = folder / "tokenizer.json"
-    # Large, and read anyway a moment ago.
+    # The file is large, but the tokenizer has read it just before.
     padding = json.loads(path.read_text(encoding="utf-8")).get("padding") if path.is_file() else None
     return padding.get("direction") if isinstance(padding, dict) else None

@@ -1,4 +1,4 @@
-"""What a request asks to start from: an empty canvas, a picture to repaint, a mask, references."""
+"""Prepare the image inputs of a request: source, mask, references and noise levels."""
 
 from dataclasses import dataclass
 
@@ -17,9 +17,9 @@ from mflux_api.request import SIDE_STEP, Fill, GenerateRequest
 
 @dataclass(frozen=True)
 class ImageInputs:
-    """What is the same for every seed of a request.
+    """Image inputs that are the same for every seed of a request.
 
-    `source`: the picture being repainted, `source_tokens` its tokens, float32 (1, N, C); `mask`: float32 (H, W), 1
+    `source`: the picture to repaint. `source_tokens`: its tokens, float32 (1, N, C). `mask`: float32 (H, W), 1
     repaints.
     """
 
@@ -35,38 +35,39 @@ class ImageInputs:
 
     @property
     def unchanged_pixels(self) -> NDArray[np.float32] | None:
-        """The source's own pixels when nothing is to be repainted (strength 0)."""
+        """The source's pixels if nothing is to be repainted (strength 0), else None. float32 (H, W, 3) in 0..1."""
         if self.source is None or len(self.sigmas) > 1:
             return None
         return np.asarray(self.source, dtype=np.float32) / 255.0
 
     def prepare_tokens(self, noise: mx.array, seed: int, *, latents_given: bool) -> mx.array:
-        """The tokens to begin with: noise, or the source with noise in it.
+        """Return the initial tokens: noise, or the source with noise added.
 
-        Latents `latents_given` for an inpainting are begun with as they are, as diffusers' pipeline does.
+        `latents_given`: `noise` was given with the request. Inpainting then starts from it directly, as diffusers'
+        pipeline does.
         """
         if self.source_tokens is None or (latents_given and self.mask is not None):
             return noise
         return latents.add_noise(self._fill_masked(self.source_tokens, noise, seed), noise, float(self.sigmas[0]))
 
     def _fill_masked(self, clean: mx.array, noise: mx.array, seed: int) -> mx.array:
-        """The source's tokens with nothing, or with noise of the seed's own, under the mask."""
+        """Fill the source's tokens under the mask as `fill` says: with zeros, or with noise from the seed."""
         if self.mask is None or self.fill not in {"noise", "zero"}:
             return clean
         repaint = vae.mask_to_tokens(self.mask)
-        # Another noise than the one that is denoised: the seed's next.
+        # Use another noise of the seed than the one that is denoised.
         other = mx.random.normal(noise.shape, key=mx.random.split(mx.random.key(seed))[1])
         return (1 - repaint) * clean + (repaint * other if self.fill == "noise" else 0)
 
     def restore_unmasked_tokens(self, values: mx.array, noise: mx.array, sigma: float) -> mx.array:
-        """Outside the mask, the source at this noise level instead of what was painted."""
+        """Replace the tokens outside the mask with the source at noise level `sigma`."""
         if self.mask is None or self.source_tokens is None:
             return values
         repaint = vae.mask_to_tokens(self.mask)
         return (1 - repaint) * latents.add_noise(self.source_tokens, noise, sigma) + repaint * values
 
     def restore_unmasked_pixels(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Outside the mask, the source's own pixels."""
+        """Replace the pixels outside the mask with the source's."""
         if self.mask is None or self.source is None:
             return pixels
         return vae.blend_unmasked(pixels, self.source, self.mask)
@@ -86,7 +87,7 @@ def prepare_image_inputs(request: GenerateRequest, scheduler: Config, autoencode
             source_latents = _encode_stretched(request, autoencoder)
     if request.mask is not None and source_latents is not None:
         mask = vae.fit_mask(request.mask, request.width, request.height)
-        # An inpainting looks at its own source first (diffusers' Flux2KleinInpaintPipeline).
+        # Inpainting has its own source as the first reference (diffusers' Flux2KleinInpaintPipeline).
         conditions.append(
             source_latents if fill in {"original", "surroundings"} else autoencoder.encode(_hide_masked(source, mask))
         )
@@ -105,14 +106,14 @@ def prepare_image_inputs(request: GenerateRequest, scheduler: Config, autoencode
 
 
 def _fill_surroundings(request: GenerateRequest, source: Image.Image) -> Image.Image:
-    """The source as it is painted over: with its surroundings' colours under the mask, where those are wanted."""
+    """Fill the masked part of the source with the colours around it if the request's fill is "surroundings"."""
     if request.mask is None or request.retouch.fill != "surroundings":
         return source
     return masks.fill_with_surroundings(source, fitting.resize_to_exact(request.mask.convert("L"), source.size))
 
 
 def _encode_stretched(request: GenerateRequest, autoencoder: Autoencoder) -> mx.array:
-    """The source encoded at about its own size, its latents brought to the request's."""
+    """Encode the source at about its own size and resize its latents to the request's size."""
     assert request.source is not None
     assert request.stretch is not None
     encoded = autoencoder.encode(vae.fit_latents(request.source))
@@ -120,7 +121,7 @@ def _encode_stretched(request: GenerateRequest, autoencoder: Autoencoder) -> mx.
 
 
 def _hide_masked(source: Image.Image | None, mask: NDArray[np.float32]) -> Image.Image:
-    """The source, grey where it is to be repainted: what is replaced by noise must not be looked at."""
+    """Paint the masked part of the source grey, so that the model does not see what the fill replaces."""
     assert source is not None
     keep = Image.fromarray(((mask < 0.5) * 255).astype(np.uint8))
     return Image.composite(source, Image.new("RGB", source.size, "grey"), keep)

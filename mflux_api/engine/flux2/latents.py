@@ -1,6 +1,6 @@
-"""Shapes of latents: patches, tokens and their positions.
+"""Convert latents between patches and tokens, and make noise and token positions.
 
-A picture of H x W pixels is (1, 32, H/8, W/8) after the VAE, (1, 128, H/16, W/16) in 2x2 patches, and
+A picture of H x W pixels is (1, 32, H/8, W/8) after the VAE, (1, 128, H/16, W/16) as 2x2 patches, and
 (1, H/16 * W/16, 128) as the transformer's tokens. Positions are int32 (tokens, 4): time, row, column, word.
 """
 
@@ -13,12 +13,12 @@ REFERENCE_TIME_STEP = 10
 
 
 def make_noise(seed: int, channels: int, rows: int, columns: int) -> mx.array:
-    """Standard normal noise, float32 (1, channels, rows, columns): the same for a seed on every device and dtype."""
+    """Make standard normal noise, float32 (1, channels, rows, columns). A seed gives the same noise on every device."""
     return mx.random.normal((1, channels, rows, columns), key=mx.random.key(seed))
 
 
 def slerp(first: mx.array, second: mx.array, share: float) -> mx.array:
-    """Noise on the great circle from `first` (share 0) to `second` (1), of the same shape.
+    """Interpolate noise on the great circle from `first` (share 0) to `second` (share 1). Both have the same shape.
 
     Source: Shoemake 1985, as SD-WebUI mixes the noise of a variation seed.
     """
@@ -26,12 +26,12 @@ def slerp(first: mx.array, second: mx.array, share: float) -> mx.array:
     lengths = mx.linalg.norm(flat[0]) * mx.linalg.norm(flat[1])
     angle = mx.arccos(mx.clip((flat[0] * flat[1]).sum() / lengths, -1.0, 1.0))
     weights = mx.sin(mx.array([1 - share, share]) * angle) / mx.sin(angle)
-    # The same noise twice has no angle between.
+    # Equal noises have an angle of 0, and the formula would divide by 0.
     return mx.where(angle < 1e-3, first, weights[0] * first + weights[1] * second)
 
 
 def resize_latents(patches: mx.array, rows: int, columns: int, method: str) -> mx.array:
-    """Patches (1, 4C, h, w) at another size, float32 (1, 4C, rows, columns), channel by channel.
+    """Resize patches (1, 4C, h, w) to float32 (1, 4C, rows, columns), each channel on its own.
 
     `method`: "nearest", "bilinear" or "bicubic", the interpolations of SD-WebUI's latent upscalers.
     """
@@ -69,19 +69,19 @@ def unpack(tokens: mx.array, rows: int, columns: int) -> mx.array:
 
 
 def make_grid_positions(rows: int, columns: int, time: int) -> mx.array:
-    """Positions of a picture's tokens. The picture being painted has time 0, references 10, 20, ..."""
+    """Return the positions of a picture's tokens. The painted picture has time 0, references have 10, 20, ..."""
     row = mx.repeat(mx.arange(rows), columns)
     column = mx.tile(mx.arange(columns), rows)
     return mx.stack([mx.full(row.shape, time, dtype=row.dtype), row, column, mx.zeros_like(row)], axis=1)
 
 
 def make_text_positions(length: int) -> mx.array:
-    """Positions of the prompt's tokens."""
+    """Return the positions of the prompt's tokens."""
     word = mx.arange(length)
     zero = mx.zeros_like(word)
     return mx.stack([zero, zero, zero, word], axis=1)
 
 
 def add_noise(clean: mx.array, noise: mx.array, sigma: float) -> mx.array:
-    """The straight path from picture to noise: (1 - sigma) * clean + sigma * noise."""
+    """Return the point at `sigma` on the straight path from picture to noise: (1 - sigma) * clean + sigma * noise."""
     return (1 - sigma) * clean + sigma * noise

@@ -1,4 +1,4 @@
-"""From a checkpoint to three networks in memory: diffusers' layout or mflux-save's, quantized or not."""
+"""Load a checkpoint's three networks, from diffusers' or mflux-save's layout, quantized or not."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -40,14 +40,18 @@ from mflux_api.errors import ModelUnsupported
 
 @dataclass(frozen=True)
 class Network:
-    """How a component of a checkpoint is built."""
+    """How to load a network from a component of a checkpoint.
+
+    `rename`: maps the checkpoint's tensor names to the module's. `quantized`: whether its weights may be quantized.
+    `convolutions`: whether it has torch convolutions to transpose.
+    """
 
     component: Callable[[Checkpoint], Component]
     rename: Rename
     build: Callable[[Config, Checkpoint], nn.Module]
     quantized: bool
     convolutions: bool = field(default=False)
-    # The names of a folder that mflux saved are the modules' own.
+    # In a folder that mflux saved, the names are the module's own.
     rename_saved: Rename = field(default=tensor_names.keep_name)
 
 
@@ -67,7 +71,7 @@ VAE = Network(
     component=lambda checkpoint: checkpoint.vae,
     rename=tensor_names.map_vae_name,
     build=lambda config, checkpoint: build_vae(config),
-    # It is 2 % of the weights and all of the colours.
+    # Never quantized: it has only 2 % of the weights but determines all colours.
     quantized=False,
     convolutions=True,
 )
@@ -75,7 +79,7 @@ VAE = Network(
 
 @dataclass(frozen=True)
 class NetworkLoader:
-    """Loads the networks of one checkpoint, each when asked for. `bits`: quantize at load, unless stored quantized."""
+    """Loads the networks of one checkpoint on request. `bits`: quantize while loading, unless stored quantized."""
 
     checkpoint: Checkpoint
     bits: int | None
@@ -83,7 +87,7 @@ class NetworkLoader:
 
     @property
     def resulting_bits(self) -> int | None:
-        """The bits the transformer's weights end up with: as stored, else as asked; None: not quantized."""
+        """Bits of the loaded transformer's weights: as stored, else as requested. None if not quantized."""
         _, component = self._read_component(TRANSFORMER)
         asked = component.stored_bits if component.stored_bits is not None else self.bits
         return asked if asked is not None else find_packed_bits(component.shards)
@@ -97,7 +101,7 @@ class NetworkLoader:
         return module
 
     def load_language_model_tail(self, language: LanguageModel) -> LanguageModelTail:
-        """What makes the text encoder a language model."""
+        """Load the part of the language model that the text encoder lacks."""
 
         def rename(name: str) -> str | None:
             return map_tail_name(name, language.prompt_layers)
@@ -118,19 +122,20 @@ class NetworkLoader:
         return self._load_network(VAE)
 
     def build_skeleton(self) -> Flux2Transformer:
-        """A transformer of the same shape whose weights are never computed, to try adapters on."""
+        """Build a transformer of the same shape whose weights are never evaluated, to fit adapters to."""
         config, _ = self._read_component(TRANSFORMER)
         return build_transformer(config)
 
     def read_configs(self) -> dict[str, Config]:
-        """What the quantized networks are built from, as written or as told by their tensors."""
+        """Return the configs of transformer and text encoder by component, from a file or inferred from tensors."""
         plans = (self._read_component(network) for network in (TRANSFORMER, TEXT_ENCODER))
         return {component.name: config for config, component in plans}
 
     def _read_component(self, network: Network) -> tuple[Config, Component]:
-        """What the network is built from, and its files.
+        """Return the network's config and component.
 
-        Networks that take turns are loaded again and again: files that changed in between are read and checked anew.
+        Reads the checkpoint again on every call: networks that take turns are loaded many times, and files that have
+        changed since must be checked again.
         """
         component = network.component(Checkpoint.read(self.checkpoint.path))
         return component.config, component
@@ -162,15 +167,15 @@ class NetworkLoader:
             quantization.quantize(module, self.bits)
         if self.precision.dequantize_first:
             quantization.dequantize_first(module)
-        # Whatever is held here besides by the module would stay in memory unquantized until the last layer is done.
+        # Without this, the unquantized tensors would stay in memory until the last layer is evaluated.
         tensors.clear()
         _materialise(module)
         return module
 
 
 def _materialise(module: nn.Module) -> None:
-    # Now: what stays lazy reads its files again on every use, and cannot be used from another thread.
-    # One by one: each is read, cast and quantized, and only one is in memory as it was stored.
+    # Evaluate now: a lazy tensor reads its file again on every use, and cannot be used from another thread.
+    # Evaluate one by one, so that only one tensor at a time is in memory in its stored format.
     for tensor in list_parameters(module).values():
         mx.eval(tensor)
     mx.eval(module.parameters())

@@ -1,10 +1,10 @@
-"""Adapters put on a loaded transformer and taken off again, leaving no trace.
+"""Apply LoRA adapters to a loaded transformer and remove them without any change to its weights.
 
-A file is first fitted to a skeleton of the transformer whose weights are never computed. Only when every layer fits
-are the fitted layers moved over to the real one, around its own untouched linear layers.
+A file is first fitted to a skeleton of the transformer whose weights are never evaluated. Only if every layer fits, the
+fitted layers are moved to the real transformer, where they wrap its unchanged linear layers.
 
-mflux's own mapping of names knows every naming of the blocks, and of the layers outside them only some. diffusers'
-converters (`loaders/lora_conversion_utils.py`) are the source of the pairs here.
+mflux's mapping knows all names of layers in the blocks, but only some of the layers outside them. Source of the names
+here: diffusers' converters (`loaders/lora_conversion_utils.py`).
 """
 
 import contextlib
@@ -32,7 +32,7 @@ from mflux_api.errors import LoraInvalid, LoraNotFound, ModelCorrupt
 from mflux_api.ipc.messages import LoraReport
 from mflux_api.request import LoraUse
 
-# Trainers' name -> mflux's: Black Forest Labs' names, then diffusers'.
+# Names in LoRA files -> mflux's names: first Black Forest Labs' names, then diffusers'.
 OUTER = {
     **PUBLISHED,
     "time_guidance_embed.timestep_embedder.linear_1": "time_guidance_embed.linear_1",
@@ -48,7 +48,7 @@ FACTOR = re.compile(r"\.(lora_(A|B|up|down)(\.default)?(\.weight)?|alpha)$")
 
 
 def map_lora_key(key: str) -> str:
-    """The key of a LoRA file as mflux's mapping knows it; PEFT's adapter name "default" is left out."""
+    """Map a key of a LoRA file to the name in mflux's mapping. Removes PEFT's adapter name "default"."""
     factor = FACTOR.search(key)
     if factor is None:
         return key
@@ -63,7 +63,7 @@ Stamp = tuple[str, int, int]
 
 @dataclass(frozen=True)
 class FittedLayer:
-    """One adapter on one layer: `unit_scale` is its scale for a use at 1.0."""
+    """One adapter on one layer. `use_index`: its place in the uses. `unit_scale`: the layer's scale at a use of 1.0."""
 
     use_index: int
     layer: LoRALinear | LoKrLinear
@@ -72,7 +72,11 @@ class FittedLayer:
 
 @dataclass(frozen=True)
 class FittedAdapters:
-    """Adapters fitted together: their files, what they replace by path, every fit, and a report of each file."""
+    """Adapters fitted together.
+
+    `stamps`: path, mtime and size of each file. `wrappers`: the wrapping layers by their path in the transformer.
+    `layers`: every fitted layer. `reports`: one for each file.
+    """
 
     stamps: tuple[Stamp, ...]
     wrappers: dict[str, Wrapper]
@@ -81,7 +85,7 @@ class FittedAdapters:
 
 
 class AdapterSet:
-    """The adapters that a transformer wears now."""
+    """The adapters that are applied to a transformer."""
 
     def __init__(self, transformer: Flux2Transformer, build_skeleton: Callable[[], Flux2Transformer]) -> None:
         self.transformer = transformer
@@ -90,9 +94,10 @@ class AdapterSet:
         self._originals: dict[str, nn.Module] = {}
 
     def apply(self, uses: tuple[LoraUse, ...]) -> tuple[LoraReport, ...]:
-        """Make the transformer wear exactly these. Raises LoraNotFound or LoraInvalid, and then it wears none.
+        """Apply exactly these adapters in place of the current ones.
 
-        Files worn already are only rescaled; a file that changed on disk is read again.
+        If the files are the same, only the scales are changed. A file that has changed on disk is read again. Raises
+        LoraNotFound or LoraInvalid; after LoraInvalid no adapter is applied.
         """
         stamps = tuple(_stamp_file(use.path) for use in uses)
         if self._applied is None or self._applied.stamps != stamps:
@@ -103,7 +108,7 @@ class AdapterSet:
         return self._rescale(uses)
 
     def remove(self) -> None:
-        """Put the transformer's own layers back."""
+        """Restore the transformer's own layers."""
         for path, layer in self._originals.items():
             LoRALoader._replace_target_module(self.transformer, path, layer)
         self._originals, self._applied = {}, None
@@ -176,7 +181,7 @@ def _read_adapter(path: str) -> tuple[dict[str, mx.array], dict[str, str]]:
 
 
 def _fit_adapter(skeleton: Flux2Transformer, tensors: dict[str, mx.array], metadata: dict[str, str], path: str) -> int:
-    """Fit one file at scale 1. Returns how many of its keys were used."""
+    """Fit one file to the skeleton at scale 1. Returns the number of its keys that were used."""
     output = io.StringIO()
     try:
         with contextlib.redirect_stdout(output):
@@ -218,7 +223,7 @@ def _factors(part: LoRALinear | LoKrLinear) -> dict[str, mx.array]:
 
 
 def _attach_base_layer(wrapper: Wrapper, layer: nn.Module) -> None:
-    """Put the transformer's own layer under a fitted one."""
+    """Make a fitted layer wrap the transformer's own layer."""
     if isinstance(wrapper, FusedLoRALinear):
         wrapper.base_linear = layer
     for part in _list_lora_layers(wrapper):

@@ -1,5 +1,4 @@
-"""Mistral Small 3's decoder as FLUX.2-dev reads prompts with it: its first layers, and hidden states on the way.
-
+"""The text encoder of FLUX.2-dev: the first layers of Mistral Small 3's decoder and their hidden states.
 Source: MistralModel of transformers, with its default attention (torch's SDPA).
 """
 
@@ -16,8 +15,8 @@ from mflux_api.errors import ModelUnsupported
 
 
 def read_rope_theta(config: Config) -> float:
-    """Raises ModelUnsupported for rotary embeddings of another type than the plain one."""
-    # transformers 5 writes rope_parameters, earlier ones rope_theta beside rope_scaling.
+    """Read the base of the rotary embeddings. Raises ModelUnsupported for a type other than the default."""
+    # transformers 5 writes rope_parameters, earlier versions write rope_theta and rope_scaling.
     rope: dict[str, Any] = config.get("rope_parameters") or config.get("rope_scaling") or {}
     kind = rope.get("rope_type") or rope.get("type") or "default"
     if kind != "default":
@@ -30,7 +29,7 @@ RotaryTables = tuple[mx.array, mx.array]
 
 
 class KeyValueCache:
-    """Keys and values of the tokens so far, (1, heads, tokens, head) each."""
+    """Keys and values of the previous tokens, each (1, heads, tokens, head_dim)."""
 
     def __init__(self) -> None:
         self.keys: mx.array | None = None
@@ -45,7 +44,7 @@ class KeyValueCache:
 
 
 class Attention(nn.Module):
-    """Causal attention of few key heads to many query heads."""
+    """Causal grouped-query attention: several query heads share a key head."""
 
     def __init__(self, config: Config, head_dim: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -59,9 +58,9 @@ class Attention(nn.Module):
     def __call__(
         self, hidden: mx.array, tables: RotaryTables, visible: mx.array, cache: KeyValueCache | None = None
     ) -> mx.array:
-        """(1, L, hidden) -> the same, with what came before in `cache`, which is then longer by L.
+        """Map (1, L, hidden) to the same shape. Attends to the tokens in `cache`, too, and appends L tokens to it.
 
-        A row that sees nothing gets nothing, as torch's SDPA gives it.
+        `visible`: bool mask of the attention. A row that sees no token gives zeros, as in torch's SDPA.
         """
         q, k, v = (self._heads(project(hidden)) for project in (self.q_proj, self.k_proj, self.v_proj))
         q, k = _apply_rotary(q, tables), _apply_rotary(k, tables)
@@ -76,7 +75,7 @@ class Attention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """SwiGLU."""
+    """A SwiGLU feed-forward layer."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -103,12 +102,12 @@ class DecoderLayer(nn.Module):
         return self.apply_feed_forward(hidden + self.self_attn(self.input_layernorm(hidden), tables, visible, cache))
 
     def apply_feed_forward(self, hidden: mx.array) -> mx.array:
-        """What the layer does to rows that see nothing."""
+        """Apply the feed-forward part only. For rows that see no token this is the whole layer."""
         return hidden + self.mlp(self.post_attention_layernorm(hidden))
 
 
 class MistralEncoder(nn.Module):
-    """The decoder up to the last hidden state needed, which is all that is loaded and computed."""
+    """The decoder up to the last hidden state needed. Later layers are neither loaded nor computed."""
 
     def __init__(self, config: Config, states: tuple[int, ...]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -119,7 +118,7 @@ class MistralEncoder(nn.Module):
         self.embed_tokens = nn.Embedding(config["vocab_size"], config["hidden_size"])
         self.layers = [DecoderLayer(config, head_dim) for _ in range(max(states))]
         self.states = states
-        # transformers' last hidden state is the one after the final norm; earlier ones are before it.
+        # In transformers, only the last hidden state is normalised by the final norm.
         self.final_state = total
         if max(states) == total:
             self.norm = nn.RMSNorm(config["hidden_size"], eps=config["rms_norm_eps"])
@@ -127,9 +126,9 @@ class MistralEncoder(nn.Module):
         self.frequencies = _make_rotary_frequencies(read_rope_theta(config), head_dim)
 
     def __call__(self, input_ids: mx.array, attention_mask: mx.array) -> mx.array:
-        """Token ids and mask, int32 (1, L) -> stacked hidden states (1, L, states * hidden).
+        """Map token ids and mask, int32 (1, L) each, to stacked hidden states (1, L, states * hidden).
 
-        Rows of padding in front of the text see nothing and are all the same row, so one of them is computed.
+        Padding rows before the text see no token and are all equal, so only one of them is computed.
         """
         real = np.array(attention_mask[0]) == 1
         first = int(real.argmax()) if real.any() else len(real)
@@ -142,7 +141,10 @@ class MistralEncoder(nn.Module):
         return mx.concatenate(parts, axis=1)
 
     def _compute_states(self, input_ids: mx.array, real: NDArray[np.bool_] | None, first: int = 0) -> mx.array:
-        """The states of rows from the place `first` on; `real`: which of them may be seen, None: each is alone."""
+        """Compute the hidden states of rows from position `first` on.
+
+        `real`: False for padding, which no row sees. None: each row sees no token.
+        """
         hidden = self.embed_tokens(input_ids)
         seen = (
             None
@@ -152,7 +154,7 @@ class MistralEncoder(nn.Module):
         states = {EMBEDDING_STATE: hidden}
         for number, layer in enumerate(self.layers, start=1):
             hidden = layer.apply_feed_forward(hidden) if seen is None else layer(hidden, *seen)
-            # Layer by layer, so that no command buffer of a GPU runs for seconds.
+            # Evaluate layer by layer, so that no command buffer keeps a GPU busy for seconds.
             mx.eval(hidden)
             if number in self.states:
                 states[number] = hidden
@@ -161,14 +163,14 @@ class MistralEncoder(nn.Module):
         return mx.concatenate([states[number] for number in self.states], axis=-1)
 
     def make_rotary_tables(self, first: int, length: int, dtype: mx.Dtype) -> RotaryTables:
-        """Cosines and sines of the places from `first` on, (length, head) each."""
+        """Return cosines and sines of the positions from `first` on, each (length, head_dim)."""
         angles = np.arange(first, first + length, dtype=np.float32)[:, None] * self.frequencies
         twice = np.concatenate([angles, angles], axis=-1).astype(np.float64)
         cosines, sines = (mx.array(table(twice).astype(np.float32)).astype(dtype) for table in (np.cos, np.sin))
         return cosines, sines
 
     def _make_attention_mask(self, real: NDArray[np.bool_]) -> mx.array:
-        """Which row sees which: real ones that came before, no further back than the window. bool (1, 1, L, L)."""
+        """Make the attention mask, bool (1, 1, L, L). A row sees itself and earlier real rows within the window."""
         places = np.arange(len(real))
         back = places[:, None] - places[None, :]
         near = back < (self.sliding_window or len(real))
@@ -185,7 +187,7 @@ def _check_config(config: Config, states: tuple[int, ...], total: int) -> None:
 
 
 def _make_rotary_frequencies(theta: float, head: int) -> NDArray[np.float32]:
-    """Radians a place, float32 (head / 2), rounded as torch rounds them."""
+    """Return the radians per position, float32 (head / 2), rounded as torch rounds them."""
     powers = np.power(theta, (np.arange(0, head, 2, dtype=np.float32) / np.float32(head)).astype(np.float64))
     frequencies: NDArray[np.float32] = np.float32(1) / powers.astype(np.float32)
     return frequencies

@@ -1,8 +1,8 @@
-"""The three networks, built from a checkpoint's own configuration out of mflux's MLX modules.
+"""Build the three networks from a checkpoint's configuration with mflux's MLX modules.
 
-Large transformers are evaluated block by block: macOS ends a command buffer that keeps the GPU busy for seconds. A step
-of 32 billion weights as one graph, the more so compiled, is such a one; one of its 56 blocks takes some tenths of a
-second. For the same reason nothing is compiled there.
+Large transformers are evaluated block by block and never compiled: macOS kills a command buffer that keeps the GPU busy
+for seconds. One step of 32 billion weights as a single graph is such a buffer, even more if it is compiled. One of its
+56 blocks takes some tenths of a second.
 """
 
 import math
@@ -27,7 +27,7 @@ from mflux_api.errors import ModelUnsupported
 
 
 class EvaluatedBlock(Flux2TransformerBlock):  # type: ignore[misc]
-    """mflux's block, computed before it returns."""
+    """mflux's block, evaluated before it returns."""
 
     def __call__(self, *inputs: Any, **named: Any) -> Any:
         outputs = super().__call__(*inputs, **named)
@@ -36,7 +36,7 @@ class EvaluatedBlock(Flux2TransformerBlock):  # type: ignore[misc]
 
 
 class EvaluatedSingleBlock(Flux2SingleTransformerBlock):  # type: ignore[misc]
-    """mflux's single-stream block, computed before it returns."""
+    """mflux's single-stream block, evaluated before it returns."""
 
     def __call__(self, *inputs: Any, **named: Any) -> Any:
         outputs = super().__call__(*inputs, **named)
@@ -45,7 +45,7 @@ class EvaluatedSingleBlock(Flux2SingleTransformerBlock):  # type: ignore[misc]
 
 
 def evaluate_by_block(transformer: Flux2Transformer) -> None:
-    """Make every block evaluate what it returns, in place."""
+    """Make every block evaluate its output, in place."""
     for block in transformer.transformer_blocks:
         block.__class__ = EvaluatedBlock
     for block in transformer.single_transformer_blocks:
@@ -56,15 +56,15 @@ LONGEST_PERIOD = 10_000.0
 
 
 class TimeGuidanceEmbeddings(Flux2TimestepGuidanceEmbeddings):  # type: ignore[misc]
-    """mflux's module with its frequencies in float32 as torch computes them.
+    """mflux's module with frequencies in float32 as torch computes them.
 
-    mflux takes them from MLX's exponential, a few units in the last place off. A guidance of 4 is the angle 4000 here,
-    and those units are then 2e-4 radians: the picture of a dev checkpoint is 5e-5 away from diffusers', with exact
-    frequencies 1.5e-5.
+    mflux computes them with MLX's exponential, which is wrong by a few units in the last place. A guidance of 4 is the
+    angle 4000 here, so the error becomes 2e-4 radians: the picture of a dev checkpoint differs from diffusers' by 5e-5,
+    and with exact frequencies by 1.5e-5.
     """
 
     def __call__(self, timestep: mx.array, guidance: mx.array | None) -> mx.array:
-        """Level and guidance times 1000, (batch,) each -> (batch, hidden)."""
+        """Map noise level and guidance, both times 1000 and (batch,), to (batch, hidden)."""
         embedded: mx.array = self.linear_2(nn.silu(self.linear_1(embed_timesteps(timestep, self.in_channels))))
         if guidance is None or self.guidance_linear_1 is None:
             return embedded
@@ -74,9 +74,10 @@ class TimeGuidanceEmbeddings(Flux2TimestepGuidanceEmbeddings):  # type: ignore[m
 
 
 def embed_timesteps(values: mx.array, channels: int) -> mx.array:
-    """Cosines, then sines, of values times frequencies from 1 down to 1 / 10000: float32 (batch, width).
+    """Return cosines, then sines, of the values times frequencies from 1 down to 1 / 10000. float32 (batch, channels).
 
-    Source: diffusers' `get_timestep_embedding` with flip_sin_to_cos and without a shift. An odd width ends in 0.
+    An odd number of channels ends in 0. Source: diffusers' `get_timestep_embedding` with flip_sin_to_cos and without a
+    shift.
     """
     half = channels // 2
     exponents = np.float32(-math.log(LONGEST_PERIOD)) * np.arange(half, dtype=np.float32) / np.float32(half)
@@ -86,12 +87,12 @@ def embed_timesteps(values: mx.array, channels: int) -> mx.array:
 
 
 EMBEDDING_STATE = 0
-# Three halvings make the factor of 8 between pixels and latents.
+# The three halvings between four levels make the factor of 8 between pixels and latents.
 VAE_LEVELS = 4
 
 
 def build_transformer(config: Config) -> Flux2Transformer:
-    """From `transformer/config.json` of diffusers' Flux2Transformer2DModel."""
+    """Build the transformer from `transformer/config.json` of diffusers' Flux2Transformer2DModel."""
     transformer = Flux2Transformer(
         patch_size=config.get("patch_size", 1),
         in_channels=config.get("in_channels", 128),
@@ -115,14 +116,14 @@ def build_transformer(config: Config) -> Flux2Transformer:
 
 
 def _set_eps(transformer: nn.Module, eps: float) -> None:
-    # mflux fixes these at 1e-5 (query and key) and 1e-6; the reference takes all of them from the config.
+    # mflux fixes these at 1e-5 (query and key) and 1e-6. diffusers takes all of them from the config.
     for module in transformer.modules():
         if isinstance(module, (nn.RMSNorm, nn.LayerNorm)):
             module.eps = eps
 
 
 class Qwen3Encoder(Qwen3TextEncoder):  # type: ignore[misc]
-    """Qwen3 up to the last hidden state needed, which is all that is loaded and computed."""
+    """Qwen3 up to the last hidden state needed. Later layers are neither loaded nor computed."""
 
     def __init__(self, config: Config, states: tuple[int, ...]) -> None:
         total = int(config["num_hidden_layers"])
@@ -143,13 +144,13 @@ class Qwen3Encoder(Qwen3TextEncoder):  # type: ignore[misc]
             attention_bias=config.get("attention_bias", False),
         )
         self.states = states
-        # transformers' last hidden state is the one after the final norm; earlier ones are before it.
+        # In transformers, only the last hidden state is normalised by the final norm.
         self.final_state = total
         if max(states) < total:
             del self.norm
 
     def __call__(self, input_ids: mx.array, attention_mask: mx.array) -> mx.array:
-        """Token ids and mask, int32 (1, L) -> stacked hidden states (1, L, states * hidden)."""
+        """Map token ids and mask, int32 (1, L) each, to stacked hidden states (1, L, states * hidden)."""
         hidden = self.embed_tokens(input_ids)
         rotary = self.rotary_emb(hidden, mx.arange(input_ids.shape[1])[None])
         mask = make_causal_mask(attention_mask, hidden.dtype)
@@ -163,7 +164,7 @@ class Qwen3Encoder(Qwen3TextEncoder):  # type: ignore[misc]
 
 
 def make_causal_mask(attention_mask: mx.array, dtype: mx.Dtype) -> mx.array:
-    """(1, L), 1 for what may be seen -> what is added to the attention, (1, 1, L, L)."""
+    """Make an additive causal mask, (1, 1, L, L), from an attention mask (1, L) that is 1 for visible tokens."""
     length = attention_mask.shape[1]
     visible = mx.tril(mx.ones((length, length), dtype=mx.bool_), k=0) & (attention_mask[:, None, None, :] == 1)
     return mx.where(visible, mx.array(0, dtype=dtype), mx.array(-float("inf"), dtype=dtype))
@@ -173,14 +174,14 @@ Encoder: TypeAlias = Qwen3Encoder | MistralEncoder
 
 
 def build_text_encoder(config: Config, states: tuple[int, ...]) -> Encoder:
-    """From `text_encoder/config.json` of a Mistral 3 (FLUX.2-dev) or a Qwen3 (klein)."""
+    """Build the text encoder from `text_encoder/config.json` of a Mistral 3 (FLUX.2-dev) or a Qwen3 (klein)."""
     return MistralEncoder(config, states) if is_mistral(config) else Qwen3Encoder(config, states)
 
 
 class LanguageModelTail(nn.Module):
-    """What makes a text encoder a language model: the layers that prompts are not read with, the last norm, the head.
+    """The part of the language model that the text encoder lacks: the last layers, the final norm and the head.
 
-    Without a head the embedding is used both ways.
+    With `tie_word_embeddings` there is no head; the embedding is used in its place.
     """
 
     def __init__(self, config: Config, prompt_layers: int, *, tie_word_embeddings: bool) -> None:
@@ -194,7 +195,7 @@ class LanguageModelTail(nn.Module):
 
 
 def build_vae(config: Config) -> Flux2VAE:
-    """From `vae/config.json` of diffusers' AutoencoderKLFlux2."""
+    """Build the VAE from `vae/config.json` of diffusers' AutoencoderKLFlux2. Raises ModelUnsupported."""
     channels = config.get("latent_channels", 32)
     widths = tuple(config.get("block_out_channels", (128, 256, 512, 512)))
     _check_vae(config, widths)

@@ -1,4 +1,4 @@
-"""FLUX.2 from a request to pictures: a generator that reads top to bottom."""
+"""The FLUX.2 pipeline: encode the prompt and pictures, denoise, decode."""
 
 import time
 import traceback
@@ -33,7 +33,7 @@ REMEMBERED = 64
 
 @dataclass(frozen=True)
 class PreparedRequest:
-    """What the pictures of a request share. `seconds`: what it took."""
+    """The inputs that all pictures of a request share. `seconds`: duration of the preparation."""
 
     request: GenerateRequest
     loras: tuple[LoraReport, ...]
@@ -57,7 +57,7 @@ class StageTimes:
 
 
 class Pipeline:
-    """A loaded model. Everything happens on the thread that made it: MLX's streams belong to threads."""
+    """A loaded model. Use it on the thread that loaded it: MLX's streams belong to threads."""
 
     def __init__(self, loader: NetworkLoader, *, low_ram: bool, embedding_cache: int) -> None:
         self.checkpoint = loader.checkpoint
@@ -74,7 +74,7 @@ class Pipeline:
         )
         if not low_ram:
             self.prompt_encoder.get_encoder()
-        # Prompts lately put into more words.
+        # The last upsampled prompts by (prompt, edit).
         self._upsampled_prompts: dict[tuple[str, bool], str] = {}
         self._adapters: AdapterSet | None = None
         if not self.takes_turns:
@@ -84,12 +84,12 @@ class Pipeline:
 
     @property
     def takes_turns(self) -> bool:
-        """Whether text encoder and transformer are never in memory together: dev's are 18 and 10 GB in 4 bits."""
+        """Whether text encoder and transformer are never in memory together. dev's take 18 and 10 GB in 4 bits."""
         return self.low_ram and self.checkpoint.guidance_embeds
 
     @property
     def adapters(self) -> AdapterSet:
-        """What the transformer wears; loads the transformer when it is not its turn now, and ends the encoder's."""
+        """The adapters of the transformer. If it is not in memory, unloads the text encoder and loads it."""
         if self._adapters is None:
             self.prompt_encoder.release()
             self._adapters = self._load_transformer()
@@ -101,7 +101,7 @@ class Pipeline:
 
     @property
     def text_encoder(self) -> Encoder:
-        """Loaded now if need be, the transformer's turn ended first where they take turns."""
+        """The text encoder, loaded if needed. If the networks take turns, unloads the transformer first."""
         if self.takes_turns and self._adapters is not None:
             self._adapters = None
             release_unused()
@@ -113,12 +113,11 @@ class Pipeline:
     def paint(
         self, request: GenerateRequest, take_early_stop: TakeEarlyStop = never_stop_early
     ) -> Generator[PaintingEvent, None, EarlyStop | None]:
-        """Yield each step once it is computed, a preview after it, and each picture when done.
+        """Run one pass: yield each step once it is computed, a preview after it, and each picture when done.
 
-        One pass of the model: of what `PaintOptions` has, only the schedule, the variation, the fill and latents to be
-        stretched mean something here. Whoever iterates may stop after any event: nothing more is computed and the
-        working memory comes back. `take_early_stop` may end a picture, or all, after any step; what it said last is
-        returned.
+        Of `PaintOptions`, only `schedule`, `emphasis`, `variation`, `stretch` and the fill of `retouch` are used here.
+        Closing the generator after any event stops the computation and frees the working memory. `take_early_stop` may
+        end a picture, or all pictures, after any step. Returns the last early stop, or None.
         """
         prepared = self._prepare_request(request)
         early_stop = None
@@ -128,7 +127,7 @@ class Pipeline:
                 if early_stop is EarlyStop.INTERRUPT:
                     break
         except GeneratorExit as stop:
-            # The picture's own frame is kept by the exception in flight, and its latents with it.
+            # The exception's traceback keeps the inner generator's frame alive, and with it the latents.
             traceback.clear_frames(stop.__traceback__)
             del prepared
             mx.clear_cache()
@@ -136,9 +135,10 @@ class Pipeline:
         return early_stop
 
     def upsample_prompt(self, prompt: str, *, edit: bool) -> Generator[PaintingEvent, None, str]:
-        """The prompt in more words, by the text encoder as a language model, the rest of which is loaded for it.
+        """Return a more detailed prompt, written by the text encoder as a language model.
 
-        `edit`: it says how pictures are to be changed. Raises ModelUnsupported where the text encoder cannot write.
+        Loads the rest of the language model for this call. `edit`: the prompt is an instruction for changing pictures.
+        Raises ModelUnsupported if the text encoder cannot generate text.
         """
         known = self._upsampled_prompts.get((prompt, edit))
         if known is not None:
@@ -152,7 +152,7 @@ class Pipeline:
                 generator, self.prompt_encoder.chat_template, folder, prompt, edit=edit
             )
         except GeneratorExit as stop:
-            # As in `paint`: the exception in flight keeps the frames that hold the language model.
+            # As in `paint`: the exception's traceback keeps frames alive that hold the language model.
             traceback.clear_frames(stop.__traceback__)
             raise
         finally:
@@ -162,7 +162,7 @@ class Pipeline:
         return upsampled
 
     def choose_guidance(self, request: GenerateRequest) -> float:
-        """The guidance that is really used: distilled models have it built in, dev takes any."""
+        """Return the guidance that is used. Distilled models always run at 1. dev takes any value."""
         if self.checkpoint.guidance_embeds:
             return float(request.guidance)
         fixed = self.checkpoint.distilled or self.checkpoint.cached_references
@@ -171,7 +171,7 @@ class Pipeline:
     def _prepare_request(self, request: GenerateRequest) -> PreparedRequest:
         began = time.perf_counter()
         if self._adapters is not None:
-            # A file that does not fit is refused before anything is computed.
+            # Reject a LoRA file that does not fit before anything is computed.
             self._adapters.apply(request.loras)
         prompts, negative = self._encode_prompts(request)
         loras = self.adapters.apply(request.loras)
@@ -179,12 +179,12 @@ class Pipeline:
         return PreparedRequest(request, loras, prompts, negative, inputs, seconds=time.perf_counter() - began)
 
     def _encode_prompts(self, request: GenerateRequest) -> tuple[list[mx.array], mx.array | None]:
-        """The prompt of each step, and what is painted away from."""
+        """Encode the prompt of each step and, for classifier-free guidance, the negative prompt (else None)."""
         spans = {emphasis.text: emphasis.spans for emphasis in request.emphasis}
         against = [request.negative_prompt] if self._uses_cfg(request) else []
         texts = dict.fromkeys([*_list_step_prompts(request), *against])
         if not self.prompt_encoder.has_cached(texts):
-            self.text_encoder  # noqa: B018 - its turn begins
+            self.text_encoder  # noqa: B018 - loads the text encoder
         encoded = {text: self.prompt_encoder.encode(text, spans.get(text, ())) for text in texts}
         prompts = [encoded[text] for text in _list_step_prompts(request)]
         negative = encoded[request.negative_prompt] if self._uses_cfg(request) else None
@@ -193,7 +193,7 @@ class Pipeline:
         return prompts, negative
 
     def _uses_cfg(self, request: GenerateRequest) -> bool:
-        """Whether there is classifier-free guidance. With dev there is none, and a negative prompt means nothing."""
+        """Whether classifier-free guidance is used. dev does not use it and ignores a negative prompt."""
         return not self.checkpoint.guidance_embeds and self.choose_guidance(request) > 1
 
     def _make_denoiser(self, prepared: PreparedRequest) -> Denoiser:
@@ -209,7 +209,7 @@ class Pipeline:
         )
 
     def _make_noise(self, prepared: PreparedRequest, index: int) -> mx.array:
-        """Packed noise, float32 (1, tokens, channels)."""
+        """Make the picture's noise as tokens, float32 (1, tokens, channels)."""
         request, inputs = prepared.request, prepared.inputs
         if request.latents is not None:
             return latents.pack(mx.array(request.latents[index : index + 1]))
@@ -250,7 +250,7 @@ class Pipeline:
         began = time.perf_counter()
         pixels = self._decode_pixels(inputs, values)
         clock.decoding = time.perf_counter() - began
-        # What was said during the decoding is for this picture, not for the next.
+        # An early stop that comes during the decoding applies to this picture, not to the next.
         early_stop = take_early_stop() or early_stop
         yield Picture(
             image=vae.pixels_to_image(inputs.restore_unmasked_pixels(pixels)),
@@ -282,7 +282,7 @@ def load_pipeline(
 
 
 def _list_step_prompts(request: GenerateRequest) -> list[str]:
-    """The prompt of each of the request's steps."""
+    """Return the prompt of each step of the request."""
     if not request.schedule:
         return [request.prompt] * request.steps
     steps = range(1, request.steps + 1)

@@ -1,4 +1,4 @@
-"""Prompts into hidden states, remembered across requests."""
+"""Encode prompts to embeddings and cache them across requests."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
@@ -16,7 +16,7 @@ Spans: TypeAlias = tuple[tuple[int, int, float], ...]
 
 
 class EmbeddingCache:
-    """Embeddings of the prompts last used, at most `limit` bytes of them. 0 keeps none."""
+    """LRU cache of prompt embeddings. `limit`: size in bytes, 0 to cache none."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -44,7 +44,7 @@ class EmbeddingCache:
 
 
 class PromptEncoder:
-    """Encodes prompts; loads the text encoder when first needed and lets go of it on request."""
+    """Encodes prompts. Loads the text encoder when it is first needed and unloads it on request."""
 
     def __init__(
         self,
@@ -60,9 +60,10 @@ class PromptEncoder:
         self.encoder: Encoder | None = None
 
     def encode(self, prompt: str, spans: Spans = ()) -> mx.array:
-        """The prompt's embedding, (1, text_length, states * hidden) in the model's dtype, evaluated.
+        """Return the prompt's embedding, (1, text_length, states * hidden) in the model's dtype.
 
-        `spans`: (start, end, weight) of letters whose tokens count more or less: their embeddings are multiplied.
+        `spans`: (start, end, weight) in characters. The embeddings of tokens in a span are multiplied by its weight.
+        Evaluated if there are no `spans`.
         """
         embedding = self.cache.get(prompt)
         if embedding is None:
@@ -71,9 +72,9 @@ class PromptEncoder:
         return embedding * self.make_token_weights(prompt, spans) if spans else embedding
 
     def make_token_weights(self, prompt: str, spans: Spans) -> mx.array:
-        """What each token's embedding is multiplied with: (1, text_length, 1) in the model's dtype.
+        """Return the factor of each token's embedding, (1, text_length, 1) in the model's dtype.
 
-        As SD-WebUI weights CLIP's tokens, without its renormalisation; docs/performance.md has what it does here.
+        Source: SD-WebUI's weights of CLIP tokens, without its renormalisation. See docs/performance.md for the effect.
         """
         places = self.chat_template.tokenize(prompt)["offset_mapping"]
         factors = np.ones(len(places), np.float32)
@@ -84,7 +85,7 @@ class PromptEncoder:
         return mx.array(factors)[None, :, None].astype(self.dtype)
 
     def compute_embedding(self, prompt: str) -> mx.array:
-        """The embedding as `encode` returns it, whether it is remembered or not."""
+        """Compute the embedding without the cache, evaluated."""
         encoder = self.get_encoder()
         with use_dtype(self.dtype):
             embedding = encoder(*self.tokenize(prompt)).astype(self.dtype)
@@ -92,28 +93,28 @@ class PromptEncoder:
         return embedding
 
     def tokenize(self, prompt: str) -> tuple[mx.array, mx.array]:
-        """Token ids and mask, int32 (1, text_length), in the chat template, cut and padded."""
+        """Return token ids and mask, int32 (1, text_length) each, in the chat template, truncated and padded."""
         read = self.chat_template.tokenize(prompt)
         return mx.array([read["input_ids"]]), mx.array([read["attention_mask"]])
 
     def has_cached(self, prompts: Iterable[str]) -> bool:
-        """Whether all of them are remembered, so that no text encoder is needed."""
+        """Whether all prompts are cached, so that the text encoder is not needed."""
         return all(prompt in self.cache for prompt in prompts)
 
     def _shift_spans(self, prompt: str, spans: Spans) -> Spans:
-        """The spans in what is rendered of the prompt; none where the template changes it."""
+        """Shift the spans to positions in the rendered prompt. Returns none if the template changes the prompt."""
         first, kept = self.chat_template.find_prompt_start(prompt), self.chat_template.clean_prompt
         if first is None:
             return ()
         return tuple((first + len(kept(prompt[:a])), first + len(kept(prompt[:b])), weight) for a, b, weight in spans)
 
     def get_encoder(self) -> Encoder:
-        """The text encoder, loaded now if it is not in memory."""
+        """Return the text encoder. Loads it if it is not in memory."""
         if self.encoder is None:
             self.encoder = self.load_encoder()
         return self.encoder
 
     def release(self) -> None:
-        """Give the text encoder's memory back; the next prompt that is not remembered loads it again."""
+        """Unload the text encoder. The next prompt that is not cached loads it again."""
         self.encoder = None
         release_unused()

@@ -1,4 +1,4 @@
-"""A prompt put into more words by the model's own text encoder (`prompt_upsampling`).
+"""Upsample a prompt: rewrite it in more detail with the model's own text encoder (`prompt_upsampling`).
 
 Source of the generation: greedy search of transformers' `generate` on Qwen3ForCausalLM and
 Mistral3ForConditionalGeneration.
@@ -21,13 +21,13 @@ from mflux_api.ipc.messages import UpsamplingProgress
 
 
 class Decoder(Protocol):
-    """All layers over the next tokens: (1, L, hidden) -> the same. It remembers the tokens before."""
+    """Applies all layers to the next tokens and caches their keys and values. Maps (1, L, hidden) to the same shape."""
 
     def __call__(self, hidden: mx.array) -> mx.array: ...
 
 
 class QwenDecoder:
-    """mflux's layers, which keep room for `length` tokens."""
+    """mflux's Qwen3 layers with a cache of `length` tokens."""
 
     def __init__(self, encoder: Qwen3Encoder, layers: Sequence[Any], length: int) -> None:
         self.encoder = encoder
@@ -39,7 +39,7 @@ class QwenDecoder:
     def __call__(self, hidden: mx.array) -> mx.array:
         count = hidden.shape[1]
         rotary = self.encoder.rotary_emb(hidden, mx.arange(self.position, self.position + count)[None])
-        # Several at once come first only, and see none before them.
+        # Several tokens come only in the first call, when the cache is empty, so they need a causal mask alone.
         mask = make_causal_mask(mx.ones((1, count)), hidden.dtype) if count > 1 else None
         for number, layer in enumerate(self.layers):
             hidden, self.caches[number] = layer(
@@ -51,7 +51,7 @@ class QwenDecoder:
 
 
 class MistralDecoder:
-    """Our own layers, within the window of tokens that they look back on."""
+    """The Mistral layers of this package, with their sliding attention window."""
 
     def __init__(self, encoder: MistralEncoder, layers: Sequence[Any]) -> None:
         self.encoder = encoder
@@ -73,13 +73,13 @@ class MistralDecoder:
 
 
 def _evaluate_prefill(hidden: mx.array, count: int) -> None:
-    # Layer by layer, so that no command buffer of a GPU runs for seconds; a single token is soon done.
+    # Evaluate layer by layer, so that no command buffer keeps a GPU busy for seconds. A single token is fast enough.
     if count > 1:
         mx.eval(hidden)
 
 
 class TextGenerator:
-    """A whole language model: the encoder's layers and its `tail`, computing in `dtype`."""
+    """A complete language model: the encoder's layers and the `tail`. Computes in `dtype`."""
 
     def __init__(self, encoder: Encoder, tail: LanguageModelTail, dtype: mx.Dtype) -> None:
         self.encoder = encoder
@@ -87,7 +87,7 @@ class TextGenerator:
         self.dtype = dtype
 
     def generate_tokens(self, ids: Sequence[int], stop_tokens: Collection[int], limit: int) -> Iterator[int]:
-        """The tokens that follow `ids`, up to one of `stop_tokens`, which is left out, and no more than `limit`."""
+        """Yield at most `limit` tokens that follow `ids`. Ends before the first of `stop_tokens`."""
         decoder = self.make_decoder(len(ids) + limit)
         token = self.predict_next(decoder, ids)
         for _ in range(limit):
@@ -97,14 +97,14 @@ class TextGenerator:
             token = self.predict_next(decoder, [token])
 
     def make_decoder(self, length: int) -> Decoder:
-        """One that remembers `length` tokens at most, and none yet."""
+        """Make a decoder with an empty cache for at most `length` tokens."""
         layers = [*self.encoder.layers, *self.tail.layers]
         if isinstance(self.encoder, MistralEncoder):
             return MistralDecoder(self.encoder, layers)
         return QwenDecoder(self.encoder, layers, length)
 
     def predict_next(self, decoder: Decoder, ids: Sequence[int]) -> int:
-        """The likeliest token after these, which come after those that the decoder remembers."""
+        """Return the most likely next token. `ids` follow the tokens in the decoder's cache."""
         with use_dtype(self.dtype):
             hidden = decoder(self.encoder.embed_tokens(mx.array([ids])))
             last = self.tail.norm(hidden[:, -1])
@@ -119,14 +119,14 @@ INSTRUCTION = (
     "they are, with their quotation marks. Add only what fits. Write in the language of the prompt. Answer with the "
     "paragraph and nothing else."
 )
-# Who changes a picture does not want it described anew.
+# For an edit, the prompt must not describe the whole picture again.
 EDIT_INSTRUCTION = (
     "You rewrite instructions for an image editor. The user says how pictures are to be changed; you do not see them. "
     "Say the same in one to three clear sentences: what changes, how it looks then, and that all else stays as it is. "
     "Keep every fact, and words in quotation marks exactly as they are. Invent nothing that is in the pictures. Write "
     "in the language of the user. Answer with these sentences and nothing else."
 )
-# A word is said of the work each time so many tokens are there.
+# Number of tokens between two progress events.
 TOKENS_PER_EVENT = 8
 THOUGHTS = ("<think>", "</think>")
 QUOTES = "\"'“”„«»"
@@ -135,9 +135,10 @@ QUOTES = "\"'“”„«»"
 def upsample_prompt(
     generator: TextGenerator, chat_template: ChatTemplate, folder: Path, prompt: str, *, edit: bool
 ) -> Generator[UpsamplingProgress, None, str]:
-    """Yields how far it is; returns the new prompt, or the old one where nothing came of it or it is long already.
+    """Yield progress and return the new prompt.
 
-    `folder`: the text encoder's. Always the same for the same prompt: each token is the likeliest.
+    Returns the old prompt if the answer is empty or the prompt is too long already. `folder`: the text encoder's
+    folder. The result is deterministic: each token is the most likely one.
     """
     ids = chat_template.tokenize_instruction(EDIT_INSTRUCTION if edit else INSTRUCTION, prompt)
     if len(ids) > MAX_INPUT_TOKENS:
@@ -153,14 +154,14 @@ def upsample_prompt(
 
 
 def read_stop_tokens(chat_template: ChatTemplate, folder: Path) -> frozenset[int]:
-    """The tokens that end an answer: the tokenizer's, and those of generation_config.json."""
+    """Return the tokens that end an answer: the tokenizer's and those of generation_config.json."""
     named = read_json_if_present(folder / "generation_config.json").get("eos_token_id")
     listed = named if isinstance(named, list) else [named]
     return frozenset(int(token) for token in [*listed, chat_template.tokenizer.eos_token_id] if token is not None)
 
 
 def strip_thoughts(ids: list[int], chat_template: ChatTemplate) -> list[int]:
-    """Without thoughts, should there be any all the same."""
+    """Remove thoughts. The chat template disables them, but a model may write them anyway."""
     begin, end = (chat_template.tokenizer.convert_tokens_to_ids(mark) for mark in THOUGHTS)
     if end in ids:
         return ids[len(ids) - ids[::-1].index(end) :]
@@ -168,10 +169,13 @@ def strip_thoughts(ids: list[int], chat_template: ChatTemplate) -> list[int]:
 
 
 def tidy_answer(text: str, *, whole: bool) -> str:
-    """An answer as a prompt: one line without quotation marks around it; cut to whole sentences if not `whole`."""
+    """Convert an answer to a prompt: one line, without quotation marks around it.
+
+    `whole`: the answer is complete; if not, it is cut after its last sentence.
+    """
     words = " ".join(text.split())
     if not whole:
-        # The last letter may be half there, too.
+        # The last character may be incomplete, too.
         words = words[: words.rindex(".") + 1] if "." in words else words.rstrip("\ufffd")
     if len(words) > 1 and words[0] in QUOTES and words[-1] in QUOTES and not _has_quotes(words[1:-1]):
         words = words[1:-1].strip()
@@ -179,5 +183,5 @@ def tidy_answer(text: str, *, whole: bool) -> str:
 
 
 def _has_quotes(words: str) -> bool:
-    """Whether there are more quotation marks: those at the ends may belong to two different quotations."""
+    """Whether there are quotation marks inside. Those at the ends may then belong to two different quotations."""
     return any(mark in words for mark in QUOTES if mark != "'")

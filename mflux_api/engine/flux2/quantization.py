@@ -1,4 +1,4 @@
-"""Weights in 3, 4, 6 or 8 bits: at load, as stored, and on devices whose quantized matmul is slow."""
+"""Quantize weights while loading, apply a stored quantization, and unpack weights where quantized matmul is slow."""
 
 import mlx.core as mx
 from mlx import nn
@@ -13,7 +13,7 @@ STORED_GROUP_SIZES = (128, 64, 32)
 
 
 class DequantizingLinear(nn.QuantizedLinear):
-    """A quantized layer that unpacks its weights and then multiplies: 20 to 40 times faster on the CPU backend."""
+    """A quantized layer that unpacks its weights before it multiplies. 20 to 40 times faster on the CPU backend."""
 
     def __call__(self, x: mx.array) -> mx.array:
         weight = mx.dequantize(
@@ -24,14 +24,14 @@ class DequantizingLinear(nn.QuantizedLinear):
 
 
 def check_bits(bits: int | None) -> None:
-    """Raises InvalidRequest for a width that is not offered."""
+    """Raise InvalidRequest for a number of bits that is not supported."""
     if bits is not None and (isinstance(bits, bool) or bits not in BITS):
         offered = ", ".join(map(str, BITS))
         raise InvalidRequest(f"quantize must be one of {offered} (bits), not {bits!r}.", field="quantize")
 
 
 def quantize(module: nn.Module, bits: int) -> None:
-    """Quantize every linear and embedding layer whose rows divide into groups of 64, or of 32, in place."""
+    """Quantize, in place, every linear and embedding layer whose row length is a multiple of 64 or of 32."""
 
     def choose(_path: str, layer: nn.Module) -> bool | dict[str, int]:
         group = choose_group_size(layer.weight.shape) if hasattr(layer, "to_quantized") else None
@@ -41,7 +41,7 @@ def quantize(module: nn.Module, bits: int) -> None:
 
 
 def apply_stored_format(module: nn.Module, weights: Weights) -> None:
-    """Give each layer the width and group size that its stored tensors have, in place."""
+    """Quantize each layer, in place, to the bits and group size of its stored tensors. Raises ModelUnsupported."""
 
     def choose(path: str, layer: nn.Module) -> bool | dict[str, int]:
         scales = weights.get(f"{path}.scales")
@@ -53,7 +53,7 @@ def apply_stored_format(module: nn.Module, weights: Weights) -> None:
 
 
 def _infer_stored_format(path: str, columns: int, packed: int, groups: int) -> dict[str, int]:
-    # A row of `columns` values is packed into 32-bit words, with one scale a group.
+    # A row of `columns` values is packed into 32-bit words, with one scale per group.
     bits, rest = divmod(packed * 32, columns)
     group_size = columns // groups if groups else 0
     if rest or bits not in STORED_BITS or group_size not in STORED_GROUP_SIZES:

@@ -1,4 +1,4 @@
-"""The sampler: noise levels by picture size, and the direction of each step, with guidance and references."""
+"""The sampler: noise levels by picture size, and the velocity of each step with guidance and references."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ from mflux_api.request import count_repaint_steps
 
 @dataclass(frozen=True)
 class Tokens:
-    """Picture tokens, (1, N, 128), and where they are, int32 (N, 4)."""
+    """Picture tokens. `values`: (1, N, 128). `positions`: int32 (N, 4)."""
 
     values: mx.array
     positions: mx.array
@@ -26,10 +26,10 @@ class Tokens:
 class Denoiser:
     """Predicts the velocity (noise minus picture) of one picture, step after step.
 
-    `prompt_embeddings`: the embedding of each step, the last one also for any further. `negative_embedding` is the
-    embedding guided away from, None for a model or a guidance that does not. With `cache_references` the references are
-    seen in the first step only and their keys and values kept (9b-kv). `guidance_embeds`: guidance is an input of the
-    transformer (dev).
+    `prompt_embeddings`: the embedding of each step; the last one is used for all further steps. `negative_embedding`:
+    the embedding of the negative prompt, None without classifier-free guidance. `cache_references`: compute the
+    references in the first step only and cache their keys and values (9b-kv). `guidance_embeds`: guidance is an input
+    of the transformer (dev).
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Denoiser:
         return self.step == 0
 
     def predict_velocity(self, latents: Tokens, sigma: float) -> mx.array:
-        """The velocity at noise level `sigma` in (0, 1]: float32, the shape of the latents' values."""
+        """Predict the velocity at noise level `sigma` in (0, 1]. float32, of the shape of `latents.values`."""
         prompt = self.prompt_embeddings[min(self.step, len(self.prompt_embeddings) - 1)]
         pairs = zip([prompt, *self.negative_embeddings], self.caches, strict=True)
         predictions = [self._predict(latents, sigma, *pair) for pair in pairs]
@@ -80,7 +80,7 @@ class Denoiser:
             output: mx.array = self.transformer(
                 hidden_states=seen.values.astype(self.dtype),
                 encoder_hidden_states=prompt,
-                # A level of at most 1: mflux multiplies by 1000 only what is not above 1.
+                # mflux multiplies a timestep of at most 1 by 1000.
                 timestep=mx.array(sigma, dtype=mx.float32),
                 guidance=scale_guidance(self.guidance) if self.guidance_embeds else None,
                 img_ids=seen.positions,
@@ -105,7 +105,10 @@ class Denoiser:
 
 
 def scale_guidance(guidance: float) -> mx.array:
-    """Guidance such that the transformer embeds 1000 times it, as diffusers does; mflux scales only up to 1."""
+    """Scale the guidance so that the transformer embeds 1000 times its value, as diffusers does.
+
+    mflux multiplies by 1000 only values of at most 1.
+    """
     return mx.array(guidance if guidance <= 1 else guidance * 1000, dtype=mx.float32)
 
 
@@ -113,7 +116,7 @@ Sigmas = NDArray[np.float32]
 
 
 def compute_empirical_mu(tokens: int, steps: int) -> float:
-    """The shift for `tokens` image tokens and `steps` steps.
+    """Return the shift for `tokens` image tokens and `steps` steps.
 
     Source: `compute_empirical_mu` of black-forest-labs/flux2 (sampling.py) and of diffusers' Flux2KleinPipeline.
     """
@@ -128,7 +131,7 @@ def compute_empirical_mu(tokens: int, steps: int) -> float:
 
 @dataclass(frozen=True)
 class Schedule:
-    """Euler steps of a rectified flow, as diffusers' FlowMatchEulerDiscreteScheduler takes them."""
+    """Noise levels of Euler steps on a rectified flow, as in diffusers' FlowMatchEulerDiscreteScheduler."""
 
     dynamic: bool
     shift: float
@@ -137,7 +140,7 @@ class Schedule:
 
     @classmethod
     def from_config(cls, config: Mapping[str, object]) -> "Schedule":
-        """From a checkpoint's checked `scheduler/scheduler_config.json`."""
+        """Make the schedule from a checkpoint's checked `scheduler/scheduler_config.json`."""
         return cls(
             dynamic=bool(config.get("use_dynamic_shifting", True)),
             shift=float(config.get("shift", 1.0)),  # type: ignore[arg-type]
@@ -146,22 +149,23 @@ class Schedule:
         )
 
     def make_sigmas(self, tokens: int, steps: int) -> Sigmas:
-        """`steps` noise levels from 1 down and the final 0: float32 (steps + 1,)."""
+        """Return `steps` noise levels from 1 downwards and the final 0. float32 (steps + 1,)."""
         times = np.linspace(1.0, 1 / steps, steps).astype(np.float32)
         return np.append(self._shift(times, compute_empirical_mu(tokens, steps)), np.float32(0))
 
     def make_repaint_sigmas(self, tokens: int, steps: int, strength: float) -> Sigmas:
-        """The levels of a repaint with `strength` in (0, 1]: it starts at time `strength` instead of 1.
+        """Return the noise levels of a repaint with `strength` in (0, 1]. It starts at time `strength` instead of 1.
 
-        About `steps * strength` steps are run, as in SD-WebUI, spread evenly from the exact start, so that every
-        strength differs even with the four steps of a distilled model. At strength 1 these are the full ones.
+        About `steps * strength` steps are run, as in SD-WebUI. They are spread evenly from the exact start, so that
+        every strength gives another result even with the four steps of a distilled model. Strength 1 gives the levels
+        of `make_sigmas`.
         """
         count = count_repaint_steps(steps, strength)
         times = (strength * np.linspace(1.0, 1 / count, count)).astype(np.float32)
         return np.append(self._shift(times, compute_empirical_mu(tokens, steps)), np.float32(0))
 
     def make_inpaint_sigmas(self, tokens: int, steps: int, strength: float) -> Sigmas:
-        """The last levels of the full schedule, as diffusers' inpainting takes them (`get_timesteps`)."""
+        """Return the last levels of the full schedule, as diffusers' inpainting does (`get_timesteps`)."""
         start = int(max(steps - min(steps * strength, steps), 0))
         return self.make_sigmas(tokens, steps)[start:]
 

@@ -1,4 +1,4 @@
-"""A loaded model back to disk, as mflux saves it, with the config files that make it describe itself."""
+"""Save a loaded model in mflux's layout, with the config files needed to load it again."""
 
 import json
 import shutil
@@ -29,10 +29,7 @@ CONFIG_FILES = (
 
 
 def save(pipeline: "Pipeline", folder: Path) -> None:
-    """Write every component to `folder`, without adapters, complete or not at all.
-
-    Raises InvalidRequest when it is not empty.
-    """
+    """Write every component to `folder` atomically, without adapters. Raises InvalidRequest if it is not empty."""
     pipeline.adapters.remove()
     if folder.exists() and any(folder.iterdir()):
         raise InvalidRequest(f"{folder} is not empty; choose another folder to save to.", path=str(folder))
@@ -52,11 +49,11 @@ def _write_components(pipeline: "Pipeline", folder: Path) -> None:
     }
     _save_component(pipeline.transformer, folder / "transformer", metadata)
     _save_component(pipeline.autoencoder.vae, folder / "vae", metadata)
-    # Last: where the networks take turns, this ends the transformer's.
+    # Save the text encoder last: if the networks take turns, loading it unloads the transformer.
     _save_component(pipeline.text_encoder, folder / "text_encoder", metadata)
     for name in CONFIG_FILES:
         _copy(pipeline.checkpoint.folder / name, folder / name)
-    # A file that came alone is described by its tensors only, and those are other ones from now on.
+    # A single file has no config. It was inferred from its tensors, which are stored differently in the new folder.
     for name, config in pipeline.loader.read_configs().items():
         path = folder / name / "config.json"
         if not path.exists():

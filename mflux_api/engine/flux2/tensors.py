@@ -1,4 +1,4 @@
-"""Tensors of checked files as MLX arrays, whatever they are stored as, and into a network once all of them fit."""
+"""Read the tensors of checked files as MLX arrays, from any stored format, and load them into a network."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -22,25 +22,24 @@ Blocks = NDArray[np.uint8]
 PLAIN = {"F32": "<f4", "F16": "<f2"}
 NIBBLE_BITS = 4
 BLOCK = 32
-# Bytes of a block before its values.
+# Bytes before the values in a block.
 PACKED_HEADER = {"Q8_0": 2, "Q4_0": 2, "Q4_1": 4}
 
 
 @dataclass(frozen=True)
 class TargetFormat:
-    """What a network's weights are to become. `bits`: None to leave them at `dtype`, or packed as they are stored."""
+    """The target format of a network's weights. `bits`: None for `dtype`, or for packed weights as they are stored."""
 
     dtype: mx.Dtype
     bits: int | None
 
 
 def read_tensors(shards: Iterable[Shard], target: TargetFormat, keep: NameFilter) -> Iterator[tuple[str, mx.array]]:
-    """The tensors whose names are kept.
+    """Yield the tensors whose names `keep` accepts.
 
-    Of safetensors not evaluated, in the file's numbers or, for 8-bit floats, in float32. Of GGUF evaluated in the
-    target format, one after the other, so that no more than one is in memory unpacked; a quantized one has `scales` and
-    `biases` too.
-    Raises ModelUnsupported for blocks that cannot be unpacked.
+    Tensors of safetensors files are not evaluated. They have the file's dtype, or float32 for 8-bit floats. Tensors of
+    GGUF files are evaluated in the target format one by one, so that only one is unpacked in memory at a time; a
+    quantized one also has `scales` and `biases`. Raises ModelUnsupported for blocks that cannot be unpacked.
     """
     found = list(shards)
     yield from _read_safetensors([shard for shard in found if shard.path.suffix != GGUF_SUFFIX], keep)
@@ -52,7 +51,7 @@ def read_tensors(shards: Iterable[Shard], target: TargetFormat, keep: NameFilter
 def _read_safetensors(shards: list[Shard], keep: NameFilter) -> Iterator[tuple[str, mx.array]]:
     raw: dict[str, mx.array] = {}
     for shard in shards:
-        # A weight and its scale may be in two files.
+        # A weight and its scale may be in different files.
         raw.update(_load_file(shard))
     for shard in shards:
         for name, tensor in shard.tensors.items():
@@ -68,13 +67,13 @@ def _load_file(shard: Shard) -> dict[str, mx.array]:
 
 
 def _dequantize_float8(values: mx.array, scale: mx.array | None) -> mx.array:
-    """MLX reads 8-bit floats as bytes. Without any scale they are the weights themselves."""
+    """Convert 8-bit floats, which MLX reads as bytes, to float32, and multiply them by their scale if there is one."""
     floats = mx.from_fp8(values, mx.float32)
     return floats if scale is None else floats * _broadcast_scale(scale.astype(mx.float32), values.shape)
 
 
 def _broadcast_scale(scale: mx.array, shape: tuple[int, ...]) -> mx.array:
-    """One scale for all, one a row, or one a block -> something that multiplies the weights."""
+    """Reshape a scale so that it multiplies the weights. The file has one scale for all, one a row, or one a block."""
     if scale.size == 1:
         return scale.reshape(())
     if scale.ndim == 1:
@@ -95,7 +94,7 @@ def _read_gguf(shard: Shard, target: TargetFormat, keep: NameFilter) -> Iterator
 
 
 def _convert_blocks(name: str, blocks: Blocks, tensor: Tensor, target: TargetFormat) -> dict[str, mx.array]:
-    """By suffix: the weight alone under none, or three arrays that are a quantized one."""
+    """Convert a tensor's blocks. Returns {"": weight}, or "weight", "scales" and "biases" of a quantized weight."""
     packed = len(tensor.shape) == 2 and tensor.dtype in PACKED_BITS
     if packed and target.bits is None:
         return _name_quantized(*_repack_blocks(blocks, tensor), target.dtype)
@@ -111,7 +110,7 @@ def _name_quantized(weight: mx.array, scales: mx.array, biases: mx.array, dtype:
 
 
 def _unpack_blocks(name: str, blocks: Blocks, tensor: Tensor) -> mx.array:
-    """The tensor's numbers, in float32 or as they are."""
+    """Unpack a tensor. Plain dtypes keep their dtype; quantized blocks become floats."""
     if tensor.dtype in PLAIN:
         return mx.array(blocks.view(PLAIN[tensor.dtype]).reshape(tensor.shape))
     if tensor.dtype == "BF16":
@@ -130,12 +129,12 @@ def _unpack_blocks(name: str, blocks: Blocks, tensor: Tensor) -> mx.array:
 
 
 def _row(tensor: Tensor) -> int:
-    """Bytes of one row."""
+    """Return the bytes of one row."""
     return tensor.nbytes * tensor.shape[-1] // tensor.count
 
 
 def _repack_blocks(blocks: Blocks, tensor: Tensor) -> tuple[mx.array, mx.array, mx.array]:
-    """Blocks of 32 as MLX packs them: words, scales and biases. The same numbers, nothing is rounded in float32.
+    """Repack blocks of 32 into MLX's words, scales and biases. Exact in float32: nothing is rounded.
 
     Source: ggml's block_q8_0 (scale, 32 signed bytes), block_q4_0 (scale, 16 bytes) and block_q4_1 (scale, least value,
     16 bytes).
@@ -152,7 +151,10 @@ def _repack_blocks(blocks: Blocks, tensor: Tensor) -> tuple[mx.array, mx.array, 
 
 
 def _interleave_nibbles(nibbles: Blocks) -> Blocks:
-    """ggml has values 0 to 15 in the low halves and 16 to 31 in the high ones; MLX has neighbours in one byte."""
+    """Reorder nibbles from ggml to MLX.
+
+    ggml stores values 0 to 15 in the low nibbles and 16 to 31 in the high ones. MLX stores neighbours in one byte.
+    """
     values = np.concatenate([nibbles & 15, nibbles >> 4], axis=1)
     pairs: Blocks = values[:, ::2] | (values[:, 1::2] << 4)
     return pairs
@@ -166,8 +168,10 @@ QUANTIZED_SUFFIXES = (".scales", ".biases")
 def read_weights(
     shards: Iterable[Shard], target: TargetFormat, rename: Rename, wanted: set[str], *, transpose: bool
 ) -> Weights:
-    """The tensors whose new name is wanted, as `read_tensors` has them. `transpose`: torch convolutions to MLX's
-    (O, H, W, I)."""
+    """Read the tensors whose new name is in `wanted`, in the formats of `read_tensors`.
+
+    `transpose`: transpose torch convolutions to MLX's (O, H, W, I).
+    """
 
     def new_name(old: str) -> str:
         new = rename(old)
@@ -180,7 +184,10 @@ def read_weights(
 
 
 def read_single_file(shards: Iterable[Shard], target: TargetFormat) -> Weights:
-    """As `read_weights`, from Black Forest Labs' names: attention taken apart, the last modulation's halves swapped."""
+    """Like `read_weights`, for Black Forest Labs' names.
+
+    Splits the fused attention weights and swaps the halves of the last modulation.
+    """
     found: Weights = {}
     for old, tensor in read_tensors(shards, target, lambda _: True):
         names = split_fused_name(map_single_file_name(old) or old)
@@ -194,14 +201,14 @@ def _quantized_owner(name: str) -> str:
 
 
 def list_parameters(module: nn.Module) -> Weights:
-    """The parameters a checkpoint must supply, by name (rotary tables are computed)."""
+    """Return the parameters that a checkpoint must supply, by name. Excludes rotary tables, which are computed."""
     flat = tree_flatten(module.parameters(), destination={})
     assert isinstance(flat, dict)
     return {name: value for name, value in flat.items() if not name.endswith("inv_freq")}
 
 
 def apply_weights(module: nn.Module, weights: Weights, component: str, dtype: mx.Dtype) -> None:
-    """Put every tensor in its place in `dtype`. Raises ModelUnsupported when one is missing or has another shape."""
+    """Load every tensor into the module in `dtype`. Raises ModelUnsupported if one is missing or has a wrong shape."""
     _check_shapes(component, {name: value.shape for name, value in list_parameters(module).items()}, weights)
     module.load_weights([(name, _cast(value, dtype)) for name, value in weights.items()], strict=False)
 

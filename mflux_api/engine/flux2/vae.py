@@ -1,4 +1,4 @@
-"""Pictures to normalised latents and back through the VAE, and previews by a linear map without a decode."""
+"""Encode pictures to normalised latents and decode them with the VAE; render previews by a linear map without it."""
 
 import math
 from dataclasses import dataclass
@@ -23,24 +23,26 @@ LANCZOS = Image.Resampling.LANCZOS
 
 
 def image_to_array(image: Image.Image) -> mx.array:
-    """An RGB picture as float32 (1, 3, H, W) in -1..1."""
+    """Convert a picture to RGB, float32 (1, 3, H, W) in -1..1."""
     pixels = np.asarray(image.convert("RGB"), dtype=np.float32) / 255.0
     return mx.array(2.0 * pixels - 1.0).transpose(2, 0, 1)[None]
 
 
 def decoded_to_pixels(decoded: mx.array) -> NDArray[np.float32]:
-    """The decoder's (1, 3, H, W) in -1..1 as float32 (H, W, 3) in 0..1."""
+    """Convert the decoder's output, (1, 3, H, W) in -1..1, to float32 (H, W, 3) in 0..1."""
     pixels = mx.clip(decoded[0].astype(mx.float32) / 2 + 0.5, 0, 1).transpose(1, 2, 0)
     return np.array(pixels)
 
 
 def pixels_to_image(pixels: NDArray[np.float32]) -> Image.Image:
-    """Float32 (H, W, 3) in 0..1 as an 8-bit RGB picture, rounded to nearest."""
+    """Convert float32 (H, W, 3) in 0..1 to an 8-bit RGB picture, rounded to nearest."""
     return Image.fromarray((pixels * 255).round().astype(np.uint8))
 
 
 def fit_reference(image: Image.Image) -> Image.Image:
-    """A reference at its own aspect: at most one megapixel, cropped at the centre to sides that divide by 16.
+    """Fit a reference at its own aspect ratio: at most 1024 * 1024 pixels, cropped at the centre to multiples of 16.
+
+    Raises InvalidImage if a side is shorter than 16 pixels.
 
     Source: diffusers' Flux2KleinPipeline and Flux2ImageProcessor (`_resize_to_target_area`, `_resize_and_crop`).
     """
@@ -58,27 +60,28 @@ def fit_reference(image: Image.Image) -> Image.Image:
 
 
 def fit_latents(image: Image.Image) -> Image.Image:
-    """A picture at about its own size, at most about one megapixel: all of it, in sides that divide by 16."""
+    """Resize a picture to about its own size, at most about 1024 * 1024 pixels, with sides that are multiples of 16."""
     scale = min(1.0, math.sqrt(REFERENCE_AREA / (image.width * image.height)))
     width, height = (max(SIDE_STEP, round(side * scale / SIDE_STEP) * SIDE_STEP) for side in image.size)
     return fit_source(image, width, height)
 
 
 def fit_source(image: Image.Image, width: int, height: int) -> Image.Image:
-    """The picture to repaint, in RGB, at the size of the result."""
+    """Resize the picture to repaint to the size of the result, in RGB."""
     return image.convert("RGB").resize((width, height), LANCZOS)
 
 
 def fit_mask(mask: Image.Image, width: int, height: int) -> NDArray[np.float32]:
-    """The mask at the size of the result, float32 (H, W): 1 repaints, 0 keeps."""
+    """Resize the mask to the size of the result. float32 (H, W): 1 repaints, 0 keeps."""
     return np.asarray(mask.convert("L").resize((width, height), LANCZOS), dtype=np.float32) / 255.0
 
 
 def mask_to_tokens(mask: NDArray[np.float32]) -> mx.array:
-    """A pixel mask as float32 (1, H/16 * W/16, 1) in 0..1.
+    """Convert a pixel mask to tokens, float32 (1, H/16 * W/16, 1) in 0..1.
 
-    Source: `prepare_mask_latents` of diffusers' Flux2KleinInpaintPipeline: made black and white at one half, then
-    bilinear without antialiasing, which at a factor of 16 is the mean of the four pixels at a cell's centre.
+    Source: `prepare_mask_latents` of diffusers' Flux2KleinInpaintPipeline. It thresholds the mask at one half, then
+    resizes it bilinearly without antialiasing, which at a factor of 16 is the mean of the four pixels at a cell's
+    centre.
     """
     hard = (mask >= 0.5).astype(np.float32)
     rows, columns = hard.shape[0] // SIDE_STEP, hard.shape[1] // SIDE_STEP
@@ -88,7 +91,7 @@ def mask_to_tokens(mask: NDArray[np.float32]) -> mx.array:
 
 
 def blend_unmasked(pixels: NDArray[np.float32], source: Image.Image, mask: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The repainted pixels where the mask is white, the source's own where it is black, blended between."""
+    """Blend by the mask: repainted pixels where it is white, the source's where it is black. float32 (H, W, 3)."""
     original = np.asarray(source, dtype=np.float32) / 255.0
     alpha = mask[..., None]
     return alpha * pixels + (1 - alpha) * original
@@ -99,14 +102,14 @@ PUBLISHED = Path(__file__).with_name("latent_rgb.json")
 
 @dataclass(frozen=True)
 class PreviewMap:
-    """RGB in 0..1 = normalised latents (32 channels) @ `factors` (32, 3) + `bias` (3)."""
+    """A linear map for previews: RGB in 0..1 = normalised latents (32 channels) @ `factors` (32, 3) + `bias` (3)."""
 
     factors: mx.array
     bias: mx.array
 
     @classmethod
     def load(cls, vae_folder: Path) -> "PreviewMap":
-        """The map fitted to this checkpoint (`vae/latent_rgb.json`), else the one published for FLUX.2's own VAE."""
+        """Load the map fitted to this checkpoint (`vae/latent_rgb.json`), else the one published for FLUX.2's VAE."""
         fitted = vae_folder / "latent_rgb.json"
         path = fitted if fitted.exists() else PUBLISHED
         return cls._parse(read_json(path), path)
@@ -119,7 +122,10 @@ class PreviewMap:
         return cls(mx.array(factors), mx.array(bias))
 
     def render(self, patches: mx.array) -> Image.Image | None:
-        """Normalised patches (1, 128, H/16, W/16) as a picture of H/8 x W/8; None for a VAE of other channels."""
+        """Render normalised patches (1, 128, H/16, W/16) as a picture of H/8 x W/8.
+
+        Returns None if the VAE has another number of channels than the map.
+        """
         plain = unpatchify(patches)[0].transpose(1, 2, 0)
         if plain.shape[-1] != self.factors.shape[0]:
             return None
@@ -127,12 +133,13 @@ class PreviewMap:
 
 
 class Autoencoder:
-    """The VAE with the BatchNorm statistics that make its latents zero-mean and of unit variance."""
+    """The VAE with the BatchNorm statistics that normalise its latents to zero mean and unit variance."""
 
     def __init__(self, vae: Flux2VAE, dtype: mx.Dtype) -> None:
         self.vae = vae
         self.dtype = dtype
-        # Row strips: a third of the peak, and exact group statistics where MLX's own GroupNorm drifts (docs/traps.md).
+        # Decode in row strips: a third of the peak memory, and exact group statistics, in which MLX's own GroupNorm
+        # drifts (docs/traps.md).
         vae.decode_mode = VAEBlockDecoder.LOW_MEMORY
         self.mean = vae.bn.running_mean.astype(mx.float32).reshape(1, -1, 1, 1)
         self.std = mx.sqrt(vae.bn.running_var.astype(mx.float32).reshape(1, -1, 1, 1) + vae.bn.eps)
@@ -143,7 +150,7 @@ class Autoencoder:
         return int(self.mean.shape[1])
 
     def encode(self, image: Image.Image) -> mx.array:
-        """A picture of H x W as normalised patches, float32 (1, 128, H/16, W/16), evaluated."""
+        """Encode a picture of H x W to normalised patches, float32 (1, 128, H/16, W/16), evaluated."""
         with use_dtype(self.dtype):
             encoded = self.vae.encode(image_to_array(image).astype(self.dtype))
         patches: mx.array = (latents.patchify(encoded.astype(mx.float32)) - self.mean) / self.std
@@ -151,7 +158,7 @@ class Autoencoder:
         return patches
 
     def decode(self, patches: mx.array) -> NDArray[np.float32]:
-        """Normalised patches, float32 (1, 128, H/16, W/16), as pixels (H, W, 3) in 0..1."""
+        """Decode normalised patches, float32 (1, 128, H/16, W/16), to pixels, float32 (H, W, 3) in 0..1."""
         plain = latents.unpatchify(patches * self.std + self.mean)
         with use_dtype(self.dtype):
             return decoded_to_pixels(self.vae.decode(plain.astype(self.dtype)))

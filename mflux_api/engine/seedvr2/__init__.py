@@ -1,1 +1,1 @@
-"""SeedVR2: pictures enlarged by mflux's modules, from weights as they are published."""
+"""SeedVR2, an upscaler: mflux's modules with the published weights."""

@@ -1,6 +1,6 @@
-"""From SeedVR2's two files to mflux's networks in memory.
+"""Load mflux's SeedVR2 networks from the two published files.
 
-Its convolutions over time become flat ones: a film of one picture takes a third of the work and of the weights.
+Convolutions over time become flat ones. For a video of one frame this needs a third of the work and of the weights.
 """
 
 import re
@@ -25,7 +25,7 @@ from mflux_api.errors import ModelUnsupported
 
 @contextmanager
 def allow_empty_cumsum() -> Iterator[None]:
-    """Within, mx.cumsum of an empty array is that array: MLX's CPU backend (0.32.2) ends the process at it (SIGFPE)."""
+    """Make mx.cumsum return an empty array unchanged. MLX's CPU backend (0.32.2) kills the process there (SIGFPE)."""
     before = mx.cumsum
 
     def sum_unless_empty(values: mx.array, *arguments: Any, **keywords: Any) -> mx.array:
@@ -39,8 +39,9 @@ def allow_empty_cumsum() -> Iterator[None]:
 
 
 class FrameConv(nn.Module):
-    """A causal convolution of one frame: the frame itself stands for those before it, so the weights of all times add
-    up to one flat kernel. Maps (B, C, 1, H, W) as CausalConv3d does.
+    """A causal convolution of one frame. Maps (B, C, 1, H, W) as CausalConv3d does.
+
+    The frame is repeated in place of the frames before it, so the weights of all times add up to one flat kernel.
     """
 
     def __init__(self, conv: CausalConv3d) -> None:
@@ -56,7 +57,7 @@ class FrameConv(nn.Module):
 
 
 def flatten_convolutions(module: nn.Module) -> None:
-    """Every convolution over time into a flat one, in place."""
+    """Replace every convolution over time with a flat one, in place."""
 
     def flat(layer: nn.Module) -> nn.Module:
         return FrameConv(layer) if isinstance(layer, CausalConv3d) else layer
@@ -68,7 +69,7 @@ NameMap = Callable[[str], str]
 
 
 def load_transformer(layout: SeedVR2Checkpoint, bits: int | None, precision: Precision) -> SeedVR2Transformer:
-    """The transformer in `precision`, its linear layers in `bits` if asked. Raises ModelUnsupported."""
+    """Load the transformer in `precision`, its linear layers quantized to `bits` if given. Raises ModelUnsupported."""
     sizes = layout.transformer_config
     module = _build_network(SeedVR2Transformer, layout.transformer, sizes, precision)
     _load_weights(
@@ -84,7 +85,7 @@ def load_transformer(layout: SeedVR2Checkpoint, bits: int | None, precision: Pre
 
 
 def load_vae(layout: SeedVR2Checkpoint, precision: Precision) -> SeedVR2VAE:
-    """The autoencoder in `precision`, never quantized, for single pictures only. Raises ModelUnsupported."""
+    """Load the VAE in `precision`, never quantized, for single pictures only. Raises ModelUnsupported."""
     module = _build_network(SeedVR2VAE, layout.vae, layout.vae_config, precision)
     _load_weights(module, layout.vae, lambda name: name, precision.dtype)
     flatten_convolutions(module)
@@ -93,8 +94,10 @@ def load_vae(layout: SeedVR2Checkpoint, precision: Precision) -> SeedVR2VAE:
 
 
 def map_to_published_name(name: str, shared_from: int) -> str:
-    """The published name of a parameter of mflux's SeedVR2Transformer; from layer `shared_from` on words and picture
-    share theirs. Source: mflux's SeedVR2WeightMapping, read backwards.
+    """Return the published name of a parameter of mflux's SeedVR2Transformer.
+
+    From layer `shared_from` on, text and picture share their weights. Source: the inverse of mflux's
+    SeedVR2WeightMapping.
     """
     layer = re.match(r"blocks\.(\d+)\.", name)
     if layer is None:
@@ -117,7 +120,7 @@ def _build_network(
 
 
 def _load_weights(module: nn.Module, shard: Shard, map_name: NameMap, dtype: mx.Dtype) -> None:
-    """Every parameter from the file. Raises ModelUnsupported where one is missing or has another shape."""
+    """Load every parameter from the file. Raises ModelUnsupported if one is missing or has a wrong shape."""
     wanted = {name: map_name(name) for name in list_parameters(module)}
     missing = sorted({published for published in wanted.values() if published not in shard.tensors})
     if missing:
@@ -136,17 +139,17 @@ def _load_weights(module: nn.Module, shard: Shard, map_name: NameMap, dtype: mx.
 
 
 def _to_mlx_layout(tensor: mx.array) -> mx.array:
-    """A torch convolution (O, I, T, H, W) as MLX's (O, T, H, W, I)."""
+    """Transpose a torch convolution (O, I, T, H, W) to MLX's (O, T, H, W, I)."""
     return tensor.transpose(0, 2, 3, 4, 1) if tensor.ndim == 5 else tensor
 
 
 def _cast(name: str, value: mx.array, dtype: mx.Dtype) -> mx.array:
-    # Positions go up to 128 turns: half a precision would blur them.
+    # Keep rotary frequencies in float32: positions reach 128 turns, which is too imprecise in 16 bits.
     return value.astype(mx.float32 if name.endswith(".freqs") else dtype)
 
 
 def _share_projections(module: SeedVR2Transformer) -> None:
-    """Quantizing makes two of a layer that words and picture share."""
+    """Share layers of text and picture again. Quantizing has made two copies of each."""
     for block in module.blocks:
         if block.shared_weights:
             block.attn.proj_qkv_txt = block.attn.proj_qkv_vid
@@ -154,6 +157,6 @@ def _share_projections(module: SeedVR2Transformer) -> None:
 
 
 def _materialise(module: nn.Module) -> None:
-    # Now, and one by one: what stays lazy reads its file again on every use.
+    # Evaluate the tensors now, one by one: a lazy tensor reads its file again on every use.
     for tensor in list_parameters(module).values():
         mx.eval(tensor)

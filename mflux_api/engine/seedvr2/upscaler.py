@@ -1,4 +1,4 @@
-"""SeedVR2 from a request to pictures: the source encoded, restored in one step from noise, decoded, its colours kept.
+"""The SeedVR2 pipeline: encode the source, restore it in one step from noise, decode it, correct its colours.
 
 Source of the mathematics: mflux's SeedVR2.generate_image (ByteDance's SeedVR2, arXiv 2506.05301).
 """
@@ -28,7 +28,7 @@ from mflux_api.pixels import fitting
 from mflux_api.request import EarlyStop, GenerateRequest
 
 SIDE_STEP = 16
-# The one step goes from pure noise, time 1000, to the picture.
+# Time of pure noise. The only step goes from there to the picture.
 START = 1000.0
 TILES = TilingConfig()
 UNUSED_FIELDS = ("mask", "references", "loras", "latents")
@@ -36,8 +36,10 @@ UNUSED_FIELDS = ("mask", "references", "loras", "latents")
 
 @dataclass(frozen=True)
 class PreparedSource:
-    """What the pictures of a request share. `source`: float32 (1, 3, H, W) in -1..1, of the size that is given back;
-    `condition`: its latents and a mask of ones, float32 (1, C + 1, 1, h, w); `seconds`: what encoding took.
+    """The encoded source, shared by all pictures of a request.
+
+    `source`: float32 (1, 3, H, W) in -1..1, of the requested size. `condition`: its latents and a mask of ones, float32
+    (1, C + 1, 1, h, w). `seconds`: duration of the encoding.
     """
 
     source: mx.array
@@ -46,9 +48,9 @@ class PreparedSource:
 
 
 class Upscaler:
-    """A loaded SeedVR2, on the thread that made it.
+    """A loaded SeedVR2. Use it on the thread that loaded it.
 
-    `bits`: quantize the transformer at load. Raises ModelCorrupt, ModelUnsupported.
+    `bits`: quantize the transformer while loading. Raises ModelCorrupt, ModelUnsupported.
     """
 
     def __init__(self, layout: SeedVR2Checkpoint, bits: int | None, precision: Precision) -> None:
@@ -64,12 +66,12 @@ class Upscaler:
     def paint(
         self, request: GenerateRequest, take_early_stop: TakeEarlyStop = never_stop_early
     ) -> Generator[PaintingEvent, None, EarlyStop | None]:
-        """The request's source at `asked_size`, once a seed: a Step when it is restored, then the Picture.
+        """Restore the source at `requested_size` once for each seed. Yields a Step, then the Picture.
 
-        The model has no words, guidance or number of steps to choose. A source that is framed already, as large as the
-        canvas, is cut at its centre. Whoever iterates may stop after any event: nothing more is computed and the
-        working memory comes back. There is one step, so a cut can only leave out the pictures that follow. Raises
-        InvalidRequest without a source, or with what the model has no use for.
+        The model uses no prompt, guidance or number of steps. A source as large as the canvas is padded already and is
+        cropped at its centre. Closing the generator after any event stops the computation and frees the working memory.
+        There is only one step, so an early stop can only skip the pictures that follow. Raises InvalidRequest without a
+        source, or for an option that the model cannot use.
         """
         _check_request(request)
         prepared = self._encode_source(request)
@@ -80,7 +82,7 @@ class Upscaler:
                 if early_stop is EarlyStop.INTERRUPT:
                     break
         except GeneratorExit as stop:
-            # The picture's own frame is kept by the exception in flight, and its latents with it.
+            # The exception's traceback keeps the inner generator's frame alive, and with it the latents.
             traceback.clear_frames(stop.__traceback__)
             del prepared
             mx.clear_cache()
@@ -125,7 +127,7 @@ class Upscaler:
         return early_stop
 
     def _restore_latents(self, condition: mx.array, seed: int) -> mx.array:
-        """One Euler step over the whole time, float32 (1, C, 1, h, w), evaluated: the noise less its velocity."""
+        """Take one Euler step over the whole time: noise minus velocity. float32 (1, C, 1, h, w), evaluated."""
         rows, columns = condition.shape[-2:]
         noise = SeedVR2LatentCreator.create_noise_latents(seed, rows, columns, latent_channels=self.latent_channels)
         seen = mx.concatenate([noise, condition], axis=1).astype(self.dtype)
@@ -136,7 +138,7 @@ class Upscaler:
         return latents
 
     def _decode_pixels(self, latents: mx.array, source: mx.array) -> NDArray[np.float32]:
-        """Decoded, cut to the source's size and given its colours: float32 (H, W, 3) in 0..1."""
+        """Decode, crop to the source's size and correct the colours by the source. float32 (H, W, 3) in 0..1."""
         height, width = source.shape[-2:]
         with use_dtype(self.dtype):
             decoded = VAEUtil.decode(self.vae, latents.astype(self.dtype), TILES)
@@ -147,7 +149,7 @@ class Upscaler:
 def load_upscaler(
     layout: SeedVR2Checkpoint, *, bits: int | None, precision: Precision, low_ram: bool, embedding_cache: int
 ) -> Upscaler:
-    """Load a SeedVR2 checkpoint; it has no text encoder to let go of, and no embeddings to remember."""
+    """Load a SeedVR2 checkpoint. It has no text encoder, so `low_ram` and `embedding_cache` have no effect."""
     return Upscaler(layout, bits, precision)
 
 
@@ -161,7 +163,7 @@ def _check_request(request: GenerateRequest) -> None:
 
 
 def _fit_source(request: GenerateRequest) -> Image.Image:
-    """The source in the size that is given back, by mflux's filter."""
+    """Crop or resize the source to the requested size, with mflux's filter (bicubic)."""
     assert request.source is not None
     source, size = request.source.convert("RGB"), request.requested_size
     if source.size == (request.width, request.height):
@@ -170,6 +172,6 @@ def _fit_source(request: GenerateRequest) -> Image.Image:
 
 
 def _pad_edges(source: mx.array) -> mx.array:
-    """Right and bottom edges repeated until the sides divide by 16."""
+    """Repeat the right and bottom edges until the sides are multiples of 16."""
     down, right = (-side % SIDE_STEP for side in source.shape[-2:])
     return mx.pad(source, [(0, 0), (0, 0), (0, down), (0, right)], mode="edge")

@@ -1,1 +1,1 @@
-"""The job database: one SQLite file, its statements by noun."""
+"""The job database: one SQLite file. Its statements are grouped by subject, one module each."""

@@ -1,4 +1,4 @@
-"""The job database: one SQLite file, one connection, one thread, one transaction a call."""
+"""The connection to the job database: one SQLite file, one connection, one thread, one transaction per call."""
 
 import asyncio
 import fcntl
@@ -17,8 +17,8 @@ from mflux_api.logs import log_warning
 
 P = ParamSpec("P")
 T = TypeVar("T")
-# FULL: what a client was told is on disk survives a power cut (`run_ahead` is for the rest). On macOS a plain fsync
-# does not reach the drive.
+# synchronous=FULL: a committed transaction survives a power loss (`run_ahead` gives this up). On macOS a plain fsync
+# does not reach the drive, so fullfsync is needed.
 PRAGMAS = (
     "journal_mode=WAL",
     "synchronous=FULL",
@@ -29,21 +29,21 @@ PRAGMAS = (
     "temp_store=MEMORY",
     *(("fullfsync=ON", "checkpoint_fullfsync=ON") if sys.platform == "darwin" else ()),
 )
-# How long transactions that nobody waits for share one sync. A Mac's takes some 20 ms, whatever there is to write.
+# Transactions of `run_ahead` within this time share one sync. On a Mac a sync takes about 20 ms, whatever its size.
 SYNC_SECONDS = 0.1
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """A connection that migrations can be run on."""
+    """Open a connection with the functions that the migrations and queries use."""
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     connection.row_factory = sqlite3.Row
-    # SQLite's own lower() knows no letters but A to Z.
+    # SQLite's own lower() converts only A to Z.
     connection.create_function("casefold", 1, str.casefold, deterministic=True)
     return connection
 
 
 class Store:
-    """Open it, run transactions, close it. Only one process at a time may have the file open."""
+    """The job database. Only one process at a time may open the file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -52,7 +52,10 @@ class Store:
         self._opened = ExitStack()
 
     async def open(self) -> None:
-        """Raises InvalidRequest when another server has the database, StorageFailed when it cannot be made."""
+        """Open the database, create or migrate it.
+
+        Raises InvalidRequest when another server uses it, StorageFailed when it cannot be opened.
+        """
         try:
             await self._on_thread(self._open)
         except MfluxError:
@@ -68,9 +71,9 @@ class Store:
     async def run(
         self, action: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """Call `action` with the connection inside a transaction: all of it reaches the disk, or nothing.
+        """Call `action` with the connection, inside a transaction that is on disk when this returns.
 
-        Raises StorageFailed when the disk is full or broken.
+        Raises StorageFailed when the disk is full or broken; then nothing was changed.
         """
         return await self._on_thread(lambda: self._transact(lambda: action(self._db, *args, **kwargs)))
 
@@ -79,7 +82,7 @@ class Store:
     ) -> T:
         """Like `run` without waiting for fsync: survives a crash at once, a power loss after SYNC_SECONDS.
 
-        For what no client knows yet, and for what would be done again.
+        For changes that no client knows of yet, and for changes that are made again after a power loss.
         """
         loop = asyncio.get_running_loop()
 
@@ -91,7 +94,7 @@ class Store:
         return await self._on_thread(call)
 
     async def _on_thread(self, call: Callable[[], T]) -> T:
-        # Shielded: a caller that goes away must not leave others guessing whether its transaction was made.
+        # Shielded: when the caller is cancelled, the result of its transaction must still be known to the others.
         return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._thread, call))
 
     def _open(self) -> None:
@@ -106,7 +109,7 @@ class Store:
             raise StorageFailed(f"The job database {self.path} cannot be opened: {error}") from error
 
     def _claim_folder(self) -> None:
-        # Opened for appending: whoever holds the lock has its number in there, and that must stay readable.
+        # Opened for appending, because the file holds the process id of the lock's holder, which must stay readable.
         lock = self._opened.enter_context(self.path.with_suffix(".lock").open("a+", encoding="utf-8"))
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -145,13 +148,13 @@ class Store:
         asyncio.get_running_loop().run_in_executor(None, self._sync_log)
 
     def _sync_log(self) -> None:
-        """What SQLite itself does at the end of each transaction of `run`."""
+        """Sync the WAL file, as SQLite does at the end of each transaction of `run`."""
         try:
-            # Closing a file drops the process's locks on it; SQLite has none on this one.
+            # Closing a file releases the process's locks on it. SQLite holds none on the WAL file.
             with self.path.with_name(f"{self.path.name}-wal").open("rb") as log:
                 _sync(log.fileno())
         except FileNotFoundError:
-            pass  # The database was closed meanwhile, and has all of it.
+            pass  # The database was closed in the meantime and contains everything.
         except OSError as error:
             log_warning("storage.unsynced", reason=str(error))
 

@@ -1,4 +1,4 @@
-"""Webhook deliveries: one row for each event of a job. Statements for `Store.run`."""
+"""Webhook deliveries, one row for each event of a job. Functions for `Store.run`."""
 
 import sqlite3
 
@@ -7,13 +7,13 @@ from mflux_api.jobs.queue import Delivery, DeliveryPage
 
 BATCH = 20
 FINAL = "jobs.state IN ('completed', 'failed', 'cancelled')"
-# Events, and what has to be true of a job before they are sent.
+# For each event, the condition that a job must meet before the event is sent.
 HAPPENED = f"""(CASE deliveries.event
     WHEN 'start' THEN jobs.started IS NOT NULL WHEN 'output' THEN jobs.state = 'completed' ELSE {FINAL} END)"""
 
 
 def due(db: sqlite3.Connection, now: float) -> list[Delivery]:
-    """What is to be sent now, the oldest first."""
+    """Return up to BATCH deliveries to send now, oldest first. Drops those whose event can no longer happen."""
     db.execute(
         f"""UPDATE deliveries SET state = 'dropped' WHERE state = 'waiting' AND EXISTS (
         SELECT 1 FROM jobs WHERE jobs.id = deliveries.job AND {FINAL} AND NOT {HAPPENED})"""
@@ -35,7 +35,7 @@ def settle(db: sqlite3.Connection, number: int, *, state: str, next_try: float, 
 
 
 def page(db: sqlite3.Connection, state: str | None, before: int | None, limit: int) -> DeliveryPage:
-    """The newest first, of one state or of all, those numbered below `before`; and how many there are."""
+    """Return deliveries with a number below `before`, of one state or of all, newest first, and their total."""
     chosen, given = ("state = ?", (state,)) if state else ("1", ())
     ceiling = before if before is not None else 2**62
     query = f"SELECT * FROM deliveries WHERE {chosen} AND number < ? ORDER BY number DESC LIMIT ?"

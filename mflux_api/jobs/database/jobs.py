@@ -1,4 +1,4 @@
-"""Jobs as rows: queries, and state transitions as read-check-write transactions, for `Store.run`."""
+"""Queries of jobs, and state transitions as read-check-write transactions. Functions for `Store.run`."""
 
 import sqlite3
 import time
@@ -12,7 +12,7 @@ from mflux_api.jobs.job import FINAL, Failure, Job, PictureFile, State, check_tr
 from mflux_api.jobs.queue import JobPage, NewJob
 
 WAITING = "state IN ('queued', 'interrupted')"
-# The index is named, because SQLite by itself sorts all waiting jobs to find the first.
+# The index is forced, because SQLite would otherwise sort all waiting jobs to find the first.
 LINE = f"jobs INDEXED BY jobs_line WHERE {WAITING}"
 IN_ORDER = "ORDER BY priority DESC, place, number"
 PICTURES = "pictures = ?, present = ?, size = ? + coalesce(json_extract(inputs, '$.size'), 0)"
@@ -47,7 +47,7 @@ def find(db: sqlite3.Connection, job_id: str) -> Job:
 
 
 def find_columns(db: sqlite3.Connection, job_id: str, columns: str) -> sqlite3.Row:
-    """Raises JobNotFound."""
+    """Return the given columns of a job. Raises JobNotFound."""
     row: sqlite3.Row | None = db.execute(f"SELECT {columns} FROM jobs WHERE id = ?", (job_id,)).fetchone()
     if row is None:
         raise JobNotFound(f"There is no job {job_id[:40]!r}.", job_id=job_id[:40])
@@ -60,7 +60,7 @@ def find_key(db: sqlite3.Connection, owner: str, key: str) -> Job | None:
 
 
 def claim(db: sqlite3.Connection, now: float) -> Job | None:
-    """The next job in line, now generating; None when none waits."""
+    """Set the next job to generating and return it; None when no job waits."""
     row = db.execute(
         f"""UPDATE jobs SET state = 'generating', attempts = attempts + 1, started = ?
         WHERE number = (SELECT number FROM {LINE} AND held = 0 {IN_ORDER} LIMIT 1)
@@ -79,7 +79,7 @@ def change_state(
     error: Failure | None = None,
     pictures: tuple[PictureFile, ...] = (),
 ) -> Job:
-    """Change a job's state, if the table of transitions allows it. `now`: the time it finished."""
+    """Change a job's state. `now`: the time it finished. Raises JobNotFound, and JobConflict unless ALLOWED has it."""
     check_transition(State(find_columns(db, job_id, "state")["state"]), after)
     row = db.execute(
         f"UPDATE jobs SET state = ?, finished = ?, error = ?, held = 0, {PICTURES} WHERE id = ? RETURNING *",
@@ -89,7 +89,7 @@ def change_state(
 
 
 def name_pictures(db: sqlite3.Connection, job_id: str, pictures: tuple[PictureFile, ...]) -> Job:
-    """From now on these are the job's pictures."""
+    """Replace the job's list of pictures."""
     row = db.execute(f"UPDATE jobs SET {PICTURES} WHERE id = ? RETURNING *", (*_named(pictures), job_id)).fetchone()
     return to_job(row)
 
@@ -100,7 +100,7 @@ def _named(pictures: tuple[PictureFile, ...]) -> tuple[str, int, int]:
 
 
 def reset(db: sqlite3.Connection, job_id: str, *, held: bool) -> Job:
-    """Requeue a finished job as if it had just been submitted."""
+    """Requeue a finished job with its attempts and webhook deliveries reset."""
     change_state(db, job_id, State.QUEUED)
     db.execute("UPDATE jobs SET attempts = 0, started = NULL, held = ? WHERE id = ?", (held, job_id))
     db.execute("UPDATE deliveries SET state = 'waiting', attempts = 0, due = 0 WHERE job = ?", (job_id,))
@@ -108,7 +108,7 @@ def reset(db: sqlite3.Connection, job_id: str, *, held: bool) -> Job:
 
 
 def release(db: sqlite3.Connection, job_id: str) -> Job:
-    """Take back a start that was no fault of the job's: it does not count."""
+    """Requeue a running job and do not count its last start."""
     db.execute("UPDATE jobs SET attempts = attempts - 1 WHERE id = ?", (job_id,))
     return change_state(db, job_id, State.INTERRUPTED)
 
@@ -118,7 +118,7 @@ def unhold(db: sqlite3.Connection, models: Iterable[str]) -> None:
 
 
 def waiting_jobs(db: sqlite3.Connection, limit: int) -> list[Job]:
-    """Jobs in the order they will run."""
+    """Return the next waiting jobs, in queue order."""
     rows = db.execute(f"SELECT * FROM {LINE} {IN_ORDER} LIMIT ?", (limit,))
     return [to_job(row) for row in rows]
 
@@ -136,7 +136,7 @@ def in_state(db: sqlite3.Connection, state: State) -> list[Job]:
 
 
 def page(db: sqlite3.Connection, states: tuple[State, ...], before: int | None, limit: int) -> JobPage:
-    """Newest first, those numbered below `before` only; all states when `states` is empty."""
+    """Return jobs with a number below `before`, newest first. Empty `states` means all states."""
     chosen = f"state IN ({', '.join('?' * len(states))})" if states else "1"
     ceiling = before if before is not None else 2**62
     query = f"SELECT * FROM jobs WHERE {chosen} AND number < ? ORDER BY number DESC LIMIT ?"
@@ -155,9 +155,12 @@ def load_value(db: sqlite3.Connection, name: str) -> str | None:
 
 
 def stale(db: sqlite3.Connection, before: float, keep_bytes: int) -> list[Job]:
-    """Finished jobs to delete: those that ended before a time, then the oldest until the pictures fit."""
+    """Return finished jobs to delete: those that ended before `before`, then the oldest until `keep_bytes` suffice.
+
+    0 for `keep_bytes` means no limit.
+    """
     old = "SELECT * FROM jobs WHERE finished IS NOT NULL AND finished < ?"
-    # Bytes of pictures and inputs. A running sum from the newest down: whatever lies beyond the limit goes.
+    # A running sum of the bytes of pictures and inputs, from the newest job down. Jobs beyond the limit are deleted.
     beyond = """SELECT * FROM jobs WHERE id IN (SELECT id FROM (
         SELECT id, sum(size) OVER (ORDER BY finished DESC, number DESC) AS total FROM jobs WHERE finished IS NOT NULL
     ) WHERE total > ?)"""
@@ -172,9 +175,9 @@ def delete(db: sqlite3.Connection, ids: Iterable[str]) -> None:
 
 
 def accept(db: sqlite3.Connection, new: NewJob, *, begin: bool) -> tuple[Job, Job | None]:
-    """The new job, or the one accepted before under its key; and with `begin` the next in line, now generating.
+    """Insert a job, or find the one accepted earlier under its key. With `begin`, claim the next job too.
 
-    Raises JobConflict when the one accepted before asked for something else.
+    Returns the accepted job and the claimed job or None. Raises JobConflict when the earlier request was different.
     """
     earlier = find_accepted(db, new)
     if earlier is not None:
@@ -183,7 +186,7 @@ def accept(db: sqlite3.Connection, new: NewJob, *, begin: bool) -> tuple[Job, Jo
 
 
 def find_accepted(db: sqlite3.Connection, new: NewJob) -> Job | None:
-    """The job accepted before under the key of this one. Raises JobConflict when that asked for something else."""
+    """Return the job accepted earlier under this job's key. Raises JobConflict when its request was different."""
     earlier = None if new.key is None else find_key(db, new.owner, new.key)
     if earlier is not None and earlier.digest != new.digest:
         raise JobConflict("This Idempotency-Key was used with another request.", job_id=earlier.id)
@@ -191,7 +194,7 @@ def find_accepted(db: sqlite3.Connection, new: NewJob) -> Job | None:
 
 
 def cancel(db: sqlite3.Connection, job_id: str, now: float, pictures: tuple[PictureFile, ...]) -> Job:
-    """Raises JobConflict when it has completed or failed; a second cancel changes nothing."""
+    """Cancel a job. A second cancel changes nothing. Raises JobConflict when the job has completed or failed."""
     job = find(db, job_id)
     if job.state is State.CANCELLED:
         return job
@@ -203,10 +206,10 @@ def cancel(db: sqlite3.Connection, job_id: str, now: float, pictures: tuple[Pict
 def complete(
     db: sqlite3.Connection, job: Job, save_pictures: Callable[[], tuple[PictureFile, ...]], *, learn: bool = True
 ) -> tuple[Job, Pace | None]:
-    """Mark completed; with `learn`, update the measured pace, which is returned too.
+    """Mark a job as completed and return it; with `learn`, update the measured pace and return it too.
 
-    `save_pictures` writes and returns its pictures: a file comes before the row that names it. Raises JobConflict
-    before that when another worker has the job by now.
+    `save_pictures` writes the picture files and returns them; a file is written before the row that names it. Raises
+    JobConflict, before any file is written, when the job no longer belongs to this worker.
     """
     _check_claim(db, job)
     pictures = save_pictures()
@@ -219,7 +222,7 @@ def complete(
 
 
 def fail(db: sqlite3.Connection, job: Job, failure: Failure, pictures: tuple[PictureFile, ...]) -> Job:
-    """Raises JobConflict when another worker has the job by now."""
+    """Mark a job as failed. Raises JobConflict when the job no longer belongs to this worker."""
     _check_claim(db, job)
     now = time.time()
     statistics.add_totals(db, failures=1)
@@ -228,7 +231,7 @@ def fail(db: sqlite3.Connection, job: Job, failure: Failure, pictures: tuple[Pic
 
 
 def prune(db: sqlite3.Connection, before: float, keep_bytes: int) -> list[Job]:
-    """Forget the finished jobs that are too old or too many; those whose files are to be deleted now."""
+    """Delete the rows of finished jobs beyond the limits. Returns these jobs, whose files must be deleted next."""
     expired = stale(db, before, keep_bytes)
     delete(db, [job.id for job in expired])
     return expired

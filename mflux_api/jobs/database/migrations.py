@@ -1,6 +1,6 @@
-"""The schema of the job database, version by version."""
+"""The schema of the job database, as one migration per version."""
 
-# Each entry brings the database from its index to the next version; never change one that was released.
+# Entry i migrates the database from version i to i + 1. Never change an entry that was released.
 MIGRATIONS = (
     """
     CREATE TABLE jobs (
@@ -42,14 +42,14 @@ MIGRATIONS = (
     );
     CREATE INDEX deliveries_due ON deliveries (due) WHERE state = 'waiting';
     """,
-    # Everything that finds a page of pictures is in the index: the rows themselves are a hundred times its size.
+    # The index holds all columns needed to find a page of pictures. The rows are a hundred times as large.
     """
     ALTER TABLE jobs ADD COLUMN present INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE jobs ADD COLUMN folded TEXT NOT NULL DEFAULT '';
     UPDATE jobs SET present = json_array_length(pictures), folded = casefold(json_extract(request, '$.prompt'));
     CREATE INDEX jobs_present ON jobs (number, model, present, folded) WHERE present > 0;
     """,
-    # A job may have several things to tell. SQLite changes no primary key, so the table is made again.
+    # A job may have several deliveries. SQLite cannot change a primary key, so the table is created again.
     """
     ALTER TABLE deliveries RENAME TO earlier;
     CREATE TABLE deliveries (

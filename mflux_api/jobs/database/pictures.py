@@ -1,4 +1,4 @@
-"""Finished pictures across all jobs: found by page and by prompt, deleted one by one. Statements for `Store.run`."""
+"""Finished pictures of all jobs: search by page, and deletion of single pictures. Functions for `Store.run`."""
 
 import sqlite3
 from dataclasses import replace
@@ -14,7 +14,7 @@ LARGEST_NUMBER = 2**63 - 1
 
 
 def page(db: sqlite3.Connection, search: PictureSearch, before: int | None, limit: int) -> PicturePage:
-    """As many whole jobs as it takes for `limit` pictures, those numbered below `before` only."""
+    """Return as many jobs as are needed for `limit` pictures, with numbers below `before`. Jobs are not split."""
     where, given = _where(search)
     found = f"FROM jobs INDEXED BY jobs_present WHERE {where}"
     (total,) = db.execute(f"SELECT coalesce(sum(present), 0) {found}", given).fetchone()
@@ -26,7 +26,7 @@ def page(db: sqlite3.Connection, search: PictureSearch, before: int | None, limi
 
 
 def _where(search: PictureSearch) -> tuple[str, tuple[str, ...]]:
-    """The condition, answered from the index alone, and its parameters."""
+    """Return the WHERE condition, which the index alone can answer, and its parameters."""
     words = sorted(word.casefold() for word in search.words)
     models = () if search.model is None else (search.model,)
     conditions = ["present > 0", *("model = ?" for _ in models), *("instr(folded, ?)" for _ in words)]
@@ -34,7 +34,10 @@ def _where(search: PictureSearch) -> tuple[str, tuple[str, ...]]:
 
 
 def _enough(counts: list[sqlite3.Row], limit: int) -> list[int]:
-    """The first of these (number, pictures) that hold so many pictures together."""
+    """Return the numbers of the first jobs that together have at least `limit` pictures, or of all.
+
+    `counts`: rows of (number, present).
+    """
     held = [0]
     for row in counts:
         held.append(held[-1] + row["present"])
@@ -46,7 +49,10 @@ def _numbered(db: sqlite3.Connection, number: int) -> Job:
 
 
 def delete(db: sqlite3.Connection, job_id: str, name: str) -> PictureFile:
-    """From now on the job does without this picture. Raises JobNotFound, PictureNotFound; JobConflict while it runs."""
+    """Mark a picture as deleted and return it.
+
+    Raises JobNotFound, PictureNotFound, and JobConflict while the job runs.
+    """
     job = job_rows.find(db, job_id)
     if job.state is State.GENERATING:
         raise JobConflict("The job is being painted. Cancel it, or wait for its end.", status=public_status(job.state))

@@ -1,7 +1,7 @@
-"""Move a waiting job within the queue. Statements for `Store.run`.
+"""Move a waiting job within the queue. Functions for `Store.run`.
 
-A job's place is the number of its submission until it is moved; then it lies between those of its new neighbours, and
-always below the number of the next submission: later jobs come behind it, and no other row is written.
+A job's place is its number until it is moved; then it is a value between the places of its new neighbours. It is always
+below the number of the next submission, so later jobs come behind it and no other row is written.
 """
 
 import math
@@ -18,10 +18,10 @@ Neighbours: TypeAlias = tuple[QueuePosition | None, QueuePosition | None]
 
 
 def move(db: sqlite3.Connection, job_id: str, position: int) -> list[QueuePosition]:
-    """Move a waiting job to a position, 1 being the next; beyond the end is the last.
+    """Move a waiting job to a position. 1 is the next job; a position beyond the end is the last.
 
-    Its priority becomes the one nearest to its own that the position allows. Returns the jobs that have
-    another place now, the job itself last. Raises JobNotFound, and JobConflict for a job that does not wait.
+    The job's priority becomes the nearest one that the position allows. Returns the new positions of all jobs whose
+    place changed, the job itself last. Raises JobNotFound, and JobConflict for a job that is not waiting.
     """
     job = job_rows.find(db, job_id)
     if job.state not in WAITING:
@@ -38,7 +38,7 @@ def move(db: sqlite3.Connection, job_id: str, position: int) -> list[QueuePositi
 
 
 def _neighbours(db: sqlite3.Connection, job: Job, position: int) -> Neighbours:
-    """The jobs that will come before and after it."""
+    """Return the jobs before and after the new position."""
     (others,) = db.execute(f"SELECT count(*) FROM {job_rows.LINE} AND id != ?", (job.id,)).fetchone()
     ahead = min(position - 1, others)
     query = f"SELECT {POSITION} FROM {job_rows.LINE} AND id != ? {job_rows.IN_ORDER} LIMIT ? OFFSET ?"
@@ -54,7 +54,7 @@ def _allowed(priority: int, neighbours: Neighbours) -> int:
 
 
 def _place(db: sqlite3.Connection, priority: int, neighbours: Neighbours) -> float | None:
-    """A number between the neighbours of this priority; None where halving has left none."""
+    """Return a place between the neighbours of this priority; None if no float lies between theirs."""
     before, after = neighbours
     low = before.place if before is not None and before.priority == priority else -math.inf
     high = after.place if after is not None and after.priority == priority else _next_number(db)
@@ -63,7 +63,10 @@ def _place(db: sqlite3.Connection, priority: int, neighbours: Neighbours) -> flo
 
 
 def _spread(db: sqlite3.Connection, priority: int) -> list[QueuePosition]:
-    """Give the jobs of a priority whole numbers again, in the order they have; the running one may come back to it."""
+    """Assign whole numbers to the places of all jobs of a priority, in their order, and return the new positions.
+
+    Running jobs are included, because they may be requeued.
+    """
     unfinished = f"({job_rows.WAITING} OR state = 'generating') AND priority = ?"
     found = db.execute(f"SELECT {POSITION} FROM jobs WHERE {unfinished} {job_rows.IN_ORDER}", (priority,))
     positions = [QueuePosition(*row) for row in found]

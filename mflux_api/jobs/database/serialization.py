@@ -1,4 +1,4 @@
-"""Jobs to rows of the database and back."""
+"""Convert jobs to database rows and back."""
 
 import functools
 import json
@@ -15,7 +15,7 @@ CRAFT = TypeAdapter(PaintOptions)
 
 
 def pack_request(request: GenerateRequest) -> str:
-    """A request without pictures as JSON. Those are kept as files."""
+    """Return a request as JSON, without its pictures, which are stored as files."""
     return json.dumps(
         {
             "prompt": request.prompt,
@@ -32,11 +32,11 @@ def pack_request(request: GenerateRequest) -> str:
     )
 
 
-# A row is read several times while its job is being carried out.
+# Cached: a row is read several times while its job is running.
 @functools.lru_cache(maxsize=64)
 def unpack_request(text: str) -> GenerateRequest:
     row: dict[str, Any] = json.loads(text)
-    # Rows of an earlier version have none.
+    # Rows of earlier versions lack this key.
     craft = CRAFT.validate_python(row.get("craft", {}))
     return GenerateRequest(
         prompt=row["prompt"],
@@ -88,7 +88,7 @@ def to_job(row: sqlite3.Row) -> Job:
     )
 
 
-# Rows of earlier versions lack what has a default here.
+# Keys with a default below are missing in rows of earlier versions.
 
 
 def _inputs(saved: dict[str, Any]) -> Inputs:

@@ -1,4 +1,4 @@
-"""Sums that outlive the jobs they count: totals, history by the hour, and what pictures take, for `Store.run`."""
+"""Statistics that are kept when jobs are deleted: totals, hourly history, and paces. Functions for `Store.run`."""
 
 import sqlite3
 
@@ -12,7 +12,7 @@ BUCKETS: dict[BucketLength, int] = {"hour": 1, "day": 24}
 def add(
     db: sqlite3.Connection, now: float, *, pictures: int = 0, failures: int = 0, seconds: float | None = None
 ) -> None:
-    """Count what ended now."""
+    """Add to the history of the hour of `now`, in seconds since 1970."""
     db.execute(
         """INSERT INTO history VALUES (?, ?, ?, ?) ON CONFLICT (hour) DO UPDATE SET
         pictures = pictures + excluded.pictures, failures = failures + excluded.failures,
@@ -22,7 +22,7 @@ def add(
 
 
 def points(db: sqlite3.Connection, bucket: BucketLength, count: int, now: float) -> list[HistoryBucket]:
-    """The last buckets, oldest first; the one that is not over yet is the last. Days are UTC's."""
+    """Return the last `count` periods, oldest first. The last one has not ended yet. Days are in UTC."""
     hours = BUCKETS[bucket]
     first = int(now // (HOUR * hours)) - count + 1
     rows = db.execute(
@@ -41,12 +41,12 @@ def _point(start: float, row: sqlite3.Row | None) -> HistoryBucket:
     return HistoryBucket(start=start, pictures=row[1], failures=row[2], seconds=row[3])
 
 
-# A new measurement counts for a third: it follows a machine that gets hot, and is not thrown by one slow run.
+# Weight of a new measurement: follows a machine that gets hot, without a large change from one slow run.
 WEIGHT = 1 / 3
 
 
 def learn(db: sqlite3.Connection, model: str, width: int, height: int, pace: Pace) -> Pace:
-    """Remember a measurement, mixed with the earlier ones of this model and size; what they come to."""
+    """Update the moving average of the pace of this model and size, and return it."""
     row = db.execute(
         f"""INSERT INTO paces VALUES (?, ?, ?, ?, ?, 1) ON CONFLICT (model, width, height) DO UPDATE SET
         step = step + (excluded.step - step) * {WEIGHT}, rest = rest + (excluded.rest - rest) * {WEIGHT},
@@ -62,7 +62,7 @@ def all_paces(db: sqlite3.Connection) -> dict[tuple[str, int, int], Pace]:
 
 
 def add_totals(db: sqlite3.Connection, **amounts: float) -> None:
-    """Sums that outlive the jobs they count."""
+    """Add amounts to the totals, by name."""
     db.executemany(
         "INSERT INTO totals VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = value + excluded.value",
         list(amounts.items()),
