@@ -287,7 +287,7 @@ class ClientQueue(Protocol):
     # Inspect jobs
 
     @property
-    def paused(self) -> bool: ...
+    def is_paused(self) -> bool: ...
 
     @property
     def closing(self) -> bool:

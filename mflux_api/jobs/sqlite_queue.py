@@ -66,7 +66,7 @@ class SQLiteQueue:
         self.pictures = PictureFiles(folder)
         self.limit = limit
         self.retry_policy = RetryPolicy(tries)
-        self.paused = False
+        self.is_paused = False
         self.closing = False
         self.waiting = WaitingJobs()
         self.paces = Paces({})
@@ -274,11 +274,11 @@ class SQLiteQueue:
             claim.end_early(how)
 
     def pause(self) -> None:
-        self.paused = True
+        self.is_paused = True
         self.job_events.publish_paused(True)
 
     def resume(self) -> None:
-        self.paused = False
+        self.is_paused = False
         self.job_events.publish_paused(False)
         self.idle_workers.wake()
 
@@ -379,7 +379,7 @@ class SQLiteQueue:
 
     @property
     def _may_begin(self) -> bool:
-        return not self.paused and not self.closing
+        return not self.is_paused and not self.closing
 
     @property
     def _is_full(self) -> bool:

@@ -88,7 +88,7 @@ class QueueEndpoints:
             queued.append(QueuedJob(position=position, **build_row_fields(job, ahead)))
         active = None if running is None else _active(running)
         return json_response(
-            QueueStatus(active=active, queued=queued, length=queue.count_waiting(), paused=queue.paused)
+            QueueStatus(active=active, queued=queued, length=queue.count_waiting(), paused=queue.is_paused)
         )
 
     async def pause_queue(self, request: Request) -> Response:
