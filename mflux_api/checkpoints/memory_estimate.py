@@ -53,6 +53,12 @@ class MemoryEstimate:
         """Bytes of all networks, loaded at the same time."""
         return self.transformer + self.text_encoder + self.vae
 
+    def held(self, *, low_ram: bool) -> int:
+        """Return the most bytes held between pictures: networks that take turns are never in memory together."""
+        if low_ram and self.takes_turns:
+            return self.vae + max(self.transformer, self.text_encoder)
+        return self.weights
+
     def peak(self, *, low_ram: bool) -> int:
         """Return the peak in bytes. With `low_ram` the text encoder is freed before the denoising starts.
 
@@ -92,17 +98,6 @@ def estimate_memory(
         upsampling=estimate_upsampling_bytes(checkpoint, bits, machine.bytes_per_value) if upsample else 0,
         takes_turns=checkpoint.guidance_embeds,
     )
-
-
-def estimate_model_bytes(checkpoint: Checkpoint, bits: int | None, bytes_per_value: int) -> int:
-    """Estimate the bytes of a loaded model. `bytes_per_value`: bytes per number in its computations."""
-    return sum(_estimate_network_bytes(checkpoint, bits, bytes_per_value))
-
-
-def estimate_bytes_in_turns(checkpoint: Checkpoint, bits: int | None, bytes_per_value: int) -> int:
-    """Estimate the peak bytes of a model whose text encoder and transformer take turns in memory."""
-    transformer, text_encoder, vae = _estimate_network_bytes(checkpoint, bits, bytes_per_value)
-    return vae + max(transformer, text_encoder)
 
 
 def estimate_upsampling_bytes(checkpoint: Checkpoint, bits: int | None, bytes_per_value: int) -> int:

@@ -112,7 +112,7 @@ class ModelCache:
         if plan not in self._models:
             check_bits(plan.bits)
             need = self._estimate(plan, USUAL)
-            size = _held_bytes(need, low_ram=plan.low_ram)
+            size = need.held(low_ram=plan.low_ram)
             self._make_room(plan, size)
             with memory.translate_allocation_errors():
                 self._models[plan] = CachedPipeline(_load_pipeline(plan), size, {USUAL: need})
@@ -164,13 +164,6 @@ def _estimate(plan: LoadPlan, wanted: PictureDemand) -> MemoryEstimate:
         pictures=0,
         upsample=wanted.upsample,
     )
-
-
-def _held_bytes(need: MemoryEstimate, *, low_ram: bool) -> int:
-    """Return the most bytes held between pictures. Networks that take turns are never in memory together."""
-    if low_ram and need.takes_turns:
-        return need.vae + max(need.transformer, need.text_encoder)
-    return need.weights
 
 
 def _load_pipeline(plan: LoadPlan) -> LoadedPipeline:

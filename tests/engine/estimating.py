@@ -12,3 +12,10 @@ def estimate_small(path: Path, bits: int | None = None, *, upsample: bool = Fals
     """Estimate one picture of 64 x 64 pixels on a CPU."""
     checkpoint = Checkpoint.read(path)
     return estimate_memory(checkpoint, bits, MACHINE, size=(64, 64), references=[], pictures=1, upsample=upsample)
+
+
+def estimate_held(checkpoint: Checkpoint, bits: int | None, bytes_per_value: int, *, low_ram: bool = False) -> int:
+    """Estimate the bytes that a loaded model holds between pictures."""
+    machine = Machine(device="cpu", bytes_per_value=bytes_per_value)
+    found = estimate_memory(checkpoint, bits, machine, size=(64, 64), references=[], pictures=1)
+    return found.held(low_ram=low_ram)

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mflux_api.checkpoints.checkpoint import Checkpoint
-from mflux_api.checkpoints.memory_estimate import estimate_model_bytes
 from mflux_api.ipc.messages import EngineSetup, FinishedPicture, PaintCommand, Reply, Step
 from mflux_api.models.registry import EMBEDDED_MODELS_DIR, resolve_model
 from mflux_api.request import GenerateRequest
 from mflux_api.worker.engine_process import EngineProcess
+from tests.engine.estimating import estimate_held
 
 T = TypeVar("T")
 TINY, BITS_4 = "flux2-tiny", "flux2-tiny-4-bit"
@@ -30,7 +30,7 @@ PROMPT = "a red circle on a white background"
 
 
 def model_size(bits: int | None) -> int:
-    return estimate_model_bytes(Checkpoint.read(EMBEDDED_MODELS_DIR / TINY), bits, bytes_per_value=4)
+    return estimate_held(Checkpoint.read(EMBEDDED_MODELS_DIR / TINY), bits, bytes_per_value=4)
 
 
 def make_engine(

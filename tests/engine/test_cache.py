@@ -6,11 +6,11 @@ import mlx.core as mx
 import pytest
 
 from mflux_api.checkpoints.capabilities import ModelFacts
-from mflux_api.checkpoints.memory_estimate import estimate_model_bytes
 from mflux_api.engine.cache import LoadPlan, ModelCache
 from mflux_api.engine.precision import choose_precision
 from mflux_api.errors import MfluxError, OutOfMemory
 from mflux_api.models.registry import EMBEDDED_MODELS_DIR
+from tests.engine.estimating import estimate_held
 
 PLAN = LoadPlan(
     folder=EMBEDDED_MODELS_DIR / "flux2-tiny",
@@ -33,7 +33,7 @@ def nothing_left_over() -> None:
 
 
 def size(plan: LoadPlan) -> int:
-    return estimate_model_bytes(plan.read_checkpoint(), plan.bits, choose_precision(plan.precision).dtype.size)
+    return estimate_held(plan.read_checkpoint(), plan.bits, choose_precision(plan.precision).dtype.size)
 
 
 def test_a_model_is_loaded_once() -> None:

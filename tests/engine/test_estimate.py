@@ -11,13 +11,13 @@ from mflux_api.checkpoints.memory_estimate import (
     LARGEST_REFERENCE,
     Machine,
     estimate_memory,
-    estimate_model_bytes,
     estimate_picture_bytes,
 )
 from mflux_api.engine.model import Model, load_model
 from mflux_api.engine.precision import choose_precision, device_name
 from mflux_api.errors import ModelIncomplete
 from mflux_api.models.registry import EMBEDDED_MODELS_DIR
+from tests.engine.estimating import estimate_held
 
 TINY = EMBEDDED_MODELS_DIR / "flux2-tiny"
 HERE = Machine(device=device_name(), bytes_per_value=choose_precision("auto").dtype.size)
@@ -74,11 +74,6 @@ def test_a_reference_counts_as_the_megapixel_it_is_made() -> None:
     assert estimate_bytes((256, 256), [(8000, 6000)]) == estimate_bytes((256, 256), [(1024, LARGEST_REFERENCE // 1024)])
 
 
-def test_the_parts_of_a_model_add_up_to_all_of_it() -> None:
-    found = estimate_memory(Checkpoint.read(TINY), None, HERE, size=(64, 64), references=[], pictures=1)
-    assert found.weights == estimate_model_bytes(Checkpoint.read(TINY), None, HERE.bytes_per_value)
-
-
 @pytest.mark.parametrize("bits", [3, 4, 6, 8])
 def test_fewer_bits_take_fewer_bytes_and_leave_the_autoencoder_as_it_is(bits: int) -> None:
     whole = estimate_memory(Checkpoint.read(TINY), None, HERE, size=(64, 64), references=[], pictures=1)
@@ -118,19 +113,19 @@ def test_a_folder_without_configuration_is_estimated_by_its_tensors(
     tmp_path: Path, bits: int | None, size: Size
 ) -> None:
     load_model("flux2-tiny", quantize=bits).save(tmp_path / "saved")
-    described = estimate_model_bytes(Checkpoint.read(tmp_path / "saved"), None, HERE.bytes_per_value)
+    described = estimate_held(Checkpoint.read(tmp_path / "saved"), None, HERE.bytes_per_value)
     for part in ("transformer", "vae"):
         (tmp_path / "saved" / part / "config.json").write_text("{}")
     bare = Checkpoint.read(tmp_path / "saved")
     assert estimate_picture_bytes(bare, HERE, size=size, references=[]) == estimate_bytes(size, [])
-    assert estimate_model_bytes(bare, None, HERE.bytes_per_value) == described
+    assert estimate_held(bare, None, HERE.bytes_per_value) == described
 
 
 @pytest.mark.parametrize("bits", [4, 8])
 def test_a_model_saved_quantized_takes_what_quantizing_it_would(tmp_path: Path, bits: int) -> None:
     load_model("flux2-tiny", quantize=bits).save(tmp_path / "saved")
-    saved = estimate_model_bytes(Checkpoint.read(tmp_path / "saved"), None, HERE.bytes_per_value)
-    assert saved == pytest.approx(estimate_model_bytes(Checkpoint.read(TINY), bits, HERE.bytes_per_value), rel=0.01)
+    saved = estimate_held(Checkpoint.read(tmp_path / "saved"), None, HERE.bytes_per_value)
+    assert saved == pytest.approx(estimate_held(Checkpoint.read(TINY), bits, HERE.bytes_per_value), rel=0.01)
 
 
 def test_a_folder_with_files_missing_is_refused_as_loading_refuses_it(checkpoint: Path) -> None:

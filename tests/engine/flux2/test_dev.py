@@ -18,9 +18,7 @@ from mflux_api.checkpoints.checkpoint import Checkpoint
 from mflux_api.checkpoints.components import COMPONENTS
 from mflux_api.checkpoints.memory_estimate import (
     Machine,
-    estimate_bytes_in_turns,
     estimate_memory,
-    estimate_model_bytes,
 )
 from mflux_api.engine.cache import LoadPlan, ModelCache
 from mflux_api.engine.engine import Engine
@@ -36,6 +34,7 @@ from mflux_api.errors import OutOfMemory
 from mflux_api.ipc.messages import EngineSetup, FinishedPicture, PaintCommand
 from mflux_api.models.registry import resolve_model
 from mflux_api.request import GenerateRequest
+from tests.engine.estimating import estimate_held
 from tests.engine.flux2.test_quantization import psnr
 
 DEV = Path(__file__).parents[2] / "reference" / "checkpoints" / "dev"
@@ -236,9 +235,7 @@ def test_they_take_turns_when_the_budget_asks_for_it(short: int) -> None:
     pipeline = cache.get(PLAN)
     assert isinstance(pipeline, Pipeline)
     assert pipeline.takes_turns == bool(short)
-    assert cache.size == (estimate_bytes_in_turns if short else estimate_model_bytes)(
-        PLAN.read_checkpoint(), None, WIDTH
-    )
+    assert cache.size == estimate_held(PLAN.read_checkpoint(), None, WIDTH, low_ram=bool(short))
 
 
 def test_a_large_picture_makes_them_take_turns_and_they_go_on() -> None:
@@ -246,7 +243,7 @@ def test_a_large_picture_makes_them_take_turns_and_they_go_on() -> None:
     work = estimate_memory(
         Checkpoint.read(DEV), None, machine, size=(1024, 1024), references=[], pictures=0
     ).activations
-    cache = ModelCache(estimate_model_bytes(PLAN.read_checkpoint(), None, WIDTH) + work)
+    cache = ModelCache(estimate_held(PLAN.read_checkpoint(), None, WIDTH) + work)
     assert not cache.fit_to_budget(PLAN).low_ram
     assert cache.fit_to_budget(PLAN, (2048, 2048)).low_ram
     assert cache.fit_to_budget(PLAN, references=1).low_ram
@@ -264,7 +261,7 @@ def test_the_files_of_a_loaded_model_are_not_read_again_for_each_picture(folder:
 
 def test_the_engine_lets_them_take_turns_in_a_small_budget() -> None:
     located = resolve_model(DEV, Path())
-    budget = estimate_model_bytes(PLAN.read_checkpoint(), None, WIDTH)
+    budget = estimate_held(PLAN.read_checkpoint(), None, WIDTH)
     engine = Engine(
         EngineSetup(
             budget=budget, precision="auto", embedding_cache=1 << 20, max_image_pixels=1 << 20, low_priority=False
@@ -278,7 +275,7 @@ def test_the_engine_lets_them_take_turns_in_a_small_budget() -> None:
 
 
 def test_a_budget_too_small_for_turns_is_refused_with_what_they_need() -> None:
-    least = estimate_bytes_in_turns(PLAN.read_checkpoint(), None, WIDTH)
+    least = estimate_held(PLAN.read_checkpoint(), None, WIDTH, low_ram=True)
     with pytest.raises(OutOfMemory) as caught:
         ModelCache(least - 1).get(PLAN)
     assert caught.value.details["needed"] == least
