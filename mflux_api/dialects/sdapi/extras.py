@@ -61,7 +61,7 @@ class ExtrasEndpoints:
 
     async def list_upscalers(self) -> list[str]:
         """Return the names of usable upscalers: None, the filters, and each downloaded upscaler model."""
-        models = [entry.spec.name for entry in await self.service.models.list_models() if _is_upscaler(entry)]
+        models = [entry.spec.name for entry in await self.service.models.list_models() if _can_enlarge(entry)]
         # A model with the name of its family is shown by the title of the family.
         return [NONE, *FILTERS, *(FAMILIES[name].title if name in FAMILIES else name for name in models)]
 
@@ -160,7 +160,7 @@ class ExtrasEndpoints:
         ]
 
 
-def _is_upscaler(entry: ModelEntry) -> bool:
+def _can_enlarge(entry: ModelEntry) -> bool:
     return entry.capabilities.enlarges and entry.is_downloaded
 
 
