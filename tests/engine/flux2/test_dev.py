@@ -152,7 +152,7 @@ def enlarge(folder: Path) -> int:
     return sum(value.size for name, value in expected.items() if name.startswith("layers.0."))
 
 
-@pytest.mark.usefixtures("settled")
+@pytest.mark.usefixtures("clear_caches")
 @pytest.mark.parametrize("precision", ["bfloat16", "float32"])
 @pytest.mark.parametrize("bits", [4, 8, None])
 def test_no_more_than_a_block_is_in_memory_beside_what_is_kept(folder: Path, bits: int | None, precision: str) -> None:
@@ -206,7 +206,7 @@ def test_the_second_picture_of_a_prompt_loads_nothing(monkeypatch: pytest.Monkey
     assert loads == {"transformer": 2, "text_encoder": 2, "vae": 1}
 
 
-@pytest.mark.usefixtures("settled")
+@pytest.mark.usefixtures("clear_caches")
 def test_networks_that_take_turns_are_never_in_memory_together(folder: Path) -> None:
     enlarge(folder)
     machine = Machine(device=device_name(), bytes_per_value=WIDTH)
