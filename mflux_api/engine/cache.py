@@ -42,31 +42,13 @@ class LoadPlan:
         return FAMILIES[self.family].read(self.folder, self.facts)
 
 
-@dataclass(frozen=True, kw_only=True)
-class PictureDemand:
-    """The parts of a request that determine its memory.
-
-    `size`: width and height in pixels. `references`: their number. `upsample`: whether the prompt is upsampled.
-    """
-
-    size: tuple[int, int]
-    references: int
-    upsample: bool
-
-
-USUAL = PictureDemand(size=USUAL_SIZE, references=0, upsample=False)
-
-
 @dataclass(frozen=True)
 class CachedPipeline:
-    """A loaded model and the bytes estimated for it.
-
-    `estimates`: memory estimates by demand, kept so that the files are not read again.
-    """
+    """A pipeline, the checkpoint it was loaded from, and the bytes estimated for it."""
 
     pipeline: LoadedPipeline
+    checkpoint: Any
     size: int
-    estimates: dict[PictureDemand, MemoryEstimate]
 
 
 class ModelCache:
@@ -79,7 +61,7 @@ class ModelCache:
     @property
     def size(self) -> int:
         """Bytes estimated for the loaded models."""
-        return sum(held.size for held in self._models.values())
+        return sum(model.size for model in self._models.values())
 
     def list_plans(self) -> list[LoadPlan]:
         """Return the plans of the loaded models, least recently used first."""
@@ -94,13 +76,17 @@ class ModelCache:
         width and height in pixels. `references`: their number. `upsample`: whether the prompt is upsampled. Raises the
         errors of a bad folder, and ModelUnsupported if the prompt is to be upsampled and the text encoder cannot.
         """
-        if plan.low_ram or not self._estimate(plan, USUAL).takes_turns:
+        if plan.low_ram:
+            return plan
+        checkpoint = self._find_checkpoint(plan)
+        needed = _estimate(plan, checkpoint, USUAL_SIZE, references=0, upsample=False)
+        if not needed.takes_turns:
             return plan
         in_turn = replace(plan, low_ram=True)
         if in_turn in self._models:
             return in_turn
-        need = self._estimate(plan, PictureDemand(size=size, references=references, upsample=upsample))
-        return in_turn if need.weights + max(need.activations, need.upsampling) > self.budget else plan
+        needed = _estimate(plan, checkpoint, size, references=references, upsample=upsample)
+        return in_turn if needed.weights + max(needed.activations, needed.upsampling) > self.budget else plan
 
     def get(self, plan: LoadPlan) -> LoadedPipeline:
         """Return the loaded model. Loads it and evicts others as needed.
@@ -111,11 +97,12 @@ class ModelCache:
         plan = plan if plan in self._models else self.fit_to_budget(plan)
         if plan not in self._models:
             check_bits(plan.bits)
-            need = self._estimate(plan, USUAL)
-            size = need.held(low_ram=plan.low_ram)
+            checkpoint = plan.read_checkpoint()
+            needed = _estimate(plan, checkpoint, USUAL_SIZE, references=0, upsample=False)
+            size = needed.held(low_ram=plan.low_ram)
             self._make_room(plan, size)
             with memory.translate_allocation_errors():
-                self._models[plan] = CachedPipeline(_load_pipeline(plan), size, {USUAL: need})
+                self._models[plan] = CachedPipeline(_load_pipeline(plan, checkpoint), checkpoint, size)
         self._models.move_to_end(plan)
         return self._models[plan].pipeline
 
@@ -130,14 +117,10 @@ class ModelCache:
         self._models.clear()
         memory.release_unused()
 
-    def _estimate(self, plan: LoadPlan, wanted: PictureDemand) -> MemoryEstimate:
-        """Estimate the memory of the model and such a picture. Estimates of a loaded model are kept with it."""
-        held = self._models.get(plan)
-        if held is None:
-            return _estimate(plan, wanted)
-        if wanted not in held.estimates:
-            held.estimates[wanted] = _estimate(plan, wanted)
-        return held.estimates[wanted]
+    def _find_checkpoint(self, plan: LoadPlan) -> Any:
+        """Return the checkpoint of a loaded model, or read it."""
+        loaded = self._models.get(plan)
+        return plan.read_checkpoint() if loaded is None else loaded.checkpoint
 
     def _make_room(self, plan: LoadPlan, size: int) -> None:
         if size > self.budget:
@@ -153,22 +136,24 @@ class ModelCache:
         memory.release_unused()
 
 
-def _estimate(plan: LoadPlan, wanted: PictureDemand) -> MemoryEstimate:
-    """Estimate from the headers of the files only."""
+def _estimate(
+    plan: LoadPlan, checkpoint: Any, size: tuple[int, int], *, references: int, upsample: bool
+) -> MemoryEstimate:
+    """Estimate the model and such a picture from the headers of the files only."""
     return FAMILIES[plan.family].estimate(
-        plan.read_checkpoint(),
+        checkpoint,
         plan.bits,
         plan.describe_machine(),
-        size=wanted.size,
-        references=[USUAL_SIZE] * wanted.references,
+        size=size,
+        references=[USUAL_SIZE] * references,
         pictures=0,
-        upsample=wanted.upsample,
+        upsample=upsample,
     )
 
 
-def _load_pipeline(plan: LoadPlan) -> LoadedPipeline:
+def _load_pipeline(plan: LoadPlan, checkpoint: Any) -> LoadedPipeline:
     return find_loader(FAMILIES[plan.family])(
-        plan.read_checkpoint(),
+        checkpoint,
         bits=plan.bits,
         precision=choose_precision(plan.precision),
         low_ram=plan.low_ram,
