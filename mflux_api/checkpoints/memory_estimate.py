@@ -53,7 +53,7 @@ class MemoryEstimate:
         """Bytes of all networks, loaded at the same time."""
         return self.transformer + self.text_encoder + self.vae
 
-    def held(self, *, low_ram: bool) -> int:
+    def held_bytes(self, *, low_ram: bool) -> int:
         """Return the most bytes held between pictures: networks that take turns are never in memory together."""
         if low_ram and self.takes_turns:
             return self.vae + max(self.transformer, self.text_encoder)

@@ -99,7 +99,7 @@ class ModelCache:
             check_bits(plan.bits)
             checkpoint = plan.read_checkpoint()
             needed = _estimate(plan, checkpoint, USUAL_SIZE, references=0, upsample=False)
-            size = needed.held(low_ram=plan.low_ram)
+            size = needed.held_bytes(low_ram=plan.low_ram)
             self._make_room(plan, size)
             with memory.translate_allocation_errors():
                 self._models[plan] = CachedPipeline(_load_pipeline(plan, checkpoint), checkpoint, size)

@@ -18,4 +18,4 @@ def estimate_held(checkpoint: Checkpoint, bits: int | None, bytes_per_value: int
     """Estimate the bytes that a loaded model holds between pictures."""
     machine = Machine(device="cpu", bytes_per_value=bytes_per_value)
     found = estimate_memory(checkpoint, bits, machine, size=(64, 64), references=[], pictures=1)
-    return found.held(low_ram=low_ram)
+    return found.held_bytes(low_ram=low_ram)
