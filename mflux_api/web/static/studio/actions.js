@@ -93,7 +93,7 @@ const repeated = (vary) =>
 export const again = repeated(false);
 export const vary = repeated(true);
 
-/** Twice as large: by a model that enlarges where one is here, else by repainting lightly. */
+/** Enlarge to twice the size, with a model for that if one is downloaded, else by repainting with a low strength. */
 export const upscale = attempt(async (shot) => {
   const upscaler = now().models.find(
     (model) => model.capabilities.enlarges && model.downloaded && !model.unavailable,

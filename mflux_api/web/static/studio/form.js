@@ -4,7 +4,7 @@ import { base64 } from "./api.js";
 import { now } from "./state.js";
 
 const KEPT = "mflux.form";
-// Until the server has said what the model paints.
+// Used until the list of models has been loaded.
 const SIDES = { size_step: 16, smallest_side: 64 };
 export const LARGEST_SEED = 4294967295;
 
@@ -57,13 +57,13 @@ function remember() {
   localStorage.setItem(KEPT, JSON.stringify(kept));
 }
 
-/** What sides the chosen model paints: multiples of `step` pixels from `smallest` up. */
+/** The sides the chosen model paints: multiples of `step` pixels from `smallest` up. */
 export function sideRule() {
   const rule = now().models.find((model) => model.title === form.model)?.capabilities ?? SIDES;
   return { step: rule.size_step, smallest: rule.smallest_side };
 }
 
-/** The nearest side that can be painted. */
+/** Round to the nearest valid side, in pixels. */
 export function side(pixels, largest = 4096) {
   const { step, smallest } = sideRule();
   return Math.min(largest, Math.max(smallest, Math.round(pixels / step) * step));

@@ -34,7 +34,7 @@ export function Form() {
         onInput=${(event) => change({ prompt: event.target.value })}></textarea>
     </label>
     ${model?.capabilities.negative_prompt && html`<label class="field">
-      <span>Not in the picture</span>
+      <span>Negative prompt</span>
       <textarea id="negative" rows="2" value=${form.negative}
         onInput=${(event) => change({ negative: event.target.value })}></textarea>
     </label>`}

@@ -15,7 +15,7 @@ export function Sources({ form, model }) {
     for (const file of files) await take(file, current().start ? "reference" : "start");
   };
   return html`<fieldset class="sources">
-    <legend>Pictures to begin with</legend>
+    <legend>Input pictures</legend>
     ${form.start && html`<${Start} form=${form} masks=${model?.capabilities.mask !== false} />`}
     ${form.references.map((each, index) => html`<${Reference} key=${each.id} of=${each} number=${index + 1} />`)}
     <button type="button" class="drop" onClick=${() => input.current.click()}>
@@ -38,7 +38,7 @@ function Start({ form, masks }) {
         ${masks && html`<button type="button" onClick=${() => set({ dialog: { kind: "mask" } })}>
           ${mask ? "Change the mask" : "Paint a mask"}</button>`}
         ${masks && mask && html`<button type="button" onClick=${() => change({ mask: null })}>No mask</button>`}
-        <button type="button" onClick=${swap}>As reference</button>
+        <button type="button" onClick=${swap}>Use as reference</button>
         <button type="button" aria-label="Do not start from this picture"
           onClick=${() => change({ start: null, mask: null })}>✕</button>
       </div>
