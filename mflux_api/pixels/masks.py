@@ -58,11 +58,11 @@ def find_crop_region(mask: Image.Image, padding: int, size: tuple[int, int]) -> 
         return None
     left, top = max(0, box[0] - padding), max(0, box[1] - padding)
     right, bottom = min(mask.width, box[2] + padding), min(mask.height, box[3] + padding)
-    wanted = size[0] / size[1]
-    if (right - left) / (bottom - top) > wanted:
-        top, bottom = _grow_span(top, bottom, round((right - left) / wanted), mask.height)
+    # Divided last: a ratio rounded first would round some halves to the other side.
+    if (right - left) * size[1] > (bottom - top) * size[0]:
+        top, bottom = _grow_span(top, bottom, round((right - left) * size[1] / size[0]), mask.height)
     else:
-        left, right = _grow_span(left, right, round((bottom - top) * wanted), mask.width)
+        left, right = _grow_span(left, right, round((bottom - top) * size[0] / size[1]), mask.width)
     return left, top, right, bottom
 
 
