@@ -20,13 +20,13 @@ demo: venv  ## paint "a beautiful sunset over mountains" with the embedded model
 
 quick: lint  ## run lint, the quick tests and one picture from a server, in under five minutes
 	@$(PYTEST) -m "not ($(STARTS_SOMETHING))" $(PYTEST_ARGS)
-	@$(PY) -m pytest tests/server/test_sdapi.py::test_pictures_are_bare_base64_png
+	@$(PY) -m pytest tests/api/sdapi/test_sdapi.py::test_pictures_are_bare_base64_png
 
 test: venv node  ## run the tests on two workers (PYTEST_ARGS="-k lora" for some of them)
 	@$(PYTEST) $(PYTEST_ARGS)
 
 crash: venv  ## kill the server and its engine 50 times while jobs run, and check that no job is lost
-	@$(PY) -m tests.server.crash --kills 50
+	@$(PY) -m tests.system.crash --kills 50
 
 check: lint test  ## run lint, then all tests
 

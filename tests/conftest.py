@@ -1,4 +1,4 @@
-"""Fixtures for all tests: one server, the embedded model loaded once, copies of its folder, a browser."""
+"""Fixtures for all tests: shared servers, the embedded model loaded once, copies of its folder, a browser."""
 
 import os
 import shutil
@@ -12,8 +12,10 @@ from playwright.sync_api import Browser, BrowserContext, sync_playwright
 
 from mflux_api.engine.model import Model, load_model
 from mflux_api.models.registry import EMBEDDED_MODELS_DIR
-from tests.browsers import FLAGS, INSTALL, find_browser
-from tests.server.live import LiveServer, run_server
+from tests.support.browsers import FLAGS, INSTALL, find_browser
+from tests.support.servers import furnished, guarded, server, small, tight, trusting
+
+__all__ = ["furnished", "guarded", "server", "small", "tight", "trusting"]
 
 # No deadline: a test may be slow on a busy machine.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -43,6 +45,9 @@ STARTED_BY = {
     "live": "system",
     "trusting": "system",
     "furnished": "system",
+    "guarded": "system",
+    "small": "system",
+    "tight": "system",
     "painter": "system",
     "browser": "browser",
 }
@@ -62,13 +67,6 @@ def tiny_base() -> Model:
 def checkpoint(tmp_path: Path) -> Path:
     """A copy of the embedded model's folder that the test may change."""
     return Path(shutil.copytree(TINY, tmp_path / "checkpoint", ignore=shutil.ignore_patterns("samples", "*.md")))
-
-
-@pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    """One server for all tests that leave its state unchanged."""
-    with run_server(Path(tmp_path_factory.mktemp("server")) / "output") as live:
-        yield live
 
 
 # Per module: Playwright keeps an event loop in this thread, and tests of other modules run their own.

@@ -77,7 +77,7 @@ def find_faults(root: Path) -> Iterator[str]:
         path = root / name
         if path.suffix == ".md" and path.is_file():
             yield from (f"{name}:{number}: over {WIDEST_MARKDOWN} wide" for number in _wide_lines(path))
-        if path.suffix == ".py" and path.is_file() and not name.startswith("tests/foreign/examples/"):
+        if path.suffix == ".py" and path.is_file() and not name.startswith("tests/clients/examples/"):
             yield from (f"{name}:{fault}" for fault in _python_faults(path, public=name.startswith("mflux_api/")))
 
 

@@ -7,7 +7,7 @@ To add a family:
 3. Add a `Capabilities` for each variant here, and its sampler if it differs.
 4. Add a `Family` to FAMILIES. `load` and `save` are "module:function" addresses that only the engine imports.
 5. Add its models to configs/models.yaml with `family: NAME`, their repositories, sizes and licences.
-6. Run tests/catalogue/test_families.py: it prints the table that docs/models.md must have.
+6. Run tests/unit/checkpoints/test_families.py: it prints the table that docs/models.md must have.
 
 The catalogue, request checks, /api/v1/models, the page, `doctor` and OpenAPI need no change: they read FAMILIES. To add
 a capability, add a field to `Capabilities` and to `ModelCapabilities` in dialects/native/models.py.

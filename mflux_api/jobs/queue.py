@@ -1,7 +1,7 @@
 """The contracts of the job queue, and the plain types they use.
 
 The worker uses `WorkQueue`, the service and the APIs `ClientQueue`, the webhook sender `DeliveryQueue`, the
-application `JobQueue`. An implementation has to pass the suites in tests/jobs/*_contract.py.
+application `JobQueue`. An implementation has to pass the suites in tests/unit/jobs/*_contract.py.
 """
 
 from collections.abc import AsyncGenerator, Iterable

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.engine.processes import Shared, make_engine
+from tests.support.processes import Shared, make_engine
 
 
 @pytest.fixture(scope="module")

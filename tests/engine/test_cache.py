@@ -10,7 +10,7 @@ from mflux_api.engine.cache import LoadPlan, ModelCache
 from mflux_api.engine.precision import choose_precision
 from mflux_api.errors import MfluxError, OutOfMemory
 from mflux_api.models.registry import EMBEDDED_MODELS_DIR
-from tests.engine.estimating import estimate_held
+from tests.support.estimating import estimate_held
 
 PLAN = LoadPlan(
     folder=EMBEDDED_MODELS_DIR / "flux2-tiny",

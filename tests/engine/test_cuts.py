@@ -10,7 +10,7 @@ from mflux_api.engine.model import Model
 from mflux_api.ipc.messages import PaintingEvent, Picture, Step
 from mflux_api.pixels.enlarging import enlarge_to_cover
 from mflux_api.request import EarlyStop
-from tests.engine.painting import (
+from tests.support.painting import (
     FakePainter,
     cut_after,
     distance,

@@ -17,7 +17,7 @@ from mflux_api.engine.model import Model, load_model
 from mflux_api.engine.precision import choose_precision, device_name
 from mflux_api.errors import ModelIncomplete
 from mflux_api.models.registry import EMBEDDED_MODELS_DIR
-from tests.engine.estimating import estimate_held
+from tests.support.estimating import estimate_held
 
 TINY = EMBEDDED_MODELS_DIR / "flux2-tiny"
 HERE = Machine(device=device_name(), bytes_per_value=choose_precision("auto").dtype.size)

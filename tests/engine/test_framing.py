@@ -14,7 +14,7 @@ from mflux_api.engine.model import Model
 from mflux_api.ipc.messages import Picture
 from mflux_api.pixels.fitting import RESIZE_MODES, crop_centre
 from mflux_api.request import Fill, GenerateRequest, InpaintOptions, Resize, round_up_size
-from tests.engine.painting import draw_scene, make_request, paint_image, pixels, white_box_mask
+from tests.support.painting import draw_scene, make_request, paint_image, pixels, white_box_mask
 
 MODES: list[Resize] = ["stretch", "crop", "fill", "latent"]
 FILLS: list[Fill] = ["original", "surroundings", "noise", "zero"]

@@ -13,7 +13,7 @@ from PIL import Image
 import mflux_api
 from mflux_api.engine.model import Model
 from mflux_api.errors import InvalidRequest, ModelNotFound
-from tests.engine.flux2.stored_files import Kind, copy_klein, in_their_names, load_weights, write_gguf
+from tests.support.stored_files import Kind, copy_klein, in_their_names, load_weights, write_gguf
 
 
 def test_generate_image_is_called_as_documented() -> None:

@@ -12,7 +12,7 @@ from mflux_api.engine.passes import paint
 from mflux_api.ipc.messages import Picture, Preview, Step, UpsamplingProgress
 from mflux_api.pixels.enlarging import LATENT_UPSCALERS, enlarge_to_cover
 from mflux_api.request import InpaintOptions, Tiles, Variation, round_up_size
-from tests.engine.painting import (
+from tests.support.painting import (
     FakePainter,
     distance,
     draw_scene,

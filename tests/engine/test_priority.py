@@ -6,8 +6,8 @@ import sys
 import psutil
 import pytest
 
-from tests.engine.processes import make_engine
-from tests.jobs.making import run_async
+from tests.support.jobs import run_async
+from tests.support.processes import make_engine
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="the scheduler's classes are Linux's")
 

@@ -17,8 +17,7 @@ from mflux_api.errors import EngineDied, EngineStuck, OutOfMemory
 from mflux_api.ipc.messages import FinishedPicture, PaintCommand, Thumbnail
 from mflux_api.models.registry import EMBEDDED_MODELS_DIR
 from mflux_api.worker.engine_process import ALLOCATION, EngineProcess
-from tests.engine.faking import replace_engine
-from tests.engine.processes import (
+from tests.support.processes import (
     ENDLESS,
     PATIENCE_SECONDS,
     Shared,
@@ -32,6 +31,7 @@ from tests.engine.processes import (
     running,
     wait_until_gone,
 )
+from tests.support.script_engine import replace_engine
 
 pytestmark = pytest.mark.engine_process
 

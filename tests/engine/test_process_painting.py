@@ -23,7 +23,7 @@ from mflux_api.ipc.messages import (
 )
 from mflux_api.models.registry import EMBEDDED_MODELS_DIR, resolve_model
 from mflux_api.worker.engine_process import EngineProcess
-from tests.engine.processes import (
+from tests.support.processes import (
     BITS_4,
     PROMPT,
     TINY,

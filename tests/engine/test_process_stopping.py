@@ -9,7 +9,7 @@ from mflux_api.ipc.messages import FinishedPicture, LoadCommand, Loading, PaintC
 from mflux_api.models.registry import EMBEDDED_MODELS_DIR, resolve_model
 from mflux_api.request import EarlyStop
 from mflux_api.worker.engine_process import EngineProcess
-from tests.engine.processes import (
+from tests.support.processes import (
     ENDLESS,
     TINY,
     Shared,

@@ -25,7 +25,7 @@ from mflux_api.engine.seedvr2.upscaler import Upscaler
 from mflux_api.errors import InvalidRequest
 from mflux_api.ipc.messages import PaintingEvent, Picture, Step
 from mflux_api.request import EarlyStop, LoraUse
-from tests.engine.seedvr2 import FLOAT32, KINDS, WIDTHS, draw_scene, make_request, upscale, write_upscaler
+from tests.support.seedvr2 import FLOAT32, KINDS, WIDTHS, draw_scene, make_request, upscale, write_upscaler
 
 PARTS = ("encoding", "diffusion", "decoding")
 Pixels = NDArray[np.float32]

@@ -16,7 +16,7 @@ from mflux_api.engine.precision import choose_precision
 from mflux_api.engine.seedvr2.upscaler import Upscaler
 from mflux_api.errors import MfluxError, ModelCorrupt, ModelIncomplete, ModelUnsupported
 from mflux_api.models.registry import resolve_client_model, resolve_model
-from tests.engine.seedvr2 import FLOAT32, KINDS, draw_scene, upscale, write_upscaler
+from tests.support.seedvr2 import FLOAT32, KINDS, draw_scene, upscale, write_upscaler
 
 
 @pytest.fixture(scope="module", params=TRANSFORMERS, ids=["like-3b", "like-7b"])

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
 
-from tests.browsers import FLAGS, INSTALL, find_browser
 from tests.page.crowd import copy_first_job
 from tests.page.studio import StudioPage
-from tests.server.live import run_server
+from tests.support.browsers import FLAGS, INSTALL, find_browser
+from tests.support.live_server import run_server
 
 PICTURES = 5_000
 SWEEPS = 20

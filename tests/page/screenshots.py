@@ -15,9 +15,10 @@ from typing import Literal
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from tests.browsers import FLAGS, INSTALL, find_browser
 from tests.page.studio import StudioPage
-from tests.server.live import ROOT, LiveServer, run_server
+from tests.support.browsers import FLAGS, INSTALL, find_browser
+from tests.support.live_server import LiveServer, run_server
+from tests.support.paths import ROOT
 
 IMAGES = ROOT / "docs" / "images"
 DESKTOP, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}

@@ -6,7 +6,7 @@ from typing import Any
 from PIL import Image
 from playwright.sync_api import BrowserContext, FilePayload, Locator, Page, expect
 
-from tests.server.live import LiveServer
+from tests.support.live_server import LiveServer
 
 # Milliseconds. Long, because a busy machine is slow.
 PATIENCE = 60_000

@@ -10,7 +10,7 @@ from playwright.sync_api import BrowserContext, expect
 
 from tests.conftest import NODE_CLIENTS
 from tests.page.studio import StudioPage, file_payload, make_png
-from tests.server.live import LiveServer, run_server
+from tests.support.live_server import LiveServer, run_server
 
 AXE = NODE_CLIENTS.parent / "node_modules" / "axe-core" / "axe.min.js"
 SCHEMES: list[Literal["light", "dark"]] = ["light", "dark"]

@@ -11,7 +11,7 @@ from playwright.sync_api import BrowserContext, expect
 
 from tests.page.crowd import copy_first_job
 from tests.page.studio import StudioPage
-from tests.server.live import LiveServer, run_server
+from tests.support.live_server import LiveServer, run_server
 
 MANY = 2_000
 

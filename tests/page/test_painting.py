@@ -10,7 +10,7 @@ from playwright.sync_api import BrowserContext, expect
 from mflux_api.engine.model import Model
 from tests.engine.flux2.test_lora import factors, write
 from tests.page.studio import StudioPage, file_payload, make_png
-from tests.server.live import run_server
+from tests.support.live_server import run_server
 
 LONG = {"steps": 50, "side": 256}
 

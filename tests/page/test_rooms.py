@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import BrowserContext, Route, expect
 
 from tests.page.studio import StudioPage
-from tests.server.live import LiveServer, run_server
+from tests.support.live_server import LiveServer, run_server
 
 KEY = "a-key-for-the-page"
 

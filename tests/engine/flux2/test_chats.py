@@ -13,8 +13,9 @@ from mflux_api.engine.flux2.chat_templates import MistralChatTemplate
 from mflux_api.engine.model import MODELS_DIR, load_model
 from mflux_api.errors import MfluxError, ModelIncomplete
 from mflux_api.models.registry import resolve_model
+from tests.support.paths import CHECKPOINTS
 
-DEV = Path(__file__).parents[2] / "reference" / "checkpoints" / "dev"
+DEV = CHECKPOINTS / "dev"
 SYSTEM = (
     "You are an AI that reasons about image descriptions. You give structured responses focusing on object "
     "relationships, object\nattribution and actions without speculation."

@@ -16,8 +16,8 @@ from mflux_api.checkpoints.checkpoint import Checkpoint
 from mflux_api.engine.model import load_model
 from mflux_api.errors import ModelCorrupt
 from mflux_api.models.registry import EMBEDDED_MODELS_DIR
-from tests.engine.estimating import estimate_small
-from tests.engine.flux2.stored_files import (
+from tests.support.estimating import estimate_small
+from tests.support.stored_files import (
     Kind,
     copy_klein,
     in_their_names,

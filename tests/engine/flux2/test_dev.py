@@ -34,10 +34,11 @@ from mflux_api.errors import OutOfMemory
 from mflux_api.ipc.messages import EngineSetup, FinishedPicture, PaintCommand
 from mflux_api.models.registry import resolve_model
 from mflux_api.request import GenerateRequest
-from tests.engine.estimating import estimate_held
 from tests.engine.flux2.test_quantization import psnr
+from tests.support.estimating import estimate_held
+from tests.support.paths import CHECKPOINTS
 
-DEV = Path(__file__).parents[2] / "reference" / "checkpoints" / "dev"
+DEV = CHECKPOINTS / "dev"
 WIDTH = choose_precision("auto").dtype.size
 SMALL: dict[str, Any] = {"width": 64, "height": 64, "steps": 2, "seeds": (3,)}
 PLAN = LoadPlan(

@@ -20,9 +20,10 @@ from mflux_api.engine.flux2.tensors import list_parameters
 from mflux_api.engine.memory import BUDGET_SHARE, GIB
 from mflux_api.engine.model import Model, load_model
 from mflux_api.engine.precision import choose_precision, device_name
+from tests.support.paths import CHECKPOINTS, ROOT
 
-DEV = Path(__file__).parents[2] / "reference" / "checkpoints" / "dev"
-DOCUMENT = Path(__file__).parents[3] / "docs" / "performance.md"
+DEV = CHECKPOINTS / "dev"
+DOCUMENT = ROOT / "docs" / "performance.md"
 HERE = Machine(device=device_name(), bytes_per_value=choose_precision("auto").dtype.size)
 MAC = Machine(device="metal", bytes_per_value=2)
 MACHINES = (32, 64, 96, 128)

@@ -9,8 +9,8 @@ import pytest
 
 from mflux_api.engine.model import Model, load_model
 from mflux_api.errors import MfluxError, ModelIncomplete
-from tests.engine.estimating import estimate_small
 from tests.engine.flux2.test_dev import DEV, pixels
+from tests.support.estimating import estimate_small
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,8 @@ from mflux_api.checkpoints.float8 import normalise_float8
 from mflux_api.checkpoints.safetensors import read_shard
 from mflux_api.engine.model import load_model
 from mflux_api.errors import ModelCorrupt, ModelUnsupported
-from tests.engine.estimating import estimate_small
-from tests.engine.flux2.stored_files import (
+from tests.support.estimating import estimate_small
+from tests.support.stored_files import (
     Scaling,
     comfy_metadata,
     copy_klein,

@@ -16,8 +16,8 @@ from mflux_api.checkpoints.gguf import read_gguf
 from mflux_api.engine.flux2.tensors import TargetFormat, list_parameters, read_tensors
 from mflux_api.engine.model import Model, load_model
 from mflux_api.errors import ModelCorrupt, ModelIncomplete, ModelUnsupported
-from tests.engine.estimating import estimate_small
-from tests.engine.flux2.stored_files import (
+from tests.support.estimating import estimate_small
+from tests.support.stored_files import (
     Arrays,
     Kind,
     copy_klein,

@@ -15,8 +15,8 @@ from mflux_api.engine.flux2.mistral import MistralEncoder
 from mflux_api.engine.model import Model, load_model
 from mflux_api.errors import ModelUnsupported
 from tests.reference.cases import ENCODINGS, ROWS, Encoding
+from tests.support.paths import CHECKPOINTS
 
-CHECKPOINTS = Path(__file__).parents[2] / "reference" / "checkpoints"
 TOLERANCE = 1e-5
 SIZES = {
     "model_type": "mistral",

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
@@ -12,10 +11,10 @@ from mflux_api.engine.flux2 import latents
 from mflux_api.engine.model import Model, load_model
 from mflux_api.request import LoraUse
 from tests.reference.cases import CASES, Case
+from tests.support.paths import REFERENCE
 
 pytestmark = pytest.mark.parity
 
-REFERENCE = Path(__file__).parents[2] / "reference"
 TOLERANCE = 1e-4
 OVERRIDES = {
     "klein": {},

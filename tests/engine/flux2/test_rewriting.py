@@ -27,9 +27,9 @@ from mflux_api.engine.passes import paint
 from mflux_api.errors import ModelUnsupported
 from mflux_api.ipc.messages import PaintingEvent, Picture, Step, UpsamplingProgress
 from mflux_api.pixels import infotext
-from tests.engine.painting import FakePainter, make_request, paint_blank
+from tests.support.painting import FakePainter, make_request, paint_blank
+from tests.support.paths import CHECKPOINTS
 
-CHECKPOINTS = Path(__file__).parents[2] / "reference" / "checkpoints"
 KLEIN = CHECKPOINTS / "klein"
 SMALL: dict[str, Any] = {"width": 64, "height": 64, "steps": 2, "seeds": (3,)}
 PROMPT = "a red circle"

@@ -20,9 +20,10 @@ from mflux_api.checkpoints.tensor_names import (
 )
 from mflux_api.engine.flux2.lora import OUTER
 from mflux_api.engine.model import Model, load_model
-from tests.engine.estimating import estimate_small
+from tests.support.estimating import estimate_small
+from tests.support.paths import CHECKPOINTS
 
-DEV = Path(__file__).parents[2] / "reference" / "checkpoints" / "dev"
+DEV = CHECKPOINTS / "dev"
 PARTS = {"attn.to_q": "img_attn.qkv", "attn.add_q_proj": "txt_attn.qkv"}
 SINGLE = {INNER[name]: name for name in ("linear1", "linear2", "norm.query_norm", "norm.key_norm")}
 DOUBLE = {INNER[name]: name for name in INNER if name.startswith(("img", "txt"))}

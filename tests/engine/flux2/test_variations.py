@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from mflux_api.engine.flux2 import latents
 from mflux_api.engine.model import Model
 from mflux_api.request import LARGEST_SEED, Variation
-from tests.engine.painting import distance, draw_scene, paint_events, paint_image, paint_images, white_box_mask
+from tests.support.painting import distance, draw_scene, paint_events, paint_image, paint_images, white_box_mask
 
 SHAPE = (128, 4, 5)
 shares = st.floats(0, 1)

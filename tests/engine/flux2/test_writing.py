@@ -23,18 +23,18 @@ from mflux_api.engine.flux2.tensors import list_parameters
 from mflux_api.engine.model import load_model
 from mflux_api.engine.precision import choose_precision
 from mflux_api.errors import ModelUnsupported
-from tests.engine.estimating import estimate_small
-from tests.engine.flux2.stored_files import Kind
 from tests.engine.flux2.test_gguf import text_encoder
+from tests.support.estimating import estimate_small
+from tests.support.paths import CHECKPOINTS, REFERENCE
+from tests.support.stored_files import Kind
 
-REFERENCE = Path(__file__).parents[2] / "reference"
 WRITINGS: list[dict[str, Any]] = json.loads((REFERENCE / "writings.json").read_text())
-CHECKPOINTS = ["klein", "odd", "dev", "dev-odd"]
+NAMES = ["klein", "odd", "dev", "dev-odd"]
 NOTHING: frozenset[int] = frozenset()
 
 
 def loader(name: str | Path, bits: int | None = None) -> NetworkLoader:
-    return NetworkLoader(Checkpoint.read(REFERENCE / "checkpoints" / name), bits, choose_precision("float32"))
+    return NetworkLoader(Checkpoint.read(CHECKPOINTS / name), bits, choose_precision("float32"))
 
 
 def writer(loaded: NetworkLoader) -> TextGenerator:
@@ -45,7 +45,7 @@ def writer(loaded: NetworkLoader) -> TextGenerator:
 
 @pytest.fixture(scope="module")
 def writers() -> dict[str, TextGenerator]:
-    return {name: writer(loader(name)) for name in CHECKPOINTS}
+    return {name: writer(loader(name)) for name in NAMES}
 
 
 def title(writing: dict[str, Any]) -> str:
@@ -96,7 +96,7 @@ def test_writing_ends_before_a_stop_and_at_the_limit(
     assert list(write.generate_tokens(ids, NOTHING, 5)) == tokens[:5]
 
 
-@pytest.mark.parametrize("name", CHECKPOINTS)
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("bits", [None, 8])
 def test_what_is_loaded_for_it_is_estimated(name: str, bits: int | None) -> None:
     loaded = loader(name, bits)
@@ -111,7 +111,7 @@ def test_what_is_loaded_for_it_is_estimated(name: str, bits: int | None) -> None
 
 
 def test_upsampling_takes_its_room_beside_the_text_encoder_and_not_beside_the_painting() -> None:
-    folder = REFERENCE / "checkpoints" / "klein"
+    folder = CHECKPOINTS / "klein"
     plain, more = (estimate_small(folder, upsample=upsample) for upsample in (False, True))
     assert (plain.upsampling, more.upsampling > 0) == (0, True)
     weights = plain.transformer + plain.text_encoder + plain.vae
@@ -123,7 +123,7 @@ def test_upsampling_takes_its_room_beside_the_text_encoder_and_not_beside_the_pa
 
 @pytest.mark.parametrize("kind", [Kind.F16, Kind.Q8_0], ids=lambda kind: kind.name)
 def test_a_text_encoder_in_a_gguf_file_writes_too(tmp_path: Path, kind: Kind) -> None:
-    shutil.copytree(REFERENCE / "checkpoints" / "klein", tmp_path / "klein")
+    shutil.copytree(CHECKPOINTS / "klein", tmp_path / "klein")
     other = text_encoder(tmp_path / "klein", "text_encoder.gguf", kind)
     # The first folder now has the values that the file represents.
     one, two = (writer(loader(folder)) for folder in (tmp_path / "klein", other))
@@ -160,7 +160,7 @@ def not_tied(folder: Path) -> None:
     ],
 )
 def test_a_text_encoder_that_cannot_write_says_so(tmp_path: Path, name: str, damage: Callable[[Path], None]) -> None:
-    folder = Path(shutil.copytree(REFERENCE / "checkpoints" / name, tmp_path / name))
+    folder = Path(shutil.copytree(CHECKPOINTS / name, tmp_path / name))
     damage(folder)
     with pytest.raises(ModelUnsupported, match="prompt_upsampling is not available with this model: "):
         estimate_small(folder, upsample=True)
@@ -168,7 +168,7 @@ def test_a_text_encoder_that_cannot_write_says_so(tmp_path: Path, name: str, dam
 
 
 def test_a_folder_that_was_saved_cannot_write(tmp_path: Path) -> None:
-    load_model(REFERENCE / "checkpoints" / "klein").save(tmp_path / "saved")
+    load_model(CHECKPOINTS / "klein").save(tmp_path / "saved")
     with pytest.raises(ModelUnsupported, match="only what prompts are read with"):
         find_language_model(Checkpoint.read(tmp_path / "saved"))
 
