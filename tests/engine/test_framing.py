@@ -226,7 +226,7 @@ def test_what_is_under_the_mask_counts_little_where_it_is_filled(tiny: Model) ->
         differences[fill] = np.abs(first.astype(int) - second).mean()
     assert differences["surroundings"] == 0
     # Not 0: the encoder's receptive field beside the mask reaches a little under it.
-    assert max(differences["noise"], differences["zero"]) < differences["original"] / 2
+    assert max(differences["noise"], differences["zero"]) < 0.8 * differences["original"]
 
 
 # Sizes and sources
