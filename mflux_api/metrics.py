@@ -38,6 +38,12 @@ class Metrics:
         self._pictures = Counter("mflux_pictures_total", "Pictures painted.", ["model"], registry=home)
         self._memory = Gauge("mflux_engine_memory_bytes", "Memory held by MLX.", ["kind"], registry=home)
         self._restarts = Counter("mflux_engine_restarts_total", "Restarts of the engine process.", registry=home)
+        self._tasks = Gauge(
+            "mflux_task_restarting", "1 while a failed background task waits for its restart.", ["task"], registry=home
+        )
+        self._task_restarts = Gauge(
+            "mflux_task_restarts", "How often a background task failed and was started again.", ["task"], registry=home
+        )
         self._http = Histogram(
             "mflux_http_seconds",
             "Time from a request to the first byte of its reply.",
@@ -70,6 +76,10 @@ class Metrics:
     def set_engine_memory(self, active: int, cached: int, peak: int) -> None:
         for kind, size in {"active": active, "cached": cached, "peak": peak}.items():
             self._memory.labels(kind).set(size)
+
+    def set_task(self, name: str, *, restarting: bool, restarts: int) -> None:
+        self._tasks.labels(name).set(restarting)
+        self._task_restarts.labels(name).set(restarts)
 
     def count_engine_restart(self) -> None:
         self._restarts.inc()

@@ -54,7 +54,9 @@ def _edge(services: Services) -> Dialect:
 
 
 DIALECTS: tuple[MakeDialect, ...] = (
-    lambda services: native.dialect(engine=lambda: get_engine_view(services)),
+    lambda services: native.dialect(
+        engine=lambda: get_engine_view(services), tasks=lambda: list(services.supervisor.tasks.values())
+    ),
     _sdapi,
     lambda services: ops.dialect(render=services.metrics.render, content_type=services.metrics.CONTENT_TYPE),
     lambda _: files.dialect(),

@@ -2,7 +2,7 @@
 
 import asyncio
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from mflux_api.errors import MfluxError
 from mflux_api.jobs.queue import JobQueue, Retention
@@ -12,6 +12,7 @@ from mflux_api.logs import log_error, log_event, log_warning
 from mflux_api.metrics import Metrics
 from mflux_api.net.s3 import Bucket, BucketFailed, BucketRefused
 from mflux_api.settings import Settings
+from mflux_api.supervisor import Supervisor
 from mflux_api.worker.dispatcher import Dispatcher
 from mflux_api.worker.engine_process import EngineProcess
 
@@ -29,10 +30,10 @@ class Services:
     service: JobService
     dispatcher: Dispatcher
     metrics: Metrics
+    supervisor: Supervisor
     # Set by `build_app`, because the dialects define the payloads of webhooks.
     webhooks: Webhooks | None = None
     bucket: Bucket | None = None
-    tasks: list[asyncio.Task[None]] = field(default_factory=list)
     # Event loop time until which a running job may continue while the server stops. None before that.
     deadline: float | None = None
 
@@ -45,10 +46,11 @@ class Services:
         await self.queue.open()
         await self.service.models.list_models()
         await self.service.resume_downloads()
-        self.tasks = [asyncio.create_task(self.dispatcher.run_forever()), asyncio.create_task(self._prune_jobs())]
-        self.tasks.append(asyncio.create_task(self._warm_up_engine()))
+        self.supervisor.start("dispatcher", self.dispatcher.run_forever)
+        self.supervisor.start("prune", self._prune_jobs)
+        self.supervisor.start("engine start", self._warm_up_engine)
         if self.webhooks is not None:
-            self.tasks.append(asyncio.create_task(self.webhooks.work()))
+            self.supervisor.start("webhooks", self.webhooks.work)
 
     async def _check_bucket(self) -> None:
         if self.bucket is None:
@@ -78,11 +80,10 @@ class Services:
             async with asyncio.timeout_at(self.deadline):
                 await self.queue.wait_idle()
                 await self.dispatcher.painting_lock.acquire()
-        for task in self.tasks:
-            task.cancel()
+        self.supervisor.cancel()
         # Killed, not asked to stop: that would wait for the end of the current step.
         await self.engine.stop()
-        await asyncio.gather(*self.tasks, return_exceptions=True)
+        await self.supervisor.wait_ended()
         await self.queue.close()
         log_event("server.stopped")
 

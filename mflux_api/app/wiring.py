@@ -20,6 +20,7 @@ from mflux_api.models.registry import ModelSpec
 from mflux_api.net.fetching import Fetcher
 from mflux_api.net.s3 import Bucket, BucketConfig
 from mflux_api.settings import Settings
+from mflux_api.supervisor import Supervisor
 from mflux_api.web.auth import ApiKeys
 from mflux_api.web.body import BodyReader
 from mflux_api.web.context import HttpContext
@@ -59,7 +60,10 @@ def make_services(settings: Settings) -> Services:
         log_prompts=settings.logging.prompts,
     )
     metrics.set_queue_depth_source(queue.count_waiting)
-    return Services(settings, queue, engine, service, dispatcher, metrics)
+    supervisor = Supervisor(
+        lambda task: metrics.set_task(task.name, restarting=task.state == "restarting", restarts=task.restarts)
+    )
+    return Services(settings, queue, engine, service, dispatcher, metrics, supervisor)
 
 
 def _engine_setup(settings: Settings) -> EngineSetup:

@@ -11,6 +11,7 @@ from pathlib import Path
 from mflux_api.errors import PictureNotFound, StorageFailed
 from mflux_api.jobs.job import Inputs, Job, PictureFile
 from mflux_api.jobs.queue import InputPictures, Painted
+from mflux_api.logs import log_warning
 
 INPUTS = "inputs"
 JOB_ID = re.compile(r"[0-9a-f]{12}")
@@ -69,6 +70,14 @@ class PictureFiles:
             return (self.folder / file).read_bytes()
         except FileNotFoundError:
             raise PictureNotFound("The file of this picture was deleted.") from None
+
+    def delete_all(self, jobs: Iterable[Job]) -> None:
+        """Delete the files of jobs. A file that cannot be deleted is logged, and the others are deleted."""
+        for job in jobs:
+            try:
+                self.delete(job)
+            except OSError as error:
+                log_warning("pictures.undeleted", id=job.id, reason=str(error))
 
     def delete(self, job: Job) -> None:
         """Delete all files of a job, and folders of a day that become empty."""

@@ -4,7 +4,7 @@ The worker uses `WorkQueue`, the service and the APIs `ClientQueue`, the webhook
 application `JobQueue`. An implementation has to pass the suites in tests/unit/jobs/*_contract.py.
 """
 
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Collection, Iterable
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
 
@@ -161,13 +161,14 @@ class HistoryBucket:
 class Delivery:
     """The delivery of a job's event to its webhook.
 
-    `event`: start, output or completed. `state`: waiting, delivered, failed (given up) or dropped (the event never
-    happened). `due`: time of the next attempt, seconds since 1970. `status`: HTTP status of the last answer, None
-    without one. `error`: why the last attempt failed.
+    `host`: host and port of the webhook's URL. `event`: start, output or completed. `state`: waiting, delivered, failed
+    (given up) or dropped (the event never happened). `due`: time of the next attempt, seconds since 1970. `status`:
+    HTTP status of the last answer, None without one. `error`: why the last attempt failed.
     """
 
     number: int
     job: Job
+    host: str
     event: str
     state: str
     attempts: int
@@ -386,8 +387,13 @@ class DeliveryQueue(Protocol):
     def closing(self) -> bool:
         """Whether the server is stopping."""
 
-    async def due_deliveries(self) -> list[Delivery]:
-        """Return the deliveries to send now, oldest first."""
+    async def due_deliveries(
+        self, *, sending: Collection[int], busy_hosts: Collection[str], limit: int
+    ) -> list[Delivery]:
+        """Return deliveries to send now: the oldest one of each host, at most `limit`, oldest first.
+
+        Leaves out the deliveries with the numbers `sending`, and those to `busy_hosts`.
+        """
 
     async def record_attempt(self, number: int, *, state: str, next_try: float, status: int | None, error: str) -> None:
         """Record an attempt and its result. `error`: empty when the webhook was accepted."""

@@ -3,7 +3,7 @@
 import asyncio
 import functools
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
+from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -119,8 +119,7 @@ class SQLiteQueue:
 
     async def prune(self, retention: Retention) -> int:
         stale = await self.store.run(job_rows.prune, retention.ended_before(time.time()), retention.bytes)
-        for job in stale:
-            await asyncio.to_thread(self.pictures.delete, job)
+        await asyncio.to_thread(self.pictures.delete_all, stale)
         return len(stale)
 
     # For workers
@@ -364,12 +363,15 @@ class SQLiteQueue:
     async def list_deliveries(self, state: str | None, before: int | None, limit: int) -> DeliveryPage:
         return await self.store.run(deliveries.page, state, before, limit)
 
-    async def due_deliveries(self) -> list[Delivery]:
+    async def due_deliveries(
+        self, *, sending: Collection[int], busy_hosts: Collection[str], limit: int
+    ) -> list[Delivery]:
         self._deliveries.clear()
-        return await self.store.run(deliveries.due, time.time())
+        return await self.store.run(deliveries.due, time.time(), sending, busy_hosts, limit)
 
     async def record_attempt(self, number: int, *, state: str, next_try: float, status: int | None, error: str) -> None:
         await self.store.run(deliveries.settle, number, state=state, next_try=next_try, status=status, error=error)
+        self._deliveries.set()
 
     async def wait_for_deliveries(self, seconds: float) -> None:
         with suppress(TimeoutError):

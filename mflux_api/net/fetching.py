@@ -65,7 +65,7 @@ class Fetcher:
                 httpcore.AsyncConnectionPool(
                     network_backend=PublicNetworkBackend(self.trusted_hosts), max_connections=1
                 ) as pool,
-                pool.stream(method, url, headers=list(sent.items()), content=body) as reply,
+                pool.stream(method, url, headers=_encode_headers(sent), content=body) as reply,
             ):
                 return HttpResponse(reply.status, _decode_headers(reply.headers), await _read_body(reply, limit))
         except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException, httpcore.UnsupportedProtocol):
@@ -85,6 +85,11 @@ def check_url(url: str) -> None:
         raise AddressForbidden(
             f"{_redact_url(url)}: addresses must not contain passwords, blanks or non-ASCII letters."
         )
+
+
+def _encode_headers(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    """Encode names and values as UTF-8, because a client's webhook secret may have any letters."""
+    return [(name.encode(), value.encode()) for name, value in headers.items()]
 
 
 def _decode_headers(pairs: list[tuple[bytes, bytes]]) -> dict[str, str]:

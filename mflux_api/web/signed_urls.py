@@ -3,22 +3,18 @@
 import functools
 import hashlib
 import hmac
-import os
-import secrets
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from starlette.requests import Request
 
-from mflux_api.errors import LinkExpired, StorageFailed
+from mflux_api.errors import LinkExpired
 from mflux_api.pixels.formats import PictureFormat
+from mflux_api.web.secret_file import load_secret
 
 FILES_PREFIX = "/files"
-SECRET_BYTES = 32
-NEW, OWNER_ONLY = os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600
 
 
 @dataclass(frozen=True)
@@ -36,13 +32,7 @@ class SignedUrls:
     @functools.cached_property
     def secret(self) -> bytes:
         """The signing secret. Raises StorageFailed when it cannot be read or written."""
-        try:
-            self.file.parent.mkdir(parents=True, exist_ok=True)
-            with suppress(FileExistsError), os.fdopen(os.open(self.file, NEW, OWNER_ONLY), "wb") as stream:
-                stream.write(secrets.token_bytes(SECRET_BYTES))
-            return self.file.read_bytes()
-        except OSError as error:
-            raise StorageFailed("The secret for signed links cannot be stored: is the disk full?") from error
+        return load_secret(self.file)
 
     def base_url(self, request: Request) -> str:
         """Return the server's URL as the client sees it, without a trailing slash."""

@@ -10,26 +10,29 @@ from mflux_api.dialects.native.queue import QueueEndpoints
 from mflux_api.dialects.native.streams import StreamEndpoints
 from mflux_api.dialects.native.system import SystemEndpoints
 from mflux_api.jobs.service import EngineView, JobService
+from mflux_api.supervisor import SupervisedTask
 from mflux_api.web.context import HttpContext
 from mflux_api.web.openapi import Endpoint
 from mflux_api.wire.dialect import Dialect
 
 
-def dialect(*, engine: Callable[[], EngineView]) -> Dialect:
-    """Describe the dialect. `engine`: returns the state of the engine process."""
+def dialect(*, engine: Callable[[], EngineView], tasks: Callable[[], list[SupervisedTask]]) -> Dialect:
+    """Describe the dialect. `engine`: the state of the engine process. `tasks`: of the background tasks."""
     return Dialect(
         name="native",
         prefixes=("/api/v1/",),
-        endpoints=lambda service, context: _endpoints(service, context, engine),
+        endpoints=lambda service, context: _endpoints(
+            service, context, SystemEndpoints(service, context, engine, tasks)
+        ),
         open_paths=frozenset({"/api/v1/health"}),
         is_listed=True,
     )
 
 
-def _endpoints(service: JobService, context: HttpContext, engine: Callable[[], EngineView]) -> list[Endpoint]:
+def _endpoints(service: JobService, context: HttpContext, system: SystemEndpoints) -> list[Endpoint]:
     jobs = JobEndpoints(service, context)
     parts = (
         *(jobs, PictureEndpoints(service), StreamEndpoints(service, context, jobs)),
-        *(QueueEndpoints(service), ModelEndpoints(service), SystemEndpoints(service, context, engine)),
+        *(QueueEndpoints(service), ModelEndpoints(service), system),
     )
     return [*(endpoint for part in parts for endpoint in part.endpoints()), *webhooks.endpoints(service)]

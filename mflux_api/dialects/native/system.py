@@ -14,10 +14,23 @@ from mflux_api.dialects.native.wire import WireModel, format_time
 from mflux_api.errors import InvalidRequest
 from mflux_api.jobs.queue import HistoryBucket
 from mflux_api.jobs.service import EngineView, JobService
+from mflux_api.supervisor import SupervisedTask, TaskState
 from mflux_api.version import __version__
 from mflux_api.web.body import parse_query
 from mflux_api.web.context import HttpContext, get_owner
 from mflux_api.web.openapi import Endpoint
+
+
+class TaskHealth(WireModel):
+    """A background task of the server. `error`: why it failed last; null if it never did.
+
+    A task that failed is started again after a pause, which `restarts` counts.
+    """
+
+    name: str
+    state: TaskState
+    restarts: int
+    error: str | None
 
 
 class Health(WireModel):
@@ -28,6 +41,7 @@ class Health(WireModel):
     models_available: int
     active_jobs: int
     queue_length: int
+    tasks: list[TaskHealth]
 
 
 class SystemMemory(WireModel):
@@ -96,6 +110,10 @@ class Token(WireModel):
     expires_in: float
 
 
+def build_task(task: SupervisedTask) -> TaskHealth:
+    return TaskHealth(name=task.name, state=task.state, restarts=task.restarts, error=task.error or None)
+
+
 def build_point(found: HistoryBucket) -> HistoryPoint:
     return HistoryPoint(
         start=format_time(found.start) or "",
@@ -111,12 +129,19 @@ HOUR = 3600
 
 
 class SystemEndpoints:
-    """Handlers about the server itself. `engine`: returns the state of the engine process."""
+    """Handlers about the server itself. `engine`: the state of the engine process. `tasks`: of background tasks."""
 
-    def __init__(self, service: JobService, context: HttpContext, engine: Callable[[], EngineView]) -> None:
+    def __init__(
+        self,
+        service: JobService,
+        context: HttpContext,
+        engine: Callable[[], EngineView],
+        tasks: Callable[[], list[SupervisedTask]],
+    ) -> None:
         self.service = service
         self.context = context
         self.engine = engine
+        self.tasks = tasks
 
     async def get_health(self, request: Request) -> Response:
         queue = self.service.queue
@@ -127,6 +152,7 @@ class SystemEndpoints:
                 models_available=self.service.models.ready_count,
                 active_jobs=len(queue.running_jobs()),
                 queue_length=queue.count_waiting(),
+                tasks=[build_task(task) for task in self.tasks()],
             )
         )
 

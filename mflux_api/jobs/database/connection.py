@@ -33,12 +33,18 @@ PRAGMAS = (
 SYNC_SECONDS = 0.1
 
 
+def url_host(url: str | None) -> str:
+    """Return host and port of a URL, as written in it. Empty if it has none."""
+    return (url or "").partition("://")[2].partition("/")[0].partition("?")[0].casefold()
+
+
 def connect(path: Path) -> sqlite3.Connection:
     """Open a connection with the functions that the migrations and queries use."""
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     connection.row_factory = sqlite3.Row
     # SQLite's own lower() converts only A to Z.
     connection.create_function("casefold", 1, str.casefold, deterministic=True)
+    connection.create_function("url_host", 1, url_host, deterministic=True)
     return connection
 
 

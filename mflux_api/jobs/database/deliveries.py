@@ -1,28 +1,38 @@
 """Webhook deliveries, one row for each event of a job. Functions for `Store.run`."""
 
+import json
 import sqlite3
+from collections.abc import Collection
 
 from mflux_api.jobs.database.jobs import find
 from mflux_api.jobs.queue import Delivery, DeliveryPage
 
-BATCH = 20
 FINAL = "jobs.state IN ('completed', 'failed', 'cancelled')"
 # For each event, the condition that a job must meet before the event is sent.
 HAPPENED = f"""(CASE deliveries.event
     WHEN 'start' THEN jobs.started IS NOT NULL WHEN 'output' THEN jobs.state = 'completed' ELSE {FINAL} END)"""
 
 
-def due(db: sqlite3.Connection, now: float) -> list[Delivery]:
-    """Return up to BATCH deliveries to send now, oldest first. Drops those whose event can no longer happen."""
+def due(
+    db: sqlite3.Connection, now: float, sending: Collection[int], busy_hosts: Collection[str], limit: int
+) -> list[Delivery]:
+    """Return the oldest delivery to send now of each host, at most `limit`, oldest first.
+
+    Leaves out the numbers `sending` and the hosts `busy_hosts`. Drops deliveries whose event can no longer happen.
+    """
     db.execute(
         f"""UPDATE deliveries SET state = 'dropped' WHERE state = 'waiting' AND EXISTS (
         SELECT 1 FROM jobs WHERE jobs.id = deliveries.job AND {FINAL} AND NOT {HAPPENED})"""
     )
     rows = db.execute(
-        f"""SELECT deliveries.* FROM deliveries JOIN jobs ON jobs.id = deliveries.job
-        WHERE deliveries.state = 'waiting' AND deliveries.due <= ? AND {HAPPENED}
-        ORDER BY deliveries.due, deliveries.number LIMIT ?""",
-        (now, BATCH),
+        f"""SELECT * FROM (
+            SELECT deliveries.*, row_number() OVER (PARTITION BY host ORDER BY due, deliveries.number) AS turn
+            FROM deliveries JOIN jobs ON jobs.id = deliveries.job
+            WHERE deliveries.state = 'waiting' AND due <= ? AND {HAPPENED}
+            AND deliveries.number NOT IN (SELECT value FROM json_each(?))
+            AND host NOT IN (SELECT value FROM json_each(?))
+        ) WHERE turn = 1 ORDER BY due, number LIMIT ?""",
+        (now, json.dumps(list(sending)), json.dumps(list(busy_hosts)), limit),
     ).fetchall()
     return [_delivery(db, row) for row in rows]
 
@@ -48,6 +58,7 @@ def _delivery(db: sqlite3.Connection, row: sqlite3.Row) -> Delivery:
     return Delivery(
         number=row["number"],
         job=find(db, row["job"]),
+        host=row["host"],
         event=row["event"],
         state=row["state"],
         attempts=row["attempts"],

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 
 from mflux_api.errors import JobConflict, JobNotFound
 from mflux_api.jobs.database import statistics
+from mflux_api.jobs.database.connection import url_host
 from mflux_api.jobs.database.serialization import pack_error, pack_inputs, pack_pictures, pack_request, to_job
 from mflux_api.jobs.eta import Pace
 from mflux_api.jobs.job import FINAL, Failure, Job, PictureFile, State, check_transition, public_status
@@ -35,8 +36,9 @@ def insert(db: sqlite3.Connection, new: NewJob) -> Job:
         "folded": new.request.prompt.casefold(),
     }
     if new.request.note.get("webhook"):
-        events = [(new.id, event) for event in new.request.note.get("events", "completed").split(",")]
-        db.executemany("INSERT INTO deliveries (job, event, state, due) VALUES (?, ?, 'waiting', 0)", events)
+        host = url_host(new.request.note["webhook"])
+        events = [(new.id, host, event) for event in new.request.note.get("events", "completed").split(",")]
+        db.executemany("INSERT INTO deliveries (job, host, event, state, due) VALUES (?, ?, ?, 'waiting', 0)", events)
     names, marks = ", ".join(columns), ", ".join(f":{name}" for name in columns)
     db.execute(f"INSERT INTO jobs ({names}) VALUES ({marks})", columns)
     return to_job(db.execute("UPDATE jobs SET place = number WHERE id = ? RETURNING *", (new.id,)).fetchone())

@@ -78,4 +78,10 @@ MIGRATIONS = (
             sum(iif(state = 'completed', coalesce(finished - started, 0), 0))
         FROM jobs WHERE state IN ('completed', 'failed') GROUP BY 1;
     """,
+    # Webhooks to different hosts are sent at the same time.
+    """
+    ALTER TABLE deliveries ADD COLUMN host TEXT NOT NULL DEFAULT '';
+    UPDATE deliveries SET host = coalesce(
+        (SELECT url_host(json_extract(request, '$.note.webhook')) FROM jobs WHERE jobs.id = deliveries.job), '');
+    """,
 )

@@ -258,20 +258,20 @@ class PictureContract:
         async with opening() as queue:
             note = {"webhook": "https://a.test/", "events": "start,completed"}
             await queue.submit(make_job(request=replace(REQUEST, note=note)))
-            assert await queue.due_deliveries() == []
+            assert await queue.due_deliveries(sending=[], busy_hosts=[], limit=10) == []
             waiting = asyncio.create_task(queue.wait_for_deliveries(60))
             assert await is_waiting(waiting)
             job = await queue.claim()
             await waiting
-            (start,) = await queue.due_deliveries()
+            (start,) = await queue.due_deliveries(sending=[], busy_hosts=[], limit=10)
             assert (start.job.id, start.event, start.attempts) == (job.id, "start", 0)
             await queue.record_attempt(start.number, state="delivered", next_try=0.0, status=200, error="")
             await queue.finish(job)
-            (end,) = await queue.due_deliveries()
+            (end,) = await queue.due_deliveries(sending=[], busy_hosts=[], limit=10)
             assert end.event == "completed"
             later = time.time() + 60
             await queue.record_attempt(end.number, state="waiting", next_try=later, status=503, error="busy")
-            assert await queue.due_deliveries() == []
+            assert await queue.due_deliveries(sending=[], busy_hosts=[], limit=10) == []
             page = await queue.list_deliveries("waiting", None, 10)
             assert ([(each.number, each.error) for each in page.deliveries], page.total) == ([(end.number, "busy")], 1)
             assert (await queue.list_deliveries(None, end.number, 10)).deliveries[0].state == "delivered"

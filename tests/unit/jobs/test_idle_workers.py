@@ -113,11 +113,11 @@ async def test_deliveries_are_looked_for_when_a_job_with_a_webhook_begins_and_en
         await queue.submit(make_job(request=replace(REQUEST, note=note)))
         job = await queue.claim()
         assert await is_waiting(waiting) is not webhook
-        assert len(await queue.due_deliveries()) == 0
+        assert len(await queue.due_deliveries(sending=[], busy_hosts=[], limit=10)) == 0
         waiting.cancel()
         waiting = asyncio.create_task(queue.wait_for_deliveries(60))
         assert await is_waiting(waiting)
         await queue.finish(job)
         assert await is_waiting(waiting) is not webhook
-        assert len(await queue.due_deliveries()) == webhook
+        assert len(await queue.due_deliveries(sending=[], busy_hosts=[], limit=10)) == webhook
         waiting.cancel()
