@@ -25,15 +25,18 @@ class Receivers:
     def __init__(self) -> None:
         self.told: list[str] = []
         self.changed = asyncio.Event()
-        self.under_way: dict[str, int] = {}
+        self.under_way = 0
         self.most = 0
 
     async def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes, limit: int) -> HttpResponse:
         if "dead" in url:
-            self.under_way[url] = self.under_way.get(url, 0) + 1
-            self.most = max(self.most, sum(self.under_way.values()))
+            self.under_way += 1
+            self.most = max(self.most, self.under_way)
             self.changed.set()
-            await asyncio.Event().wait()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self.under_way -= 1
         if "down" in url:
             raise FetchFailed("cannot be reached")
         self.told.append(url)
