@@ -371,11 +371,11 @@ class SQLiteQueue:
 
     async def record_attempt(self, number: int, *, state: str, next_try: float, status: int | None, error: str) -> None:
         await self.store.run(deliveries.settle, number, state=state, next_try=next_try, status=status, error=error)
-        self._deliveries.set()
 
     async def wait_for_deliveries(self, seconds: float) -> None:
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._deliveries.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._deliveries.wait()
 
     # Helpers
 

@@ -73,14 +73,28 @@ class Webhooks:
                     sending=list(self._sending), busy_hosts=self._busy_hosts(), limit=SENDING - len(self._sending)
                 ):
                     self._start(delivery)
-                # Wakes when a job with a webhook starts or ends and when an attempt ends. Attempts that failed are
-                # found again after a while, and hosts whose turn is over.
-                await self.queue.wait_for_deliveries(TURN_SECONDS if self._sending else BACKOFF[0])
+                await self._wait_for_more()
             await asyncio.gather(*(webhook.task for webhook in self._sending.values()))
         except asyncio.CancelledError:
             for webhook in self._sending.values():
                 webhook.task.cancel()
             raise
+
+    async def _wait_for_more(self) -> None:
+        """Wait until a job with a webhook starts or ends, an attempt ends, or a host's turn is over.
+
+        Attempts that failed are found again after a while.
+        """
+        news = asyncio.create_task(self.queue.wait_for_deliveries(BACKOFF[0]))
+        under_way = [webhook.task for webhook in self._sending.values()]
+        try:
+            await asyncio.wait(
+                [news, *under_way],
+                timeout=TURN_SECONDS if under_way else None,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+        finally:
+            news.cancel()
 
     def _start(self, delivery: Delivery) -> None:
         task = asyncio.create_task(self._deliver(delivery))

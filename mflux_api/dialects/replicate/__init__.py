@@ -92,7 +92,8 @@ class ReplicateEndpoints:
         seconds = prefer.partition("=")[2]
         wait = min(LONGEST_WAIT, int(seconds)) if seconds.isdecimal() else LONGEST_WAIT
         try:
-            return await asyncio.wait_for(self.service.queue.wait_ended(job), wait)
+            async with asyncio.timeout(wait):
+                return await self.service.queue.wait_ended(job)
         except TimeoutError:
             return await self.service.queue.get(job.id)
 
