@@ -10,9 +10,11 @@ import pytest
 from hypothesis import HealthCheck, settings
 from playwright.sync_api import Browser, BrowserContext, sync_playwright
 
+import mflux_api
 from mflux_api.engine.model import Model, load_model
 from mflux_api.models.registry import EMBEDDED_MODELS_DIR
 from tests.support.browsers import FLAGS, INSTALL, find_browser
+from tests.support.paths import ROOT
 from tests.support.servers import furnished, guarded, server, small, tight, trusting
 
 __all__ = ["furnished", "guarded", "server", "small", "tight", "trusting"]
@@ -85,6 +87,16 @@ def context(browser: Browser) -> Iterator[BrowserContext]:
     context = browser.new_context()
     yield context
     context.close()
+
+
+def pytest_configure() -> None:
+    """Make sure that this tree is tested, in this process and in those that tests start from any folder.
+
+    `.venv` has a package installed too, which may be another tree's where several share it.
+    """
+    if not Path(str(mflux_api.__file__)).is_relative_to(ROOT):
+        raise pytest.UsageError(f"The tests of {ROOT} would test {mflux_api.__file__}. Run them from {ROOT}.")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
 
 
 def pytest_report_header() -> list[str]:

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 
-from mflux_api.models.registry import PROJECT_DIR
+from mflux_api.resources import IMPORT_DIR
 
 PROBE_SECONDS = 120
 # In a separate process, because MLX may abort, and because its BLAS can only be chosen before it is imported.
@@ -61,7 +61,7 @@ def probe_mlx() -> MlxInfo | str:
     try:
         asked = subprocess.run(
             [sys.executable, "-c", PROBE],
-            cwd=PROJECT_DIR,
+            cwd=IMPORT_DIR,
             capture_output=True,
             text=True,
             check=False,

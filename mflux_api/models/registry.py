@@ -15,10 +15,10 @@ from mflux_api.checkpoints.capabilities import Capabilities, ModelFacts
 from mflux_api.checkpoints.detection import SINGLE_FILE_SUFFIXES, WEIGHT_COMPONENTS
 from mflux_api.checkpoints.families import DEFAULT_FAMILY, FAMILIES, detect_family, is_whole_model
 from mflux_api.errors import ModelNotDownloaded, ModelNotFound, ModelUnsupported
+from mflux_api.resources import find_resource
 
-PROJECT_DIR = Path(__file__).resolve().parents[2]
-REGISTRY_FILE = PROJECT_DIR / "configs" / "models.yaml"
-EMBEDDED_MODELS_DIR = PROJECT_DIR / "models"
+REGISTRY_FILE = find_resource("configs/models.yaml")
+EMBEDDED_MODELS_DIR = find_resource("models")
 CLOUD = "cloud-names"
 # Excludes weights beside the folders: they repeat the transformer in one file (64 GB for FLUX.2-dev).
 WITHOUT_REPEATS = " --include '*/*' '*.json'"

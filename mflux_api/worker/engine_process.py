@@ -31,6 +31,7 @@ from mflux_api.ipc.messages import (
 )
 from mflux_api.logs import log_event, log_warning
 from mflux_api.request import EarlyStop
+from mflux_api.resources import IMPORT_DIR
 
 # Do not match "malloc" alone: macOS writes harmless MallocStackLogging lines.
 ALLOCATION = re.compile(r"[Uu]nable to allocate|Attempting to allocate|Insufficient Memory|out of memory|bad_alloc")
@@ -257,7 +258,8 @@ async def _launch_process(theirs: socket.socket) -> asyncio.subprocess.Process:
     # Use a process group of its own, so that Ctrl-C in the terminal reaches only the server. Do not use a session of
     # its own: Linux would give it half of the machine regardless of the engine's priority (docs/traps.md).
     return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "mflux_api.engine.child", str(theirs.fileno())),
+        # -P: without it, Python would import a random.py of the working directory before its own.
+        *(sys.executable, "-P", "-m", "mflux_api.engine.child", str(theirs.fileno())),
         pass_fds=(theirs.fileno(),),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.DEVNULL,
@@ -285,5 +287,4 @@ def _count_kernel_kills() -> int:
 
 def _make_search_path() -> str:
     """Return the child's PYTHONPATH. The child must import this same package from any working directory."""
-    package = str(Path(__file__).resolve().parents[2])
-    return os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH", "")]))
+    return os.pathsep.join(filter(None, [str(IMPORT_DIR), os.environ.get("PYTHONPATH", "")]))

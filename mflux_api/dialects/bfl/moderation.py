@@ -7,9 +7,9 @@ from pathlib import Path
 
 import yaml
 
-from mflux_api.models.registry import PROJECT_DIR
+from mflux_api.resources import find_resource
 
-WORDS = PROJECT_DIR / "configs" / "moderation.yaml"
+WORDS = find_resource("configs/moderation.yaml")
 
 
 @dataclass(frozen=True)
