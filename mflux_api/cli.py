@@ -9,10 +9,16 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from mflux_api.errors import InvalidRequest, MfluxError
+from mflux_api.home import MODELS_DIR, OUTPUT_DIR, find_home
 from mflux_api.settings import options
+from mflux_api.version import __version__
 
 OK, FAILED, BAD_INPUT, CANCELLED = 0, 1, 2, 130
 
+HOME_HELP = (
+    "folder of config.yaml, models, output and logs (default: MFLUX_HOME, or ~/.mflux-api; in a checkout the working "
+    "directory)"
+)
 # A flag that takes several values and may be repeated.
 SEVERAL: dict[str, Any] = {"action": "extend", "nargs": "+", "default": []}
 # Flags of `generate` that `chat` has too.
@@ -35,8 +41,8 @@ GENERATE: dict[str, dict[str, Any]] = {
     "--quantize": {"type": int, "metavar": "BITS", "help": "quantize the weights to 3, 4, 6 or 8 bits"},
     "--precision": {"default": "auto", "metavar": "TYPE", "help": "auto, float32, bfloat16 or float16"},
     "--low-ram": {"action": "store_true", "help": "unload the text encoder before denoising"},
-    "--models-dir": {"type": Path, "default": Path("models"), "metavar": "DIR", "help": "default: %(default)s"},
-    "--output": {"type": Path, "default": Path("output"), "metavar": "DIR|FILE", "help": "default: %(default)s"},
+    "--models-dir": {"type": Path, "metavar": "DIR", "help": "default: models in the home"},
+    "--output": {"type": Path, "metavar": "DIR|FILE", "help": "default: output in the home"},
 }
 
 
@@ -44,6 +50,7 @@ def main(argv: Sequence[str]) -> int:
     """Run a command and return its exit code: 0 done, 1 failed, 2 bad input, 130 cancelled."""
     arguments = _build_parser().parse_args(argv)
     try:
+        _place_folders(arguments)
         code: int | None = arguments.command(arguments)
     except MfluxError as error:
         return _print_error(error, error.message, debug=arguments.debug)
@@ -56,6 +63,14 @@ def main(argv: Sequence[str]) -> int:
     except OSError as error:
         return _print_error(error, f"{error.filename}: {error.strerror}", debug=arguments.debug)
     return OK if code is None else code
+
+
+def _place_folders(arguments: argparse.Namespace) -> None:
+    """Find the home, and put the folders that were not named into it."""
+    arguments.home = find_home(arguments.home)
+    for name, folder in (("models_dir", MODELS_DIR), ("output", OUTPUT_DIR)):
+        if getattr(arguments, name, folder) is None:
+            setattr(arguments, name, arguments.home / folder)
 
 
 def run() -> NoReturn:
@@ -85,18 +100,20 @@ def _print_error(error: Exception, message: str, *, debug: bool) -> int:
 
 
 def _build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="mflux_api", description="FLUX.2 on MLX.")
+    parser = argparse.ArgumentParser(prog="mflux-api", description="FLUX.2 on MLX.")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_generate_commands(commands)
     _add_server_commands(commands)
     for command in commands.choices.values():
+        command.add_argument("--home", type=Path, metavar="DIR", help=HOME_HELP)
         command.add_argument("--debug", action="store_true", help="print the traceback of an error")
     return parser
 
 
 def _add_generate_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     # argparse's own usage has the prompt last, where --reference and --lora would take it as one of their values.
-    usage = "mflux_api generate PROMPT [OPTION ...]"
+    usage = "mflux-api generate PROMPT [OPTION ...]"
     painting = commands.add_parser("generate", help="paint pictures from a prompt", usage=usage)
     painting.add_argument("prompt")
     for flag, facts in GENERATE.items():
@@ -134,7 +151,7 @@ def _add_server_commands(commands: "argparse._SubParsersAction[argparse.Argument
     examining = commands.add_parser("doctor", help="find what is missing, slow or misconfigured on this machine")
     examining.set_defaults(command=_run_doctor)
     for parser in (serving, showing, examining):
-        parser.add_argument("--config", type=Path, metavar="FILE", help="default: config.yaml, if it exists")
+        parser.add_argument("--config", type=Path, metavar="FILE", help="default: config.yaml in the home")
         parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="set any setting by name")
         for option in options().values():
             if option.flag:
@@ -191,19 +208,19 @@ def _run_bench(arguments: argparse.Namespace) -> None:
 def _run_serve(arguments: argparse.Namespace) -> int:
     from mflux_api.commands.serve import run_server
 
-    return run_server(_parse_settings(arguments), arguments.config)
+    return run_server(_parse_settings(arguments), arguments.config, home=arguments.home)
 
 
 def _run_settings(arguments: argparse.Namespace) -> None:
     from mflux_api.commands.settings import print_settings
 
-    print_settings(_parse_settings(arguments), arguments.config, example=arguments.example)
+    print_settings(_parse_settings(arguments), arguments.config, home=arguments.home, example=arguments.example)
 
 
 def _run_doctor(arguments: argparse.Namespace) -> int:
     from mflux_api.commands.settings import load_settings
 
-    chosen = load_settings(_parse_settings(arguments), arguments.config).settings
+    chosen = load_settings(_parse_settings(arguments), arguments.config, home=arguments.home).settings
     from mflux_api.commands.doctor import check_bucket, run
 
-    return run(chosen.models.cache_dir, chosen.generation.output_dir, check_bucket(chosen))
+    return run(arguments.home, chosen.models.cache_dir, chosen.generation.output_dir, check_bucket(chosen))

@@ -54,10 +54,11 @@ class Finding:
     advice: str = ""
 
 
-def run(models_dir: Path, output_dir: Path, more: Iterable[Finding] = ()) -> int:
-    """Print each finding as soon as it is known, then `more`. Returns 1 if any failed, else 0."""
+def run(home: Path, models_dir: Path, output_dir: Path, more: Iterable[Finding] = ()) -> int:
+    """Print the home, then each finding as soon as it is known, then `more`. Returns 1 if any failed, else 0."""
     states: list[State] = []
-    for finding in chain(check_machine(models_dir, output_dir), more):
+    first = Finding("home", "ok", str(home.absolute()))
+    for finding in chain([first], check_machine(models_dir, output_dir), more):
         states.append(finding.state)
         print(f"{finding.state:5} {finding.subject:12} {finding.message}", flush=True)
         if finding.advice:
@@ -118,7 +119,7 @@ def parse_version(version: str) -> tuple[int, ...]:
 
 def _check_mlx(found: MlxInfo | str) -> Iterator[Finding]:
     if isinstance(found, str):
-        yield Finding("mlx", "fail", found, "Set up .venv again: make clean, then make demo.")
+        yield Finding("mlx", "fail", found, "Install mflux-api again; in a checkout: make clean, then make demo.")
         return
     yield Finding("chip", "ok", found.chip)
     yield Finding("mlx", "ok", f"{found.version} on {found.device}")
@@ -135,7 +136,7 @@ def check_speed(found: MlxInfo) -> Finding:
     if found.gflops >= SLOWEST_GFLOPS:
         return Finding("speed", "ok", message)
     if found.openblas is None and found.device == "cpu":
-        advice = "MLX uses its slow reference BLAS. Install opencv-python in .venv, or the system's libopenblas."
+        advice = "MLX uses its slow reference BLAS. Install opencv-python beside it, or the system's libopenblas."
     else:
         advice = "Other programs may keep the machine busy; try again when it is idle."
     return Finding("speed", "warn", message, advice)
@@ -284,7 +285,7 @@ def _check_models(models_dir: Path) -> Iterator[Finding]:
     for spec in here:
         yield _describe_model(spec)
     missing = sum(spec not in here and not spec.unavailable for spec in named)
-    yield Finding("models", "ok", f"{len(here)} here, {missing} more to download: python -m mflux_api models")
+    yield Finding("models", "ok", f"{len(here)} here, {missing} more to download: mflux-api models")
 
 
 def _describe_model(spec: ModelSpec) -> Finding:

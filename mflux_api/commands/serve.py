@@ -33,13 +33,14 @@ class Server(uvicorn.Server):
     """uvicorn's server, which drains the application before it waits for connections, and exits on a second signal."""
 
     services: Services
+    home: Path
 
     # The application starts here and not in uvicorn's lifespan, which would print errors as long tracebacks.
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await self.services.start()
         await super().startup(sockets)
         if sockets:
-            _announce(self.services.settings, sockets[0].getsockname()[1])
+            _announce(self.services.settings, self.home, sockets[0].getsockname()[1])
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self.services.drain()
@@ -54,12 +55,12 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
 
-def run_server(arguments: Mapping[str, str], file: Path | None) -> int:
+def run_server(arguments: Mapping[str, str], file: Path | None, *, home: Path) -> int:
     """Serve until a signal. Returns 0 after an orderly stop.
 
     Raises InvalidSetting, StorageFailed, and InvalidRequest when another server uses the output folder.
     """
-    chosen = settings.load(arguments, os.environ, file).settings
+    chosen = settings.load(arguments, os.environ, file, home=home).settings
     logs.configure_logging(chosen.logging.level, chosen.logging.format)
     app = build_app(chosen)
     config = uvicorn.Config(
@@ -82,6 +83,7 @@ def run_server(arguments: Mapping[str, str], file: Path | None) -> int:
     )
     server = Server(config)
     server.services = app.state.services
+    server.home = home
     with ExitStack() as listening:
         ports = [chosen.server.port, *chosen.dialects.prefixes_by_port]
         server.run(sockets=[listening.enter_context(bind_socket(chosen.server.host, port)) for port in ports])
@@ -105,15 +107,17 @@ def bind_socket(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _announce(chosen: Settings, port: int) -> None:
-    """Announce the server's URL: as text for people, and as an event in the log for programs."""
+def _announce(chosen: Settings, home: Path, port: int) -> None:
+    """Announce the server's URL and its home: as text for people, and as an event in the log for programs."""
     host = chosen.server.host
     url = f"http://{'localhost' if host in ANYWHERE else host}:{port}"
     unguarded = not (chosen.security.api_keys or chosen.security.api_auth) and not _is_loopback(host)
-    logs.log_event("server.ready", url=url, unguarded=unguarded)
+    logs.log_event("server.ready", url=url, unguarded=unguarded, home=str(home.absolute()))
     if chosen.logging.format == "json":
         return
     print(f"MFLUX API at {url}  (documentation: {url}/docs; Ctrl+C stops it)", file=sys.stderr)
+    if home != Path():
+        print(f"Home: {home}  (config.yaml, models, output, logs)", file=sys.stderr)
     print(FIRST_PICTURE.format(url=url), file=sys.stderr)
     if unguarded:
         print(f"Anybody who can reach {host}:{port} may use this server: {NO_KEY}", file=sys.stderr)

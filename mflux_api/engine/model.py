@@ -17,6 +17,7 @@ from mflux_api.engine.cache import LoadPlan, ModelCache
 from mflux_api.engine.loaded_pipeline import LoadedPipeline
 from mflux_api.engine.passes import paint
 from mflux_api.errors import InvalidRequest, ModelNotFound, ModelUnsupported
+from mflux_api.home import MODELS_DIR, find_home
 from mflux_api.ipc.messages import PaintingEvent, Picture
 from mflux_api.models.loras import LoraChoice, resolve_lora
 from mflux_api.models.registry import ModelSpec, ResolvedModel, resolve_model
@@ -25,8 +26,6 @@ from mflux_api.request import SIDE_STEP, SMALLEST_SIDE, GenerateRequest, LoraUse
 if TYPE_CHECKING:
     from mflux_api.engine.flux2.pipeline import Pipeline
 
-MODELS_DIR = Path("models")
-LORAS_DIR = MODELS_DIR / "loras"
 EMBEDDING_CACHE = 256 * 1024**2
 DEFAULT_MODEL = "flux2-tiny"
 
@@ -34,9 +33,12 @@ DEFAULT_MODEL = "flux2-tiny"
 class Model:
     """A model in memory. Load it and paint with it on the same thread."""
 
-    def __init__(self, painter: LoadedPipeline, spec: ModelSpec, lora_folders: Sequence[Path] | None) -> None:
+    def __init__(
+        self, painter: LoadedPipeline, spec: ModelSpec, lora_dir: Path, lora_folders: Sequence[Path] | None
+    ) -> None:
         self.painter = painter
         self.spec = spec
+        self.lora_dir = lora_dir
         self.lora_folders = lora_folders
 
     @property
@@ -119,7 +121,7 @@ class Model:
 
     def _resolve_loras(self, loras: Sequence[LoraChoice]) -> tuple[LoraUse, ...]:
         anywhere = self.lora_folders is None
-        folders = [LORAS_DIR] if self.lora_folders is None else self.lora_folders
+        folders = [self.lora_dir] if self.lora_folders is None else self.lora_folders
         return tuple(resolve_lora(choice, folders, anywhere=anywhere) for choice in loras)
 
     def _choose_side(self, axis: int, image: Image.Image | None, images: Sequence[Image.Image]) -> int:
@@ -152,7 +154,7 @@ def load_model(
     quantize: int | None = None,
     precision: str = "auto",
     low_ram: bool = False,
-    models_dir: str | Path = MODELS_DIR,
+    models_dir: str | Path | None = None,
     lora_folders: Sequence[Path] | None = None,
     embedding_cache: int = EMBEDDING_CACHE,
     local_encoder: bool = True,
@@ -164,8 +166,10 @@ def load_model(
     `quantize`: 3, 4, 6 or 8 bits, applied while loading. Weights that are stored quantized do not change. `precision`:
     "auto" (bfloat16 on Metal and CUDA, float32 on CPU), "float32", "bfloat16", "float16". `low_ram`: unload the text
     encoder before denoising. FLUX.2-dev's networks are then never in memory together; this also happens without
-    `low_ram` if they do not fit together. `lora_folders`: the only folders that adapters may come from; None allows
-    any. `embedding_cache`: size of the prompt embedding cache in bytes.
+    `low_ram` if they do not fit together. `models_dir`: the folder of the models, with adapters in `loras` inside it;
+    None means `models` in the home (MFLUX_HOME, ~/.mflux-api, or in a checkout the working directory). `lora_folders`:
+    the only folders that adapters may come from; None allows any. `embedding_cache`: size of the prompt embedding cache
+    in bytes.
 
     Without a name, loads the default model and makes it the model of `generate_image`. With `gguf_quant` ("bf16", "q8",
     "q4") this is the first GGUF transformer under `models_dir` with that text in its name. `full_model`: load weights
@@ -178,11 +182,12 @@ def load_model(
     if full_model and quantize is not None:
         raise InvalidRequest("full_model means weights as they are stored: leave quantize out.", field="quantize")
     memory.limit_cache(memory.CACHE_LIMIT)
-    chosen = model if model is not None else _choose_default_model(gguf_quant, Path(models_dir))
-    located = resolve_model(chosen, Path(models_dir))
+    folder = Path(models_dir) if models_dir is not None else find_home() / MODELS_DIR
+    chosen = model if model is not None else _choose_default_model(gguf_quant, folder)
+    located = resolve_model(chosen, folder)
     cache = ModelCache(memory.default_budget())
     painter = cache.get(plan_load(located, quantize, precision, low_ram=low_ram, embedding_cache=embedding_cache))
-    loaded = Model(painter, located.spec, lora_folders)
+    loaded = Model(painter, located.spec, folder / "loras", lora_folders)
     if model is None:
         _last_loaded["model"] = loaded
     return loaded

@@ -139,7 +139,7 @@ def _not_found(name: str) -> ModelNotFound:
         message = f"Model '{shown}' not found. Flux1 models removed. Use flux2-klein-4b or flux2-klein-9b"
         return ModelNotFound(message, model=shown, available_models=names)
     near = difflib.get_close_matches(shown.lower(), load_registry(), n=3)
-    hint = f"Did you mean {' or '.join(near)}?" if near else "`python -m mflux_api models` lists the names."
+    hint = f"Did you mean {' or '.join(near)}?" if near else "`mflux-api models` lists the names."
     message = f"Model '{shown}' not found: neither a known name nor a folder. {hint}"
     return ModelNotFound(message, model=shown, suggestions=near, available_models=names)
 

@@ -4,7 +4,7 @@ import difflib
 import json
 import re
 import reprlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -12,11 +12,11 @@ from typing import NamedTuple
 from pydantic import ValidationError
 
 from mflux_api.errors import InvalidSetting
+from mflux_api.home import CONFIG_FILE
 from mflux_api.settings.schema import Option, Settings, default_env, iter_options, options
 from mflux_api.settings.types import NULLS
 from mflux_api.settings.yaml_file import parse_yaml
 
-FILE = Path("config.yaml")
 HIDDEN = "***"
 # Parts of pydantic's messages that do not describe the expected value.
 NOISE = re.compile(r"^Value error, |, unable.*| after validation.*| for <class.*")
@@ -37,14 +37,16 @@ class LoadedSettings:
     origins: dict[str, str]
 
 
-def load(arguments: Mapping[str, str], environ: Mapping[str, str], file: Path | None) -> LoadedSettings:
+def load(arguments: Mapping[str, str], environ: Mapping[str, str], file: Path | None, *, home: Path) -> LoadedSettings:
     """Load the effective settings.
 
-    `arguments` maps dotted keys to values. With `file` None, config.yaml in the working directory is read if it exists.
-    Raises InvalidSetting, which names the key, the expected value and the origin.
+    `arguments` maps dotted keys to values. With `file` None, config.yaml in the home is read if it exists. Relative
+    paths of the file and of the defaults count from the home, others from the working directory. Raises InvalidSetting,
+    which names the key, the expected value and the origin.
     """
-    given = _read_file(file) | _read_environment(environ) | _read_arguments(arguments)
-    settings = _validate(given)
+    typed = _read_environment(environ) | _read_arguments(arguments)
+    given = _read_file(file or home / CONFIG_FILE, required=file is not None) | typed
+    settings = _place_in_home(_validate(given), home, skip=typed.keys())
     origins = {key: given[key].origin if key in given else "default" for key in options()}
     return LoadedSettings(settings, origins)
 
@@ -60,6 +62,7 @@ def render_example() -> str:
     lines = [
         "# Every setting with its default. Copy this file to config.yaml and keep the lines you change.",
         "# The command line overrides environment variables (in parentheses), which override this file.",
+        "# Relative paths count from the home: ~/.mflux-api, or in a checkout the folder where the server starts.",
     ]
     for section, values in Settings():
         lines += ["", f"# {type(values).__doc__}", f"{section}:"]
@@ -105,14 +108,13 @@ def _read_environment(environ: Mapping[str, str]) -> dict[str, GivenValue]:
     return {keys[name]: GivenValue(value, f"environment {name}") for name, value in given.items() if name in keys}
 
 
-def _read_file(file: Path | None) -> dict[str, GivenValue]:
-    path = file or FILE
+def _read_file(path: Path, *, required: bool) -> dict[str, GivenValue]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        if file is None:
+        if not required:
             return {}
-        raise InvalidSetting(f"There is no configuration file {file}.", origin=str(file)) from None
+        raise InvalidSetting(f"There is no configuration file {path}.", origin=str(path)) from None
     except (OSError, ValueError) as error:
         raise InvalidSetting(f"{path} cannot be read: {error}.", origin=str(path)) from None
     given = {key: GivenValue(value, str(path)) for key, value in _flatten(parse_yaml(text, path))}
@@ -161,6 +163,17 @@ def _validate(given: Mapping[str, GivenValue]) -> Settings:
         " ".join(_error_message(options()[key], given[key], message) for key, message in problems.items()),
         keys=list(problems),
     )
+
+
+def _place_in_home(settings: Settings, home: Path, *, skip: Container[str]) -> Settings:
+    """Return the settings with relative paths counted from the home, but for the keys in `skip`."""
+    placed = {}
+    for section, values in settings:
+        inside = {
+            name: home / value for name, value in values if isinstance(value, Path) and f"{section}.{name}" not in skip
+        }
+        placed[section] = values.model_copy(update=inside)
+    return settings.model_copy(update=placed)
 
 
 def _error_message(option: Option, given: GivenValue, message: str) -> str:

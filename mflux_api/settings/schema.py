@@ -8,6 +8,7 @@ from typing import Literal, cast
 
 from pydantic import BaseModel, field_validator
 
+from mflux_api.home import MODELS_DIR, OUTPUT_DIR, STYLES_FILE
 from mflux_api.settings.types import (
     LARGEST_SIDE,
     LONGEST_DAYS,
@@ -77,7 +78,7 @@ class ModelSettings(Section):
         "flux2-klein-4b", "Model for requests that name none.", env="MFLUX_DEFAULT_MODEL", flag="--model"
     )
     auto_download: bool = option(True, "Download a known model when a request first uses it.")
-    cache_dir: Folder = option(Path("./models"), "Folder of the models.", env="MFLUX_MODELS_DIR", flag="--models-dir")
+    cache_dir: Folder = option(MODELS_DIR, "Folder of the models.", env="MFLUX_MODELS_DIR", flag="--models-dir")
     lora_dir: Folder | None = option(None, "Folder of the LoRA files; null for the folder loras in cache_dir.")
 
     @property
@@ -116,10 +117,10 @@ class GenerationSettings(Section):
     max_references: int = option(8, "Most reference pictures per request.", ge=0)
     max_image_megapixels: Count = option(32, "Largest picture a client may send, in megapixels.")
     styles_file: Folder = option(
-        Path("./styles.csv"), "CSV file of SD-WebUI styles, with the columns name, prompt, negative_prompt."
+        STYLES_FILE, "CSV file of SD-WebUI styles, with the columns name, prompt, negative_prompt."
     )
     output_dir: Folder = option(
-        Path("./output"), "Folder of the pictures and jobs.", env="MFLUX_OUTPUT_DIR", flag="--output-dir"
+        OUTPUT_DIR, "Folder of the pictures and jobs.", env="MFLUX_OUTPUT_DIR", flag="--output-dir"
     )
 
 

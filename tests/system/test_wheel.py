@@ -1,16 +1,21 @@
 """The built package, installed into an environment of its own and used from a folder that is not the checkout."""
 
+import base64
 import os
 import subprocess
 import sys
 import sysconfig
 import tarfile
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+import mflux_api
+from tests.support.live_server import LiveServer
 from tests.support.paths import ROOT
 
 pytestmark = [pytest.mark.system, pytest.mark.slow]
@@ -28,6 +33,21 @@ class Installed:
     program: Path
     folder: Path
     environ: dict[str, str]
+
+    @property
+    def home(self) -> Path:
+        return Path(self.environ["HOME"]) / ".mflux-api"
+
+    @contextmanager
+    def serve(self) -> Iterator[LiveServer]:
+        """Run the server on a free port and kill it at the end."""
+        command = [str(self.program), "serve", "--host", "127.0.0.1", "--port", "0"]
+        process = subprocess.Popen(command, cwd=self.folder, env=self.environ, stderr=subprocess.PIPE, text=True)
+        live = LiveServer(process, self.home / "output")
+        try:
+            yield live
+        finally:
+            live.close()
 
     def run(self, *arguments: str) -> str:
         """Run a command, which must succeed, and return its standard output."""
@@ -103,7 +123,38 @@ def test_the_models_are_listed_with_the_embedded_one_here(installed: Installed) 
     assert [line.split()[0] for line in lines if line.split()[1] == "flux2-tiny"] == ["here"]
 
 
-def test_a_picture_is_painted(installed: Installed, tmp_path: Path) -> None:
-    painted = installed.run("generate", "a red circle", *QUICK, "--output", str(tmp_path))
-    assert Path(painted) == tmp_path / PICTURE
+def test_the_command_names_its_version(installed: Installed) -> None:
+    assert installed.run("--version") == f"mflux-api {mflux_api.__version__}"
+
+
+def test_the_doctor_finds_the_engine_and_the_home(installed: Installed) -> None:
+    lines = installed.run("doctor").splitlines()
+    assert f"ok    home         {installed.home}" in lines
+    assert lines[-1].startswith("0 failed")
+
+
+def test_a_picture_is_painted_into_the_home(installed: Installed) -> None:
+    painted = installed.run("generate", "a red circle", *QUICK)
+    assert Path(painted) == installed.home / "output" / PICTURE
     assert Path(painted).read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_server_names_its_home_and_paints_into_it(installed: Installed) -> None:
+    with installed.serve() as live:
+        assert live.get("/api/v1/health").json()["status"] == "healthy"
+        assert live.get("/").status_code == 200
+        body = {"prompt": "a red circle", "model": "flux2-tiny", "width": 64, "height": 64, "steps": 1}
+        picture = live.post("/sdapi/v1/txt2img", body).json()["images"][0]
+    assert base64.b64decode(picture).startswith(b"\x89PNG")
+    assert f"Home: {installed.home}  (config.yaml, models, output, logs)" in live.lines
+    assert (installed.home / "output" / "jobs.db").is_file()
+
+
+def test_a_notebook_elsewhere_uses_the_same_home(installed: Installed) -> None:
+    code = "import mflux_api; print(mflux_api.load_model('flux2-tiny').lora_dir)"
+    assert installed.evaluate(code) == str(installed.home / "models" / "loras")
+
+
+# Last: the commands above have run.
+def test_nothing_is_written_to_the_working_directory(installed: Installed) -> None:
+    assert [path.name for path in installed.folder.iterdir()] == ["random.py"]

@@ -1,4 +1,5 @@
 import contextlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -6,8 +7,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mflux_api import settings as all_settings
 from mflux_api.errors import InvalidSetting
-from mflux_api.settings import LoadedSettings, Settings, describe, load, options, render_example
+from mflux_api.settings import LoadedSettings, Settings, describe, options, render_example
 from tests.support.paths import ROOT
 
 DOCUMENTED = {
@@ -78,6 +80,11 @@ UNKNOWN = [
 @pytest.fixture(autouse=True)
 def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+
+
+def load(arguments: Mapping[str, str], environ: Mapping[str, str], file: Path | None) -> LoadedSettings:
+    """Load with the working directory as the home."""
+    return all_settings.load(arguments, environ, file, home=Path())
 
 
 def write(text: str | bytes) -> Path:
@@ -175,6 +182,30 @@ def test_lists_and_mappings_are_written_plainly_in_the_file() -> None:
 def test_a_home_folder_is_expanded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/alice")
     assert load({"models.cache_dir": "~/m"}, {}, None).settings.models.cache_dir == Path("/home/alice/m")
+
+
+FOLDERS = ("models.cache_dir", "models.lora_dir", "generation.styles_file", "generation.output_dir")
+
+
+@pytest.mark.parametrize("key", FOLDERS)
+def test_relative_paths_of_the_file_count_from_the_home_and_typed_ones_from_the_working_directory(
+    key: str, tmp_path: Path
+) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "config.yaml").write_text(yaml_of(key, "mine"))
+    assert value(all_settings.load({}, {}, None, home=home), key) == home / "mine"
+    assert value(all_settings.load({}, {options()[key].env: "mine"}, None, home=home), key) == Path("mine")
+    assert value(all_settings.load({key: "mine"}, {}, None, home=home), key) == Path("mine")
+    (home / "config.yaml").write_text(yaml_of(key, "/mine"))
+    assert value(all_settings.load({}, {}, None, home=home), key) == Path("/mine")
+
+
+def test_the_defaults_lie_in_the_home(tmp_path: Path) -> None:
+    chosen = all_settings.load({}, {}, None, home=tmp_path).settings
+    assert (chosen.models.cache_dir, chosen.models.lora_folder) == (tmp_path / "models", tmp_path / "models" / "loras")
+    assert chosen.generation.output_dir == tmp_path / "output"
+    assert chosen.generation.styles_file == tmp_path / "styles.csv"
 
 
 @pytest.mark.parametrize(("key", "text", "expected"), BAD)

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from mflux_api.engine.flux2.chat_templates import MistralChatTemplate
-from mflux_api.engine.model import MODELS_DIR, load_model
+from mflux_api.engine.model import load_model
 from mflux_api.errors import MfluxError, ModelIncomplete
+from mflux_api.home import MODELS_DIR
 from mflux_api.models.registry import resolve_model
 from tests.support.paths import CHECKPOINTS
 

@@ -73,7 +73,7 @@ def test_the_probe_names_the_openblas_that_makes_mlx_fast(mlx: MlxInfo) -> None:
 def test_the_probe_leaves_mlx_out_of_this_process() -> None:
     code = (
         "import sys; from pathlib import Path; from mflux_api.commands.doctor import run;"
-        "run(Path('models'), Path('.')); sys.exit('mlx.core' in sys.modules)"
+        "run(Path(), Path('models'), Path('.')); sys.exit('mlx.core' in sys.modules)"
     )
     root = EMBEDDED_MODELS_DIR.parent
     assert subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, check=False).returncode == 0
@@ -222,14 +222,14 @@ def test_a_token_is_seen_and_never_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", TOKEN)
-    run(EMBEDDED_MODELS_DIR, tmp_path)
+    run(Path(), EMBEDDED_MODELS_DIR, tmp_path)
     shown = capsys.readouterr()
     assert re.search(r"^ok +hf token +set$", shown.out, flags=re.MULTILINE)
     assert TOKEN not in shown.out + shown.err
 
 
 def test_the_command_prints_a_line_a_finding_and_succeeds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(EMBEDDED_MODELS_DIR, tmp_path) == 0
+    assert run(Path(), EMBEDDED_MODELS_DIR, tmp_path) == 0
     lines = capsys.readouterr().out.splitlines()
     assert all(re.match(r"(ok|note|warn) +\S| {18} \S", line) for line in lines[:-2])
     assert re.fullmatch(r"0 failed, \d+ to look at\.", lines[-1])
@@ -237,14 +237,14 @@ def test_the_command_prints_a_line_a_finding_and_succeeds(tmp_path: Path, capsys
 
 def test_the_command_fails_when_pictures_have_no_place(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").touch()
-    assert run(EMBEDDED_MODELS_DIR, tmp_path / "file" / "output") == 1
+    assert run(Path(), EMBEDDED_MODELS_DIR, tmp_path / "file" / "output") == 1
     assert re.search(r"^fail +output ", capsys.readouterr().out, flags=re.MULTILINE)
 
 
 def test_few_open_files_are_warned_of(tmp_path: Path) -> None:
     code = (
         "from pathlib import Path; from mflux_api.commands.doctor import run;"
-        f"run(Path('models'), Path({str(tmp_path)!r}))"
+        f"run(Path(), Path('models'), Path({str(tmp_path)!r}))"
     )
     asked = subprocess.run(
         ["sh", "-c", 'ulimit -n 256; exec "$0" -c "$1"', sys.executable, code],
