@@ -150,6 +150,7 @@ def _add_server_commands(commands: "argparse._SubParsersAction[argparse.Argument
     showing.set_defaults(command=_run_settings)
     examining = commands.add_parser("doctor", help="find what is missing, slow or misconfigured on this machine")
     examining.set_defaults(command=_run_doctor)
+    _add_service_command(commands)
     for parser in (serving, showing, examining):
         parser.add_argument("--config", type=Path, metavar="FILE", help="default: config.yaml in the home")
         parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="set any setting by name")
@@ -158,6 +159,15 @@ def _add_server_commands(commands: "argparse._SubParsersAction[argparse.Argument
                 # argparse treats % in help texts as a format.
                 text = option.help.replace("%", "%%")
                 parser.add_argument(option.flag, dest=option.key, metavar="VALUE", help=text)
+
+
+def _add_service_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser("service", help="run the server in the background, from login on (macOS)")
+    parser.add_argument("action", choices=("install", "uninstall", "status", "logs"))
+    parser.add_argument("--print", action="store_true", help="print the service's file and change nothing")
+    parser.add_argument("--lines", type=int, default=50, metavar="N", help="logs: how many (default: %(default)s)")
+    parser.add_argument("--no-follow", action="store_true", help="logs: do not wait for new lines")
+    parser.set_defaults(command=_run_service)
 
 
 def _parse_settings(arguments: argparse.Namespace) -> dict[str, str]:
@@ -209,6 +219,18 @@ def _run_serve(arguments: argparse.Namespace) -> int:
     from mflux_api.commands.serve import run_server
 
     return run_server(_parse_settings(arguments), arguments.config, home=arguments.home)
+
+
+def _run_service(arguments: argparse.Namespace) -> int:
+    from mflux_api.commands.service import run
+
+    return run(
+        arguments.action,
+        arguments.home,
+        print_only=arguments.print,
+        lines=arguments.lines,
+        follow=not arguments.no_follow,
+    )
 
 
 def _run_settings(arguments: argparse.Namespace) -> None:
