@@ -1,3 +1,3 @@
-"""The package version. A module of its own, because the package's `__init__` can import every module."""
+"""The package version, read by the build as well. Apart from `__init__`, because that can import every module."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -17,7 +17,7 @@ ADDRESS = re.compile(r"https?://|\b[\w-]+\.(?:org|com|io|net)\b")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 DEV = PROJECT["dependency-groups"]["dev"]
 DIRECT = [*PROJECT["project"]["dependencies"], *PROJECT["project"]["optional-dependencies"]["cpu"]]
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # A path from the project's root or from the package's, such as jobs/service.py.
 SOURCE = re.compile(r"(?<![\w./-])(?:\w+/)+\w+\.(?:py|js)\b")
 GUARD = re.compile(r"`(tests/[\w/]+\.py)::(test_\w+)`")
@@ -38,8 +38,9 @@ def hashes(lock: str, package: str) -> int:
     return entry.group().count("--hash=sha256:") if entry else 0
 
 
-def test_the_version_is_the_same_everywhere() -> None:
-    assert mflux_api.__version__ == PROJECT["project"]["version"]
+def test_the_version_has_one_source_and_a_heading_in_the_changelog() -> None:
+    assert PROJECT["project"]["dynamic"] == ["version"]
+    assert PROJECT["tool"]["hatch"]["version"]["path"] == "mflux_api/version.py"
     assert f"## {mflux_api.__version__}" in (ROOT / "CHANGELOG.md").read_text()
 
 
