@@ -22,6 +22,7 @@ import psutil
 from mflux_api.engine.bench import Measurement
 from mflux_api.engine.model import Model, load_model
 from mflux_api.pixels.png import encode_png
+from mflux_api.resources import make_child_environ
 
 MODEL = "flux2-tiny"
 PROMPT = "a red circle on a white background"
@@ -92,8 +93,8 @@ def _start_server() -> Iterator[BenchServer]:
     with tempfile.TemporaryDirectory() as folder:
         flags = ["--host", "127.0.0.1", "--port", "0", "--output-dir", folder, "--model", MODEL]
         limit = ["--set", "queue.limit=100000"]
-        command = [sys.executable, "-m", "mflux_api", "serve", *flags, *limit]
-        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        command = [sys.executable, "-P", "-m", "mflux_api", "serve", *flags, *limit]
+        with subprocess.Popen(command, env=make_child_environ(), stderr=subprocess.PIPE, text=True) as process:
             try:
                 with httpx.Client(base_url=_wait_for_address(process), timeout=600) as client:
                     yield BenchServer(client, psutil.Process(process.pid))

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 
-from mflux_api.resources import IMPORT_DIR
+from mflux_api.resources import make_child_environ
 
 PROBE_SECONDS = 120
 # In a separate process, because MLX may abort, and because its BLAS can only be chosen before it is imported.
@@ -60,8 +60,8 @@ def probe_mlx() -> MlxInfo | str:
     """Return the facts about MLX, or the last line of the error if the process failed."""
     try:
         asked = subprocess.run(
-            [sys.executable, "-c", PROBE],
-            cwd=IMPORT_DIR,
+            [sys.executable, "-P", "-c", PROBE],
+            env=make_child_environ(),
             capture_output=True,
             text=True,
             check=False,

@@ -28,6 +28,7 @@ from mflux_api.engine.model import Model, load_model
 from mflux_api.engine.precision import device_name, use_dtype
 from mflux_api.ipc.messages import Picture, Step
 from mflux_api.pixels.png import encode_png
+from mflux_api.resources import make_child_environ
 
 PROMPT = "a beautiful sunset over mountains"
 STEPS = 4
@@ -183,7 +184,9 @@ def _measure_seconds(action: Callable[[], Any]) -> float:
 
 def _measure_import() -> float:
     code = "import time; t = time.perf_counter(); import mflux_api.engine.model; print(time.perf_counter() - t)"
-    return float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+    command = [sys.executable, "-P", "-c", code]
+    done = subprocess.run(command, env=make_child_environ(), capture_output=True, text=True, check=True)
+    return float(done.stdout)
 
 
 def _make_time_measurement(name: str, seconds: float, note: str = "") -> Measurement:

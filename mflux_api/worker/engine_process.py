@@ -1,7 +1,6 @@
 """The server's handle of the engine process: start it, send commands, detect its death, stop it."""
 
 import asyncio
-import os
 import re
 import socket
 import sys
@@ -31,7 +30,7 @@ from mflux_api.ipc.messages import (
 )
 from mflux_api.logs import log_event, log_warning
 from mflux_api.request import EarlyStop
-from mflux_api.resources import IMPORT_DIR
+from mflux_api.resources import make_child_environ
 
 # Do not match "malloc" alone: macOS writes harmless MallocStackLogging lines.
 ALLOCATION = re.compile(r"[Uu]nable to allocate|Attempting to allocate|Insufficient Memory|out of memory|bad_alloc")
@@ -258,13 +257,12 @@ async def _launch_process(theirs: socket.socket) -> asyncio.subprocess.Process:
     # Use a process group of its own, so that Ctrl-C in the terminal reaches only the server. Do not use a session of
     # its own: Linux would give it half of the machine regardless of the engine's priority (docs/traps.md).
     return await asyncio.create_subprocess_exec(
-        # -P: without it, Python would import a random.py of the working directory before its own.
         *(sys.executable, "-P", "-m", "mflux_api.engine.child", str(theirs.fileno())),
         pass_fds=(theirs.fileno(),),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": _make_search_path()},
+        env=make_child_environ(),
         process_group=0,
     )
 
@@ -283,8 +281,3 @@ def _count_kernel_kills() -> int:
     text = vmstat.read_text(encoding="ascii") if vmstat.is_file() else ""
     found = re.search(r"^oom_kill (\d+)$", text, flags=re.MULTILINE)
     return int(found[1]) if found else 0
-
-
-def _make_search_path() -> str:
-    """Return the child's PYTHONPATH. The child must import this same package from any working directory."""
-    return os.pathsep.join(filter(None, [str(IMPORT_DIR), os.environ.get("PYTHONPATH", "")]))
