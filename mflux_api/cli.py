@@ -54,6 +54,9 @@ def main(argv: Sequence[str]) -> int:
         code: int | None = arguments.command(arguments)
     except MfluxError as error:
         return _print_error(error, error.message, debug=arguments.debug)
+    except ImportError as error:
+        # MLX's CUDA build on a machine without NVIDIA's driver, for example.
+        return _print_error(error, f"{error}. `mflux-api doctor` says what is missing.", debug=arguments.debug)
     except KeyboardInterrupt:
         print("Cancelled.", file=sys.stderr)
         return CANCELLED

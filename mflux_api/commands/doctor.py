@@ -38,6 +38,8 @@ SAFE_SQLITE_TEXT = ".".join(map(str, SAFE_SQLITE))
 NETWORKS = {"nfs", "nfs4", "smbfs", "cifs", "smb3", "afpfs", "webdav", "9p", "fuse.sshfs", "fuse.rclone", "macfuse"}
 CLOUDS = {"Mobile Documents", "CloudStorage", "Dropbox", "OneDrive", "Google Drive", "Nextcloud"}
 MATRIX_KERNEL = b"steel_gemm_fused_nax"
+REINSTALL = "Install mflux-api again; in a checkout: make clean, then make demo."
+WITHOUT_DRIVER = "MLX's CUDA build needs NVIDIA's driver. Install the CPU build instead: the README says how."
 State = Literal["ok", "note", "warn", "fail"]
 
 
@@ -119,7 +121,7 @@ def parse_version(version: str) -> tuple[int, ...]:
 
 def _check_mlx(found: MlxInfo | str) -> Iterator[Finding]:
     if isinstance(found, str):
-        yield Finding("mlx", "fail", found, "Install mflux-api again; in a checkout: make clean, then make demo.")
+        yield Finding("mlx", "fail", found, WITHOUT_DRIVER if "libcuda" in found else REINSTALL)
         return
     yield Finding("chip", "ok", found.chip)
     yield Finding("mlx", "ok", f"{found.version} on {found.device}")

@@ -197,6 +197,19 @@ def test_a_full_disk_is_one_line(
     assert list_pictures(tmp_path) == []
 
 
+def test_an_mlx_that_cannot_be_imported_is_one_line_that_names_the_doctor(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **_options: object) -> Model:
+        raise ImportError("libcuda.so.1: cannot open shared object file")
+
+    monkeypatch.setattr("mflux_api.engine.model.load_model", fail)
+    assert generate(tmp_path) == 1
+    assert capsys.readouterr().err == (
+        "error: libcuda.so.1: cannot open shared object file. `mflux-api doctor` says what is missing.\n"
+    )
+
+
 def test_debug_shows_where_an_error_comes_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert generate(tmp_path, "--steps", "0", "--debug") == 2
     err = capsys.readouterr().err

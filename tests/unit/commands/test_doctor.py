@@ -86,6 +86,15 @@ def test_an_mlx_that_does_not_start_is_a_failure_with_its_last_words(monkeypatch
     assert found
 
 
+def test_mlxs_cuda_build_without_a_driver_is_told_from_a_broken_installation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mflux_api.commands.doctor.probe_mlx", lambda: "ImportError: libcuda.so.1: cannot open")
+    found = only(list(check_machine(EMBEDDED_MODELS_DIR, tmp_path)), "mlx")
+    assert found.state == "fail"
+    assert "Install the CPU build" in found.advice
+
+
 @pytest.mark.parametrize(
     ("gflops", "openblas", "state", "word"),
     [(200, None, "ok", ""), (4.3, None, "warn", "reference BLAS"), (4.3, "/x/libopenblas.so", "warn", "busy")],
