@@ -85,7 +85,7 @@ def _make_service(
         load=lambda model: engine.run_command(LoadCommand(model, low_ram)),
         unload=lambda model: engine.run_command(UnloadCommand(model.spec.name)),
         loaded_names=lambda: engine.memory.loaded,
-        estimate_weights=admission.estimate_weights,
+        estimate_memory=admission.estimate_memory,
     )
     models = ModelInventory(models_dir, settings.models.default, door)
     return JobService(

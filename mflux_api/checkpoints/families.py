@@ -4,7 +4,7 @@ To add a family:
 
 1. Write `engine/NAME/`: a function that loads a checkpoint and returns a `LoadedPipeline` (engine/loaded_pipeline.py).
 2. Write `checkpoints/NAME.py`: what can be read from its folders without MLX (file names, configs, memory).
-3. Add a `Capabilities` for each variant here, and its sampler if it differs.
+3. Add a `Capabilities` for each variant here, four example prompts, and its sampler if it differs.
 4. Add a `Family` to FAMILIES. `load` and `save` are "module:function" addresses that only the engine imports.
 5. Add its models to configs/models.yaml with `family: NAME`, their repositories, sizes and licences.
 6. Run tests/unit/checkpoints/test_families.py: it prints the table that docs/models.md must have.
@@ -62,7 +62,7 @@ class Family:
     functions and `load` take; raises the errors of a bad folder. `describe`: facts from a checkpoint.
     `check_upsampling`: raises ModelUnsupported for a checkpoint that cannot upsample prompts. `load`, `save`: addresses
     of the engine's functions, "module:function"; without `save` a model cannot be written to disk. `variant`: maps
-    facts to a key of `capabilities`.
+    facts to a key of `capabilities`. `examples`: prompts for models without their own.
     """
 
     name: str
@@ -77,6 +77,7 @@ class Family:
     save: str | None
     variant: Callable[[ModelFacts], str]
     capabilities: Mapping[str, Capabilities]
+    examples: tuple[str, ...]
 
     def capabilities_of(self, facts: ModelFacts) -> Capabilities:
         """Return the capabilities of a model with these facts."""
@@ -194,6 +195,12 @@ FAMILIES: Mapping[str, Family] = {
                 "klein-base": KLEIN_BASE,
                 "dev": DEV,
             },
+            examples=(
+                "a red fox in fresh snow, photograph, soft morning light",
+                "a small wooden house by the sea at sunset, watercolour",
+                "a shop window with the words OPEN ALL NIGHT in red neon, rain",
+                "an astronaut reading a newspaper in a cafe, 35 mm film",
+            ),
         ),
         Family(
             name="seedvr2",
@@ -208,6 +215,7 @@ FAMILIES: Mapping[str, Family] = {
             save=None,
             variant=lambda facts: "seedvr2",
             capabilities={"seedvr2": SEEDVR2},
+            examples=(),
         ),
     )
 }

@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mflux_api.checkpoints.bit_packing import PACKED_BITS, PACKED_GROUP, choose_group_size
+from mflux_api.checkpoints.bit_packing import GROUP_SIZES, PACKED_BITS, PACKED_GROUP, choose_group_size
 from mflux_api.checkpoints.checkpoint import Checkpoint
 from mflux_api.checkpoints.components import Component
 from mflux_api.checkpoints.language_model import find_language_model
@@ -22,6 +22,12 @@ STRIP_ROWS = 130
 ENCODE_VALUES = {"cpu": 40}
 ENCODE_VALUES_FUSED = 10
 PATCH = 16
+# Of models that are not here: the side of the picture, and the first channels of FLUX.2's autoencoder.
+USUAL_SIDE = 1024
+USUAL_CHANNELS = 128
+# Share of the machine's memory that models may take, unless a budget is set.
+BUDGET_SHARE = 0.75
+BILLION = 10**9
 LARGEST_REFERENCE = 1024 * 1024
 
 
@@ -121,11 +127,33 @@ def estimate_picture_bytes(
     if machine.device == "cpu":
         # Only the CPU backend stores the whole attention matrix.
         step += tokens**2 * heads * machine.bytes_per_value
-    column = size[1] * DECODE_VALUES + min(size[1] + 2, STRIP_ROWS) * STRIP_VALUES
-    decode = size[0] * column * channels * machine.bytes_per_value
+    decode = _count_decoded_values(size, channels) * machine.bytes_per_value
     values = ENCODE_VALUES.get(machine.device, ENCODE_VALUES_FUSED)
     encode = max(seen, default=0) * channels * values * machine.bytes_per_value
     return max(step, decode, encode)
+
+
+def _count_decoded_values(size: tuple[int, int], channels: int) -> int:
+    column = size[1] * DECODE_VALUES + min(size[1] + 2, STRIP_ROWS) * STRIP_VALUES
+    return size[0] * column * channels
+
+
+def estimate_from_counts(
+    counts: Sequence[float], bits: int | None, bytes_per_value: int, *, takes_turns: bool
+) -> MemoryEstimate:
+    """Estimate the memory of a model that is not here, with a picture of USUAL_SIDE.
+
+    `counts`: 10^9 parameters of the transformer, the text encoder and the VAE, which is never quantized.
+    """
+    quantized = bytes_per_value if bits is None else bits / 8 + 2 * bytes_per_value / GROUP_SIZES[0]
+    transformer, text_encoder, vae = (count * BILLION for count in counts)
+    return MemoryEstimate(
+        transformer=int(transformer * quantized),
+        text_encoder=int(text_encoder * quantized),
+        vae=int(vae * bytes_per_value),
+        activations=_count_decoded_values((USUAL_SIDE, USUAL_SIDE), USUAL_CHANNELS) * bytes_per_value,
+        takes_turns=takes_turns,
+    )
 
 
 def _estimate_network_bytes(checkpoint: Checkpoint, bits: int | None, bytes_per_value: int) -> tuple[int, int, int]:

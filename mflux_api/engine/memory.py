@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import mlx.core as mx
 import psutil
 
+from mflux_api.checkpoints.memory_estimate import BUDGET_SHARE
 from mflux_api.engine.precision import device_name
 from mflux_api.errors import OutOfMemory
 
 GIB = 1024**3
 CACHE_LIMIT = GIB
-BUDGET_SHARE = 0.75
 ALLOCATION = re.compile(r"malloc|[Uu]nable to allocate|Attempting to allocate|Insufficient Memory|out of memory")
 
 

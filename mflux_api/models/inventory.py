@@ -54,17 +54,26 @@ class Measured:
     capabilities: Capabilities
 
 
+@dataclass(frozen=True)
+class ModelMemory:
+    """Estimated memory of a model. `weights`: bytes once loaded. `fits`: whether this machine can paint with it."""
+
+    weights: int
+    fits: bool
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelLoader:
     """Functions of the engine for models. `loaded_names`: names of the models in memory now.
 
-    `estimate_weights`: bytes that a model takes once loaded, None for a folder that cannot be read. Blocking.
+    `estimate_memory`: from a model's folder, or from the registry if that is None. Returns None if it is unknown.
+    Blocking.
     """
 
     load: Callable[[ResolvedModel], Awaitable[None]]
     unload: Callable[[ResolvedModel], Awaitable[None]]
     loaded_names: Callable[[], Iterable[str]]
-    estimate_weights: Callable[[ResolvedModel], int | None]
+    estimate_memory: Callable[[ModelSpec, Path | None], ModelMemory | None]
 
 
 class ModelInventory:
@@ -134,10 +143,11 @@ class ModelInventory:
     def is_loaded(self, entry: ModelEntry) -> bool:
         return entry.spec.name in set(self.engine.loaded_names())
 
-    async def estimate_weights(self, entries: Iterable[ModelEntry]) -> dict[str, int | None]:
-        """Return the bytes that each model takes in memory, by name. Omits models that are missing or unavailable."""
-        here = [ResolvedModel(each.spec, each.folder) for each in entries if each.folder and not each.spec.unavailable]
-        return await asyncio.to_thread(lambda: {model.spec.name: self.engine.estimate_weights(model) for model in here})
+    async def estimate_memory(self, entries: Iterable[ModelEntry]) -> dict[str, ModelMemory | None]:
+        """Return the memory that each model takes, by name. Omits models that are unavailable."""
+        usable = [entry for entry in entries if not entry.spec.unavailable]
+        estimate = self.engine.estimate_memory
+        return await asyncio.to_thread(lambda: {each.spec.name: estimate(each.spec, each.folder) for each in usable})
 
     async def load(self, name: str) -> None:
         """Load a model. Raises what `resolve_model` and loading raise."""

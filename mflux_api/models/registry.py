@@ -43,6 +43,11 @@ class ModelSpec:
 
     name: str
     family: str = DEFAULT_FAMILY
+    label: str = ""
+    variant_of: str | None = None
+    variant: str = "full"
+    demo: bool = False
+    examples: tuple[str, ...] = ()
     description: str = ""
     folder: str = ""
     repository: str | None = None
@@ -58,6 +63,7 @@ class ModelSpec:
     guidance: float | None = None
     side: int | None = None
     size_gb: float | None = None
+    parameters: tuple[float, ...] = ()
     licence: str = ""
     gated: bool = False
     unavailable: str = ""
@@ -78,15 +84,24 @@ class ModelSpec:
         """The model's capabilities, as far as they are known without its folder."""
         return self.adjust(FAMILIES[self.family].capabilities_of(self.facts))
 
+    @property
+    def bits(self) -> int | None:
+        """Bits per weight in memory; None if its weights are not quantized."""
+        return self.stored_bits if self.quantize is None else self.quantize
+
+    @property
+    def example_prompts(self) -> tuple[str, ...]:
+        """Prompts that the model paints well; empty for one that needs a picture."""
+        return self.examples or FAMILIES[self.family].examples
+
     def adjust(self, can: Capabilities) -> Capabilities:
         """Return `can` with this entry's own defaults. Quantized weights have no `bits`: they stay as they are."""
-        quantized = self.quantize is not None or self.stored_bits is not None
         return replace(
             can,
             default_steps=can.default_steps if self.steps is None else self.steps,
             default_guidance=can.default_guidance if self.guidance is None else self.guidance,
             native_side=can.native_side if self.side is None else self.side,
-            bits=() if quantized else can.bits,
+            bits=can.bits if self.bits is None else (),
         )
 
 
@@ -118,10 +133,11 @@ def _read_registry_file() -> dict[str, Any]:
 
 
 def _expand_variants(name: str, entry: dict[str, Any]) -> Iterator[ModelSpec]:
-    spec = ModelSpec(name=name, **{"folder": name, **entry, "files": tuple(entry.get("files", ()))})
+    lists = {field: tuple(entry.get(field, ())) for field in ("files", "examples", "parameters")}
+    spec = ModelSpec(name=name, **{"folder": name, "label": name, **entry, **lists})
     yield spec
     for bits in spec.capabilities.bits:
-        yield replace(spec, name=f"{name}-{bits}-bit", quantize=bits)
+        yield replace(spec, name=f"{name}-{bits}-bit", quantize=bits, variant_of=name, variant=f"{bits} bits")
 
 
 def find_spec(name: str) -> ModelSpec:
@@ -190,7 +206,7 @@ def find_unregistered_models(models_dir: Path) -> Iterator[ModelSpec]:
 
 def _make_folder_spec(folder: Path) -> ModelSpec:
     name, family = folder.name, detect_family(folder).name
-    return ModelSpec(name=name, family=family, folder=name, description="A folder of your own")
+    return ModelSpec(name=name, label=name, family=family, folder=name, description="A folder of your own")
 
 
 def _is_model_folder(name: str, models_dir: Path) -> bool:

@@ -7,21 +7,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 from PIL import Image
 
 from mflux_api.checkpoints.families import FAMILIES
-from mflux_api.checkpoints.memory_estimate import Machine, MemoryEstimate
+from mflux_api.checkpoints.memory_estimate import BUDGET_SHARE, Machine, MemoryEstimate, estimate_from_counts
 from mflux_api.errors import MfluxError, OutOfMemory, strip_folders
 from mflux_api.jobs.job import Job
-from mflux_api.models.registry import ResolvedModel, resolve_client_model
-from mflux_api.request import SMALLEST_SIDE, GenerateRequest
+from mflux_api.models.inventory import ModelMemory
+from mflux_api.models.registry import ModelSpec, ResolvedModel, resolve_client_model
+from mflux_api.request import GenerateRequest
 from mflux_api.worker.engine_process import EngineProcess
 
 GIB = 1024**3
 # The assumed machine until the engine has started and reported its own.
 MAC, OTHERS = Machine(device="metal", bytes_per_value=2), Machine(device="cpu", bytes_per_value=4)
 ASSUMED = MAC if sys.platform == "darwin" else OTHERS
-SMALLEST = (SMALLEST_SIDE, SMALLEST_SIDE)
 # For how long the last check stays valid.
 RECENT_SECONDS = 1.0
 
@@ -90,12 +91,32 @@ class Admission:
         admitted = (latest.model.spec.name, latest.request, latest.low_ram)
         return latest.model if admitted == (job.model, job.request, job.low_ram) and not job.inputs.files else None
 
-    def estimate_weights(self, model: ResolvedModel) -> int | None:
-        """Estimate the bytes of a loaded model. Returns None for a folder that cannot be read."""
-        try:
-            return self._estimate(model, size=SMALLEST, references=(), pictures=1, upsample=False).weights
-        except (MfluxError, OSError):
-            return None
+    def estimate_memory(self, spec: ModelSpec, folder: Path | None) -> ModelMemory | None:
+        """Estimate the memory of a model with a picture of the size that suits it.
+
+        Returns None for a folder that cannot be read, and for a missing model of unknown size.
+        """
+        can = spec.capabilities
+        if folder is None:
+            if not spec.parameters:
+                return None
+            found = estimate_from_counts(
+                spec.parameters, spec.bits, self._machine.bytes_per_value, takes_turns=spec.facts.guidance_embeds
+            )
+        else:
+            model, size = ResolvedModel(spec, folder), (can.native_side, can.native_side)
+            try:
+                found = self._estimate(model, size=size, references=(), pictures=1, upsample=False)
+            except (MfluxError, OSError):
+                return None
+        return ModelMemory(weights=found.weights, fits=found.peak(low_ram=False) <= self._budget)
+
+    @property
+    def _budget(self) -> int:
+        """Bytes for models. Before the engine's first start: what it will have on a machine with one kind of memory."""
+        if self.engine.last_ready is not None:
+            return self.engine.last_ready.budget
+        return self.engine.setup.budget or int(psutil.virtual_memory().total * BUDGET_SHARE)
 
     @property
     def _machine(self) -> Machine:

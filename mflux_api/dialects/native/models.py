@@ -22,7 +22,7 @@ from mflux_api.errors import (
 )
 from mflux_api.jobs.order import usual_size
 from mflux_api.jobs.service import JobService
-from mflux_api.models.inventory import ModelEntry
+from mflux_api.models.inventory import ModelEntry, ModelMemory
 from mflux_api.web.openapi import Endpoint
 
 
@@ -68,11 +68,18 @@ class ModelRow(WireModel):
 
     `unavailable`: why this version cannot use it. `size_gb`: its size on disk, now or after a download, and
     `download_gb`: the size of a download, both in units of 1000^3 bytes. `memory_gb`: memory of its weights once
-    loaded, in units of 1024^3 bytes; null if not downloaded. `upscaler`: it enlarges pictures. `default`: it is used
-    for orders that name no model.
+    loaded, in units of 1024^3 bytes; null if it cannot be read or estimated. `fits`: this machine has the memory for it
+    and for a picture. `upscaler`: it enlarges pictures. `default`: it is used for orders that name no model. `label`:
+    its name for people. `variant_of`: the model of which it is a version, which `variant` describes. `demo`: it comes
+    with the server, to try it. `examples`: prompts that it paints well.
     """
 
     title: str
+    label: str
+    variant_of: str | None
+    variant: str
+    demo: bool
+    examples: list[str]
     model_name: str
     hash: str | None
     sha256: str | None
@@ -93,6 +100,7 @@ class ModelRow(WireModel):
     upscaler: bool
     supports_negative_prompt: bool
     memory_gb: float | None
+    fits: bool | None
     download_gb: float | None
     unavailable: str | None
 
@@ -138,9 +146,9 @@ class ModelEndpoints:
 
     async def list_models(self, request: Request) -> Response:
         entries = await self.models.list_models()
-        weights = await self.models.estimate_weights(entries)
+        memory = await self.models.estimate_memory(entries)
         return json_response(
-            ModelList(models=[self._build_row(entry, weights.get(entry.spec.name)) for entry in entries])
+            ModelList(models=[self._build_row(entry, memory.get(entry.spec.name)) for entry in entries])
         )
 
     async def get_status(self, request: Request) -> Response:
@@ -187,11 +195,16 @@ class ModelEndpoints:
             progress=None if coming is None else round(coming.fraction, 4),
         )
 
-    def _build_row(self, entry: ModelEntry, weight: int | None) -> ModelRow:
+    def _build_row(self, entry: ModelEntry, memory: ModelMemory | None) -> ModelRow:
         spec, can = entry.spec, entry.capabilities
         width, height = usual_size(spec, self.service.defaults)
         return ModelRow(
             title=spec.name,
+            label=spec.label,
+            variant_of=spec.variant_of,
+            variant=spec.variant,
+            demo=spec.demo,
+            examples=list(spec.example_prompts),
             model_name=spec.repository or spec.name,
             hash=entry.fingerprint and entry.fingerprint[:SHORT_HASH],
             sha256=entry.fingerprint,
@@ -215,7 +228,8 @@ class ModelEndpoints:
             default_guidance=spec.capabilities.default_guidance,
             upscaler=can.enlarges,
             supports_negative_prompt=can.negative_prompt,
-            memory_gb=None if weight is None else round(weight / GIB, 3),
+            memory_gb=None if memory is None else round(memory.weights / GIB, 3),
+            fits=None if memory is None else memory.fits,
             download_gb=spec.size_gb,
             unavailable=spec.unavailable or None,
         )

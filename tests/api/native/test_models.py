@@ -62,6 +62,32 @@ def test_a_model_that_is_here_says_what_its_folder_can_do(stocked: LiveServer) -
     assert can[BASE]["guidance"] == "cfg"
 
 
+def test_versions_of_a_model_name_it_and_what_sets_them_apart(stocked: LiveServer) -> None:
+    found = rows(stocked)
+    versions = {name: (row["variant_of"], row["variant"]) for name, row in found.items()}
+    assert versions[AWAY] == (None, "full")
+    assert versions[f"{AWAY}-4-bit"] == (AWAY, "4 bits")
+    assert versions[f"{AWAY}-mlx-4bit"] == (AWAY, "4 bits, stored")
+    assert versions[BASE] == (None, "full")
+    # Versions have their model's label, and every label is that of one model.
+    assert all(row["label"] == found[row["variant_of"] or name]["label"] for name, row in found.items())
+    labels = [row["label"] for row in found.values() if row["variant_of"] is None]
+    assert len(set(labels)) == len(labels)
+
+
+def test_only_the_embedded_models_are_called_demos(stocked: LiveServer) -> None:
+    demos = {row["variant_of"] or name for name, row in rows(stocked).items() if row["demo"]}
+    assert demos == {HERE, f"{HERE}-base"}
+
+
+def test_every_model_that_paints_from_words_has_four_examples(stocked: LiveServer) -> None:
+    found = rows(stocked)
+    counts = {row["capabilities"]["from_words"]: len(set(row["examples"])) for row in found.values()}
+    assert counts == {True: 4, False: 0}
+    assert found[f"{HERE}-4-bit"]["examples"] == found[HERE]["examples"] != found[AWAY]["examples"]
+    assert found[BASE]["examples"] == found[AWAY]["examples"]
+
+
 def test_one_model_is_the_default(stocked: LiveServer) -> None:
     assert [name for name, row in rows(stocked).items() if row["default"]] == [HERE]
 
@@ -80,10 +106,26 @@ def test_the_memory_of_a_model_is_known_before_it_is_loaded_and_about_right(stoc
     assert row["memory_gb"] == pytest.approx(used, rel=0.15)
 
 
-def test_the_memory_of_a_model_that_is_not_here_or_cannot_be_read_is_not_known(stocked: LiveServer) -> None:
+def test_the_memory_of_a_model_that_is_not_here_is_estimated_and_halved_by_half_the_bits(stocked: LiveServer) -> None:
     found = rows(stocked)
-    assert (found[AWAY]["memory_gb"], found[AWAY]["downloaded"]) == (None, False)
-    assert (found[DAMAGED]["memory_gb"], found[DAMAGED]["downloaded"]) == (None, True)
+    assert not found[AWAY]["downloaded"]
+    # 7 * 10^9 parameters, in the 4 bytes of a CPU.
+    assert found[AWAY]["memory_gb"] == pytest.approx(26.3, abs=0.5)
+    assert 1.7 < found[f"{AWAY}-8-bit"]["memory_gb"] / found[f"{AWAY}-4-bit"]["memory_gb"] < 2
+    assert found[f"{AWAY}-mlx-4bit"]["memory_gb"] == found[f"{AWAY}-4-bit"]["memory_gb"]
+
+
+def test_a_model_says_whether_it_fits_before_the_engine_has_started(tmp_path: Path) -> None:
+    empty_cache = {"HF_HUB_CACHE": str(tmp_path / "cache")}
+    with run_server(tmp_path / "output", "--set", "engine.memory_budget_gb=9", environ=empty_cache) as live:
+        found = rows(live)
+        assert live.get("/api/v1/system").json()["engine"]["running"] is False
+    assert [found[name]["fits"] for name in (HERE, f"{AWAY}-4-bit", AWAY)] == [True, True, False]
+
+
+def test_the_memory_of_a_model_that_cannot_be_read_is_not_known(stocked: LiveServer) -> None:
+    found = rows(stocked)
+    assert (found[DAMAGED]["memory_gb"], found[DAMAGED]["fits"], found[DAMAGED]["downloaded"]) == (None, None, True)
     assert all(row["memory_gb"] is None for row in found.values() if row["unavailable"])
 
 

@@ -13,11 +13,17 @@ from mlx import nn
 
 from mflux_api.checkpoints.checkpoint import Checkpoint
 from mflux_api.checkpoints.components import COMPONENTS
-from mflux_api.checkpoints.memory_estimate import Machine, MemoryEstimate, estimate_memory, estimate_picture_bytes
+from mflux_api.checkpoints.memory_estimate import (
+    BUDGET_SHARE,
+    Machine,
+    MemoryEstimate,
+    estimate_memory,
+    estimate_picture_bytes,
+)
 from mflux_api.engine.flux2.loading import NetworkLoader
 from mflux_api.engine.flux2.networks import build_text_encoder, build_transformer, build_vae
 from mflux_api.engine.flux2.tensors import list_parameters
-from mflux_api.engine.memory import BUDGET_SHARE, GIB
+from mflux_api.engine.memory import GIB
 from mflux_api.engine.model import Model, load_model
 from mflux_api.engine.precision import choose_precision, device_name
 from tests.support.paths import CHECKPOINTS, ROOT

@@ -8,8 +8,8 @@ from unittest.mock import Mock
 
 import pytest
 
-from mflux_api.models.inventory import ModelInventory, ModelLoader
-from mflux_api.models.registry import EMBEDDED_MODELS_DIR, ResolvedModel
+from mflux_api.models.inventory import ModelInventory, ModelLoader, ModelMemory
+from mflux_api.models.registry import EMBEDDED_MODELS_DIR, ModelSpec, ResolvedModel
 from tests.support.jobs import run_async
 
 
@@ -17,29 +17,34 @@ async def _no_engine(model: ResolvedModel) -> None:
     """Stand in for loading and unloading, without an engine."""
 
 
-def make_models(models_dir: Path, weigh: Callable[[ResolvedModel], int | None] = lambda _: None) -> ModelInventory:
-    door = ModelLoader(load=_no_engine, unload=_no_engine, loaded_names=lambda: (), estimate_weights=weigh)
+def make_models(
+    models_dir: Path, weigh: Callable[[ModelSpec, Path | None], ModelMemory | None] = lambda *_: None
+) -> ModelInventory:
+    door = ModelLoader(load=_no_engine, unload=_no_engine, loaded_names=lambda: (), estimate_memory=weigh)
     return ModelInventory(models_dir, "flux2-tiny", door)
 
 
 @run_async
-async def test_only_models_that_are_here_and_can_paint_are_weighed_and_not_on_the_event_loop(
+async def test_models_that_can_paint_are_weighed_here_or_not_and_not_on_the_event_loop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    weighed: list[tuple[str, int]] = []
+    weighed: dict[str, tuple[Path | None, int]] = {}
+    memory = ModelMemory(weights=1000, fits=True)
 
-    def weigh(model: ResolvedModel) -> int | None:
-        weighed.append((model.spec.name, threading.get_ident()))
-        return None if model.spec.name == "flux2-tiny-base" else 1000
+    def weigh(spec: ModelSpec, folder: Path | None) -> ModelMemory | None:
+        weighed[spec.name] = (folder, threading.get_ident())
+        return None if spec.name == "flux2-tiny-base" else memory
 
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
     models = make_models(tmp_path / "models", weigh)
     entries = await models.list_models()
-    weights = await models.estimate_weights(entries)
-    here = {entry.spec.name for entry in entries if entry.is_downloaded and not entry.spec.unavailable}
-    assert {"flux2-tiny", "flux2-tiny-base"} <= here < {entry.spec.name for entry in entries}
-    assert weights == {name: None if name == "flux2-tiny-base" else 1000 for name in here}
-    assert threading.get_ident() not in {thread for _, thread in weighed}
+    found = await models.estimate_memory(entries)
+    usable = {entry.spec.name: entry for entry in entries if not entry.spec.unavailable}
+    assert found == {name: None if name == "flux2-tiny-base" else memory for name in usable}
+    assert {name: folder for name, (folder, _) in weighed.items()} == {
+        name: each.folder for name, each in usable.items()
+    }
+    assert threading.get_ident() not in {thread for _, thread in weighed.values()}
 
 
 @run_async

@@ -85,7 +85,7 @@ def no_loaded() -> Iterable[str]:
 
 
 def make_service(queue: SQLiteQueue, hub: Hub, *, auto_download: bool = True) -> JobService:
-    door = ModelLoader(load=_no_engine, unload=_no_engine, loaded_names=no_loaded, estimate_weights=lambda _: None)
+    door = ModelLoader(load=_no_engine, unload=_no_engine, loaded_names=no_loaded, estimate_memory=lambda *_: None)
     models = ModelInventory(hub.models_dir, "flux2-tiny", door)
     return JobService(
         queue,
