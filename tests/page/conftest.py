@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import BrowserContext
+from playwright.sync_api import Browser, BrowserContext
 
 from tests.page.studio import StudioPage
 from tests.support.live_server import LiveServer, run_server
@@ -14,6 +14,15 @@ from tests.support.live_server import LiveServer, run_server
 def painter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     with run_server(Path(tmp_path_factory.mktemp("page")) / "output") as live:
         yield live
+
+
+@pytest.fixture
+def context(browser: Browser) -> Iterator[BrowserContext]:
+    context = browser.new_context()
+    yield context
+    # A request may be under way in a route of the test.
+    context.unroute_all(behavior="ignoreErrors")
+    context.close()
 
 
 @pytest.fixture

@@ -1,10 +1,12 @@
 """Page object: user actions on the page in a real browser."""
 
 import io
+import re
+from collections.abc import Callable
 from typing import Any
 
 from PIL import Image
-from playwright.sync_api import BrowserContext, FilePayload, Locator, Page, expect
+from playwright.sync_api import BrowserContext, FilePayload, Locator, Page, Route, expect
 
 from tests.support.live_server import LiveServer
 
@@ -32,7 +34,7 @@ class StudioPage:
 
     def open(self, view: str = "") -> None:
         self.page.goto(f"{self.server.url}/#{view}")
-        expect(self.page.get_by_text("ready").or_(self.page.get_by_text("in the queue"))).to_be_visible()
+        expect(self.page.locator(".connection")).to_have_text(re.compile("ready|in the queue"))
         if view == "":
             # The model's defaults are loaded.
             expect(self.page.get_by_label("Width", exact=True)).to_have_value("256")
@@ -70,6 +72,10 @@ class StudioPage:
         """Wait until a picture of this prompt is the newest."""
         expect(self.newest).to_have_attribute("alt", prompt)
 
+    def card(self, label: str) -> Locator:
+        """Return the card of a model in the view of models."""
+        return self.page.get_by_role("listitem", name=label, exact=True)
+
     def button(self, name: str) -> Locator:
         return self.page.get_by_role("button", name=name)
 
@@ -83,6 +89,18 @@ class StudioPage:
         """Return the parameters of the newest job."""
         found: dict[str, Any] = self.get_job()["parameters"]
         return found
+
+
+def change_reply(context: BrowserContext, path: str, change: Callable[[Any], None]) -> None:
+    """Let `change` edit the server's JSON replies to this path before the page reads them."""
+
+    def edit(route: Route) -> None:
+        reply = route.fetch()
+        body = reply.json()
+        change(body)
+        route.fulfill(response=reply, json=body)
+
+    context.route(path, edit)
 
 
 def file_payload(name: str, content: bytes) -> FilePayload:

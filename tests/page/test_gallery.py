@@ -4,13 +4,14 @@ import io
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 from playwright.sync_api import BrowserContext, expect
 
 from tests.page.crowd import copy_first_job
-from tests.page.studio import StudioPage
+from tests.page.studio import StudioPage, change_reply
 from tests.support.live_server import LiveServer, run_server
 
 MANY = 2_000
@@ -98,11 +99,22 @@ def test_again_paints_the_same_and_vary_another(gallery: StudioPage, painter: Li
 
 def test_upscale_makes_it_twice_as_large(gallery: StudioPage, painter: LiveServer) -> None:
     open_detail(gallery, "a red square")
-    gallery.button("Upscale").click()
+    gallery.button("Upscale 2× to 128 × 128 by repainting with Demo model").click()
     expect(gallery.page.get_by_text(re.compile("The enlarged picture is in the queue"))).to_be_visible()
     done = painter.wait_for_status(gallery.get_job()["id"])
     image = Image.open(io.BytesIO(painter.get(f"/api/v1/jobs/{done['id']}/images/0").content))
     assert image.size == (128, 128)
+
+
+def test_upscale_names_the_model_for_it_if_one_is_here(context: BrowserContext, painter: LiveServer) -> None:
+    def bring_upscaler(body: Any) -> None:
+        for model in body["models"]:
+            model["downloaded"] |= model["upscaler"]
+
+    change_reply(context, "**/api/v1/models", bring_upscaler)
+    gallery = StudioPage(context, painter, "gallery")
+    open_detail(gallery, "a red square")
+    expect(gallery.button("Upscale 2× to 128 × 128 with SeedVR2 3B")).to_be_visible()
 
 
 def test_a_picture_goes_back_into_the_form(gallery: StudioPage) -> None:

@@ -3,11 +3,12 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import BrowserContext, Route, expect
 
-from tests.page.studio import StudioPage
+from tests.page.studio import StudioPage, change_reply
 from tests.support.live_server import LiveServer, run_server
 
 KEY = "a-key-for-the-page"
@@ -20,26 +21,47 @@ def models(studio: StudioPage) -> StudioPage:
 
 
 def test_a_model_is_loaded_and_let_go(models: StudioPage) -> None:
+    models.card("Demo model with guidance").get_by_role("radio", name="4 bits").check()
     models.button("Load flux2-tiny-base-4-bit").click()
-    expect(models.page.get_by_text(re.compile("In memory: .*flux2-tiny-base-4-bit"))).to_be_visible()
+    expect(models.page.locator(".legend")).to_contain_text("flux2-tiny-base-4-bit")
     models.button("Unload flux2-tiny-base-4-bit").click()
     expect(models.button("Load flux2-tiny-base-4-bit")).to_be_visible()
 
 
-def test_models_say_how_large_they_are_and_whether_they_fit(models: StudioPage) -> None:
-    models.button("Load flux2-tiny").first.click()
-    tiny = models.page.locator(".card").first
-    expect(tiny).to_contain_text("15 MB on disk")
-    expect(tiny).to_contain_text(re.compile(r"in memory \(fits\)"))
+def test_a_model_has_one_card_with_all_its_versions(models: StudioPage) -> None:
+    rows = models.server.get("/api/v1/models").json()["models"]
+    expect(models.page.locator(".card")).to_have_count(len({row["variant_of"] or row["title"] for row in rows}))
     expect(models.page.get_by_role("heading", name="Available for download")).to_be_visible()
-    expect(models.page.locator(".card", has_text="flux2-dev").first).to_contain_text("HF_TOKEN")
+    tiny = models.card("Demo model")
+    expect(tiny.get_by_role("radio")).to_have_count(5)
+    expect(tiny.get_by_role("radio", name="full, 27 MB of memory, fits")).to_be_checked()
+    expect(tiny).to_contain_text("15 MB on disk")
+    expect(tiny).to_contain_text("8 bits10 MBfits")
+
+
+def test_a_model_that_is_not_here_says_what_it_takes(models: StudioPage) -> None:
+    klein = models.card("FLUX.2 [klein] 4B")
+    for fact in ("16 GB to download", "Apache-2.0", "4 bits, stored4.6 GB4.4 GBfits"):
+        expect(klein).to_contain_text(fact)
+    expect(klein).not_to_contain_text("HF_TOKEN")
+    dev = models.card("FLUX.2 [dev]")
+    expect(dev.get_by_role("radio", name="does not fit on this machine").first).to_be_visible()
+    expect(dev.get_by_role("button")).to_have_count(1)
+    expect(dev).to_contain_text("Accept first: its licence")
+    expect(dev.get_by_role("link")).to_have_attribute("href", "https://huggingface.co/black-forest-labs/FLUX.2-dev")
+
+
+def test_a_card_leads_to_painting_with_its_version(models: StudioPage) -> None:
+    models.card("Demo model").get_by_role("radio", name="8 bits").check()
+    models.button("Paint with it: flux2-tiny-8-bit").click()
+    expect(models.page.get_by_label("Version of the model")).to_have_value("flux2-tiny-8-bit")
 
 
 def test_a_download_that_cannot_begin_says_why(context: BrowserContext, tmp_path: Path) -> None:
     nowhere = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0", "MFLUX_MODELS_DIR": str(tmp_path / "models")}
     with run_server(tmp_path / "output", environ=nowhere) as live:
         studio = StudioPage(context, live, "models")
-        studio.page.get_by_role("button", name="Download flux2-klein-4b", exact=True).click()
+        studio.card("FLUX.2 [klein] 4B").get_by_role("button", name="Download").click()
         expect(studio.page.locator(".card [role=alert]").first).to_be_visible()
         expect(studio.button("Try again").first).to_be_visible()
 
@@ -47,10 +69,23 @@ def test_a_download_that_cannot_begin_says_why(context: BrowserContext, tmp_path
 def test_the_system_is_shown_with_its_plots(studio: StudioPage) -> None:
     studio.server.wait_for_status(studio.server.submit())
     studio.open("system")
-    expect(studio.page.locator(".health")).to_contain_text("running")
+    expect(studio.page.locator(".health")).to_contain_text("Engineidle")
+    expect(studio.page.locator(".health")).to_contain_text("Chip")
+    expect(studio.page.locator(".legend")).to_contain_text("flux2-tiny")
     expect(studio.page.locator(".health")).to_contain_text(re.compile(r"\d+ pictures in \d+ jobs"))
     expect(studio.page.locator(".plot svg")).to_have_count(4)
     expect(studio.page.locator(".plot").first).to_contain_text(re.compile(r"Pictures per hour, last 24 hours: [1-9]"))
+
+
+def test_a_plot_without_values_says_why(context: BrowserContext, painter: LiveServer) -> None:
+    def empty_points(body: Any) -> None:
+        for point in body["points"]:
+            point.update(pictures=0, seconds_per_picture=None)
+
+    change_reply(context, "**/api/v1/stats/history*", empty_points)
+    studio = StudioPage(context, painter, "system")
+    expect(studio.page.get_by_text("Nothing painted in the last 24 hours.")).to_be_visible()
+    expect(studio.page.get_by_text("Nothing painted in the last 30 days.")).to_have_count(2)
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +141,9 @@ def test_what_failed_says_why_and_can_be_tried_again(studio: StudioPage) -> None
         studio.server.engine_processes[0].kill()
         studio.page.wait_for_timeout(1500)
     expect(studio.page.get_by_role("heading", name="The job failed")).to_be_visible()
+    studio.open("system")
+    expect(studio.page.locator(".errors li").first).to_contain_text("will be killed")
+    studio.page.get_by_role("link", name="Paint", exact=True).click()
     studio.button("Try again").click()
     expect(studio.page.locator(".status")).to_contain_text("Step")
     studio.button("Cancel").first.click()

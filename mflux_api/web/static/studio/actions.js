@@ -6,6 +6,7 @@ import { picturesChanged, refreshQueue } from "./live.js";
 import { complain, go, now, set, toast } from "./state.js";
 
 const UNDO_SECONDS = 8;
+// An enlargement: by how much, and how much of the picture may change where no model for it is here.
 const UPSCALE = 2;
 const UPSCALE_STRENGTH = 0.3;
 
@@ -76,6 +77,7 @@ async function orderOf(shot, detail) {
     lora_scales: parameters.loras.map((each) => each.scale),
     extra_images: await Promise.all(inputs.references.map(fetched)),
   };
+  if (parameters.prompt_upsampling) body.prompt_upsampling = true;
   if (inputs.source) body.init_images = [await fetched(inputs.source)];
   if (inputs.source) body.image_strength = parameters.image_strength;
   if (inputs.mask) body.mask = await fetched(inputs.mask);
@@ -93,23 +95,28 @@ const repeated = (vary) =>
 export const again = repeated(false);
 export const vary = repeated(true);
 
-/** Enlarge to twice the size, with a model for that if one is downloaded, else by repainting with a low strength. */
+/** How `upscale` enlarges a picture: with a model for that if one is here, else by repainting it with a low strength. */
+export function enlargement(shot) {
+  const upscaler = now().models.find((model) => model.capabilities.enlarges && model.downloaded && !model.unavailable);
+  const [width, height] = [side(shot.width * UPSCALE), side(shot.height * UPSCALE)];
+  const means = upscaler ? `with ${upscaler.label}` : `by repainting with ${modelOf(shot.model)?.label ?? shot.model}`;
+  return { upscaler, width, height, label: `Upscale ${UPSCALE}× to ${width} × ${height} ${means}` };
+}
+
 export const upscale = attempt(async (shot) => {
-  const upscaler = now().models.find(
-    (model) => model.capabilities.enlarges && model.downloaded && !model.unavailable,
-  );
+  const { upscaler, width, height } = enlargement(shot);
   const { parameters } = await detailOf(shot);
   await post("/api/v1/generate", {
     prompt: parameters.prompt,
     model: upscaler ? upscaler.title : parameters.model,
-    width: side(shot.width * UPSCALE),
-    height: side(shot.height * UPSCALE),
+    width,
+    height,
     steps: upscaler ? undefined : parameters.steps,
     seed: shot.seed,
     init_images: [await fetched(shot.url)],
     image_strength: UPSCALE_STRENGTH,
   });
-  toast(`The enlarged picture is in the queue${upscaler ? "" : ", repainted with low strength"}.`);
+  toast("The enlarged picture is in the queue.");
   refreshQueue();
 });
 
@@ -121,6 +128,7 @@ export const load = attempt(async (shot) => {
       ...{ prompt: parameters.prompt, negative: parameters.negative_prompt, model: parameters.model },
       ...{ width: parameters.width, height: parameters.height, steps: parameters.steps },
       ...{ guidance: parameters.guidance, seed: shot.seed, locked: true },
+      upsample: parameters.prompt_upsampling ?? false,
       loras: parameters.loras.map((each) => ({ ...each, name: adapter(each.name) })),
     }),
   );

@@ -4,6 +4,7 @@ import { html, render, useEffect, useRef } from "../vendor/preact-htm.js";
 import { cancel, hidden, paint } from "./actions.js";
 import { headers, key } from "./api.js";
 import { DetailDialog } from "./detail.js";
+import { recallPictures } from "./form.js";
 import { Gallery } from "./gallery.js";
 import { start } from "./live.js";
 import { MaskDialog } from "./mask.js";
@@ -152,7 +153,11 @@ function press(event) {
   }
 }
 
-const look = () => set({ view: location.hash.slice(1) in VIEWS ? location.hash.slice(1) : "paint" });
+// "#models/NAME" shows a view with one thing in it.
+function look() {
+  const [view, ...part] = location.hash.slice(1).split("/");
+  set({ view: view in VIEWS ? view : "paint", part: decodeURIComponent(part.join("/")) });
+}
 
 // Pictures that are still hidden are deleted when the page closes.
 function leave() {
@@ -166,4 +171,5 @@ look();
 const place = document.getElementById("studio");
 place.replaceChildren();
 render(html`<${App} />`, place);
+recallPictures().catch(() => {});
 start();

@@ -1,10 +1,10 @@
 // Detail view of a picture: its parameters and actions.
 
 import { html, useEffect, useState } from "../vendor/preact-htm.js";
-import { again, discard, download, load, refer, startFrom, upscale, vary } from "./actions.js";
+import { again, discard, download, enlargement, load, refer, startFrom, upscale, vary } from "./actions.js";
 import { get } from "./api.js";
-import { Shot } from "./pictures.js";
-import { complain, set, toast } from "./state.js";
+import { Frame, Shot } from "./pictures.js";
+import { complain, set, toast, useStore } from "./state.js";
 import { date } from "./text.js";
 
 const FORMATS = [["png", "PNG"], ["jpeg", "JPEG"], ["webp", "WebP"]];
@@ -25,7 +25,7 @@ export function DetailDialog({ shots, at }) {
     return () => document.removeEventListener("keydown", press);
   }, [shots, at]);
   return html`<div class="detail">
-    <div class="view"><${Shot} url=${shot.url} alt=${shot.prompt} width=${shot.width} height=${shot.height} /></div>
+    <${Frame} of=${shot}><${Shot} url=${shot.url} alt=${shot.prompt} width=${shot.width} height=${shot.height} /><//>
     <div class="about">
       <div class="row spread">
         <button type="button" disabled=${at === 0} onClick=${() => turn(-1)}>← Newer</button>
@@ -53,15 +53,16 @@ function useJob(shot) {
 }
 
 function Verbs({ shot }) {
+  useStore((state) => state.models);
   const closed = (verb) => () => {
     set({ dialog: null });
     verb(shot);
   };
   const copy = () => navigator.clipboard?.writeText(shot.prompt).then(() => toast("The prompt is copied."));
   const verbs = [
-    ...[["Again", closed(again)], ["Vary", closed(vary)], ["Upscale", closed(upscale)]],
+    ...[["Again", closed(again)], ["Vary", closed(vary)]],
     ...[["Edit this", () => startFrom(shot)], ["Use as reference", () => refer(shot)]],
-    ...[["Load into the form", () => load(shot)], ["Copy prompt", copy]],
+    ...[["Load into the form", () => load(shot)], ["Copy prompt", copy], [enlargement(shot).label, closed(upscale)]],
   ];
   return html`<div class="row verbs">
       ${verbs.map(([label, act]) => html`<button type="button" onClick=${act}>${label}</button>`)}
@@ -82,6 +83,7 @@ function Facts({ shot, job }) {
     ["Steps", shot.steps],
     ["Guidance", parameters.guidance],
     ["Negative prompt", parameters.negative_prompt],
+    ["Upsampled prompt", parameters.upsampled_prompt],
     ["LoRAs", parameters.loras?.map((each) => `${each.name}: ${each.scale}`).join(", ")],
     ["Started from a picture", job?.inputs?.source && `strength ${parameters.image_strength}`],
     ["Masked", parameters.masked && "yes"],

@@ -1,6 +1,8 @@
 // The form's values, kept across reloads, and the request made from them.
 
+import { useEffect, useState } from "../vendor/preact-htm.js";
 import { base64 } from "./api.js";
+import { keepPictures, keptPictures } from "./kept.js";
 import { now } from "./state.js";
 
 const KEPT = "mflux.form";
@@ -11,6 +13,7 @@ export const LARGEST_SEED = 4294967295;
 const EMPTY = {
   prompt: "",
   negative: "",
+  upsample: false,
   model: "",
   width: 0,
   height: 0,
@@ -35,12 +38,19 @@ export const current = () => form;
 export function change(patch) {
   form = { ...form, ...patch };
   remember();
+  if (PICTURES.some((name) => name in patch)) keepPictures(blobs(form));
   for (const listener of listeners) listener(form);
 }
 
-export function watch(listener) {
-  listeners.add(listener);
-  return () => listeners.delete(listener);
+/** The form; the component renders again whenever it changes. */
+export function useForm() {
+  const [seen, look] = useState(form);
+  useEffect(() => {
+    look(form);
+    listeners.add(look);
+    return () => listeners.delete(look);
+  }, []);
+  return seen;
 }
 
 function recalled() {
@@ -51,8 +61,30 @@ function recalled() {
   }
 }
 
+const PICTURES = ["start", "mask", "references"];
+const blobs = ({ start, mask, references }) => ({
+  start: start?.blob ?? null,
+  mask: mask?.blob ?? null,
+  references: references.map((each) => each.blob),
+});
+
+/** Take back the pictures from before a reload, unless others have been chosen since. */
+export async function recallPictures() {
+  const kept = await keptPictures();
+  if (!kept) return;
+  const again = (blob) => blob && picture(blob);
+  const [start, mask] = await Promise.all([again(kept.start), again(kept.mask)]);
+  const references = await Promise.all(kept.references.map(again));
+  if (!form.start && !form.references.length) change({ start, mask, references });
+}
+
+/** Empty the form, but for the model. */
+export function clear(model) {
+  change({ ...EMPTY, seed: dice(), model: form.model, ...(model && defaults(model)) });
+}
+
 function remember() {
-  // Pictures are too large to keep.
+  // Pictures are kept elsewhere: they are too large.
   const { start, mask, references, ...kept } = form;
   localStorage.setItem(KEPT, JSON.stringify(kept));
 }
@@ -105,6 +137,7 @@ export async function order(values, model) {
   };
   if (can && can.guidance !== "fixed") body.guidance = values.guidance;
   if (can?.negative_prompt) body.negative_prompt = values.negative;
+  if (can?.prompt_upsampling && values.upsample) body.prompt_upsampling = true;
   if (values.start) Object.assign(body, await repainting(values, can?.mask !== false));
   return body;
 }

@@ -1,8 +1,9 @@
 // The form on the left: prompt, model, size, parameters, input pictures and LoRAs.
 
-import { html, useEffect, useState } from "../vendor/preact-htm.js";
+import { html, useEffect, useRef } from "../vendor/preact-htm.js";
 import { modelOf, paint } from "./actions.js";
-import { change, current, defaults, dice, LARGEST_SEED, watch } from "./form.js";
+import { cardOf, cards, fit, memory, realModel, recommended, toFetch } from "./cards.js";
+import { change, clear, defaults, dice, LARGEST_SEED, useForm } from "./form.js";
 import { DICE, LOCKED, UNLOCKED } from "./icons.js";
 import { Loras } from "./loras.js";
 import { NumberField } from "./number.js";
@@ -12,17 +13,16 @@ import { Size } from "./size.js";
 import { useStore } from "./state.js";
 import { size } from "./text.js";
 
-export function useForm() {
-  const [form, look] = useState(current);
-  useEffect(() => watch(look), []);
-  return form;
-}
-
 export function Form() {
   const form = useForm();
   const models = useStore((state) => state.models);
   const model = modelOf(form.model);
+  const prompt = useRef(null);
   useEffect(() => settle(form, models), [form.model, models]);
+  // Not where a finger points: the keyboard would cover half the screen.
+  useEffect(() => {
+    if (matchMedia("(hover: hover) and (pointer: fine)").matches) prompt.current.focus({ preventScroll: true });
+  }, []);
   const send = (event) => {
     event.preventDefault();
     paint();
@@ -30,7 +30,7 @@ export function Form() {
   return html`<form class="form" noValidate onSubmit=${send} aria-label="What to paint">
     <label class="field">
       <span>Prompt</span>
-      <textarea id="prompt" rows="4" placeholder="a small house by the sea at sunset" value=${form.prompt}
+      <textarea id="prompt" ref=${prompt} rows="4" placeholder="a small house by the sea at sunset" value=${form.prompt}
         onInput=${(event) => change({ prompt: event.target.value })}></textarea>
     </label>
     ${model?.capabilities.negative_prompt && html`<label class="field">
@@ -39,11 +39,13 @@ export function Form() {
         onInput=${(event) => change({ negative: event.target.value })}></textarea>
     </label>`}
     <button class="primary" type="submit">Paint <kbd>⌘/Ctrl ⏎</kbd></button>
+    ${model?.capabilities.prompt_upsampling && html`<${Upsampling} on=${form.upsample} />`}
     <${Model} models=${models} form=${form} />
     <${Size} form=${form} />
     <${Numbers} form=${form} model=${model} />
     <${Sources} form=${form} model=${model} />
     ${model?.capabilities.loras !== false && html`<${Loras} form=${form} />`}
+    <button type="button" class="clear" onClick=${() => clear(model)}>Clear the form</button>
   </form>`;
 }
 
@@ -60,35 +62,52 @@ function settle(form, models) {
   change({ model: model.title, ...Object.fromEntries(missing.map((name) => [name, wanted[name]])) });
 }
 
+function Upsampling({ on }) {
+  return html`<label class="switch">
+    <input type="checkbox" role="switch" checked=${on} onChange=${(event) => change({ upsample: event.target.checked })} />
+    <span>Prompt upsampling <small>The model first puts the prompt into more words.</small></span>
+  </label>`;
+}
+
+/** Two choices: the model, then its version, which is most often the number of bits. */
 function Model({ models, form }) {
-  const choose = (event) => {
-    const model = modelOf(event.target.value);
-    change({ model: model.title, ...defaults(model) });
-  };
+  const card = cardOf(models, form.model);
+  const use = (model) => change({ model: model.title, ...defaults(model) });
+  const usable = cards(models).filter((each) => !each.unavailable);
   const groups = [
-    ["On this machine", models.filter((each) => each.downloaded && !each.unavailable)],
-    ["Available for download", models.filter((each) => !each.downloaded && !each.unavailable)],
+    ["On this machine", usable.filter((each) => each.here)],
+    ["Available for download", usable.filter((each) => !each.here)],
   ];
-  const model = modelOf(form.model);
-  return html`<div class="field">
+  return html`<div class="field model">
     <label for="model">Model</label>
-    <select id="model" aria-describedby="about-model" value=${form.model} onChange=${choose}>
+    <select id="model" aria-describedby="about-model" value=${card?.name}
+      onChange=${(event) => use(recommended(cardOf(models, event.target.value)))}>
       ${groups.map(([label, rows]) => rows.length > 0 && html`<optgroup label=${label}>
-        ${rows.map((each) => html`<option value=${each.title}>${each.title}${told(each)}</option>`)}
+        ${rows.map((each) => html`<option value=${each.name}>${each.label}</option>`)}
       </optgroup>`)}
     </select>
-    <small id="about-model">${model && about(model)}</small>
+    ${card?.versions.length > 1 && html`<select aria-label="Version of the model" value=${form.model}
+      onChange=${(event) => use(modelOf(event.target.value))}>
+      ${card.versions.map((each) => html`<option value=${each.title}>${version(each)}</option>`)}
+    </select>`}
+    <small id="about-model">${card && html`<${About} card=${card} model=${modelOf(form.model)} />`}</small>
   </div>`;
 }
 
-const about = (model) =>
-  [
-    model.description,
-    model.loaded && "in memory",
-    !model.downloaded && "downloaded on first use, or on the Models page",
-  ].filter(Boolean).join(" · ");
+const version = (model) =>
+  [model.variant, memory(model) && `${memory(model)} of memory`, model.fits === false && fit(model), toFetch(model)].filter(Boolean).join(", ");
 
-const told = (model) => (model.size_gb ?? model.download_gb ? ` (${size(model.size_gb ?? model.download_gb)})` : "");
+function About({ card, model }) {
+  const real = realModel(useStore((state) => state.models));
+  if (card.demo && real) return html`This is the demo model. <a href=${`#models/${real.name}`}>${offer(real)}</a>`;
+  const facts = [card.description, model.loaded && "in memory", !model.downloaded && "downloaded on first use"];
+  return facts.filter(Boolean).join(" · ");
+}
+
+function offer(card) {
+  if (card.here) return `${card.label} is on this machine.`;
+  return `Get ${card.label}: ${size(recommended(card).download_gb)}, ${card.licence}.`;
+}
 
 function Numbers({ form, model }) {
   return html`<fieldset class="numbers">

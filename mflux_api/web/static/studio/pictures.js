@@ -36,4 +36,9 @@ export function Shot({ url, alt, ...more }) {
   return html`<img src=${source} alt=${alt} decoding="async" ...${more} />`;
 }
 
+/** A picture's place: as large as there is room, in its own shape. */
+export function Frame({ of, children }) {
+  return html`<div class="view"><div class="frame" style=${{ "--ratio": of.width / of.height }}>${children}</div></div>`;
+}
+
 export const thumbnail = (shot, side = 320) => `${shot.url}?format=webp&side=${side}`;

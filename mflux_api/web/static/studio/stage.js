@@ -1,36 +1,52 @@
 // The middle of the page: the current picture with its progress, the queue, and recent pictures.
 
 import { html } from "../vendor/preact-htm.js";
-import { cancel, hidden, move, pause, retry } from "./actions.js";
-import { Shot, thumbnail } from "./pictures.js";
+import { cancel, download, hidden, modelOf, move, paint, pause, retry, startFrom, vary } from "./actions.js";
+import { change, useForm } from "./form.js";
+import { Frame, Shot, thumbnail } from "./pictures.js";
 import { advice, now, set, useStore } from "./state.js";
 import { seconds, share } from "./text.js";
 
-const RECENT = 12;
-const STAGES = { loading: "The model is being loaded", downloading: "The model is being downloaded" };
+const RECENT = 24;
+const STAGES = {
+  loading: "The model is being loaded",
+  downloading: "The model is being downloaded",
+  upsampling: "The model writes the prompt out",
+};
 
 export function Stage() {
   const { active } = useStore((state) => state.queue);
   const { pictures, latest, failure } = useStore((state) => state.stage);
-  const shots = pictures.filter((each) => !hidden.has(each.url));
+  const shots = (pictures ?? []).filter((each) => !hidden.has(each.url));
   const shot = shots.find((each) => each.job_id === latest) ?? shots[0];
-  return html`<section class="stage" aria-label="The picture">
+  return html`<section class=${`stage ${shots.length ? "" : "bare"}`} aria-label="The picture">
     ${active ? html`<${Painting} job=${active} />` : failure ? html`<${Failure} job=${failure} />`
-      : shot ? html`<${Finished} shot=${shot} shots=${shots} />` : html`<${Welcome} />`}
+      : shot ? html`<${Finished} shot=${shot} shots=${shots} />` : pictures && html`<${Welcome} />`}
     <${Queue} />
-    ${shots.length > 0 && html`<${Recent} shots=${active || failure ? shots : shots.filter((each) => each !== shot)} all=${shots} />`}
+    ${shots.length > 0 && html`<${Recent} shots=${shots} shown=${active || failure ? null : shot} />`}
   </section>`;
 }
 
 function Welcome() {
   const models = useStore((state) => state.models);
+  const model = modelOf(useForm().model);
   const none = models.length > 0 && !models.some((each) => each.downloaded && !each.unavailable);
+  if (none)
+    return html`<div class="empty"><h2>No pictures yet</h2>
+      <p>There is no model on this machine yet. <a href="#models">Download one.</a></p></div>`;
+  const examples = model?.examples ?? [];
   return html`<div class="empty">
-    <h2>No pictures yet</h2>
-    ${none
-      ? html`<p>There is no model on this machine yet. <a href="#models">Download one.</a></p>`
-      : html`<p>Enter a prompt and press Paint. The picture appears here, step by step.</p>`}
+    <h2>What should it be?</h2>
+    <p>Write a prompt${examples.length ? ", or start with one of these" : " and press Paint"}:</p>
+    <div class="examples">
+      ${examples.map((prompt) => html`<button type="button" key=${prompt} onClick=${() => start(prompt)}>${prompt}</button>`)}
+    </div>
   </div>`;
+}
+
+function start(prompt) {
+  change({ prompt });
+  paint();
 }
 
 function Painting({ job }) {
@@ -38,15 +54,15 @@ function Painting({ job }) {
   const done = progress.progress ?? job.progress ?? 0;
   const source = progress.preview && `data:image/png;base64,${progress.preview}`;
   return html`<div class="painting">
-    <div class="frame" style=${{ aspectRatio: `${job.width} / ${job.height}` }}>
+    <${Frame} of=${job}>
       ${source ? html`<img src=${source} alt=${`So far: ${job.prompt}`} />` : html`<span class="blank"></span>`}
-    </div>
+    <//>
     <progress value=${done} max="1" aria-label="Progress">${share(done)}</progress>
-    <div class="row spread">
+    <div class="caption">
+      <p class="prompt">${job.prompt}</p>
       <span class="status">${status(progress, job)}</span>
       <button type="button" onClick=${() => cancel(job.job_id)}>Cancel <kbd>Esc</kbd></button>
     </div>
-    <p class="prompt">${job.prompt}</p>
   </div>`;
 }
 
@@ -74,15 +90,25 @@ function Failure({ job }) {
 const open = (shots, shot) => () => set({ dialog: { kind: "detail", shots, at: shots.indexOf(shot) } });
 
 function Finished({ shot, shots }) {
-  return html`<button type="button" class="finished" onClick=${open(shots, shot)}
-    aria-label=${`The newest picture: ${shot.prompt}`}>
-    <${Shot} url=${shot.url} alt=${shot.prompt} width=${shot.width} height=${shot.height} />
-  </button>`;
+  return html`<div class="done">
+    <${Frame} of=${shot}>
+      <button type="button" class="finished" onClick=${open(shots, shot)} aria-label=${`The newest picture: ${shot.prompt}`}>
+        <${Shot} url=${shot.url} alt=${shot.prompt} width=${shot.width} height=${shot.height} />
+      </button>
+    <//>
+    <div class="caption">
+      <p class="prompt" title=${shot.prompt}>${shot.prompt}</p>
+      <button type="button" onClick=${() => vary(shot)}>Vary</button>
+      <button type="button" onClick=${() => startFrom(shot)}>Edit this</button>
+      <button type="button" onClick=${() => download(shot, "png")}>↓ PNG</button>
+    </div>
+  </div>`;
 }
 
-function Recent({ shots, all }) {
+function Recent({ shots, shown }) {
   return html`<div class="recent" role="group" aria-label="Recent pictures">
-    ${shots.slice(0, RECENT).map((shot) => html`<button type="button" key=${shot.url} onClick=${open(all, shot)}>
+    ${shots.slice(0, RECENT).map((shot) => html`<button type="button" key=${shot.url} onClick=${open(shots, shot)}
+      class=${shot === shown ? "shown" : ""}>
       <${Shot} url=${thumbnail(shot)} alt=${shot.prompt || "A picture without a prompt"} loading="lazy" />
     </button>`)}
     <a href="#gallery">All pictures</a>

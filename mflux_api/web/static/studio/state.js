@@ -4,6 +4,8 @@ import { useEffect, useState } from "../vendor/preact-htm.js";
 
 let state = {
   view: "paint",
+  // What the view is to show: the name of a model in "#models/NAME".
+  part: "",
   online: null,
   locked: false,
   models: [],
@@ -13,8 +15,9 @@ let state = {
   // Job id -> {step, steps, image, of, eta, stage, preview}.
   progress: {},
   downloads: {},
-  // The newest finished pictures, and the job that ended last: after reordering, its pictures may not be the newest.
-  stage: { pictures: [], latest: null, failure: null },
+  // The newest finished pictures (null until they are known), and the job that ended last: after reordering, its
+  // pictures may not be the newest.
+  stage: { pictures: null, latest: null, failure: null },
   toasts: [],
   said: "",
   dialog: null,

@@ -1,15 +1,17 @@
 // The system view: engine, memory, queue, and small plots of the statistics.
 
 import { html, useEffect, useState } from "../vendor/preact-htm.js";
+import { retry } from "./actions.js";
 import { get } from "./api.js";
 import { refreshSystem } from "./live.js";
 import { Memory } from "./models.js";
 import { Queue } from "./stage.js";
-import { complain, now, useStore } from "./state.js";
+import { advice, complain, now, useStore } from "./state.js";
 import { date, seconds, size } from "./text.js";
 
 const EVERY = 2000;
 const SAMPLES = 60;
+const FAILURES = 5;
 const WIDTH = 240;
 const HEIGHT = 48;
 
@@ -17,31 +19,55 @@ export function System() {
   const system = useStore((state) => state.system);
   const models = useStore((state) => state.models);
   const queue = useStore((state) => state.queue);
-  const { stats, hours, days } = useStats(queue);
+  const { stats, hours, days, failed } = useStats(queue);
   const memory = useSamples();
+  const pictures = (point) => point.pictures;
   return html`<section class="system" aria-label="System">
-    ${system && html`<${Memory} system=${system} models=${models} /><${Health} system=${system} stats=${stats} />`}
+    ${system && html`<${Memory} system=${system} models=${models} /><${Health} system=${system} stats=${stats} queue=${queue} />`}
     <div class="plots">
-      ${hours && html`<${Plot} title="Pictures per hour, last 24 hours" points=${hours.points}
-        value=${(point) => point.pictures} told=${(value) => value} />`}
-      ${days && html`<${Plot} title="Pictures per day, last 30 days" points=${days.points}
-        value=${(point) => point.pictures} told=${(value) => value} />`}
+      ${hours && html`<${Plot} title="Pictures per hour, last 24 hours" points=${hours.points} value=${pictures}
+        told=${(value) => value} nothing="Nothing painted in the last 24 hours" />`}
+      ${days && html`<${Plot} title="Pictures per day, last 30 days" points=${days.points} value=${pictures}
+        told=${(value) => value} nothing="Nothing painted in the last 30 days" />`}
       ${days && html`<${Plot} title="Seconds per picture, by day" points=${days.points}
-        value=${(point) => point.seconds_per_picture ?? 0} told=${seconds} />`}
-      <${Plot} title="Engine memory, now" points=${memory} value=${(point) => point.gb} told=${size} />
+        value=${(point) => point.seconds_per_picture ?? 0} told=${seconds} nothing="Nothing painted in the last 30 days" />`}
+      <${Plot} title="Engine memory, now" points=${memory} value=${(point) => point.gb} told=${size}
+        nothing=${memory.length ? "The engine holds no memory" : "Measured every two seconds while this page is open"} />
     </div>
-    ${queue.length || queue.paused ? html`<${Queue} />` : html`<p>No jobs are waiting.</p>`}
+    <h2>Queue</h2>
+    ${queue.active && html`<p>Painting: ${queue.active.prompt || "a picture without a prompt"}</p>`}
+    ${queue.length || queue.paused ? html`<${Queue} />` : html`<p class="note">No jobs are waiting.</p>`}
+    ${failed && html`<${Failed} jobs=${failed} />`}
     <p class="row"><a href="/docs">API documentation</a> <a href="/metrics">Metrics</a></p>
   </section>`;
+}
+
+/** The last jobs that failed, with their reasons. */
+function Failed({ jobs }) {
+  return html`<h2>Last errors</h2>
+    ${jobs.length ? html`<ul class="errors">
+      ${jobs.map((job) => html`<li key=${job.id}>
+        <b>${advice({ message: job.error, code: job.code })}</b>
+        <small>${date(job.completed_at)}, ${job.model}: ${job.prompt || "no prompt"}</small>
+        <button type="button" aria-label=${`Try again: ${job.prompt}`} onClick=${() => retry(job.id)}>Try again</button>
+      </li>`)}
+    </ul>` : html`<p class="note">No job has failed.</p>`}`;
 }
 
 function useStats(queue) {
   const [known, change] = useState({});
   useEffect(() => {
     const paths = ["/api/v1/stats", "/api/v1/stats/history?bucket=hour&count=24", "/api/v1/stats/history?bucket=day&count=30"];
-    Promise.all(paths.map(get)).then(([stats, hours, days]) => change({ stats, hours, days }), complain);
+    const known = Promise.all([...paths.map(get), lastFailures()]);
+    known.then(([stats, hours, days, failed]) => change({ stats, hours, days, failed }), complain);
   }, [queue]);
   return known;
+}
+
+/** The last failed jobs. Their reasons are not in the list. */
+async function lastFailures() {
+  const { jobs } = await get(`/api/v1/jobs?status=failed&limit=${FAILURES}`);
+  return Promise.all(jobs.map((job) => get(`/api/v1/jobs/${job.id}?images=false`)));
 }
 
 /** Memory samples, taken while the page is visible. */
@@ -61,12 +87,13 @@ function useSamples() {
   return samples;
 }
 
-function Health({ system, stats }) {
+function Health({ system, stats, queue }) {
   const { engine, system_memory_gb: memory } = system;
+  const doing = queue.active ? "painting" : system.loaded_models.length ? "idle" : "idle, no model in memory";
   const facts = [
-    ["Engine", engine.running ? "running" : "stopped; it starts with the first picture"],
-    ["Ended unexpectedly", engine.restarts ? `${engine.restarts} times` : "never"],
-    ["Device", [system.device, engine.backend].filter(Boolean).join(", ")],
+    ["Chip", [system.device, engine.backend].filter(Boolean).join(", ")],
+    ["Engine", engine.running ? doing : "stopped; it starts with the first picture"],
+    ["Engine crashes", engine.restarts || "none"],
     ["MLX", engine.mlx],
     ["System memory", `${size(memory.free)} free of ${size(memory.total)}`],
     ["Peak memory", size(system.mlx_peak_gb)],
@@ -75,16 +102,18 @@ function Health({ system, stats }) {
     ["Uptime", stats && seconds(stats.uptime_hours * 3600)],
   ];
   return html`<dl class="health">
-    ${facts.filter(([, value]) => value).map(([name, value]) => html`<dt>${name}</dt><dd>${value}</dd>`)}
+    ${facts.filter(([, value]) => value).map(([name, value]) => html`<div><dt>${name}</dt><dd>${value}</dd></div>`)}
   </dl>`;
 }
 
-/** A bar chart with the newest value on the right. Each bar has a tooltip. */
-function Plot({ title, points, value, told }) {
-  const most = Math.max(...points.map(value), 0) || 1;
+/** A bar chart with the newest value on the right. Each bar has a tooltip. Without values it says `nothing`. */
+function Plot({ title, points, value, told, nothing }) {
+  const most = Math.max(...points.map(value), 0);
   const step = WIDTH / Math.max(points.length, 1);
+  if (!points.some(value))
+    return html`<figure class="plot"><figcaption>${title}</figcaption><p class="note">${nothing}.</p></figure>`;
   return html`<figure class="plot">
-    <figcaption>${title}: <b>${told(points.length ? value(points.at(-1)) : 0)}</b></figcaption>
+    <figcaption>${title}: <b>${told(value(points.at(-1)))}</b></figcaption>
     <svg viewBox=${`0 0 ${WIDTH} ${HEIGHT}`} role="img" aria-label=${`${title}; at most ${told(most)}`}>
       ${points.map((point, index) => {
         const height = (value(point) / most) * HEIGHT;

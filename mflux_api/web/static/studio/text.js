@@ -3,9 +3,11 @@
 const GIGA = 1000;
 
 /** Format gigabytes (10^9 or 2^30 bytes, as given); below 1 in megabytes. */
-export function size(gigabytes) {
-  if (gigabytes === null || gigabytes === undefined) return "size unknown";
-  return gigabytes < 1 ? `${Math.max(1, Math.round(gigabytes * GIGA))} MB` : `${gigabytes.toFixed(1)} GB`;
+export function size(gigabytes, unknown = "size unknown") {
+  if (gigabytes === null || gigabytes === undefined) return unknown;
+  if (gigabytes === 0) return "0 MB";
+  if (gigabytes < 1) return `${Math.max(1, Math.round(gigabytes * GIGA))} MB`;
+  return `${gigabytes.toFixed(1).replace(/\.0$/, "")} GB`;
 }
 
 export function seconds(value) {
