@@ -83,9 +83,6 @@ def _save_phone(browser: Browser, live: LiveServer) -> None:
         studio.page.get_by_label("Prompt", exact=True).fill(LAST)
         _wait_for_pictures(studio.page)
         _save_screenshot(studio.page, "phone")
-        studio.open("gallery")
-        _wait_for_pictures(studio.page)
-        _save_screenshot(studio.page, "phone-gallery")
 
 
 @contextmanager
@@ -108,7 +105,7 @@ def _wait_for_pictures(page: Page) -> None:
 def _save_screenshot(page: Page, name: str) -> None:
     """Save as JPEG: every screenshot contains a picture."""
     image = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
-    image.save(IMAGES / f"{name}.jpg", quality=88, subsampling=0, optimize=True)
+    image.save(IMAGES / f"{name}.jpg", quality=82, subsampling=0, optimize=True)
     print(f"docs/images/{name}.jpg", flush=True)
 
 

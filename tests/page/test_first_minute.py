@@ -14,7 +14,7 @@ EXAMPLES = {
     "a beautiful sunset over mountains",
     "a calm sea at sunrise",
     "a red circle on a yellow background",
-    "snowy mountains at night",
+    "a green field under a blue sky",
 }
 # An open database that fails stands for the private windows of some browsers.
 NO_DATABASE = {

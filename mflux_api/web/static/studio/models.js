@@ -33,6 +33,7 @@ const stop = attempt(async (name) => {
 export function Models() {
   const models = useStore((state) => state.models);
   const system = useStore((state) => state.system);
+  const real = realModel(models);
   const all = cards(models);
   const groups = [
     ["On this machine", all.filter((each) => each.here && !each.unavailable)],
@@ -42,7 +43,7 @@ export function Models() {
   return html`<section class="models" aria-label="Models">
     ${system && html`<${Memory} system=${system} models=${models} />`}
     ${groups.map(([title, rows]) => rows.length > 0 && html`<h2>${title}</h2>
-      <ul class="cards">${rows.map((card) => html`<${Card} key=${card.name} card=${card} />`)}</ul>`)}
+      <ul class="cards">${rows.map((card) => html`<${Card} key=${card.name} card=${card} real=${real} />`)}</ul>`)}
   </section>`;
 }
 
@@ -72,7 +73,7 @@ export function Memory({ system, models }) {
   </div>`;
 }
 
-function Card({ card }) {
+function Card({ card, real }) {
   const { name, versions } = card;
   const [chosen, choose] = useState(null);
   const box = useRef(null);
@@ -88,8 +89,8 @@ function Card({ card }) {
     <p>${card.description}</p>
     ${versions.length > 1 && html`<${Versions} card=${card} model=${model} choose=${choose} />`}
     <p class="facts">${facts(card, model).map((fact) => html`<span>${fact}</span>`)}</p>
-    <${Notes} card=${card} model=${model} />
-    ${download ? html`<${Download} download=${download} />` : html`<${Buttons} model=${model} />`}
+    <${Notes} card=${card} model=${model} real=${real} />
+    ${download ? html`<${Download} download=${download} />` : html`<${Buttons} model=${model} next=${real?.name === name} />`}
   </li>`;
 }
 
@@ -116,8 +117,7 @@ function facts(card, model) {
   return [disk, (alone || model.fits === false) && needed, model.licence, html`<code>${model.title}</code>`].filter(Boolean);
 }
 
-function Notes({ card, model }) {
-  const real = realModel(useStore((state) => state.models));
+function Notes({ card, model, real }) {
   if (card.unavailable) return html`<p class="note">${card.unavailable}</p>`;
   if (card.demo && real) return html`<p class="note">For real pictures: <a href=${`#models/${real.name}`}>${real.label}</a>.</p>`;
   if (!model.gated || model.downloaded) return null;
@@ -130,12 +130,13 @@ const use = (model) => {
   go("paint");
 };
 
-function Buttons({ model }) {
+/** `next`: it is the model to get after a demo. */
+function Buttons({ model, next }) {
   const busy = useStore((state) => state.busy) === model.title;
   if (model.unavailable) return null;
   const button = (label, act, kind = "") => html`<button type="button" class=${kind} disabled=${busy}
     aria-label=${`${label} ${model.title}`} onClick=${() => act(model.title)}>${busy ? "…" : label}</button>`;
-  if (!model.downloaded) return button("Download", fetchModel, "primary");
+  if (!model.downloaded) return button("Download", fetchModel, next ? "primary" : "");
   return html`<div class="row">
     ${model.capabilities.from_words && html`<button type="button" aria-label=${`Paint with it: ${model.title}`}
       onClick=${() => use(model)}>Paint with it</button>`}

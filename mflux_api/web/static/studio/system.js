@@ -14,6 +14,8 @@ const SAMPLES = 60;
 const FAILURES = 5;
 const WIDTH = 240;
 const HEIGHT = 48;
+// With fewer points the bars are as wide as with these.
+const LEAST_BARS = 24;
 
 export function System() {
   const system = useStore((state) => state.system);
@@ -92,13 +94,13 @@ function Health({ system, stats, queue }) {
   const doing = queue.active ? "painting" : system.loaded_models.length ? "idle" : "idle, no model in memory";
   const facts = [
     ["Chip", [system.device, engine.backend].filter(Boolean).join(", ")],
-    ["Engine", engine.running ? doing : "stopped; it starts with the first picture"],
+    ["Engine", engine.running ? doing : "starts with the next picture"],
     ["Engine crashes", engine.restarts || "none"],
     ["MLX", engine.mlx],
     ["System memory", `${size(memory.free)} free of ${size(memory.total)}`],
-    ["Peak memory", size(system.mlx_peak_gb)],
+    ["Peak memory", system.mlx_peak_gb > 0 && size(system.mlx_peak_gb)],
     ["Painted", stats && `${stats.total_images} pictures in ${stats.total_generations} jobs`],
-    ["Failed", stats && `${stats.total_failures} jobs`],
+    ["Failed", stats && (stats.total_failures === 1 ? "1 job" : `${stats.total_failures} jobs`)],
     ["Uptime", stats && seconds(stats.uptime_hours * 3600)],
   ];
   return html`<dl class="health">
@@ -109,7 +111,7 @@ function Health({ system, stats, queue }) {
 /** A bar chart with the newest value on the right. Each bar has a tooltip. Without values it says `nothing`. */
 function Plot({ title, points, value, told, nothing }) {
   const most = Math.max(...points.map(value), 0);
-  const step = WIDTH / Math.max(points.length, 1);
+  const step = WIDTH / Math.max(points.length, LEAST_BARS);
   if (!points.some(value))
     return html`<figure class="plot"><figcaption>${title}</figcaption><p class="note">${nothing}.</p></figure>`;
   return html`<figure class="plot">
@@ -117,7 +119,7 @@ function Plot({ title, points, value, told, nothing }) {
     <svg viewBox=${`0 0 ${WIDTH} ${HEIGHT}`} role="img" aria-label=${`${title}; at most ${told(most)}`}>
       ${points.map((point, index) => {
         const height = (value(point) / most) * HEIGHT;
-        return html`<rect x=${index * step} y=${HEIGHT - height} width=${Math.max(step - 1, 1)} height=${height}>
+        return html`<rect x=${WIDTH - (points.length - index) * step} y=${HEIGHT - height} width=${Math.max(step - 1, 1)} height=${height}>
           <title>${date(point.start)}: ${told(value(point))}</title></rect>`;
       })}
     </svg>
