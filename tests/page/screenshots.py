@@ -24,16 +24,18 @@ IMAGES = ROOT / "docs" / "images"
 DESKTOP, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
 Scheme = Literal["light", "dark"]
 PROMPTS = (
-    "a red circle on a white background",
     "a green triangle on a black background",
-    "mountains at night with a full moon",
-    "a field of flowers at noon",
+    "mountains at night",
+    "a green field by day",
     "a desert at sunset",
-    "a forest in the morning",
-    "a calm sea at dawn",
+    "a pink heart on a white background",
+    "a calm sea at sunrise",
     "a blue square on a yellow background",
-    "snowy mountains at noon",
-    "a city at night",
+    "snow at sunrise",
+    "a red circle next to a blue star",
+    "a lake at night",
+    "a house on a green field by day",
+    "a large yellow star on a blue background",
     "a beautiful sunset over mountains",
 )
 LAST = "a calm sea at sunset"
@@ -73,8 +75,8 @@ def _save_desktop(browser: Browser, live: LiveServer) -> None:
         _wait_for_pictures(studio.page)
         _save_screenshot(studio.page, "detail")
     with _open_studio(browser, live, "light", **DESKTOP) as studio:
-        studio.open("models")
-        expect(studio.page.locator(".card").first).to_be_visible()
+        studio.open("models/flux2-klein-4b")
+        expect(studio.card("FLUX.2 [klein] 4B")).to_be_in_viewport()
         _save_screenshot(studio.page, "models")
 
 

@@ -21,7 +21,7 @@ export function System() {
   const system = useStore((state) => state.system);
   const models = useStore((state) => state.models);
   const queue = useStore((state) => state.queue);
-  const { stats, hours, days, failed } = useStats(queue);
+  const { stats, hours, days, health, failed } = useStats(queue);
   const memory = useSamples();
   const pictures = (point) => point.pictures;
   return html`<section class="system" aria-label="System">
@@ -39,29 +39,34 @@ export function System() {
     <h2>Queue</h2>
     ${queue.active && html`<p>Painting: ${queue.active.prompt || "a picture without a prompt"}</p>`}
     ${queue.length || queue.paused ? html`<${Queue} />` : html`<p class="note">No jobs are waiting.</p>`}
-    ${failed && html`<${Failed} jobs=${failed} />`}
+    ${failed && html`<${Failed} jobs=${failed} tasks=${health.tasks.filter((each) => each.error)} />`}
     <p class="row"><a href="/docs">API documentation</a> <a href="/metrics">Metrics</a></p>
   </section>`;
 }
 
-/** The last jobs that failed, with their reasons. */
-function Failed({ jobs }) {
+/** Background tasks that failed, and the last jobs that did, with their reasons. */
+function Failed({ jobs, tasks }) {
   return html`<h2>Last errors</h2>
-    ${jobs.length ? html`<ul class="errors">
+    ${jobs.length + tasks.length ? html`<ul class="errors">
+      ${tasks.map((task) => html`<li key=${task.name}>
+        <b>${task.error}</b>
+        <small>background task “${task.name}”, ${task.state}, started again ${task.restarts} times</small>
+      </li>`)}
       ${jobs.map((job) => html`<li key=${job.id}>
         <b>${advice({ message: job.error, code: job.code })}</b>
         <small>${date(job.completed_at)}, ${job.model}: ${job.prompt || "no prompt"}</small>
         <button type="button" aria-label=${`Try again: ${job.prompt}`} onClick=${() => retry(job.id)}>Try again</button>
       </li>`)}
-    </ul>` : html`<p class="note">No job has failed.</p>`}`;
+    </ul>` : html`<p class="note">Nothing has failed.</p>`}`;
 }
 
 function useStats(queue) {
   const [known, change] = useState({});
   useEffect(() => {
-    const paths = ["/api/v1/stats", "/api/v1/stats/history?bucket=hour&count=24", "/api/v1/stats/history?bucket=day&count=30"];
+    const history = "/api/v1/stats/history?bucket=";
+    const paths = ["/api/v1/stats", `${history}hour&count=24`, `${history}day&count=30`, "/api/v1/health"];
     const known = Promise.all([...paths.map(get), lastFailures()]);
-    known.then(([stats, hours, days, failed]) => change({ stats, hours, days, failed }), complain);
+    known.then(([stats, hours, days, health, failed]) => change({ stats, hours, days, health, failed }), complain);
   }, [queue]);
   return known;
 }
