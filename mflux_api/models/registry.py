@@ -90,6 +90,11 @@ class ModelSpec:
         return self.stored_bits if self.quantize is None else self.quantize
 
     @property
+    def url(self) -> str | None:
+        """Address of the model's own page."""
+        return None if self.repository is None else f"https://huggingface.co/{self.repository}"
+
+    @property
     def example_prompts(self) -> tuple[str, ...]:
         """Prompts that the model paints well; empty for one that needs a picture."""
         return self.examples or FAMILIES[self.family].examples
@@ -262,7 +267,7 @@ def _format_download_command(spec: ModelSpec, models_dir: Path) -> str:
     if not spec.gated:
         return command
     return (
-        f"accept its licence on https://huggingface.co/{spec.repository}, set HF_TOKEN to its token, then "
+        f"accept its licence on {spec.url}, set HF_TOKEN to its token, then "
         f"{command if spec.files else command + WITHOUT_REPEATS}"
     )
 

@@ -71,7 +71,7 @@ class ModelRow(WireModel):
     loaded, in units of 1024^3 bytes; null if it cannot be read or estimated. `fits`: this machine has the memory for it
     and for a picture. `upscaler`: it enlarges pictures. `default`: it is used for orders that name no model. `label`:
     its name for people. `variant_of`: the model of which it is a version, which `variant` describes. `demo`: it comes
-    with the server, to try it. `examples`: prompts that it paints well.
+    with the server, to try it. `examples`: prompts that it paints well. `url`: its own page, with its licence.
     """
 
     title: str
@@ -80,6 +80,7 @@ class ModelRow(WireModel):
     variant: str
     demo: bool
     examples: list[str]
+    url: str | None
     model_name: str
     hash: str | None
     sha256: str | None
@@ -205,6 +206,7 @@ class ModelEndpoints:
             variant=spec.variant,
             demo=spec.demo,
             examples=list(spec.example_prompts),
+            url=spec.url,
             model_name=spec.repository or spec.name,
             hash=entry.fingerprint and entry.fingerprint[:SHORT_HASH],
             sha256=entry.fingerprint,

@@ -132,5 +132,9 @@ def test_the_memory_of_a_model_that_cannot_be_read_is_not_known(stocked: LiveSer
 def test_the_size_of_a_download_is_the_registrys(stocked: LiveServer) -> None:
     found = rows(stocked)
     assert found[AWAY]["download_gb"] == found[AWAY]["size_gb"] == 16.0
+    assert (found[AWAY]["url"], found[HERE]["url"]) == (
+        "https://huggingface.co/black-forest-labs/FLUX.2-klein-4B",
+        None,
+    )
     assert found[HERE]["download_gb"] is None
     assert found[HERE]["size_gb"] > 0

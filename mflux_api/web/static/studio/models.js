@@ -121,8 +121,7 @@ function Notes({ card, model, real }) {
   if (card.unavailable) return html`<p class="note">${card.unavailable}</p>`;
   if (card.demo && real) return html`<p class="note">For real pictures: <a href=${`#models/${real.name}`}>${real.label}</a>.</p>`;
   if (!model.gated || model.downloaded) return null;
-  return html`<p class="note">Accept first: <a target="_blank" rel="noreferrer"
-    href=${`https://huggingface.co/${model.model_name}`}>its licence</a>. Then start the server with HF_TOKEN set.</p>`;
+  return html`<p class="note">Accept first: <a href=${model.url} target="_blank" rel="noreferrer">its licence</a>. Then start the server with HF_TOKEN set.</p>`;
 }
 
 const use = (model) => {
