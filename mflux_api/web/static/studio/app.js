@@ -52,8 +52,8 @@ function Connection() {
 function Trouble() {
   const online = useStore((state) => state.online);
   if (online !== false) return null;
-  return html`<p class="trouble" role="alert">The server does not answer. Start it with <code>python api_main.py</code>;
-    this page then reconnects automatically. No queued job is lost.</p>`;
+  return html`<p class="trouble" role="alert">The server does not answer. Start it with <code>mflux-api serve</code>,
+    or <code>python api_main.py</code> in a checkout; this page then reconnects automatically. No queued job is lost.</p>`;
 }
 
 /** The open dialog. Escape and the browser's other ways close it. */

@@ -75,7 +75,7 @@ export function complain(error) {
 }
 
 const ADVICE = {
-  OFFLINE: "Is it running? Start it with: python api_main.py",
+  OFFLINE: "Is it running? Start it with: mflux-api serve",
   OOM_ERROR: "Choose a smaller size, fewer pictures or a model with fewer bits.",
   MODEL_NOT_DOWNLOADED: "Download it on the Models page first.",
   QUEUE_FULL: "Wait until some jobs are finished.",
