@@ -179,7 +179,7 @@ class BodyTooLarge(MfluxError):
 
 
 class BodyTooSlow(MfluxError):
-    """The request body did not arrive in time."""
+    """Nothing of the request body arrived for too long."""
 
     code, status = "REQUEST_TIMEOUT", 408
 

@@ -6,15 +6,14 @@ from contextlib import asynccontextmanager
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.middleware.cors import CORSMiddleware
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, RedirectResponse
 from starlette.routing import BaseRoute, Route
 
 from mflux_api.app.dialects import DIALECTS, MakeDialect, is_enabled
+from mflux_api.app.lifecycle import Services
 from mflux_api.app.wiring import make_context, make_services
 from mflux_api.errors import MfluxError
 from mflux_api.jobs.webhooks import Webhooks
-from mflux_api.metrics import Metrics
 from mflux_api.settings import Settings
 from mflux_api.web import static_files
 from mflux_api.web.auth import ApiKeys, AuthenticationMiddleware
@@ -22,9 +21,12 @@ from mflux_api.web.error_responses import ErrorHandlers, ErrorShape, default_err
 from mflux_api.web.middleware import (
     AllowedHostsMiddleware,
     AllowedOriginsMiddleware,
+    ClosingMiddleware,
+    PrivateNetworkCorsMiddleware,
     RateLimitMiddleware,
     RequestIdMiddleware,
     TimingMiddleware,
+    UnexpectedErrorMiddleware,
 )
 from mflux_api.web.openapi import Endpoint, build_openapi
 from mflux_api.web.path_prefix import PathPrefixMiddleware
@@ -61,12 +63,11 @@ def build_app(settings: Settings, dialects: Sequence[MakeDialect] = DIALECTS) ->
         ),
         middleware=[
             _root_prefix(settings, made, endpoints),
-            *_build_middleware(settings, services.metrics, context.keys, error_handlers, made),
+            *_build_middleware(services, context.keys, error_handlers, made),
         ],
         exception_handlers={
             MfluxError: error_handlers.handle_mflux_error,
             HTTPException: error_handlers.handle_http_exception,
-            Exception: error_handlers.handle_unexpected,
         },
         lifespan=lifespan,
     )
@@ -81,8 +82,17 @@ def _build_routes(dialects: Sequence[Dialect], endpoints: Endpoints, *, keys: bo
     async def openapi(request: object) -> JSONResponse:
         return JSONResponse(description)
 
+    async def lead_to_page(request: object) -> RedirectResponse:
+        return RedirectResponse("/")
+
     served = [endpoint.build_route() for each in dialects for endpoint in endpoints[each.name]]
+    served += [Route(path, lead_to_page) for each in dialects for path in _page_paths(each)]
     return [*served, Route(OPENAPI, openapi), *static_files.build_routes()]
+
+
+def _page_paths(dialect: Dialect) -> tuple[str, ...]:
+    """Return the paths under which the dialect's clients expect the web page."""
+    return (dialect.root, f"{dialect.root}/") if dialect.has_page else ()
 
 
 def _shapes(dialects: Sequence[Dialect]) -> list[tuple[str, ErrorShape]]:
@@ -94,31 +104,40 @@ def _shapes(dialects: Sequence[Dialect]) -> list[tuple[str, ErrorShape]]:
 def _root_prefix(settings: Settings, dialects: Sequence[Dialect], endpoints: Endpoints) -> Middleware:
     """Return the middleware that serves dialects at the root and on ports of their own, without their prefix."""
     chosen, ports = settings.dialects, settings.dialects.prefixes_by_port
-    named = next((each for each in dialects if each.name == chosen.root), None)
-    if named is None:
-        return Middleware(PathPrefixMiddleware, ports=ports, root="", routes=frozenset())
-    routes = {(each.method, each.path.removeprefix(named.root)) for each in endpoints[named.name]}
-    return Middleware(PathPrefixMiddleware, ports=ports, root=named.root, routes=routes)
+    named = [each for each in dialects if each.name == chosen.root]
+    return Middleware(
+        PathPrefixMiddleware,
+        ports=ports,
+        pages={each.root: {*static_files.PATHS, OPENAPI} for each in dialects if each.has_page},
+        root=next((each.root for each in named), ""),
+        routes={(found.method, found.path.removeprefix(each.root)) for each in named for found in endpoints[each.name]},
+    )
 
 
 def _build_middleware(
-    settings: Settings, metrics: Metrics, keys: ApiKeys, error_handlers: ErrorHandlers, dialects: Sequence[Dialect]
+    services: Services, keys: ApiKeys, error_handlers: ErrorHandlers, dialects: Sequence[Dialect]
 ) -> list[Middleware]:
     """Return the middleware from the outside in. What every reply needs comes before what refuses requests."""
-    server = settings.server
+    settings, server = services.settings, services.settings.server
     exposed = [header for each in dialects for header in each.exposed_headers]
     # Health checks of load balancers, the description of the API and the web page work without a key.
-    open_paths = {OPENAPI, *static_files.PATHS, *(path for each in dialects for path in each.open_paths)}
+    open_paths = {
+        OPENAPI,
+        *static_files.PATHS,
+        *(path for each in dialects for path in (*each.open_paths, *_page_paths(each))),
+    }
     return [
         Middleware(RequestIdMiddleware),
-        Middleware(TimingMiddleware, observe=metrics.observe_request),
+        Middleware(TimingMiddleware, observe=services.metrics.observe_request),
+        Middleware(ClosingMiddleware, is_stopping=lambda: services.deadline is not None),
         Middleware(
-            CORSMiddleware,
+            PrivateNetworkCorsMiddleware,
             allow_origins=server.cors_origins,
-            allow_methods=["GET", "POST", "DELETE"],
+            allow_methods=["GET", "HEAD", "POST", "DELETE"],
             allow_headers=["*"],
             expose_headers=["X-Request-ID", "Retry-After", *exposed],
         ),
+        Middleware(UnexpectedErrorMiddleware, error_handlers=error_handlers),
         Middleware(AllowedHostsMiddleware, hosts=server.allowed_hosts, error_handlers=error_handlers),
         Middleware(AllowedOriginsMiddleware, origins=server.cors_origins, error_handlers=error_handlers),
         Middleware(

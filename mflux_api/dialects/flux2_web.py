@@ -185,4 +185,5 @@ def dialect(*, output: Path) -> Dialect:
         prefixes=(f"{PREFIX}/",),
         endpoints=lambda service, context: Flux2WebEndpoints(service, context, output).endpoints(),
         error_shape=error_shape,
+        has_page=True,
     )

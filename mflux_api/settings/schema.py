@@ -19,6 +19,7 @@ from mflux_api.settings.types import (
     HttpUrl,
     NamedValues,
     NameList,
+    Origins,
     Region,
     Seconds,
     Secret,
@@ -39,10 +40,10 @@ class ServerSettings(Section):
     port: int = option(
         7861, "Port to listen on; 0 takes any free one.", env="MFLUX_API_PORT", flag="--port", ge=0, le=65535
     )
-    cors_origins: NameList = option(("*",), "Origins whose web pages may use the server (CORS); * for all.")
+    cors_origins: Origins = option(("*",), "Origins whose web pages may use the server (CORS); * for all.")
     allowed_hosts: NameList = option(("*",), "Accepted Host headers; * for all.", min_length=1)
     max_body_mb: Count = option(64, "Largest request body, in MB.")
-    body_seconds: Seconds = option(30, "Seconds a client may take to send a request body.")
+    body_seconds: Seconds = option(30, "Seconds a client may pause while it sends a request body.")
     shutdown_seconds: float = option(
         30, "Seconds the running job gets to finish on shutdown.", ge=0, le=LONGEST_SECONDS
     )

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
+DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 NULLS = ("", "~", "null")
 # Upper bounds that keep timers from overflowing: 115 days and 100 years.
 LONGEST_SECONDS, LONGEST_DAYS = 10_000_000, 36_500
@@ -48,6 +49,23 @@ def _check_url(text: str) -> str:
     return text.rstrip("/")
 
 
+def _normalise_origins(origins: tuple[str, ...]) -> tuple[str, ...]:
+    """Write origins as browsers send them. Raises ValueError for a host that is none."""
+    return tuple(map(_normalise_origin, origins))
+
+
+def _normalise_origin(text: str) -> str:
+    """Lower case, and without a path or the scheme's own port. Texts without a scheme are only lowered."""
+    scheme, found, rest = text.lower().partition("://")
+    if not found:
+        return scheme
+    host = rest.partition("/")[0].removesuffix(DEFAULT_PORTS.get(scheme, ""))
+    try:
+        return f"{scheme}://{host if host.isascii() else host.encode('idna').decode()}"
+    except UnicodeError:
+        raise ValueError("an origin should be a scheme and a host, as in https://pages.example") from None
+
+
 def option(default: Any, text: str, *, env: str = "", flag: str = "", **limits: Any) -> Any:
     return Field(default, description=text, json_schema_extra={"env": env, "flag": flag}, **limits)
 
@@ -59,6 +77,7 @@ HttpUrl = Annotated[str, AfterValidator(_check_url)]
 BucketName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]$")]
 Region = Annotated[str, Field(pattern=r"^[A-Za-z0-9-]+$")]
 NameList = Annotated[tuple[Text, ...], BeforeValidator(_split_list)]
+Origins = Annotated[NameList, AfterValidator(_normalise_origins)]
 NamedValues = Annotated[Mapping[Text, Secret], BeforeValidator(_parse_pairs)]
 Folder = Annotated[Path, AfterValidator(_expand_home)]
 Seconds = Annotated[float, Field(gt=0, le=LONGEST_SECONDS)]

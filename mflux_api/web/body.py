@@ -1,4 +1,4 @@
-"""Read request bodies with limits on size and time, parse them as JSON and validate them."""
+"""Read request bodies with limits on size and silence, parse them as JSON and validate them."""
 
 import asyncio
 import json
@@ -15,12 +15,17 @@ from mflux_api.errors import BodyTooLarge, BodyTooSlow, InvalidRequest, Unsuppor
 
 M = TypeVar("M", bound=BaseModel)
 MEBIBYTE = 1024**2
+SHOWN = 40
 FILES, FIELDS = 20, 100
+# Values of Content-Encoding that name no compression. "utf-8" is a mistake of some clients.
+UNCOMPRESSED = frozenset({"", "identity", "utf-8", "utf8"})
+# The first bytes of files of gzip and zstd, which are no JSON.
+COMPRESSED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd")
 
 
 @dataclass(frozen=True)
 class BodyReader:
-    """Reader of request bodies. `limit`: largest body in bytes. `seconds`: time a body may take to arrive."""
+    """Reader of request bodies. `limit`: largest body in bytes. `seconds`: the longest pause of a body that arrives."""
 
     limit: int
     seconds: float
@@ -44,8 +49,8 @@ class BodyReader:
         data = await self.read_bytes(request)
         try:
             content = await asyncio.to_thread(_parse_json, data) if len(data) > MEBIBYTE else _parse_json(data or b"{}")
-        except (ValueError, RecursionError):
-            raise InvalidRequest("The body is not valid JSON.", field="body") from None
+        except (ValueError, RecursionError) as error:
+            raise InvalidRequest(_explain_parse_error(data, error), field="body") from None
         if not isinstance(content, dict):
             raise InvalidRequest("The body must be a JSON object: {...}.", field="body")
         return content
@@ -66,20 +71,41 @@ class BodyReader:
             raise InvalidRequest("The body is not a valid multipart form.", field="body") from None
 
     async def read_bytes(self, request: Request) -> bytes:
-        """Read the raw body. Raises InvalidRequest, BodyTooLarge, BodyTooSlow."""
+        """Read the raw body. Raises InvalidRequest, UnsupportedMedia, BodyTooLarge, BodyTooSlow."""
+        _require_uncompressed(request)
         parts, size = [], 0
+        now = asyncio.get_running_loop().time
         try:
-            async with asyncio.timeout(self.seconds):
+            async with asyncio.timeout(self.seconds) as silence:
                 async for part in request.stream():
+                    silence.reschedule(now() + self.seconds)
                     size += len(part)
                     if size > self.limit:
                         raise BodyTooLarge(f"The body may have at most {self.limit // MEBIBYTE} MiB.", limit=self.limit)
                     parts.append(part)
         except TimeoutError:
-            raise BodyTooSlow(f"The body did not arrive within {self.seconds:g} seconds.") from None
+            raise BodyTooSlow(f"Nothing of the body arrived for {self.seconds:g} seconds.") from None
         except ClientDisconnect:
             raise InvalidRequest("The connection was closed before the body had arrived.") from None
         return b"".join(parts)
+
+
+def _require_uncompressed(request: Request) -> None:
+    """Raise UnsupportedMedia for a compressed body."""
+    named = ", ".join(request.headers.getlist("content-encoding"))
+    if any(each.strip().lower() not in UNCOMPRESSED for each in named.split(",")):
+        raise UnsupportedMedia(f"The body is compressed (Content-Encoding: {named[:SHOWN]}). Send it uncompressed.")
+
+
+def _explain_parse_error(data: bytes, error: Exception) -> str:
+    """Return why bytes are not JSON."""
+    if data.startswith(COMPRESSED):
+        return "The body is compressed. Send the JSON uncompressed."
+    if isinstance(error, UnicodeDecodeError):
+        return f"The body is not UTF-8 (byte {error.start}). Encode the JSON as UTF-8."
+    if b"\0" in data[:4]:
+        return "The body is not UTF-8 but UTF-16 or UTF-32. Encode the JSON as UTF-8."
+    return "The body is not valid JSON."
 
 
 def _parse_json(data: bytes) -> Any:

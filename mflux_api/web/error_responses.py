@@ -10,8 +10,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Match
 from starlette.types import Scope
 
-from mflux_api.errors import MethodNotAllowed, MfluxError, NoSuchRoute, OutOfMemory
-from mflux_api.logs import REQUEST_ID, log_error, log_event
+from mflux_api.errors import BodyTooSlow, MethodNotAllowed, MfluxError, NoSuchRoute, OutOfMemory
+from mflux_api.logs import log_error, log_event
 
 ErrorShape = Callable[[MfluxError, str], Response]
 LONGEST_PATH = 200
@@ -35,6 +35,9 @@ class ErrorHandlers:
         retry = error.details.get("retry_after")
         if isinstance(retry, (int, float)):
             response.headers["Retry-After"] = str(int(retry))
+        if isinstance(error, BodyTooSlow):
+            # The rest of the body may still come, and would be read as the next request.
+            response.headers["Connection"] = "close"
         return response
 
     async def handle_mflux_error(self, request: Request, error: Exception) -> Response:
@@ -50,15 +53,10 @@ class ErrorHandlers:
             response.headers["Allow"] = _allowed_methods(request)
         return response
 
-    async def handle_unexpected(self, request: Request, error: Exception) -> Response:
-        """Handle any other exception: log its traceback and reply with a generic error."""
-        # Starlette calls this outside of all middleware, where the request id is no longer set.
-        name = get_request_id(request.scope)
-        REQUEST_ID.set(name)
-        log_error("http.error", error, method=request.method, path=request.url.path)
-        response = self.build_response(MfluxError("Internal error. The server's log describes it."), request.scope)
-        response.headers.update({"X-Request-ID": name, "X-Content-Type-Options": "nosniff"})
-        return response
+    def build_unexpected(self, error: Exception, scope: Scope) -> Response:
+        """Log the traceback of any other exception and make a generic reply."""
+        log_error("http.error", error, method=scope["method"], path=scope["path"])
+        return self.build_response(MfluxError("Internal error. The server's log describes it."), scope)
 
 
 def _from_http_exception(error: HTTPException, request: Request) -> MfluxError:

@@ -5,8 +5,11 @@ import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from http import HTTPStatus
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mflux_api.errors import HostRefused, OriginRefused, RateLimited
@@ -69,23 +72,108 @@ class TimingMiddleware:
         await self.app(scope, receive, send_timed)
 
 
+class UnexpectedErrorMiddleware:
+    """Reply to unexpected exceptions inside the other middleware, so that web pages and metrics get this reply too."""
+
+    def __init__(self, app: ASGIApp, error_handlers: ErrorHandlers) -> None:
+        self.app = app
+        self.error_handlers = error_handlers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+
+        async def send_and_remember(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_and_remember)
+        except Exception as error:
+            if started or scope["type"] != "http":
+                # Half a reply is no reply: the server closes the connection.
+                raise
+            await self.error_handlers.build_unexpected(error, scope)(scope, receive, send)
+
+
+class ClosingMiddleware:
+    """Announce with `Connection: close` that the server closes the connection after this reply.
+
+    `is_stopping`: tells whether the server is shutting down.
+    """
+
+    def __init__(self, app: ASGIApp, is_stopping: Callable[[], bool]) -> None:
+        self.app = app
+        self.is_stopping = is_stopping
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        # A client that waits for "100 Continue" has not sent its body. After a reply without one, no byte tells
+        # whether the body or another request follows.
+        is_unread = Headers(scope=scope).get("expect", "").lower() == "100-continue"
+
+        async def receive_body() -> Message:
+            nonlocal is_unread
+            is_unread = False
+            return await receive()
+
+        async def send_with_end(message: Message) -> None:
+            if message["type"] == "http.response.start" and (is_unread or self.is_stopping()):
+                MutableHeaders(scope=message)["Connection"] = "close"
+            await send(message)
+
+        await self.app(scope, receive_body, send_with_end)
+
+
+class PrivateNetworkCorsMiddleware(CORSMiddleware):
+    """CORS that lets allowed pages of the internet into a private network, if the browser asks for that."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        allow_origins: Sequence[str],
+        allow_methods: Sequence[str],
+        allow_headers: Sequence[str],
+        expose_headers: Sequence[str],
+    ) -> None:
+        super().__init__(
+            app,
+            allow_origins=allow_origins,
+            allow_methods=allow_methods,
+            allow_headers=allow_headers,
+            expose_headers=expose_headers,
+            allow_private_network=True,
+        )
+
+    def preflight_response(self, request_headers: Headers) -> Response:
+        response = super().preflight_response(request_headers)
+        if response.status_code != HTTPStatus.OK:
+            del response.headers["Access-Control-Allow-Private-Network"]
+        return response
+
+
 class AllowedHostsMiddleware:
     """Refuse requests whose Host header is not in the allowed list. Protects against DNS rebinding by web pages."""
 
     def __init__(self, app: ASGIApp, hosts: Sequence[str], error_handlers: ErrorHandlers) -> None:
         self.app = app
-        self.hosts = {host.lower() for host in (*hosts, *LOOPBACK)}
+        self.hosts = {_normalise_host(host) for host in (*hosts, *LOOPBACK)}
         self.error_handlers = error_handlers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and "*" not in self.hosts and self._get_host(scope) not in self.hosts:
+        host = _normalise_host(Headers(scope=scope).get("host", ""))
+        if scope["type"] == "http" and "*" not in self.hosts and host not in self.hosts:
             error = HostRefused("This server does not answer for this host. Add it to server.allowed_hosts.")
             await self.error_handlers.build_response(error, scope)(scope, receive, send)
             return
         await self.app(scope, receive, send)
 
-    def _get_host(self, scope: Scope) -> str:
-        return re.sub(r":\d+$", "", Headers(scope=scope).get("host", "").lower())
+
+def _normalise_host(text: str) -> str:
+    """Lower case, and without a port or the dot of a fully qualified name."""
+    return re.sub(r":\d+$", "", text.lower()).removesuffix(".")
 
 
 class AllowedOriginsMiddleware:
@@ -114,9 +202,10 @@ class AllowedOriginsMiddleware:
         origin, site = headers.get("origin"), headers.get("sec-fetch-site")
         if "*" in self.origins or origin in self.origins or site in {"same-origin", "none"}:
             return True
-        # Other clients than browsers send neither header; old browsers send only Origin.
-        own = origin is not None and origin.partition("://")[2] == headers.get("host")
-        return site is None and (origin is None or own)
+        # Other clients than browsers send neither header; old browsers, and all over plain HTTP, send only Origin.
+        # A page cannot set these two headers without a preflight request, which is refused.
+        hosts = {headers[name].lower() for name in ("host", "x-forwarded-host") if name in headers}
+        return site is None and (origin is None or origin.partition("://")[2].lower() in hosts)
 
 
 class RateLimitMiddleware:

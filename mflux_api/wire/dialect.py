@@ -27,7 +27,8 @@ class Dialect:
     `open_paths`, `open_prefixes`: paths that need no key. They show no jobs and no prompts, or have a signature.
     `basic_login`: set if its clients log in with HTTP Basic. `exposed_headers`: response headers that web pages of
     other origins may read. `webhook_payload`: makes the function that builds webhook payloads. `is_listed`: whether
-    /openapi.json describes it; APIs that are documented elsewhere are not listed.
+    /openapi.json describes it; APIs that are documented elsewhere are not listed. `has_page`: its documented root is
+    the web page.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Dialect:
     requests_per_minute: int = 0
     webhook_payload: Callable[[JobService, HttpContext], MakePayload] | None = None
     is_listed: bool = False
+    has_page: bool = False
 
     @property
     def root(self) -> str:
