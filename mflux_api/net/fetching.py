@@ -8,7 +8,7 @@ from urllib.parse import urljoin, urlsplit
 import httpcore
 
 from mflux_api.errors import AddressForbidden, FetchFailed
-from mflux_api.net.ssrf import PublicNetworkBackend
+from mflux_api.net.ssrf import PublicNetworkBackend, TrustedHosts
 from mflux_api.version import __version__
 
 REDIRECTS = 3
@@ -35,6 +35,13 @@ class Fetcher:
         self.trusted_hosts = tuple(trusted_hosts)
         self.seconds = seconds
 
+    def check_url(self, url: str) -> None:
+        """Check a URL without connecting: its form, and a host that is an address by its text.
+
+        Raises FetchFailed, AddressForbidden.
+        """
+        TrustedHosts(self.trusted_hosts).require_reachable(_parse_host(url))
+
     async def get(self, url: str, limit: int) -> bytes:
         """Fetch a URL, at most `limit` bytes. Follows up to REDIRECTS redirects.
 
@@ -58,7 +65,7 @@ class Fetcher:
 
         Raises FetchFailed, AddressForbidden.
         """
-        check_url(url)
+        self.check_url(url)
         sent = {"User-Agent": AGENT, "Accept": "*/*", **headers}
         try:
             async with (
@@ -72,19 +79,23 @@ class Fetcher:
             raise FetchFailed(f"{_redact_url(url)} cannot be reached.") from None
 
 
-def check_url(url: str) -> None:
-    """Check the form of a URL: http or https, ASCII, without credentials. Raises FetchFailed, AddressForbidden."""
+def _parse_host(url: str) -> str:
+    """Return the host of a URL of the right form: http or https, ASCII, without credentials.
+
+    Raises FetchFailed, AddressForbidden.
+    """
     try:
         parts = urlsplit(url)
-        port = parts.port
+        port, host = parts.port, parts.hostname
     except ValueError:
         raise FetchFailed(f"{_redact_url(url)} is not a valid address.") from None
-    if parts.scheme not in {"http", "https"} or not parts.hostname or port == 0:
+    if parts.scheme not in {"http", "https"} or not host or port == 0:
         raise FetchFailed(f"{_redact_url(url)}: only http and https addresses are fetched.")
     if parts.username is not None or not url.isascii() or any(letter.isspace() for letter in url):
         raise AddressForbidden(
             f"{_redact_url(url)}: addresses must not contain passwords, blanks or non-ASCII letters."
         )
+    return host
 
 
 def _encode_headers(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:

@@ -12,7 +12,6 @@ from mflux_api.jobs.job import Job, State
 from mflux_api.jobs.order import Order
 from mflux_api.jobs.service import JobService
 from mflux_api.jobs.webhooks import MakePayload
-from mflux_api.net.fetching import check_url
 from mflux_api.request import Upload
 from mflux_api.web.context import HttpContext, get_owner
 from mflux_api.web.openapi import Endpoint
@@ -22,6 +21,7 @@ from mflux_api.wire.order_form import ORDER_ERRORS, LenientInt
 from mflux_api.wire.picture_input import picture_or_url
 from mflux_api.wire.picture_size import exact_size
 from mflux_api.wire.picture_urls import get_picture_urls
+from mflux_api.wire.webhook import build_webhook_note
 
 TAG = "bfl"
 PREFIXES = ("/flux/v1", "/v1")
@@ -88,9 +88,7 @@ class BflEndpoints:
         self, request: Request, form: BflRequest, model: str | None, references: tuple[Upload, ...]
     ) -> Order:
         size = exact_size(form.width, form.height, smallest=1)
-        if form.webhook_url:
-            check_url(form.webhook_url)
-        hook = {"webhook": form.webhook_url or "", "secret": form.webhook_secret or ""} if form.webhook_url else {}
+        hook = build_webhook_note(self.context, form.webhook_url, field="webhook_url", secret=form.webhook_secret or "")
         return Order(
             prompt=form.prompt,
             model=model,

@@ -11,7 +11,7 @@ from mflux_api.dialects.replicate.forms import (
     FORMATS,
     PredictionInput,
     PredictionRequest,
-    build_webhook_note,
+    list_webhook_events,
     parse_size,
 )
 from mflux_api.dialects.replicate.predictions import PREFIX, Predictions
@@ -27,6 +27,7 @@ from mflux_api.wire.cloud_names import find_local_model
 from mflux_api.wire.dialect import Dialect
 from mflux_api.wire.order_form import ORDER_ERRORS
 from mflux_api.wire.picture_input import picture_or_url
+from mflux_api.wire.webhook import build_webhook_note
 
 TAG = "replicate"
 JSON, STREAM = "application/json", "text/event-stream"
@@ -56,6 +57,8 @@ class ReplicateEndpoints:
         return await self._reply(request, job, 200 if job.is_final else 201)
 
     async def _build_order(self, request: Request, form: PredictionInput, body: PredictionRequest, name: str) -> Order:
+        events = list_webhook_events(body)
+        hook = build_webhook_note(self.context, body.webhook, field="webhook", events=events)
         source = await picture_or_url(self.context, form.image, field="image") if form.image else None
         named = [form.image_prompt, form.input_image, *form.input_images]
         references = [await picture_or_url(self.context, text, field="input_images") for text in named if text]
@@ -80,7 +83,7 @@ class ReplicateEndpoints:
                 "model": name,
                 "format": FORMATS[form.output_format],
                 "base": self.context.signed_urls.base_url(request),
-                **build_webhook_note(body),
+                **(hook if events else {}),
             },
         )
 

@@ -5,7 +5,6 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from mflux_api.errors import InvalidRequest
-from mflux_api.net.fetching import check_url
 from mflux_api.request import SIDE_STEP
 from mflux_api.wire.order_form import LenientInt
 from mflux_api.wire.picture_size import PictureSize, exact_size
@@ -53,14 +52,10 @@ class PredictionRequest(BaseModel):
     stream: bool | None = None
 
 
-def build_webhook_note(body: PredictionRequest) -> dict[str, Any]:
-    """Return the webhook URL and its events for the job's note. Raises FetchFailed, AddressForbidden."""
+def list_webhook_events(body: PredictionRequest) -> list[str]:
+    """Return the events that are sent to the prediction's webhook."""
     asked = body.webhook_events_filter or ("output", "completed")
-    events = [event for event in EVENTS if event in asked]
-    if not body.webhook or not events:
-        return {}
-    check_url(body.webhook)
-    return {"webhook": body.webhook, "events": ",".join(events)}
+    return [event for event in EVENTS if event in asked]
 
 
 def parse_size(form: PredictionInput) -> PictureSize:
