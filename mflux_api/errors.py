@@ -136,6 +136,18 @@ class StorageFailed(MfluxError):
     code, status = "DISK_FULL", 507
 
 
+class UploadNotFound(MfluxError):
+    """No uploaded file has this id: it was deleted or has expired."""
+
+    code, status = "FILE_NOT_FOUND", 404
+
+
+class UploadsFull(StorageFailed):
+    """The files that clients uploaded take all the room that the settings give them."""
+
+    code, status = "UPLOADS_FULL", 507
+
+
 # The engine process
 
 

@@ -45,7 +45,7 @@ def build_app(settings: Settings, dialects: Sequence[MakeDialect] = DIALECTS) ->
     made = [make(services) for make in dialects]
     payloads = {each.name: each.webhook_payload(services.service, context) for each in made if each.webhook_payload}
     services.webhooks = Webhooks(services.queue, context.fetcher, payloads)
-    services.bucket = context.bucket
+    services.bucket, services.uploads = context.bucket, context.uploads
     error_handlers = ErrorHandlers(_shapes(made), default_error_shape)
     endpoints = {each.name: each.endpoints(services.service, context) for each in made}
 

@@ -13,6 +13,7 @@ from mflux_api.metrics import Metrics
 from mflux_api.net.s3 import Bucket, BucketFailed, BucketRefused
 from mflux_api.settings import Settings
 from mflux_api.supervisor import Supervisor
+from mflux_api.web.uploaded_files import UploadedFiles
 from mflux_api.worker.dispatcher import Dispatcher
 from mflux_api.worker.engine_process import EngineProcess
 
@@ -34,6 +35,7 @@ class Services:
     # Set by `build_app`, because the dialects define the payloads of webhooks.
     webhooks: Webhooks | None = None
     bucket: Bucket | None = None
+    uploads: UploadedFiles | None = None
     # Event loop time until which a running job may continue while the server stops. None before that.
     deadline: float | None = None
 
@@ -94,6 +96,8 @@ class Services:
             try:
                 if count := await self.queue.prune(retention):
                     log_event("jobs.pruned", count=count)
+                if self.uploads is not None:
+                    await asyncio.to_thread(self.uploads.prune)
             except MfluxError as error:
                 log_error("jobs.prune", error)
             await asyncio.sleep(PRUNE_SECONDS)

@@ -4,7 +4,7 @@ import threading
 from functools import partial
 from pathlib import Path
 
-from mflux_api.app.lifecycle import Services
+from mflux_api.app.lifecycle import GIGABYTE, Services
 from mflux_api.errors import InvalidSetting
 from mflux_api.events import EventBus
 from mflux_api.ipc.messages import EngineSetup, LoadCommand, UnloadCommand
@@ -27,6 +27,7 @@ from mflux_api.web.context import HttpContext
 from mflux_api.web.pictures import MEGAPIXEL, PictureReader
 from mflux_api.web.signed_urls import SignedUrls
 from mflux_api.web.sse import EventStreamer
+from mflux_api.web.uploaded_files import UploadedFiles
 from mflux_api.worker.admission import Admission
 from mflux_api.worker.dispatcher import Dispatcher
 from mflux_api.worker.engine_process import EngineProcess
@@ -34,7 +35,7 @@ from mflux_api.worker.engine_process import EngineProcess
 GIB = 1024**3
 MEBIBYTE = 1024**2
 EMBEDDINGS = 256 * MEBIBYTE
-LINKS_KEY = "links.key"
+LINKS_KEY, UPLOADS = "links.key", "uploads"
 # AWS signatures (SigV4) are valid for at most a week. In seconds.
 LONGEST_LINK = 7 * 86_400
 
@@ -135,6 +136,9 @@ def make_context(settings: Settings) -> HttpContext:
         pictures=PictureReader(int(settings.generation.max_image_megapixels * MEGAPIXEL)),
         streamer=EventStreamer(server.heartbeat_seconds, server.send_seconds),
         signed_urls=SignedUrls(settings.generation.output_dir / LINKS_KEY, server.public_url, security.link_seconds),
+        uploads=UploadedFiles(
+            settings.generation.output_dir / UPLOADS, security.upload_seconds, int(security.upload_gb * GIGABYTE)
+        ),
         fetcher=Fetcher(security.fetch_hosts, security.fetch_seconds),
         keys=ApiKeys(security.api_keys, security.token_seconds, security.api_auth),
         bucket=make_bucket(settings),

@@ -68,6 +68,8 @@ class SecuritySettings(Section):
     requests_per_minute: int = option(0, "Requests per minute for each key or IP address; 0 for no limit.", ge=0)
     fetch_hosts: NameList = option((), "Private hosts that clients may use in URLs.")
     fetch_seconds: Seconds = option(30, "Seconds to fetch a picture from a URL.")
+    upload_seconds: Seconds = option(86_400, "Lifetime of files that clients upload for later orders, in seconds.")
+    upload_gb: float = option(2.0, "Total size of these files, in GB; more are refused.", gt=0)
     link_seconds: Seconds = option(3600, "Lifetime of the picture URLs in replies, in seconds.")
     lora_paths: bool = option(False, "Clients may give LoRA files by path, anywhere on this machine.")
 

@@ -1,5 +1,6 @@
 """Services that all dialects use to read requests and to send replies."""
 
+import asyncio
 from dataclasses import dataclass
 
 from starlette.requests import Request
@@ -12,6 +13,7 @@ from mflux_api.web.body import BodyReader
 from mflux_api.web.pictures import PictureReader
 from mflux_api.web.signed_urls import SignedUrls
 from mflux_api.web.sse import EventStreamer
+from mflux_api.web.uploaded_files import UploadedFiles
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,10 +26,17 @@ class HttpContext:
     keys: ApiKeys
     signed_urls: SignedUrls
     fetcher: Fetcher
+    uploads: UploadedFiles
     bucket: Bucket | None = None
 
     async def fetch_picture(self, url: str, field: str) -> Upload:
-        """Fetch a picture from a URL. Raises InvalidImage, FetchFailed, AddressForbidden."""
+        """Fetch a picture from a URL, or take a file that was uploaded to this server.
+
+        Raises InvalidImage, FetchFailed, AddressForbidden.
+        """
+        uploaded = await asyncio.to_thread(self.uploads.find_by_url, url)
+        if uploaded is not None:
+            return self.pictures.read_bytes(await asyncio.to_thread(self.uploads.read, uploaded), field)
         return self.pictures.read_bytes(await self.fetcher.get(url, self.body.limit), field)
 
 

@@ -40,7 +40,10 @@ class SignedUrls:
 
     def sign_picture_url(self, base: str, job_id: str, index: int, form: PictureFormat) -> str:
         """Return the signed URL of a picture of a job."""
-        path = f"{FILES_PREFIX}/{job_id}/{index}.{form}"
+        return self.sign_path(base, f"{FILES_PREFIX}/{job_id}/{index}.{form}")
+
+    def sign_path(self, base: str, path: str) -> str:
+        """Return the signed URL of a path of this server."""
         expires = str(int(time.time() + self.seconds))
         return f"{base}{path}?expires={expires}&signature={self._sign(path, expires)}"
 

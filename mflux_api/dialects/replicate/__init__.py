@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from mflux_api.dialects.replicate.files import FileEndpoints
 from mflux_api.dialects.replicate.forms import (
     FORMATS,
     PredictionInput,
@@ -181,7 +182,10 @@ def dialect() -> Dialect:
     return Dialect(
         name=TAG,
         prefixes=("/replicate/",),
-        endpoints=lambda service, context: ReplicateEndpoints(service, context).endpoints(),
+        endpoints=lambda service, context: [
+            *ReplicateEndpoints(service, context).endpoints(),
+            *FileEndpoints(context).endpoints(),
+        ],
         error_shape=error_shape,
         webhook_payload=lambda service, context: Predictions(service, context).webhook_payload,
     )
