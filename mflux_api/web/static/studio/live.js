@@ -1,8 +1,8 @@
 // Keeps the state up to date: listens to the server's events, and reloads what they do not contain.
 
 import { get } from "./api.js";
-import { follow } from "./stream.js";
 import { complain, now, say, set } from "./state.js";
+import { followInOneTab } from "./tabs.js";
 
 const SOON = 80;
 const NEWEST = 24;
@@ -125,7 +125,7 @@ export function start() {
   refreshAll();
   if (begun) return;
   begun = true;
-  follow("/api/v1/events?preview=true", {
+  followInOneTab("/api/v1/events?preview=true", {
     heard: ({ name, data }) => HEARD[name]?.(data),
     opened: () => {
       set({ online: true, locked: false });

@@ -4,12 +4,25 @@ import { ApiError, headers } from "./api.js";
 
 const FIRST_WAIT = 500;
 const LONGEST_WAIT = 8000;
-const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+
+/** Wait, at most until the signal aborts. */
+function sleep(ms, signal) {
+  return new Promise((resolve) => {
+    const done = () => {
+      clearTimeout(timer);
+      signal.removeEventListener("abort", done);
+      resolve();
+    };
+    const timer = setTimeout(done, ms);
+    signal.addEventListener("abort", done);
+  });
+}
 
 /** Yield the events of one connection: {id, name, data}. Throws ApiError when it is refused. */
-export async function* connected(path, lastId, opened) {
+export async function* connected(path, lastId, opened, signal) {
   const more = lastId ? { "Last-Event-ID": lastId } : {};
-  const reply = await fetch(path, { headers: headers({ Accept: "text/event-stream", ...more }), cache: "no-store" });
+  const asked = { headers: headers({ Accept: "text/event-stream", ...more }), cache: "no-store", signal };
+  const reply = await fetch(path, asked);
   if (!reply.ok) throw new ApiError(reply.status, await reply.json().catch(() => ({})));
   opened();
   const reader = reply.body.pipeThrough(new TextDecoderStream()).getReader();
@@ -39,28 +52,29 @@ export function parsed(block) {
 }
 
 /**
- * Listen forever, reconnecting whenever the stream ends. `opened` is called after each connection; the caller then
+ * Listen until the signal aborts, reconnecting whenever the stream ends. `opened` is called after each connection; the caller then
  * reloads its data, because the server may no longer have all missed events. `lost` gets the error, or null if the
  * stream ended normally.
  */
-export async function follow(path, { heard, opened, lost }) {
+export async function follow(path, { heard, opened, lost, signal }) {
   let lastId = "";
   let wait = FIRST_WAIT;
-  for (;;) {
+  while (!signal.aborted) {
     try {
       const begun = () => {
         wait = FIRST_WAIT;
         opened();
       };
-      for await (const event of connected(path, lastId, begun)) {
+      for await (const event of connected(path, lastId, begun, signal)) {
         lastId = event.id || lastId;
         heard(event);
       }
       lost(null);
     } catch (error) {
+      if (signal.aborted) return;
       lost(error);
     }
-    await sleep(wait);
+    await sleep(wait, signal);
     wait = Math.min(wait * 2, LONGEST_WAIT);
   }
 }
