@@ -5,6 +5,7 @@ from typing import Any
 
 from mflux_api.app.lifecycle import Services, get_engine_view
 from mflux_api.dialects import bfl, edge, files, flux2_web, klein, native, openai, ops, replicate, sdapi
+from mflux_api.jobs.disk_space import measure_disk
 from mflux_api.settings import Settings, schema
 from mflux_api.wire.dialect import Dialect
 
@@ -55,7 +56,9 @@ def _edge(services: Services) -> Dialect:
 
 DIALECTS: tuple[MakeDialect, ...] = (
     lambda services: native.dialect(
-        engine=lambda: get_engine_view(services), tasks=lambda: list(services.supervisor.tasks.values())
+        engine=lambda: get_engine_view(services),
+        tasks=lambda: list(services.supervisor.tasks.values()),
+        disk=lambda: measure_disk(services.settings.generation.output_dir),
     ),
     _sdapi,
     lambda services: ops.dialect(render=services.metrics.render, content_type=services.metrics.CONTENT_TYPE),

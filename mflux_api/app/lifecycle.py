@@ -5,6 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from mflux_api.errors import MfluxError
+from mflux_api.jobs.disk_space import GIB, measure_disk
 from mflux_api.jobs.queue import JobQueue, Retention
 from mflux_api.jobs.service import EngineView, JobService
 from mflux_api.jobs.webhooks import Webhooks
@@ -89,7 +90,17 @@ class Services:
         await self.queue.close()
         log_event("server.stopped")
 
+    def _report_disk(self, before: str | None) -> str | None:
+        """Log that the disk gets short, once. Returns the warning."""
+        disk = measure_disk(self.settings.generation.output_dir)
+        if disk is None or disk.warning is None:
+            return None
+        if before is None:
+            log_warning("disk.low", free_gb=round(disk.free / GIB, 2), message=disk.warning)
+        return disk.warning
+
     async def _prune_jobs(self) -> None:
+        warning: str | None = None
         limits = self.settings.queue
         retention = Retention(days=limits.keep_days, bytes=int(limits.keep_gb * GIGABYTE))
         while True:
@@ -100,6 +111,7 @@ class Services:
                     await asyncio.to_thread(self.uploads.prune)
             except MfluxError as error:
                 log_error("jobs.prune", error)
+            warning = self._report_disk(warning)
             await asyncio.sleep(PRUNE_SECONDS)
 
     async def _warm_up_engine(self) -> None:

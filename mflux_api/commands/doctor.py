@@ -22,6 +22,7 @@ from huggingface_hub import get_token
 from mflux_api.app.wiring import make_bucket
 from mflux_api.commands.probe import MlxInfo, probe_mlx
 from mflux_api.errors import InvalidSetting
+from mflux_api.jobs.disk_space import ADVICE, LOW
 from mflux_api.models.registry import ModelSpec, find_spec, find_unregistered_models, is_downloaded, load_registry
 from mflux_api.net.s3 import BucketFailed, BucketRefused
 from mflux_api.settings import Settings
@@ -29,7 +30,6 @@ from mflux_api.settings import Settings
 GIB = 1024**3
 GIGABYTE = 1000**3
 REAL_MODEL = "flux2-klein-4b"
-OUTPUT_SPACE = GIB
 # MLX's Linux wheel links the reference BLAS, which reaches 4 GFLOP/s. Any other BLAS reaches 50, even on old machines.
 SLOWEST_GFLOPS = 10
 LEAST_FILES = 1024
@@ -76,7 +76,7 @@ def check_machine(models_dir: Path, output_dir: Path) -> Iterator[Finding]:
     yield from _check_mlx(found)
     yield from _check_memory(found.budget if isinstance(found, MlxInfo) else None)
     yield from check_folder("models", models_dir, int((find_spec(REAL_MODEL).size_gb or 0) * GIGABYTE))
-    yield from check_folder("output", output_dir, OUTPUT_SPACE)
+    yield from check_folder("output", output_dir, LOW)
     yield from check_database_folder(
         output_dir, ((part.mountpoint, part.fstype) for part in psutil.disk_partitions(all=True))
     )
@@ -216,11 +216,13 @@ def check_folder(subject: str, path: Path, space: int) -> Iterator[Finding]:
     if free >= space:
         yield Finding(subject, "ok", message)
     else:
-        yield Finding(subject, "warn", message, f"{_format_size(space)} should be free: {_space_reason(subject)}.")
+        yield Finding(subject, "warn", message, f"{_format_size(space)} should be free: {_space_reason(subject)}")
 
 
 def _space_reason(subject: str) -> str:
-    return f"{REAL_MODEL} needs that much" if subject == "models" else "jobs are refused when the disk is full"
+    if subject == "models":
+        return f"{REAL_MODEL} needs that much."
+    return f"pictures stay until they are deleted, and jobs are refused when the disk is full. {ADVICE}"
 
 
 def _find_write_error(folder: Path) -> str:

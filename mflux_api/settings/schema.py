@@ -132,8 +132,8 @@ class QueueSettings(Section):
 
     limit: Count = option(100, "Most waiting jobs.")
     tries: Count = option(2, "Attempts to run a job before it is marked as failed.")
-    keep_days: float = option(30, "Days to keep finished jobs; 0 for no limit.", ge=0, le=LONGEST_DAYS)
-    keep_gb: float = option(20.0, "Total size of the finished jobs to keep, in GB; 0 for no limit.", ge=0)
+    keep_days: float = option(0, "Days to keep finished jobs with their pictures; 0 keeps all.", ge=0, le=LONGEST_DAYS)
+    keep_gb: float = option(0.0, "Size of the finished jobs to keep, in GB; the oldest are deleted. 0 keeps all.", ge=0)
 
 
 class StorageSettings(Section):

@@ -9,6 +9,7 @@ from mflux_api.dialects.native.pictures import PictureEndpoints
 from mflux_api.dialects.native.queue import QueueEndpoints
 from mflux_api.dialects.native.streams import StreamEndpoints
 from mflux_api.dialects.native.system import SystemEndpoints
+from mflux_api.jobs.disk_space import DiskSpace
 from mflux_api.jobs.service import EngineView, JobService
 from mflux_api.supervisor import SupervisedTask
 from mflux_api.web.context import HttpContext
@@ -16,13 +17,18 @@ from mflux_api.web.openapi import Endpoint
 from mflux_api.wire.dialect import Dialect
 
 
-def dialect(*, engine: Callable[[], EngineView], tasks: Callable[[], list[SupervisedTask]]) -> Dialect:
-    """Describe the dialect. `engine`: the state of the engine process. `tasks`: of the background tasks."""
+def dialect(
+    *,
+    engine: Callable[[], EngineView],
+    tasks: Callable[[], list[SupervisedTask]],
+    disk: Callable[[], DiskSpace | None],
+) -> Dialect:
+    """Describe the dialect. `engine`, `tasks`, `disk`: the state of the engine, of background tasks and of the disk."""
     return Dialect(
         name="native",
         prefixes=("/api/v1/",),
         endpoints=lambda service, context: _endpoints(
-            service, context, SystemEndpoints(service, context, engine, tasks)
+            service, context, SystemEndpoints(service, context, engine, tasks, disk)
         ),
         open_paths=frozenset({"/api/v1/health"}),
         is_listed=True,

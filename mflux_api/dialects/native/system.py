@@ -1,5 +1,6 @@
 """/api/v1: health, system information, statistics and tokens."""
 
+import asyncio
 import time
 from collections.abc import Callable
 from typing import Literal
@@ -12,6 +13,7 @@ from starlette.responses import Response
 from mflux_api.dialects.native.jobs import json_response
 from mflux_api.dialects.native.wire import WireModel, format_time
 from mflux_api.errors import InvalidRequest
+from mflux_api.jobs.disk_space import DiskSpace
 from mflux_api.jobs.queue import HistoryBucket
 from mflux_api.jobs.service import EngineView, JobService
 from mflux_api.supervisor import SupervisedTask, TaskState
@@ -34,7 +36,10 @@ class TaskHealth(WireModel):
 
 
 class Health(WireModel):
-    """The state of the server. `models_available`: number of downloaded models that can be used."""
+    """The state of the server.
+
+    `models_available`: number of downloaded models that can be used. `warnings`: what people should do something about.
+    """
 
     status: Literal["healthy", "stopping"]
     version: str
@@ -42,11 +47,17 @@ class Health(WireModel):
     active_jobs: int
     queue_length: int
     tasks: list[TaskHealth]
+    warnings: list[str]
 
 
 class SystemMemory(WireModel):
     total: float
     used: float
+    free: float
+
+
+class Disk(WireModel):
+    total: float
     free: float
 
 
@@ -59,7 +70,11 @@ class EngineStatus(WireModel):
 
 
 class System(WireModel):
-    """Memory, device and models. Gigabytes are 1024^3 bytes. `active_model`: the loaded model that was used last."""
+    """Memory, device, disk and models. Gigabytes are 1024^3 bytes.
+
+    `active_model`: the loaded model that was used last. `disk_gb`: the disk of the pictures; null if it is unknown.
+    `warnings`: what people should do something about.
+    """
 
     active_model: str | None
     loaded_models: list[str]
@@ -69,6 +84,8 @@ class System(WireModel):
     system_memory_gb: SystemMemory
     device: str
     engine: EngineStatus
+    disk_gb: Disk | None
+    warnings: list[str]
 
 
 class Stats(WireModel):
@@ -129,7 +146,10 @@ HOUR = 3600
 
 
 class SystemEndpoints:
-    """Handlers about the server itself. `engine`: the state of the engine process. `tasks`: of background tasks."""
+    """Handlers about the server itself.
+
+    `engine`: the state of the engine process. `tasks`: of background tasks. `disk`: of the disk of the pictures.
+    """
 
     def __init__(
         self,
@@ -137,14 +157,17 @@ class SystemEndpoints:
         context: HttpContext,
         engine: Callable[[], EngineView],
         tasks: Callable[[], list[SupervisedTask]],
+        disk: Callable[[], DiskSpace | None],
     ) -> None:
         self.service = service
         self.context = context
         self.engine = engine
         self.tasks = tasks
+        self.disk = disk
 
     async def get_health(self, request: Request) -> Response:
         queue = self.service.queue
+        disk = await asyncio.to_thread(self.disk)
         return json_response(
             Health(
                 status="stopping" if queue.closing else "healthy",
@@ -153,11 +176,13 @@ class SystemEndpoints:
                 active_jobs=len(queue.running_jobs()),
                 queue_length=queue.count_waiting(),
                 tasks=[build_task(task) for task in self.tasks()],
+                warnings=_list_warnings(disk),
             )
         )
 
     async def get_system(self, request: Request) -> Response:
         engine, memory = self.engine(), psutil.virtual_memory()
+        disk = await asyncio.to_thread(self.disk)
         return json_response(
             System(
                 active_model=engine.latest,
@@ -178,6 +203,8 @@ class SystemEndpoints:
                     restarts=engine.restarts,
                     memory_budget_gb=None if engine.budget is None else _to_gib(engine.budget),
                 ),
+                disk_gb=None if disk is None else Disk(total=_to_gib(disk.total), free=_to_gib(disk.free)),
+                warnings=_list_warnings(disk),
             )
         )
 
@@ -229,6 +256,10 @@ class SystemEndpoints:
                 Token,
             ),
         ]
+
+
+def _list_warnings(disk: DiskSpace | None) -> list[str]:
+    return [disk.warning] if disk is not None and disk.warning else []
 
 
 def _to_gib(size: int) -> float:

@@ -1,11 +1,12 @@
 // Keeps the state up to date: listens to the server's events, and reloads what they do not contain.
 
 import { get } from "./api.js";
-import { complain, now, say, set } from "./state.js";
+import { complain, now, say, set, toast } from "./state.js";
 import { followInOneTab } from "./tabs.js";
 
 const SOON = 80;
 const NEWEST = 24;
+const DAY = 86400;
 const listeners = new Set();
 
 /** Register a listener for added or deleted pictures. Returns a function that removes it. */
@@ -50,12 +51,28 @@ export const refreshQueue = debounced(async () => {
 });
 export const refreshModels = debounced(async () => set({ models: (await get("/api/v1/models")).models }));
 export const refreshLoras = debounced(async () => set({ loras: (await get("/api/v1/loras")).loras }));
-export const refreshSystem = debounced(async () => set({ system: await get("/api/v1/system") }));
+export const refreshSystem = debounced(async () => {
+  const system = await get("/api/v1/system");
+  set({ system });
+  warn(system.warnings);
+});
 export const refreshStage = debounced(async () => {
   const { pictures } = await get(`/api/v1/pictures?limit=${NEWEST}`);
   set({ stage: { ...now().stage, pictures } });
   picturesChanged();
 });
+
+const warned = new Set();
+
+/** Show each warning of the server until it is dismissed, and again when it has been over. The sizes in it change. */
+function warn(warnings) {
+  const kinds = warnings.map((text) => text.replace(/[\d.]+/g, ""));
+  warnings.forEach((text, index) => {
+    if (!warned.has(kinds[index])) toast(text, { kind: "error", seconds: DAY });
+  });
+  warned.clear();
+  for (const kind of kinds) warned.add(kind);
+}
 
 function refreshAll() {
   for (const refresh of [refreshQueue, refreshModels, refreshLoras, refreshSystem, refreshStage]) refresh();
