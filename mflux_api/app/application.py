@@ -41,7 +41,7 @@ Endpoints = Mapping[str, Sequence[Endpoint]]
 def build_app(settings: Settings, dialects: Sequence[MakeDialect] = DIALECTS) -> Starlette:
     """Build the Starlette application. Its services are at `app.state.services` and follow its lifespan."""
     services = make_services(settings)
-    context = make_context(settings)
+    context = make_context(settings, services.queue)
     made = [make(services) for make in dialects]
     payloads = {each.name: each.webhook_payload(services.service, context) for each in made if each.webhook_payload}
     services.webhooks = Webhooks(services.queue, context.fetcher, payloads)

@@ -1,11 +1,12 @@
 """Build the services from the settings. Services get plain values and do not read the settings."""
 
+import asyncio
 import threading
 from functools import partial
 from pathlib import Path
 
 from mflux_api.app.lifecycle import GIGABYTE, Services
-from mflux_api.errors import InvalidSetting
+from mflux_api.errors import InvalidSetting, PictureNotFound
 from mflux_api.events import EventBus
 from mflux_api.ipc.messages import EngineSetup, LoadCommand, UnloadCommand
 from mflux_api.jobs.order import Defaults, Limits
@@ -129,7 +130,13 @@ def _order_defaults(settings: Settings) -> Defaults:
     return Defaults(steps=chosen.default_steps, width=chosen.default_width, height=chosen.default_height, limits=limits)
 
 
-def make_context(settings: Settings) -> HttpContext:
+def make_context(settings: Settings, queue: ClientQueue) -> HttpContext:
+    async def read_painted(job_id: str, index: int) -> bytes:
+        pictures = (await queue.get(job_id)).present
+        if index not in pictures:
+            raise PictureNotFound("There is no such picture.")
+        return await asyncio.to_thread(queue.read_picture, pictures[index].file)
+
     server, security = settings.server, settings.security
     return HttpContext(
         body=BodyReader(server.max_body_mb * MEBIBYTE, server.body_seconds),
@@ -139,6 +146,7 @@ def make_context(settings: Settings) -> HttpContext:
         uploads=UploadedFiles(
             settings.generation.output_dir / UPLOADS, security.upload_seconds, int(security.upload_gb * GIGABYTE)
         ),
+        read_painted=read_painted,
         fetcher=Fetcher(security.fetch_hosts, security.fetch_seconds),
         keys=ApiKeys(security.api_keys, security.token_seconds, security.api_auth),
         bucket=make_bucket(settings),

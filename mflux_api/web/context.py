@@ -1,6 +1,7 @@
 """Services that all dialects use to read requests and to send replies."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from starlette.requests import Request
@@ -18,7 +19,10 @@ from mflux_api.web.uploaded_files import UploadedFiles
 
 @dataclass(frozen=True, kw_only=True)
 class HttpContext:
-    """The shared services. `bucket`: the storage of pictures; None: this server serves them at `signed_urls`."""
+    """The shared services. `bucket`: the storage of pictures; None: this server serves them at `signed_urls`.
+
+    `read_painted`: returns the PNG of a job's picture.
+    """
 
     body: BodyReader
     pictures: PictureReader
@@ -27,17 +31,22 @@ class HttpContext:
     signed_urls: SignedUrls
     fetcher: Fetcher
     uploads: UploadedFiles
+    read_painted: Callable[[str, int], Awaitable[bytes]]
     bucket: Bucket | None = None
 
     async def fetch_picture(self, url: str, field: str) -> Upload:
-        """Fetch a picture from a URL, or take a file that was uploaded to this server.
+        """Fetch a picture from a URL. Pictures and uploads of this server are read without asking for them.
 
-        Raises InvalidImage, FetchFailed, AddressForbidden.
+        Raises InvalidImage, FetchFailed, AddressForbidden, JobNotFound, PictureNotFound.
         """
+        return await asyncio.to_thread(self.pictures.read_bytes, await self._fetch_bytes(url), field)
+
+    async def _fetch_bytes(self, url: str) -> bytes:
         uploaded = await asyncio.to_thread(self.uploads.find_by_url, url)
         if uploaded is not None:
-            return self.pictures.read_bytes(await asyncio.to_thread(self.uploads.read, uploaded), field)
-        return self.pictures.read_bytes(await self.fetcher.get(url, self.body.limit), field)
+            return await asyncio.to_thread(self.uploads.read, uploaded)
+        painted = self.signed_urls.find_picture(url)
+        return await (self.fetcher.get(url, self.body.limit) if painted is None else self.read_painted(*painted))
 
 
 def get_owner(request: Request) -> str:

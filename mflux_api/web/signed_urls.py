@@ -3,10 +3,12 @@
 import functools
 import hashlib
 import hmac
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import parse_qsl, urlsplit
 
 from starlette.requests import Request
 
@@ -15,6 +17,7 @@ from mflux_api.pixels.formats import PictureFormat
 from mflux_api.web.secret_file import load_secret
 
 FILES_PREFIX = "/files"
+PICTURE_PATH = re.compile(rf"{FILES_PREFIX}/(?P<job>[0-9a-f]+)/(?P<index>\d{{1,4}})\.[a-z]+")
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,18 @@ class SignedUrls:
         """Return the signed URL of a path of this server."""
         expires = str(int(time.time() + self.seconds))
         return f"{base}{path}?expires={expires}&signature={self._sign(path, expires)}"
+
+    def find_picture(self, url: str) -> tuple[str, int] | None:
+        """Return the (job id, index) of a picture whose valid URL this is, whatever name the server was reached by."""
+        try:
+            parts = urlsplit(url)
+            match = PICTURE_PATH.fullmatch(parts.path)
+            if match is None:
+                return None
+            self.verify(parts.path, dict(parse_qsl(parts.query)))
+        except (ValueError, LinkExpired):
+            return None
+        return match["job"], int(match["index"])
 
     def verify(self, path: str, query: Mapping[str, str]) -> None:
         """Check the signature and expiry of a URL. Raises LinkExpired."""

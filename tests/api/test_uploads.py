@@ -98,6 +98,19 @@ def test_an_uploaded_file_is_an_input_of_every_api_that_takes_addresses(
         assert server.post(path, body).status_code in {200, 201}
 
 
+def test_a_painted_picture_is_an_input_by_its_address(server: LiveServer) -> None:
+    small = {**SMALL, "output_format": "webp"}
+    order = {"version": "flux-dev", "input": small}
+    found = server.post("/replicate/v1/predictions", order, headers={"Prefer": "wait"}).json()
+    url = found["output"][0].replace(server.url, "https://pictures.example")
+    order["input"] = {**small, "image": url}
+    assert server.post("/replicate/v1/predictions", order).status_code == 201
+    edit = {"prompt": "x", "width": 64, "height": 64, "steps": 1, "input_image": url}
+    assert server.post("/flux/v1/flux-dev", edit).status_code == 200
+    # Without a valid signature it is an address of a stranger, which is asked, and here does not exist.
+    assert server.post("/flux/v1/flux-dev", {**edit, "input_image": url[:-1]}).status_code == 400
+
+
 def test_a_file_that_is_no_picture_is_refused_as_an_input(server: LiveServer) -> None:
     url = upload(server, b"no picture", "a.zip", "application/zip")["urls"]["get"]
     reply = server.post("/replicate/v1/predictions", {"version": "flux-dev", "input": {**SMALL, "image": url}})
