@@ -19,3 +19,4 @@ def test_a_warning_of_the_server_is_shown_until_it_is_dismissed(context: Browser
     studio.wait_for_newest("after the warning")
     expect(studio.page.get_by_text("only 1.2 GiB left")).to_have_count(0)
     assert studio.troubles == []
+    context.unroute_all(behavior="ignoreErrors")

@@ -77,6 +77,16 @@ def test_a_named_host_may_be_inside(site: ThreadingHTTPServer) -> None:
     assert fetch(url(site), "127.0.0.1") == b"x" * 1000
 
 
+@pytest.mark.parametrize(
+    ("named", "host"), [("[::1]", "[::1]"), ("::1", "[::1]"), ("LOCALHOST", "localhost"), ("10.0.0.8", "10.0.0.8")]
+)
+def test_a_host_is_named_in_every_spelling(named: str, host: str) -> None:
+    url = f"http://{host}:9/told"
+    Fetcher([named], 5).check_url(url)
+    with pytest.raises(AddressForbidden):
+        Fetcher([], 5).check_url(url)
+
+
 def test_a_redirect_is_followed_and_checked_again(site: ThreadingHTTPServer) -> None:
     assert fetch(url(site, "/to//"), "127.0.0.1") == b"x" * 1000
     with pytest.raises(AddressForbidden):

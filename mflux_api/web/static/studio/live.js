@@ -145,7 +145,8 @@ export function start() {
   followInOneTab("/api/v1/events?preview=true", {
     heard: ({ name, data }) => HEARD[name]?.(data),
     opened: () => {
-      set({ online: true, locked: false });
+      // Jobs may have ended unheard: the newest picture is that of the list.
+      set({ online: true, locked: false, stage: { ...now().stage, latest: null } });
       refreshAll();
     },
     lost: (error) => set(error?.status === 401 ? { locked: true } : { online: false }),

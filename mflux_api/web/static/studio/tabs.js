@@ -1,6 +1,7 @@
 // One event stream for all tabs: a stream holds a connection, and a browser has only six of them to a host.
 
 import { follow } from "./stream.js";
+import { takeTurn } from "./turns.js";
 
 const NAME = "mflux.events";
 
@@ -24,32 +25,31 @@ export function followInOneTab(path, handlers) {
     pass(name, value);
   };
 
-  async function take() {
-    const { signal } = (turn = new AbortController());
-    const followed = () =>
-      follow(path, {
-        heard: (event) => pass("heard", event),
-        opened: () => passState("opened"),
-        lost: (error) => passState("lost", error && { status: error.status }),
-        signal,
-      });
-    channel.postMessage({ name: "asked", value: own });
-    // Over plain HTTP there are no locks, except on this machine: then every visible tab has a stream.
-    if (!navigator.locks) await followed();
-    else await navigator.locks.request(NAME, { signal }, followed).catch(() => {});
+  async function run(signal) {
+    await follow(path, {
+      heard: (event) => pass("heard", event),
+      opened: () => passState("opened"),
+      lost: (error) => passState("lost", error && { status: error.status }),
+      signal,
+    });
+    latest = null;
   }
 
   function look() {
     if (document.hidden) {
       turn?.abort();
-      turn = latest = null;
-    } else if (!turn) take();
+      turn = null;
+    } else if (!turn) {
+      turn = new AbortController();
+      channel.postMessage({ name: "asked", value: own });
+      takeTurn(NAME, run, turn.signal);
+    }
   }
 
   channel.onmessage = ({ data: { name, value, to } }) => {
     if (name === "asked") {
       if (latest) channel.postMessage({ ...latest, to: value });
-    } else if (!document.hidden && navigator.locks && (to === undefined || to === own)) handlers[name](value);
+    } else if (!document.hidden && (to === undefined || to === own)) handlers[name](value);
   };
   document.addEventListener("visibilitychange", look);
   look();
