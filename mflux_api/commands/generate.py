@@ -5,7 +5,7 @@ import os
 import random
 import re
 import sys
-import warnings
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +28,11 @@ def generate(arguments: argparse.Namespace) -> None:
     width, height = parse_size(arguments.size)
     seeds = _choose_seeds(arguments.seed, arguments.n)
     _check_output(arguments.output)
-    image, mask, *references = map(_open_picture, [arguments.image, arguments.mask, *arguments.reference])
+    # Imported here because Pillow takes a moment, and --help does not need it.
+    from mflux_api.pixels.decoding import decode_mask, decode_picture
+
+    image, *references = (_open_picture(path, decode_picture) for path in [arguments.image, *arguments.reference])
+    mask = _open_picture(arguments.mask, decode_mask)
     model = load_from_arguments(arguments)
     progress = _ProgressBar(len(seeds))
 
@@ -87,16 +91,12 @@ def _check_output(output: Path) -> None:
         raise InvalidRequest(f"--output: {nearest} is not a folder that can be written to.", field="output")
 
 
-def _open_picture(path: Path | None) -> "Image.Image | None":
+def _open_picture(path: Path | None, decode: "Callable[..., Image.Image]") -> "Image.Image | None":
     if path is None:
         return None
-    from PIL import Image, ImageOps
-
     try:
-        # Pillow's warnings about odd files would mix with our lines on standard error.
-        with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
-            return ImageOps.exif_transpose(image)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return decode(path.read_bytes(), formats=None)
+    except (OSError, InvalidImage):
         raise InvalidImage(f"{path} is not a picture that can be read.", path=str(path)) from None
 
 

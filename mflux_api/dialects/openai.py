@@ -16,6 +16,7 @@ from mflux_api.errors import InvalidImage, InvalidRequest, MfluxError, ModelNotF
 from mflux_api.jobs.job import Job
 from mflux_api.jobs.order import Order
 from mflux_api.jobs.service import JobService
+from mflux_api.pixels.decoding import decode_alpha
 from mflux_api.pixels.formats import PictureFormat, convert_png
 from mflux_api.pixels.masks import make_mask_from_transparency
 from mflux_api.request import SMALLEST_SIDE, Upload
@@ -23,6 +24,7 @@ from mflux_api.web.body import validate
 from mflux_api.web.context import HttpContext, get_owner
 from mflux_api.web.disconnect import wait_or_cancel
 from mflux_api.web.openapi import Endpoint
+from mflux_api.web.pictures import unreadable_picture
 from mflux_api.wire.cloud_names import find_local_model
 from mflux_api.wire.dialect import Dialect
 from mflux_api.wire.order_form import ORDER_ERRORS, LenientInt
@@ -222,14 +224,20 @@ def _find_uploads(form: FormData, names: tuple[str, ...]) -> list[tuple[str, Upl
 def _convert_mask(mask: Upload) -> Upload:
     """Convert OpenAI's mask, which repaints transparent parts, to ours, which repaints white parts.
 
-    A mask without an alpha channel is already ours. Raises InvalidImage if nothing is fully transparent.
+    A mask without an alpha channel is already ours. Raises InvalidImage if it cannot be read, or if nothing is fully
+    transparent.
     """
     try:
-        data = make_mask_from_transparency(mask.data)
+        alpha = decode_alpha(mask.data)
+    except InvalidImage:
+        raise unreadable_picture("mask") from None
+    if alpha is None:
+        return mask
+    try:
+        return Upload(make_mask_from_transparency(alpha), mask.width, mask.height)
     except ValueError:
         message = "mask: nothing in it is fully transparent. Parts whose alpha is 0 are repainted."
         raise InvalidImage(message, field="mask") from None
-    return mask if data is None else Upload(data, mask.width, mask.height)
 
 
 def _resolve_model(model: str | None) -> str | None:

@@ -5,15 +5,13 @@ import platform
 import subprocess
 import sys
 import time
-import warnings
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from mflux_api.checkpoints.detection import compute_fingerprint
 from mflux_api.checkpoints.families import DEFAULT_FAMILY, FAMILIES
@@ -46,15 +44,13 @@ from mflux_api.ipc.messages import (
     always_watched,
     never_stop_early,
 )
-from mflux_api.pixels.masks import convert_to_mask
+from mflux_api.pixels.decoding import decode_mask, decode_picture, read_size
 from mflux_api.pixels.png import encode_png
 from mflux_api.request import GenerateRequest
 
 SHORT_HASH = 10
 # The least seconds between two previews without viewers.
 UNWATCHED_SECONDS = 1.0
-# The formats that browsers write. Other decoders of Pillow have had vulnerabilities and are not needed.
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 
 
 class Engine:
@@ -145,39 +141,24 @@ class Engine:
 def _open_pictures(command: PaintCommand) -> GenerateRequest:
     return replace(
         command.request,
-        source=None if command.source is None else open_picture(command.source, "The source"),
-        mask=None if command.mask is None else open_picture(command.mask, "The mask", make_opaque=convert_to_mask),
-        references=tuple(open_picture(path, "A reference") for path in command.references),
-        further_sources=tuple(open_picture(path, "A source") for path in command.further_sources),
+        source=None if command.source is None else open_picture(command.source, "The source", decode_picture),
+        mask=None if command.mask is None else open_picture(command.mask, "The mask", decode_mask),
+        references=tuple(open_picture(path, "A reference", decode_picture) for path in command.references),
+        further_sources=tuple(open_picture(path, "A source", decode_picture) for path in command.further_sources),
     )
 
 
-def open_picture(
-    path: Path, description: str, make_opaque: Callable[[Image.Image], Image.Image] | None = None
-) -> Image.Image:
-    """Open a picture and apply its EXIF orientation. Raises InvalidImage.
-
-    `make_opaque` replaces the default handling of transparency, which puts the picture on white.
-    """
+def open_picture(path: Path, description: str, decode: Callable[[bytes], Image.Image]) -> Image.Image:
+    """Open a picture with one of the functions of `pixels.decoding`. Raises InvalidImage."""
     try:
-        # Treat Pillow's warning about a picture above the limit as an error.
-        with (
-            warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning),
-            Image.open(path, formats=FORMATS) as image,
-        ):
-            return (make_opaque or _flatten_on_white)(ImageOps.exif_transpose(image))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning):
+        data = path.read_bytes()
+        # Pillow itself refuses twice as many pixels only.
+        width, height = read_size(data)
+        if Image.MAX_IMAGE_PIXELS is not None and width * height > Image.MAX_IMAGE_PIXELS:
+            raise InvalidImage("too many pixels")
+        return decode(data)
+    except (OSError, InvalidImage):
         raise InvalidImage(f"{description} picture cannot be read: PNG, JPEG and WebP are.") from None
-
-
-def _flatten_on_white(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):
-        # 16-bit greyscale: Pillow's conversion clips the values instead of scaling them.
-        return Image.fromarray(np.rint(np.asarray(image) / 257).astype(np.uint8))
-    if not image.has_transparency_data:
-        return image.copy()
-    rgba = image.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
 
 
 def _make_reply(event: PaintingEvent, command: PaintCommand, pipeline: LoadedPipeline) -> Reply:

@@ -21,6 +21,7 @@ from mflux_api.home import MODELS_DIR, find_home
 from mflux_api.ipc.messages import PaintingEvent, Picture
 from mflux_api.models.loras import LoraChoice, resolve_lora
 from mflux_api.models.registry import ModelSpec, ResolvedModel, resolve_model
+from mflux_api.pixels.decoding import show_mask, show_picture
 from mflux_api.request import SIDE_STEP, SMALLEST_SIDE, GenerateRequest, LoraUse
 
 if TYPE_CHECKING:
@@ -86,10 +87,15 @@ class Model:
         encoder; the result is the `prompt` of each Picture. `on_event`: called with each UpsamplingProgress, Step,
         Preview and Picture. An exception that it raises stops the painting.
 
+        Pictures are used as they look: in sRGB, on white where they are transparent; one that comes straight from
+        `PIL.Image.open` is turned as its EXIF orientation says.
+
         Raises InvalidRequest, LoraNotFound, LoraInvalid and OutOfMemory; ModelUnsupported if this model cannot upsample
         the prompt.
         """
         can = self.spec.capabilities
+        image = None if image is None else show_picture(image)
+        images = [show_picture(each) for each in images]
         request = GenerateRequest(
             prompt=prompt,
             negative_prompt=negative_prompt if negative_prompt is not None else "",
@@ -101,7 +107,7 @@ class Model:
             references=tuple(images),
             source=image,
             strength=strength if strength is not None else 0.75,
-            mask=mask,
+            mask=None if mask is None else show_mask(mask),
             loras=self._resolve_loras(loras),
             upsample=upsample,
             latents=None if latents is None else np.asarray(latents, dtype=np.float32),

@@ -15,7 +15,7 @@ import struct
 import warnings
 from collections.abc import Iterator, Mapping
 
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from mflux_api.errors import InvalidImage
 
@@ -24,6 +24,8 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 EXIF_IFD, USER_COMMENT = 0x8769, 0x9286
 # Largest EXIF block in a JPEG, in bytes (ITU-T T.81, B.1.1.4).
 EXIF_LIMIT = 65_533
+# Largest compressed text in a PNG, in bytes. Pillow's limit of 1 MiB is less than some of ComfyUI's workflows take.
+PngImagePlugin.MAX_TEXT_CHUNK = 16 * 1024**2
 # Exif 2.3, 4.6.5: the first eight bytes name the encoding.
 ENCODING_BYTES = 8
 UNICODE, ASCII, JIS = b"UNICODE\0", b"ASCII\0\0\0", b"JIS\0\0\0\0\0"

@@ -4,6 +4,8 @@ import io
 
 from PIL import Image, ImageChops, ImageFilter, ImageOps
 
+from mflux_api.pixels.appearance import scale_to_8_bits
+
 Box = tuple[int, int, int, int]
 OPAQUE = (255, 255)
 HALF = 128
@@ -17,23 +19,14 @@ def convert_to_mask(image: Image.Image) -> Image.Image:
         alpha = image.convert("RGBA").getchannel("A")
         if alpha.getextrema() != OPAQUE:
             return alpha.point(lambda value: 255 if value > HALF else 0)
-    if image.mode.startswith("I"):
-        # 16-bit grey: Pillow's convert clips the values instead of scaling them.
-        import numpy as np  # imported here because it takes 15 MiB and such pictures are rare
-
-        return Image.fromarray(np.rint(np.asarray(image) / 257).clip(0, 255).astype(np.uint8))
-    return image.convert("L")
+    return scale_to_8_bits(image).convert("L")
 
 
-def make_mask_from_transparency(data: bytes) -> bytes | None:
-    """Convert OpenAI's kind of mask, which repaints fully transparent pixels, to a PNG that repaints white ones.
-
-    Returns None without an alpha channel. Raises ValueError when no pixel is fully transparent.
+def make_mask_from_transparency(alpha: Image.Image) -> bytes:
+    """Convert the alpha channel of OpenAI's kind of mask, which repaints fully transparent pixels, to a PNG that
+    repaints white ones. Raises ValueError when no pixel is fully transparent.
     """
-    with Image.open(io.BytesIO(data)) as image:
-        if not image.has_transparency_data:
-            return None
-        mask = image.convert("RGBA").getchannel("A").point(lambda value: 255 if value == 0 else 0)
+    mask = alpha.point(lambda value: 255 if value == 0 else 0)
     if is_blank(mask):
         raise ValueError("nothing is transparent")
     buffer = io.BytesIO()

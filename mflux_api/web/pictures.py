@@ -2,25 +2,39 @@
 
 import asyncio
 import base64
-import binascii
-import io
-import warnings
 from dataclasses import dataclass
-
-from PIL import Image, UnidentifiedImageError
+from urllib.parse import unquote
 
 from mflux_api.errors import InvalidImage
+from mflux_api.pixels.decoding import read_size
 from mflux_api.request import Upload
 
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 MEGAPIXEL = 1_000_000
-# EXIF orientations that swap width and height.
-SIDEWAYS_ORIENTATIONS = {5, 6, 7, 8}
-ORIENTATION = 0x0112
+# Longer than the beginnings of addresses and data URLs. The rest may be megabytes.
+BEGINNING = 200
+URL_ALPHABET = bytes.maketrans(b"-_", b"+/")
+IGNORED = b" \t\r\n\f="
 
 
 def is_url(text: str) -> bool:
-    return text.startswith(("http://", "https://"))
+    return text[:BEGINNING].lstrip().lower().startswith(("http://", "https://"))
+
+
+def decode_base64(text: str) -> bytes:
+    """Decode base64 as people send it: in a data URL or not, with line breaks, unpadded, in the URL alphabet too.
+
+    Raises ValueError.
+    """
+    if text[:BEGINNING].lstrip().lower().startswith("data:"):
+        text = text.partition(",")[2]
+        text = unquote(text) if "%" in text else text
+    digits = text.encode("ascii").translate(URL_ALPHABET, IGNORED)
+    return base64.b64decode(digits + b"=" * (-len(digits) % 4))
+
+
+def unreadable_picture(field: str) -> InvalidImage:
+    """Return the error for a picture in this field that is damaged, or in a format that is not read."""
+    return InvalidImage(f"{field} is not a picture that can be read: send PNG, JPEG or WebP.", field=field)
 
 
 @dataclass(frozen=True)
@@ -37,22 +51,18 @@ class PictureReader:
         if is_url(text):
             raise InvalidImage(f"{field}: send the picture itself in base64, not its address.", field=field)
         try:
-            data = base64.b64decode(text.partition(",")[2] if text.startswith("data:") else text, validate=False)
-        except (binascii.Error, ValueError):
+            data = decode_base64(text)
+        except ValueError:
             raise InvalidImage(f"{field} is not valid base64.", field=field) from None
         return self.read_bytes(data, field)
 
     def read_bytes(self, data: bytes, field: str) -> Upload:
         """Check a picture's format and size by its header, and return it undecoded. Raises InvalidImage."""
         try:
-            with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                width, height = image.size
-                # Not for PNG: Pillow would decode all of it, and orientation is practically never set there.
-                turned = image.format in {"JPEG", "WEBP"} and image.getexif().get(ORIENTATION) in SIDEWAYS_ORIENTATIONS
-        except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-            message = f"{field} is not a picture that can be read: send PNG, JPEG or WebP."
-            raise InvalidImage(message, field=field) from None
+            width, height = read_size(data)
+        except InvalidImage:
+            raise unreadable_picture(field) from None
         if width * height > self.limit:
             limit = f"at most {self.limit / MEGAPIXEL:g} million are allowed"
             raise InvalidImage(f"{field} has {width}x{height} pixels; {limit}.", field=field)
-        return Upload(data, *((height, width) if turned else (width, height)))
+        return Upload(data, width, height)

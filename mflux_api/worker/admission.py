@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
-from PIL import Image
 
 from mflux_api.checkpoints.families import FAMILIES
 from mflux_api.checkpoints.memory_estimate import BUDGET_SHARE, Machine, MemoryEstimate, estimate_from_counts
-from mflux_api.errors import MfluxError, OutOfMemory, strip_folders
+from mflux_api.errors import InvalidImage, MfluxError, OutOfMemory, strip_folders
 from mflux_api.jobs.job import Job
 from mflux_api.models.inventory import ModelMemory
 from mflux_api.models.registry import ModelSpec, ResolvedModel, resolve_client_model
+from mflux_api.pixels.decoding import read_size
 from mflux_api.request import GenerateRequest
 from mflux_api.worker.engine_process import EngineProcess
 
@@ -170,7 +170,6 @@ def _hide_folders(model: ResolvedModel) -> Iterator[None]:
 def _read_size(file: Path) -> tuple[int, int] | None:
     """Read a picture's size in pixels. Returns None for a bad file; the engine will report its error."""
     try:
-        with Image.open(file) as image:
-            return image.size
-    except (OSError, Image.DecompressionBombError):
+        return read_size(file.read_bytes())
+    except (OSError, InvalidImage):
         return None

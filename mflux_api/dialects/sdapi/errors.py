@@ -32,10 +32,6 @@ class WebuiError(MfluxError):
         self.shown_status = status
 
 
-def is_url(picture: str) -> bool:
-    return picture.strip().lower().startswith(("http://", "https://"))
-
-
 def error_shape(error: MfluxError, request_id: str) -> JSONResponse:
     """Return the documented error with SD-WebUI's keys added. Its clients compare `detail` with the exact messages."""
     content = {**json.loads(bytes(default_error_shape(error, request_id).body)), "body": "", "errors": ""}

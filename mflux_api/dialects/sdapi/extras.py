@@ -6,7 +6,7 @@ import html
 import io
 from collections.abc import Sequence
 
-from PIL import Image, ImageOps
+from PIL import Image
 from PIL.PngImagePlugin import PngInfo as PngTexts
 from pydantic import BaseModel
 from starlette.requests import Request
@@ -14,19 +14,20 @@ from starlette.responses import JSONResponse, Response
 
 from mflux_api.checkpoints.families import FAMILIES
 from mflux_api.dialects.sdapi.body import WrongKind, read_form
-from mflux_api.dialects.sdapi.errors import TAG, WebuiError, is_url
+from mflux_api.dialects.sdapi.errors import TAG, WebuiError
 from mflux_api.dialects.sdapi.schema import BatchExtra, PngInfo, SingleExtra
 from mflux_api.errors import InvalidImage, InvalidRequest, ModelNotFound
 from mflux_api.jobs.order import Order
 from mflux_api.jobs.service import JobService
 from mflux_api.models.inventory import ModelEntry
 from mflux_api.pixels import infotext
+from mflux_api.pixels.decoding import decode_picture
 from mflux_api.pixels.enlarging import FILTERS, NONE, enlarge_to_cover
 from mflux_api.request import Upload
 from mflux_api.web.context import HttpContext, get_owner
 from mflux_api.web.disconnect import wait_or_cancel
 from mflux_api.web.openapi import Endpoint
-from mflux_api.web.pictures import MEGAPIXEL, PictureReader
+from mflux_api.web.pictures import MEGAPIXEL, PictureReader, is_url, unreadable_picture
 from mflux_api.wire.order_form import ORDER_ERRORS
 from mflux_api.wire.picture_size import exact_size
 
@@ -192,12 +193,11 @@ def _target_size(form: SingleExtra, upload: Upload, limit: int) -> Size:
 
 
 def _open_image(upload: Upload) -> Image.Image:
-    with Image.open(io.BytesIO(upload.data)) as image:
-        upright = ImageOps.exif_transpose(image)
-        if not upright.has_transparency_data:
-            return upright.convert("RGB")
-        rgba = upright.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+    """Decode the picture. Raises InvalidImage if it is damaged behind its header."""
+    try:
+        return decode_picture(upload.data)
+    except InvalidImage:
+        raise unreadable_picture("image") from None
 
 
 def _encode_png(layers: Sequence[Image.Image], form: SingleExtra, upload: Upload, size: Size) -> str:

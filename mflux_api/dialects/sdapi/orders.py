@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 from mflux_api.dialects.sdapi import prompt as syntax
 from mflux_api.dialects.sdapi import styles
-from mflux_api.dialects.sdapi.errors import ScriptNotFound, WebuiError, is_url
+from mflux_api.dialects.sdapi.errors import ScriptNotFound, WebuiError
 from mflux_api.dialects.sdapi.prompt_editing import parse_schedule as schedule_of
 from mflux_api.dialects.sdapi.schema import BUILT_IN, UPSCALE_SCRIPT, Img2Img, SdapiRequest, Txt2Img
 from mflux_api.dialects.sdapi.styles import Style
@@ -27,7 +27,7 @@ from mflux_api.request import (
     Variation,
     count_repaint_steps,
 )
-from mflux_api.web.pictures import PictureReader
+from mflux_api.web.pictures import PictureReader, is_url
 from mflux_api.wire.picture_size import exact_size
 
 # Sizes in SD-WebUI are multiples of 8 pixels.
