@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -15,6 +15,7 @@ from mflux_api.web.context import HttpContext, get_owner
 from mflux_api.web.disconnect import wait_or_cancel
 from mflux_api.web.openapi import Endpoint
 from mflux_api.wire.dialect import KNOWN_STATUSES, Dialect, known_status
+from mflux_api.wire.lenient_form import LenientForm
 from mflux_api.wire.order_form import ORDER_ERRORS, LenientInt
 
 PREFIX = "/edge"
@@ -48,10 +49,8 @@ class Prices:
         return tiles * self.usd_per_tile + steps * self.usd_per_step
 
 
-class EdgeRequest(BaseModel):
+class EdgeRequest(LenientForm):
     """A prompt to turn into a picture."""
-
-    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
 
     prompt: str = ""
     steps: LenientInt = Field(4, description="1 to 8")

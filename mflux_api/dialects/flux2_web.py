@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -22,7 +22,9 @@ from mflux_api.web.context import HttpContext, get_owner
 from mflux_api.web.disconnect import wait_or_cancel
 from mflux_api.web.openapi import Endpoint
 from mflux_api.wire.dialect import KNOWN_STATUSES, Dialect, known_status
+from mflux_api.wire.lenient_form import LenientForm
 from mflux_api.wire.order_form import ORDER_ERRORS, LenientInt
+from mflux_api.wire.ranges import check_range
 
 PREFIX = "/flux2-web"
 TAG = "flux2-web"
@@ -32,10 +34,8 @@ SIDES = {"square": (1024, 1024), "portrait": (768, 1344), "landscape": (1344, 76
 SCALES = {"1mp": 1, "2mp": 2, "4mp": 4}
 
 
-class Flux2WebRequest(BaseModel):
+class Flux2WebRequest(LenientForm):
     """A request from the web page of the FLUX.2 web server."""
-
-    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
 
     prompt: str = ""
     orientation: Literal["square", "portrait", "landscape"] = "landscape"
@@ -44,7 +44,7 @@ class Flux2WebRequest(BaseModel):
     seed: LenientInt | None = None
     batch: LenientInt = Field(1, ge=1, le=4)
     input_image: str | None = Field(None, description="A picture to begin with, in base64")
-    strength: float = Field(0.75, ge=0, le=1, description="0 keeps it, 1 ignores it")
+    strength: float = Field(0.75, description="0 keeps it, 1 ignores it")
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,7 @@ class Flux2WebEndpoints:
             raise InvalidRequest("Prompt is required", field="prompt")
         source = None
         if form.input_image:
+            check_range("strength", form.strength, 0, 1)
             source = await self.context.pictures.read_base64(form.input_image, "input_image")
         if self.service.queue.running_jobs() or self.service.queue.count_waiting():
             raise Busy("Generation already in progress")
@@ -158,7 +159,7 @@ def _build_order(form: Flux2WebRequest, source: Upload | None, owner: str) -> Or
         seed=form.seed,
         count=form.batch,
         source=source,
-        strength=form.strength,
+        strength=form.strength if source is not None else 1.0,
         owner=owner,
     )
 

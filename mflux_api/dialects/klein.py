@@ -3,20 +3,20 @@
 import time
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from mflux_api.errors import InvalidImage, InvalidRequest, MfluxError
 from mflux_api.jobs.order import Order
 from mflux_api.jobs.service import JobService
-from mflux_api.request import SMALLEST_SIDE, Upload
+from mflux_api.request import Upload
 from mflux_api.web.context import HttpContext, get_owner
 from mflux_api.web.disconnect import wait_or_cancel
 from mflux_api.web.openapi import Endpoint
 from mflux_api.wire.dialect import KNOWN_STATUSES, Dialect, known_status
+from mflux_api.wire.lenient_form import LenientForm
 from mflux_api.wire.order_form import ORDER_ERRORS, LenientInt
-from mflux_api.wire.picture_size import PictureSize, exact_size
 from mflux_api.wire.picture_urls import get_picture_urls
 
 PREFIX = "/klein"
@@ -35,10 +35,8 @@ def _require_text(value: object) -> object:
 Prompt = Annotated[str, BeforeValidator(_require_text)]
 
 
-class KleinRequest(BaseModel):
+class KleinRequest(LenientForm):
     """Fields of both endpoints. `guidance` and `cfg` are checked for range; distilled models ignore them."""
-
-    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
 
     prompt: Prompt
     steps: LenientInt = Field(4, ge=1, le=50)
@@ -89,8 +87,7 @@ class KleinEndpoints:
         form = await self.context.body.read_json(request, KleinGenerateRequest)
         if form.width * form.height > LARGEST_AREA:
             raise InvalidRequest("The picture may have at most 2 megapixels.", field="width")
-        size = exact_size(form.width, form.height, smallest=SMALLEST_SIDE)
-        return await self._paint(request, self._build_order(request, form, size, references=()))
+        return await self._paint(request, self._build_order(request, form, (form.width, form.height), references=()))
 
     async def edit(self, request: Request) -> Response:
         form = await self.context.body.read_json(request, KleinEditRequest)
@@ -100,18 +97,22 @@ class KleinEndpoints:
             reference = await self.context.fetch_picture(form.image_url, "image_url")
         else:
             raise InvalidImage("Send image_url or image_base64.", field="image_url")
-        size = exact_size(None, None, smallest=SMALLEST_SIDE)
-        return await self._paint(request, self._build_order(request, form, size, references=(reference,)))
+        return await self._paint(request, self._build_order(request, form, (None, None), references=(reference,)))
 
     def _build_order(
-        self, request: Request, form: KleinRequest, size: PictureSize, *, references: tuple[Upload, ...]
+        self,
+        request: Request,
+        form: KleinRequest,
+        size: tuple[int | None, int | None],
+        *,
+        references: tuple[Upload, ...],
     ) -> Order:
         return Order(
             prompt=form.prompt,
             model=self.model,
-            width=size.width,
-            height=size.height,
-            crop=size.crop,
+            width=size[0],
+            height=size[1],
+            exact=True,
             steps=form.steps,
             guidance=form.cfg,
             seed=form.seed,

@@ -2,17 +2,22 @@
 
 import asyncio
 import base64
-import json
 import time
-from collections.abc import AsyncIterator
-from typing import Annotated, Any, Literal
+from collections.abc import AsyncGenerator
+from typing import Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from starlette.datastructures import FormData, UploadFile
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response
 
-from mflux_api.errors import InvalidImage, InvalidRequest, MfluxError, ModelNotFound, UnsupportedMedia
+from mflux_api.errors import (
+    InvalidImage,
+    InvalidRequest,
+    MfluxError,
+    ModelNotFound,
+    PictureNotFound,
+    UnsupportedMedia,
+)
 from mflux_api.jobs.job import Job
 from mflux_api.jobs.order import Order
 from mflux_api.jobs.service import JobService
@@ -25,11 +30,13 @@ from mflux_api.web.context import HttpContext, get_owner
 from mflux_api.web.disconnect import wait_or_cancel
 from mflux_api.web.openapi import Endpoint
 from mflux_api.web.pictures import unreadable_picture
+from mflux_api.web.sse import ServerSentEvent
 from mflux_api.wire.cloud_names import find_local_model
 from mflux_api.wire.dialect import Dialect
+from mflux_api.wire.lenient_form import LenientForm
 from mflux_api.wire.order_form import ORDER_ERRORS, LenientInt
-from mflux_api.wire.picture_size import PictureSize, exact_size
 from mflux_api.wire.picture_urls import get_picture_urls
+from mflux_api.wire.ranges import check_range
 
 PREFIX = "/v1"
 TAG = "openai"
@@ -39,30 +46,23 @@ OPENAI_MODEL_PREFIXES = ("gpt-image", "dall-e", "chatgpt-image")
 PICTURES = ("image", "image[]")
 
 
-def _empty_to_none(value: object) -> object:
-    """Return None for "", which forms send for a missing value."""
-    return None if value == "" else value
-
-
-class OpenAIRequest(BaseModel):
+class OpenAIRequest(LenientForm):
     """Fields of all three endpoints. `quality`, `style`, `moderation` and `input_fidelity` are accepted and ignored."""
 
-    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
-
     prompt: str = ""
-    model: Annotated[str | None, BeforeValidator(_empty_to_none)] = None
+    model: str | None = None
     n: LenientInt = 1
     size: str = "auto"
     response_format: Literal["url", "b64_json"] | None = None
     output_format: PictureFormat = "png"
-    output_compression: LenientInt = Field(100, ge=0, le=100)
+    output_compression: LenientInt = 100
     background: Literal["auto", "opaque", "transparent"] = "auto"
     stream: bool = False
-    partial_images: LenientInt = Field(0, ge=0, le=3)
+    partial_images: LenientInt = 0
     # Fields of this server that OpenAI does not have.
     seed: LenientInt | None = None
     steps: LenientInt | None = None
-    strength: float | None = Field(None, ge=0, le=1)
+    strength: float | None = None
 
 
 class OpenAIEndpoints:
@@ -74,21 +74,23 @@ class OpenAIEndpoints:
 
     async def generate(self, request: Request) -> Response:
         form = await self.context.body.read_json(request, OpenAIRequest)
-        return await self._paint(request, form, self._build_order(request, form))
+        return await self._paint(request, form, self._build_order(request, form), events="image_generation")
 
     async def edit(self, request: Request) -> Response:
         content, pictures, mask = await self._read_multipart(request)
         form = validate(OpenAIRequest, content)
         if not pictures:
             raise InvalidRequest("image: send the picture to edit.", field="image")
-        return await self._paint(request, form, self._build_order(request, form, pictures=pictures, mask=mask))
+        order = self._build_order(request, form, pictures=pictures, mask=mask)
+        return await self._paint(request, form, order, events="image_edit")
 
     async def create_variation(self, request: Request) -> Response:
         content, pictures, _ = await self._read_multipart(request)
-        form = validate(OpenAIRequest, {**content, "prompt": content.get("prompt", "")})
+        form = validate(OpenAIRequest, content)
         if len(pictures) != 1:
             raise InvalidRequest("image: send the one picture to vary.", field="image")
-        return await self._paint(request, form, self._build_order(request, form, pictures=pictures, vary=True))
+        order = self._build_order(request, form, pictures=pictures, vary=True)
+        return await self._paint(request, form, order, events="image_edit")
 
     async def list_models(self, request: Request) -> Response:
         entries = [
@@ -129,31 +131,38 @@ class OpenAIEndpoints:
     ) -> Order:
         if not form.prompt.strip() and not vary:
             raise InvalidRequest("prompt is required.", field="prompt")
-        if form.background == "transparent":
-            raise InvalidRequest("background: FLUX.2 paints no transparent pictures.", field="background")
-        found, size = pictures or [], _parse_size(form.size)
+        _check_ranges(form)
+        found, (width, height) = pictures or [], _parse_size(form.size)
         # With a mask the first picture is repainted. Without one all pictures are references.
         repaint = mask is not None or vary
+        usual = 0.6 if vary else 1.0
+        strength = form.strength if form.strength is not None and repaint else usual
+        check_range("strength", strength, 0, 1)
         return Order(
             prompt=form.prompt,
             model=_resolve_model(form.model),
-            width=size.width,
-            height=size.height,
-            crop=size.crop,
+            width=width,
+            height=height,
+            exact=width is None or min(width, height or width) >= SMALLEST_SIDE,
             seed=form.seed,
             steps=form.steps,
             count=form.n,
             source=found[0] if repaint and found else None,
             mask=mask,
             references=tuple(found[1:] if repaint else found),
-            strength=form.strength if form.strength is not None else (0.6 if vary else 1.0),
+            strength=strength,
             owner=get_owner(request),
         )
 
-    async def _paint(self, request: Request, form: OpenAIRequest, order: Order) -> Response:
+    async def _paint(self, request: Request, form: OpenAIRequest, order: Order, *, events: str) -> Response:
+        """Paint and reply. `events`: the beginning of the names of streamed events."""
         if form.stream:
             job = await self.service.submit(order)
-            return StreamingResponse(self._stream_events(form, job), media_type="text/event-stream")
+            return self.context.streamer.build_response(
+                self._stream_messages(form, job, events),
+                resumable=False,
+                on_disconnect=lambda: self.service.cancel_unwanted(job.id),
+            )
         job, pictures = await wait_or_cancel(request, self.service.submit_and_wait(order))
         if form.response_format == "url":
             base = self.context.signed_urls.base_url(request)
@@ -166,22 +175,33 @@ class OpenAIEndpoints:
         created = int(job.finished or time.time())
         return JSONResponse({**_common_fields(form, job), "created": created, "data": data, "usage": USAGE})
 
-    async def _stream_events(self, form: OpenAIRequest, job: Job) -> AsyncIterator[str]:
-        """Yield server-sent events: up to `partial_images` previews, then each finished picture or an error."""
+    async def _stream_messages(
+        self, form: OpenAIRequest, job: Job, events: str
+    ) -> AsyncGenerator[ServerSentEvent, None]:
+        """Yield up to `partial_images` previews, then each finished picture or an error."""
         sent = 0
         async for event in self.service.queue.watch(job.id, None, previews=form.partial_images > 0):
             if event.preview is not None and sent < form.partial_images:
                 encoded = base64.b64encode(event.preview).decode("ascii")
-                yield _format_event("partial_image", form, job, b64_json=encoded, partial_image_index=sent)
+                name = f"{events}.partial_image"
+                yield _build_message(name, form, job, b64_json=encoded, partial_image_index=sent)
                 sent += 1
-        done = await self.service.queue.get(job.id)
-        if done.error is not None:
-            problem = {"type": "error", "error": _error_body(done.error.message, done.error.code)}
-            yield f"event: error\ndata: {json.dumps(problem)}\n\n"
+        try:
+            done, pictures = await self._load_finished(job)
+        except MfluxError as error:
+            yield ServerSentEvent("", "error", {"type": "error", "error": _error_body(error.message, error.code)})
             return
-        for picture in await self.service.read_pictures(done):
+        for picture in pictures:
             encoded = await asyncio.to_thread(_encode_base64, form, picture)
-            yield _format_event("completed", form, done, b64_json=encoded, usage=USAGE)
+            yield _build_message(f"{events}.completed", form, done, b64_json=encoded, usage=USAGE)
+
+    async def _load_finished(self, job: Job) -> tuple[Job, list[bytes]]:
+        """Return the ended job and its pictures. Raises what `wait_finished` and `read_pictures` raise."""
+        done = await self.service.wait_finished(job)
+        pictures = await self.service.read_pictures(done)
+        if not pictures:
+            raise PictureNotFound("The pictures of this job were deleted.", job_id=job.id)
+        return done, pictures
 
     def endpoints(self) -> list[Endpoint]:
         images = f"{PREFIX}/images"
@@ -217,8 +237,19 @@ USAGE = {
 }
 
 
+def _check_ranges(form: OpenAIRequest) -> None:
+    if form.background == "transparent":
+        raise InvalidRequest("background: FLUX.2 paints no transparent pictures.", field="background")
+    if form.output_format != "png":
+        check_range("output_compression", form.output_compression, 0, 100)
+    if form.stream:
+        check_range("partial_images", form.partial_images, 0, 3)
+
+
 def _find_uploads(form: FormData, names: tuple[str, ...]) -> list[tuple[str, UploadFile]]:
-    return [(name, value) for name, value in form.multi_items() if name in names and isinstance(value, UploadFile)]
+    """Return the files of these fields. A file input that was left empty sends a part without name and content."""
+    found = [(name, value) for name, value in form.multi_items() if name in names and isinstance(value, UploadFile)]
+    return [(name, value) for name, value in found if value.filename or value.size]
 
 
 def _convert_mask(mask: Upload) -> Upload:
@@ -246,13 +277,13 @@ def _resolve_model(model: str | None) -> str | None:
     return find_local_model(model)
 
 
-def _parse_size(text: str) -> PictureSize:
-    if text in {"auto", ""}:
-        return exact_size(None, None, smallest=SMALLEST_SIDE)
+def _parse_size(text: str) -> tuple[int, int] | tuple[None, None]:
+    if text == "auto":
+        return None, None
     across, _, down = text.lower().partition("x")
     if not (across.isdecimal() and down.isdecimal() and len(text) < 12):
         raise InvalidRequest("size must be WxH, for example 1024x1024, or auto.", field="size")
-    return exact_size(int(across), int(down), smallest=SMALLEST_SIDE)
+    return int(across), int(down)
 
 
 def _encode_base64(form: OpenAIRequest, picture: bytes) -> str:
@@ -264,10 +295,9 @@ def _common_fields(form: OpenAIRequest, job: Job) -> dict[str, Any]:
     return {"background": "opaque", "output_format": form.output_format, "quality": "high", "size": f"{width}x{height}"}
 
 
-def _format_event(name: str, form: OpenAIRequest, job: Job, **facts: object) -> str:
-    kind = f"image_generation.{name}"
-    content = {"type": kind, "created_at": int(time.time()), **_common_fields(form, job), **facts}
-    return f"event: {kind}\ndata: {json.dumps(content)}\n\n"
+def _build_message(name: str, form: OpenAIRequest, job: Job, **facts: object) -> ServerSentEvent:
+    content = {"type": name, "created_at": int(time.time()), **_common_fields(form, job), **facts}
+    return ServerSentEvent("", name, content)
 
 
 def _model_row(name: str) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from mflux_api.request import (
     LoraUse,
     PaintOptions,
     Upload,
+    round_up_size,
 )
 
 LARGEST_AREA = 1024 * 1024
@@ -29,6 +30,8 @@ class Order(PaintOptions):
     with `strength` (0 keeps it, 1 ignores it), only where `mask` is white. `references`: pictures that an edit uses.
     `loras`: (name, scale). `key`: the client's idempotency key, unique within `owner`; `digest`: tells different orders
     under one key apart. A `hires` without a size uses its scale; one without steps uses those of the first pass.
+    `exact`: any size is painted, by painting the next larger one that a model can, and cropping it. Otherwise a size
+    that no model can paint is refused.
     """
 
     prompt: str
@@ -36,6 +39,7 @@ class Order(PaintOptions):
     model: str | None = None
     width: int | None = None
     height: int | None = None
+    exact: bool = False
     steps: int | None = None
     guidance: float | None = None
     seed: int | None = None
@@ -64,7 +68,7 @@ class Limits:
     """The largest values a client may ask for. `side`: pixels. `prompt`: characters."""
 
     side: int = 2048
-    steps: int = 100
+    steps: int = 150
     pictures: int = 4
     prompt: int = 10_000
     references: int = 8
@@ -115,7 +119,8 @@ def complete(order: Order, spec: ModelSpec, defaults: Defaults, loras: tuple[Lor
         raise ModelUnsupported(
             f"{spec.name} enlarges pictures and cannot paint from words: send one in init_images.", model=spec.name
         )
-    width, height = _size(order, spec, defaults)
+    size = _size(order, spec, defaults)
+    width, height = round_up_size(*size) if order.exact and min(size) > 0 else size
     usual = defaults.steps if can.few_steps else can.default_steps
     steps = order.steps if order.steps is not None else min(usual, defaults.limits.steps)
     if can.fixed_steps:
@@ -132,9 +137,9 @@ def complete(order: Order, spec: ModelSpec, defaults: Defaults, loras: tuple[Lor
         loras=loras,
         variation=order.variation,
         retouch=order.retouch,
-        hires=_hires(order, order.crop or (width, height), steps, defaults.limits),
+        hires=_hires(order, order.crop or size, steps, defaults.limits),
         tiles=order.tiles,
-        crop=order.crop,
+        crop=size if size != (width, height) else order.crop,
         stretch=order.stretch,
         schedule=order.schedule,
         emphasis=order.emphasis,

@@ -95,12 +95,12 @@ class JobService:
 
         Raises what `submit`, `wait_finished` and `read_pictures` raise.
         """
-        job = await self.submit(order, awaited=True)
+        submitting = asyncio.ensure_future(self.submit(order, awaited=True))
         try:
-            done = await self.wait_finished(job)
+            done = await self.wait_finished(await asyncio.shield(submitting))
         except asyncio.CancelledError:
-            with suppress(JobConflict):
-                await self.cancel(job.id)
+            with suppress(MfluxError):
+                await self.cancel_unwanted((await submitting).id)
             raise
         return done, await self.read_pictures(done)
 
@@ -118,6 +118,11 @@ class JobService:
     async def cancel(self, job_id: str) -> Job:
         """Cancel a job. Raises JobNotFound, and JobConflict for a job that has completed or failed."""
         return await self.queue.cancel(job_id)
+
+    async def cancel_unwanted(self, job_id: str) -> None:
+        """Cancel a job whose client has left, unless it has just ended."""
+        with suppress(JobConflict):
+            await self.cancel(job_id)
 
     def end_early(self, how: EarlyStop) -> None:
         """End the current picture of every running job, or the job, early."""

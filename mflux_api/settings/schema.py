@@ -115,7 +115,7 @@ class GenerationSettings(Section):
     default_height: Side = option(512, "Height in pixels, a multiple of 16, at least 64.")
     max_batch_size: Count = option(4, "Most pictures per request.")
     max_side: int = option(2048, "Longest side of a picture, in pixels.", ge=64, le=LARGEST_SIDE)
-    max_steps: Count = option(100, "Most denoising steps.")
+    max_steps: Count = option(150, "Most denoising steps.")
     max_prompt_chars: Count = option(10000, "Longest prompt, in characters.")
     max_references: int = option(8, "Most reference pictures per request.", ge=0)
     max_image_megapixels: Count = option(32, "Largest picture a client may send, in megapixels.")

@@ -129,5 +129,5 @@ def validate(model: type[M], content: dict[str, Any]) -> M:
 
 
 def parse_query(request: Request, model: type[M]) -> M:
-    """Validate the query string against a model. Raises InvalidRequest."""
-    return validate(model, dict(request.query_params))
+    """Validate the query string against a model. Parameters without a value count as missing. Raises InvalidRequest."""
+    return validate(model, {name: value for name, value in request.query_params.items() if value})

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -26,7 +26,7 @@ END = b": end\r\n\r\n"
 
 @dataclass(frozen=True)
 class ServerSentEvent:
-    """An event. `data`: an object, or text that is already JSON on one line."""
+    """An event. `id`: empty for none. `data`: an object, or text that is already JSON on one line."""
 
     id: str
     name: str
@@ -45,13 +45,28 @@ class EventStreamer:
     send_timeout: float
     retry_ms: int = 2000
 
-    def build_response(self, messages: AsyncGenerator[ServerSentEvent, None]) -> Response:
-        # The library's own heartbeats are off: they could be sent between the chunks of an event.
-        return _StreamResponse(self._encode_messages(messages), ping=0, send_timeout=self.send_timeout)
+    def build_response(
+        self,
+        messages: AsyncGenerator[ServerSentEvent, None],
+        *,
+        resumable: bool = True,
+        on_disconnect: Callable[[], Awaitable[object]] | None = None,
+    ) -> Response:
+        """Make the reply. `on_disconnect`: called if the client leaves before the last message.
 
-    async def _encode_messages(self, messages: AsyncGenerator[ServerSentEvent, None]) -> AsyncIterator[bytes]:
+        `resumable`: a browser may connect again. Otherwise the stream has no `retry`, which some clients that expect
+        JSON only take for an event; their messages should have no ids either.
+        """
+        # The library's own heartbeats are off: they could be sent between the chunks of an event.
+        return _StreamResponse(
+            self._encode_messages(messages, resumable=resumable), self.send_timeout, on_disconnect=on_disconnect
+        )
+
+    async def _encode_messages(
+        self, messages: AsyncGenerator[ServerSentEvent, None], *, resumable: bool
+    ) -> AsyncIterator[bytes]:
         # Sent first, so that browsers know the delay even if the stream breaks early.
-        yield f": stream\r\nretry: {self.retry_ms}\r\n\r\n".encode()
+        yield f": stream\r\nretry: {self.retry_ms}\r\n\r\n".encode() if resumable else b": stream\r\n\r\n"
         async with aclosing(messages), aclosing(self._with_heartbeats(messages)) as beating:
             async for message in beating:
                 for piece in [PING] if message is None else _encode_in_chunks(message):
@@ -84,7 +99,8 @@ class EventStreamer:
 
 def _encode_in_chunks(message: ServerSentEvent) -> Iterator[bytes]:
     data = message.data if isinstance(message.data, str) else json.dumps(message.data)
-    head = f"id: {message.id}\r\nevent: {message.name}\r\ndata: "
+    number = f"id: {message.id}\r\n" if message.id else ""
+    head = f"{number}event: {message.name}\r\ndata: "
     if len(data) <= PIECE:
         yield f"{head}{data}\r\n\r\n".encode()
         return
@@ -95,12 +111,32 @@ def _encode_in_chunks(message: ServerSentEvent) -> Iterator[bytes]:
 
 
 class _StreamResponse(EventSourceResponse):
+    def __init__(
+        self,
+        content: AsyncIterator[bytes],
+        send_timeout: float,
+        *,
+        on_disconnect: Callable[[], Awaitable[object]] | None,
+    ) -> None:
+        super().__init__(self._note_end(content), ping=0, send_timeout=send_timeout)
+        self._on_disconnect = on_disconnect
+        self._finished = False
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await super().__call__(scope, receive, send)
         except SendTimeoutError:
             log_event("stream.dropped", path=scope["path"])
             await _abort_connection(receive)
+        finally:
+            if self._on_disconnect is not None and not self._finished:
+                # Shielded: the server may cancel this call because its client is gone.
+                await asyncio.shield(asyncio.ensure_future(self._on_disconnect()))
+
+    async def _note_end(self, content: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        async for piece in content:
+            yield piece
+        self._finished = True
 
 
 async def _abort_connection(receive: Receive) -> None:

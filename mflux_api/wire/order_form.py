@@ -24,8 +24,10 @@ from mflux_api.errors import (
 from mflux_api.jobs.order import Order
 from mflux_api.request import LARGEST_SEED
 from mflux_api.web.pictures import PictureReader
+from mflux_api.wire.ranges import check_range
 
 LARGEST_KEY = 200
+DEFAULT_STRENGTH = 0.75
 # Errors of every endpoint that takes an order, for its description in OpenAPI.
 BODY_ERRORS = (InvalidRequest, BodyTooLarge, BodyTooSlow, UnsupportedMedia)
 ORDER_ERRORS = (
@@ -68,7 +70,8 @@ def _to_list(value: object) -> object:
 
 
 LenientInt = Annotated[int, BeforeValidator(_to_int)]
-Fraction = Annotated[float, Field(ge=0, le=1), BeforeValidator(_reject_bool)]
+# Checked to be from 0 to 1 where there is a picture to repaint.
+Strength = Annotated[float, BeforeValidator(_reject_bool)]
 Guidance = Annotated[float, Field(ge=0, le=100), BeforeValidator(_reject_bool)]
 LoraScale = Annotated[float, Field(ge=-10, le=10), BeforeValidator(_reject_bool)]
 StringList = Annotated[list[str], BeforeValidator(_to_list)]
@@ -97,8 +100,8 @@ class PictureForm(BaseModel):
     lora_scales: LoraScales = Field(default_factory=list, description="Their weights, 1.0 where left out")
     low_ram: bool | None = Field(None, description="Let go of the text encoder before denoising")
     init_images: StringList = Field(default_factory=list, description="One picture to repaint, in base64")
-    image_strength: Fraction | None = Field(None, description="0 keeps the picture, 1 ignores it")
-    denoising_strength: Fraction | None = Field(None, description="SD-WebUI's name for `image_strength`")
+    image_strength: Strength | None = Field(None, description="0 keeps the picture, 1 ignores it")
+    denoising_strength: Strength | None = Field(None, description="SD-WebUI's name for `image_strength`")
     mask: str | None = Field(None, description="Repaint only where this picture is white")
     extra_images: StringList = Field(default_factory=list, description="Reference pictures to look at, in base64")
     priority: LenientInt | None = Field(None, description="-10 to 10; higher ones are painted first")
@@ -123,7 +126,7 @@ class PictureForm(BaseModel):
             seed=self.seed,
             count=self.num_images if self.num_images is not None else _default_to_one(self.batch_size),
             batches=1 if self.num_images is not None else _default_to_one(self.n_iter),
-            strength=self._resolve_strength(),
+            strength=self.resolve_strength() if source else DEFAULT_STRENGTH,
             source=source[0] if source else None,
             mask=mask,
             references=tuple(references),
@@ -135,9 +138,13 @@ class PictureForm(BaseModel):
             digest=None if idempotency_key is None else self._compute_digest(),
         )
 
-    def _resolve_strength(self) -> float:
-        given = self.image_strength if self.image_strength is not None else self.denoising_strength
-        return 0.75 if given is None else given
+    def resolve_strength(self) -> float:
+        """Return the strength of a repaint. Raises InvalidRequest."""
+        name = "denoising_strength" if self.image_strength is None else "image_strength"
+        given = getattr(self, name)
+        strength = DEFAULT_STRENGTH if given is None else float(given)
+        check_range(name, strength, 0, 1)
+        return strength
 
     def _pair_loras_with_scales(self) -> tuple[tuple[str, float], ...]:
         if len(self.lora_scales) > len(self.lora_files):

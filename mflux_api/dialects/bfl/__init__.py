@@ -17,9 +17,9 @@ from mflux_api.web.context import HttpContext, get_owner
 from mflux_api.web.openapi import Endpoint
 from mflux_api.wire.cloud_names import find_local_model
 from mflux_api.wire.dialect import KNOWN_STATUSES, Dialect, known_status
+from mflux_api.wire.lenient_form import LenientForm
 from mflux_api.wire.order_form import ORDER_ERRORS, LenientInt
 from mflux_api.wire.picture_input import picture_or_url
-from mflux_api.wire.picture_size import exact_size
 from mflux_api.wire.picture_urls import get_picture_urls
 from mflux_api.wire.webhook import build_webhook_note
 
@@ -32,7 +32,7 @@ NOT_FOUND = "Task not found"
 PICTURE_FIELDS = ("image_prompt", "input_image", *(f"input_image_{number}" for number in range(2, 9)))
 
 
-class BflRequest(BaseModel):
+class BflRequest(LenientForm):
     """A prompt with optional reference pictures."""
 
     model_config = ConfigDict(extra="allow", allow_inf_nan=False)
@@ -87,14 +87,13 @@ class BflEndpoints:
     def _build_order(
         self, request: Request, form: BflRequest, model: str | None, references: tuple[Upload, ...]
     ) -> Order:
-        size = exact_size(form.width, form.height, smallest=1)
         hook = build_webhook_note(self.context, form.webhook_url, field="webhook_url", secret=form.webhook_secret or "")
         return Order(
             prompt=form.prompt,
             model=model,
-            width=size.width,
-            height=size.height,
-            crop=size.crop,
+            width=form.width,
+            height=form.height,
+            exact=True,
             steps=form.steps,
             guidance=form.guidance,
             seed=form.seed,

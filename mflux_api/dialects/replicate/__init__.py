@@ -28,6 +28,7 @@ from mflux_api.wire.cloud_names import find_local_model
 from mflux_api.wire.dialect import Dialect
 from mflux_api.wire.order_form import ORDER_ERRORS
 from mflux_api.wire.picture_input import picture_or_url
+from mflux_api.wire.ranges import check_range
 from mflux_api.wire.webhook import build_webhook_note
 
 TAG = "replicate"
@@ -60,22 +61,25 @@ class ReplicateEndpoints:
     async def _build_order(self, request: Request, form: PredictionInput, body: PredictionRequest, name: str) -> Order:
         events = list_webhook_events(body)
         hook = build_webhook_note(self.context, body.webhook, field="webhook", events=events)
-        source = await picture_or_url(self.context, form.image, field="image") if form.image else None
+        source = None
+        if form.image:
+            check_range("prompt_strength", form.prompt_strength, 0, 1)
+            source = await picture_or_url(self.context, form.image, field="image")
         named = [form.image_prompt, form.input_image, *form.input_images]
         references = [await picture_or_url(self.context, text, field="input_images") for text in named if text]
-        wanted = parse_size(form)
+        width, height = parse_size(form)
         return Order(
             prompt=form.prompt,
             model=_local_model(name),
-            width=wanted.width,
-            height=wanted.height,
-            crop=wanted.crop,
+            width=width,
+            height=height,
+            exact=True,
             steps=form.num_inference_steps,
             guidance=form.guidance,
             seed=form.seed,
             count=form.num_outputs,
             source=source,
-            strength=form.prompt_strength,
+            strength=form.prompt_strength if source is not None else 1.0,
             upsample=form.prompt_upsampling,
             references=tuple(references),
             owner=get_owner(request),

@@ -29,11 +29,12 @@ from mflux_api.web.disconnect import wait_or_cancel
 from mflux_api.web.openapi import Endpoint
 from mflux_api.web.pictures import MEGAPIXEL, PictureReader, is_url, unreadable_picture
 from mflux_api.wire.order_form import ORDER_ERRORS
-from mflux_api.wire.picture_size import exact_size
+from mflux_api.wire.ranges import check_factor, check_range
 
 ERRORS = (*ORDER_ERRORS, WebuiError, WrongKind)
 WEBUI_SIDE_STEP = 8
 PNG_LEVEL = 1
+LARGEST_FACTOR = 16
 Size = tuple[int, int]
 
 
@@ -85,15 +86,20 @@ class ExtrasEndpoints:
 
     async def _upscale(self, request: Request, form: SingleExtra, encoded: str) -> str:
         upload = await read_picture(self.context.pictures, encoded)
-        size = _target_size(form, upload, 2 * self.context.pictures.limit)
-        layers = [await self._enlarge(request, upload, size, name) for name in await self._choose_upscalers(form)]
+        names = await self._choose_upscalers(form)
+        unchanged = set(names) == {NONE}
+        size = (
+            (upload.width, upload.height) if unchanged else _target_size(form, upload, 2 * self.context.pictures.limit)
+        )
+        layers = [await self._enlarge(request, upload, size, name) for name in names]
         return await asyncio.to_thread(_encode_png, layers, form, upload, size)
 
     async def _choose_upscalers(self, form: SingleExtra) -> list[str]:
-        """Return the names of one upscaler, or of two to blend. Raises WebuiError for an unknown upscaler."""
+        """Return the names of one upscaler, or of two to blend. Raises InvalidRequest, WebuiError."""
         known = {name.lower(): name for name in await self.list_upscalers()}
         wanted = [form.upscaler_1]
-        if form.upscaler_2 != NONE and form.extras_upscaler_2_visibility > 0:
+        if form.upscaler_2 != NONE and form.extras_upscaler_2_visibility != 0:
+            check_range("extras_upscaler_2_visibility", form.extras_upscaler_2_visibility, 0, 1)
             wanted.append(form.upscaler_2)
         for name in wanted:
             if name.lower() not in known:
@@ -109,14 +115,13 @@ class ExtrasEndpoints:
         return await self._enlarge_by_model(request, upload, size, name)
 
     async def _enlarge_by_model(self, request: Request, upload: Upload, size: Size, name: str) -> Image.Image:
-        exact = exact_size(*size, smallest=1)
         wanted = Order(
             prompt="",
             model=name,
             source=upload,
-            width=exact.width,
-            height=exact.height,
-            crop=exact.crop,
+            width=size[0],
+            height=size[1],
+            exact=True,
             strength=1.0,
             owner=get_owner(request),
             seed=0,
@@ -176,14 +181,17 @@ async def read_picture(pictures: PictureReader, encoded: str) -> Upload:
 
 
 def _target_size(form: SingleExtra, upload: Upload, limit: int) -> Size:
-    """Return the requested (width, height) in pixels. Raises InvalidRequest for more pixels than `limit`."""
+    """Return the requested (width, height) in pixels. Raises InvalidRequest, also for more pixels than `limit`."""
     if form.resize_mode == 0:
+        check_factor("upscaling_resize", form.upscaling_resize, LARGEST_FACTOR)
         size = tuple(
             max(1, int(side * form.upscaling_resize) // WEBUI_SIDE_STEP * WEBUI_SIDE_STEP)
             for side in (upload.width, upload.height)
         )
     else:
         wanted = (form.upscaling_resize_w, form.upscaling_resize_h)
+        for name, side in zip(("upscaling_resize_w", "upscaling_resize_h"), wanted, strict=True):
+            check_range(name, side, 1, limit)
         scale = max(wanted[0] / upload.width, wanted[1] / upload.height)
         size = wanted if form.upscaling_crop else (round(upload.width * scale), round(upload.height * scale))
     if size[0] * size[1] > limit:

@@ -1,7 +1,6 @@
 """/sdapi/v1: txt2img and img2img, which reply when the pictures are finished."""
 
 import asyncio
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +19,6 @@ from mflux_api.errors import (
     GenerationFailed,
     InvalidRequest,
     JobCancelled,
-    JobConflict,
     OutOfMemory,
 )
 from mflux_api.jobs.job import Job
@@ -70,7 +68,7 @@ class GenerateEndpoints:
         try:
             job = await self._submit(request, form)
             done = await wait_with_disconnect_callback(
-                request, self.service.wait_finished(job), lambda: self._cancel_unwanted(job)
+                request, self.service.wait_finished(job), lambda: self.service.cancel_unwanted(job.id)
             )
         except OutOfMemory as error:
             if not form.has_webui_fields:
@@ -117,11 +115,6 @@ class GenerateEndpoints:
         if isinstance(wanted, str) and await self.checkpoints.find(wanted) is None:
             form.override_settings.pop(CHECKPOINT)
         await self.options.update(form.override_settings)
-
-    async def _cancel_unwanted(self, job: Job) -> None:
-        """Cancel a job whose client has disconnected, unless it has just finished."""
-        with suppress(JobConflict):
-            await self.service.cancel(job.id)
 
     def endpoints(self) -> list[Endpoint]:
         return [

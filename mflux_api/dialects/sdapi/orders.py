@@ -16,7 +16,6 @@ from mflux_api.errors import InvalidImage, InvalidRequest
 from mflux_api.jobs.order import RANDOM_SEEDS, Order
 from mflux_api.pixels.enlarging import FILTERS, LANCZOS, LATENT_UPSCALERS
 from mflux_api.request import (
-    SIDE_STEP,
     SMALLEST_SIDE,
     Emphasis,
     Fill,
@@ -28,11 +27,13 @@ from mflux_api.request import (
     count_repaint_steps,
 )
 from mflux_api.web.pictures import PictureReader, is_url
-from mflux_api.wire.picture_size import exact_size
+from mflux_api.wire.ranges import check_factor, check_range
 
 # Sizes in SD-WebUI are multiples of 8 pixels.
 WEBUI_SIDE_STEP = 8
 LARGEST_SUBSEED = 2**63
+LARGEST_FACTOR = 16
+LARGEST_BLUR = 1024
 # Larger weights only break the picture.
 MAX_EMPHASIS = 3.0
 Spans: TypeAlias = tuple[tuple[int, int, float], ...]
@@ -59,7 +60,7 @@ async def build_order(form: SdapiRequest, pictures: PictureReader, owner: str, r
     worded = _apply_prompt_syntax(
         replace(plain, model=plain.model or resources.model), original_prompts, form, resources
     )
-    sized = _fit_size(worded)
+    sized = replace(worded, exact=_takes_size(form))
     match form:
         case Txt2Img(enable_hr=True):
             return replace(sized, hires=_build_hires(form))
@@ -73,7 +74,8 @@ async def _build_documented_order(form: SdapiRequest, pictures: PictureReader, o
     single: SdapiRequest
     if isinstance(form, Img2Img):
         _check_pictures(form)
-        single = form.model_copy(update={"init_images": form.init_images[:1]})
+        unused = {"mask": None} if _is_upscale_script(form) else {}
+        single = form.model_copy(update={"init_images": form.init_images[:1], **unused})
     else:
         # Clients send the fields of img2img to txt2img too, which has no picture to repaint.
         single = form.model_copy(update={"init_images": [], "mask": None})
@@ -185,22 +187,19 @@ def _build_variation(form: SdapiRequest) -> Variation | None:
     return Variation(seed=min(seed, LARGEST_SUBSEED), strength=share)
 
 
-def _fit_size(plain: Order) -> Order:
-    """Keep sizes in steps of 8 pixels exact: generate the next larger size and crop it."""
-    width, height = plain.width, plain.height
-    if width is None or height is None or not all(_is_webui_side(side) for side in (width, height)):
-        return plain
-    size = exact_size(width, height, smallest=SMALLEST_SIDE)
-    return replace(plain, width=size.width, height=size.height, crop=size.crop)
-
-
-def _is_webui_side(side: int) -> bool:
-    return side >= SMALLEST_SIDE and side % WEBUI_SIDE_STEP == 0 and SIDE_STEP % WEBUI_SIDE_STEP == 0
+def _takes_size(form: SdapiRequest) -> bool:
+    """Whether any size is painted, as in SD-WebUI. The documented API takes those that SD-WebUI's page offers."""
+    sides = [side for side in (form.width, form.height) if side is not None]
+    return not form.has_documented_fields or all(
+        side >= SMALLEST_SIDE and side % WEBUI_SIDE_STEP == 0 for side in sides
+    )
 
 
 def _build_hires(form: Txt2Img) -> Hires:
     width, height, upscaler = form.hr_resize_x, form.hr_resize_y, form.hr_upscaler or DEFAULT_HIRES
     first = (form.width or 512, form.height or 512)
+    if not (width or height):
+        check_factor("hr_scale", form.hr_scale, LARGEST_FACTOR)
     if width and not height:
         height = max(1, width * first[1] // first[0])
     elif height and not width:
@@ -211,7 +210,7 @@ def _build_hires(form: Txt2Img) -> Hires:
         scale=form.hr_scale,
         resized=bool(width),
         steps=form.hr_second_pass_steps,
-        strength=form.denoising_strength if form.denoising_strength is not None else 0.75,
+        strength=form.resolve_strength(),
         # Presets of clients may name upscalers that do not exist here. Lanczos replaces them.
         upscaler=upscaler if upscaler in {*LATENT_UPSCALERS, *FILTERS} else LANCZOS,
         prompt=_strip_prompt_syntax(form.hr_prompt),
@@ -224,14 +223,20 @@ def _strip_prompt_syntax(text: str) -> str | None:
     return syntax.strip_emphasis(words) or None
 
 
+def _is_upscale_script(form: Img2Img) -> bool:
+    return (form.script_name or "").lower() == UPSCALE_SCRIPT
+
+
 def _apply_img2img(plain: Order, form: Img2Img) -> Order:
-    if (form.script_name or "").lower() == UPSCALE_SCRIPT:
+    if _is_upscale_script(form):
         return replace(plain, mask=None, count=1, further_sources=(), tiles=_parse_tiles(form.script_args))
     if plain.mask is None:
         return replace(
             plain, retouch=InpaintOptions(resize=_choose_by_number(RESIZE_MODES, form.resize_mode, "resize_mode"))
         )
     blur = (form.mask_blur_x, form.mask_blur_y) if form.mask_blur is None else (form.mask_blur, form.mask_blur)
+    for sigma in blur:
+        check_range("mask_blur", sigma, 0, LARGEST_BLUR)
     return replace(
         plain,
         retouch=InpaintOptions(

@@ -2,9 +2,10 @@
 
 from typing import Annotated, Any, ClassVar
 
-from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, ConfigDict, Field
 
 from mflux_api.checkpoints.families import SAMPLER
+from mflux_api.wire.lenient_form import LenientForm
 from mflux_api.wire.order_form import LenientInt, PictureForm, StringList
 
 UPSCALE_SCRIPT = "sd upscale"
@@ -29,25 +30,25 @@ def _clamp_to_zero(value: int) -> int:
     return max(0, value)
 
 
+def _null_to_empty(value: object) -> object:
+    return "" if value is None else value
+
+
+# null is an empty prompt, but a prompt that was sent.
+Prompt = Annotated[str, BeforeValidator(_null_to_empty)]
 Flag = Annotated[LenientInt, BeforeValidator(_bool_to_int)]
 Count = Annotated[LenientInt, AfterValidator(_clamp_to_zero)]
 JsonObject = Annotated[dict[str, Any], BeforeValidator(_empty_list_to_mapping)]
 
 
-class LenientModel(BaseModel):
-    """A model in which null fields count as missing."""
+class LenientModel(LenientForm):
+    """A model in which null fields count as missing. An empty text is a value in SD-WebUI."""
 
     model_config = ConfigDict(
         extra="ignore", allow_inf_nan=False, coerce_numbers_to_str=True, protected_namespaces=(), populate_by_name=True
     )
 
-    @model_validator(mode="before")
-    @classmethod
-    def _drop_nulls(cls, content: Any) -> Any:
-        if not isinstance(content, dict):
-            return content
-        named = {"prompt": ""} if "prompt" in content else {}
-        return {**named, **{name: value for name, value in content.items() if value is not None}}
+    ABSENT: ClassVar[tuple[object, ...]] = (None,)
 
 
 class SdapiRequest(LenientModel, PictureForm):
@@ -60,7 +61,7 @@ class SdapiRequest(LenientModel, PictureForm):
         *("model", "guidance", "num_images", "lora_files", "lora_scales", "low_ram", "image_strength"),
     )
 
-    prompt: str = Field("", description="What the picture shows, in SD-WebUI's syntax; it may be empty")
+    prompt: Prompt = Field("", description="What the picture shows, in SD-WebUI's syntax; it may be empty")
     styles: StringList = Field(default_factory=list, description="Names from prompt-styles; others are ignored")
     subseed: LenientInt = Field(-1, description="The seed of a variation")
     subseed_strength: float = Field(0.0, description="0 is `seed` alone, 1 `subseed` alone")
@@ -94,6 +95,7 @@ class SdapiRequest(LenientModel, PictureForm):
     infotext: str | None = Field(None, description="Generation data; what the request leaves out is taken from it")
     force_task_id: str | None = Field(None, description="A name for /internal/progress")
 
+    KEPT: ClassVar[frozenset[str]] = frozenset({"prompt"})
     SHARED: ClassVar[tuple[str, ...]] = (
         *("prompt", "negative_prompt", "seed", "width", "height", "steps", "sd_model_checkpoint"),
         *("init_images", "mask", "extra_images", "priority"),
@@ -116,7 +118,7 @@ class Txt2Img(SdapiRequest):
     enable_hr: bool = Field(False, description="Enlarge the picture and paint it over")
     firstphase_width: LenientInt = Field(0, description=IGNORED)
     firstphase_height: LenientInt = Field(0, description=IGNORED)
-    hr_scale: float = Field(2.0, gt=0, le=16, description="The enlarged picture's sides, as a factor")
+    hr_scale: float = Field(2.0, description="The enlarged picture's sides, as a factor up to 16")
     hr_upscaler: str | None = Field(None, description="A name from upscalers or latent-upscale-modes")
     hr_second_pass_steps: Count = Field(0, description="0: as many as the first pass")
     hr_resize_x: Count = Field(0, description="Its width in pixels instead")
@@ -133,9 +135,9 @@ class Img2Img(SdapiRequest):
 
     resize_mode: Flag = Field(0, description="0 distort, 1 cover and cut, 2 fit and fill, 3 distort as latents")
     image_cfg_scale: float | None = Field(None, description=IGNORED)
-    mask_blur_x: float = Field(4.0, ge=0, le=1024, description="Across")
-    mask_blur_y: float = Field(4.0, ge=0, le=1024, description="Down")
-    mask_blur: float | None = Field(None, ge=0, le=1024, description="Sigma of the mask's edge, in pixels")
+    mask_blur_x: float = Field(4.0, description="Across")
+    mask_blur_y: float = Field(4.0, description="Down")
+    mask_blur: float | None = Field(None, description="Sigma of the mask's edge, in pixels, up to 1024")
     mask_round: bool = Field(True, description=IGNORED)
     inpainting_fill: Flag = Field(0, description="0 surroundings, 1 original, 2 noise, 3 nothing")
     inpaint_full_res: bool = Field(True, description="Paint only the masked part, at full size")
@@ -154,13 +156,13 @@ class SingleExtra(LenientModel):
     gfpgan_visibility: float = 0.0
     codeformer_visibility: float = 0.0
     codeformer_weight: float = 0.0
-    upscaling_resize: float = Field(2.0, gt=0, le=16)
-    upscaling_resize_w: LenientInt = Field(512, ge=1)
-    upscaling_resize_h: LenientInt = Field(512, ge=1)
+    upscaling_resize: float = Field(2.0, description="of resize_mode 0, up to 16")
+    upscaling_resize_w: LenientInt = Field(512, description="of resize_mode 1, in pixels")
+    upscaling_resize_h: LenientInt = Field(512, description="of resize_mode 1, in pixels")
     upscaling_crop: bool = True
     upscaler_1: str = "None"
     upscaler_2: str = "None"
-    extras_upscaler_2_visibility: float = Field(0.0, ge=0, le=1)
+    extras_upscaler_2_visibility: float = Field(0.0, description="of upscaler_2, from 0 to 1")
     upscale_first: bool = False
     image: str = ""
 

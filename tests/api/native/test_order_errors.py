@@ -60,7 +60,7 @@ BAD_SIDES: list[object] = [
 BAD_VALUES: dict[str, list[object]] = {
     "width": BAD_SIDES,
     "height": BAD_SIDES,
-    "steps": [0, -1, 101, 10**30, "abc", "", NAN, -INFINITY, True, [1], {}],
+    "steps": [0, -1, 151, 10**30, "abc", "", NAN, -INFINITY, True, [1], {}],
     "num_images": [0, -1, 5, 10_000, "abc", NAN, True, [2]],
     "seed": [2**64, 10**400, -(10**400), "abc", "1e400", NAN, True, [1], {}],
     "guidance": [-1, -0.001, NAN, INFINITY, "abc", "nan", 10**400, True, [1.0]],

@@ -257,3 +257,30 @@ def test_a_second_pass_at_every_limit_is_taken() -> None:
     found = complete_order(order, defaults=Defaults(limits=LIMITS)).hires
     assert found is not None
     assert (found.width, found.height, found.steps) == (512, 512, 20)
+
+
+@pytest.mark.parametrize(
+    ("asked", "painted"), [((500, 64), (512, 64)), ((65, 79), (80, 80)), ((1, 1000), (64, 1008)), ((32, 32), (64, 64))]
+)
+def test_an_exact_size_is_cut_from_the_next_one_that_can_be_painted(
+    asked: tuple[int, int], painted: tuple[int, int]
+) -> None:
+    request = complete_order(replace(ORDER, width=asked[0], height=asked[1], exact=True))
+    assert ((request.width, request.height), request.crop) == (painted, asked)
+    assert request.requested_size == asked
+
+
+def test_an_exact_size_that_can_be_painted_is_painted_as_it_is() -> None:
+    request = complete_order(replace(ORDER, width=512, height=64, exact=True))
+    assert (request.width, request.height, request.crop) == (512, 64, None)
+
+
+def test_the_side_that_an_exact_size_leaves_out_is_filled_in() -> None:
+    request = complete_order(replace(ORDER, width=70, exact=True), defaults=Defaults(width=128, height=96))
+    assert (request.width, request.height, request.crop) == (80, 96, (70, 96))
+
+
+@pytest.mark.parametrize("asked", [(0, 64), (64, -1)])
+def test_an_exact_size_without_pixels_is_refused(asked: tuple[int, int]) -> None:
+    with pytest.raises(InvalidRequest):
+        complete_order(replace(ORDER, width=asked[0], height=asked[1], exact=True))
