@@ -17,6 +17,7 @@ from mflux_api.web.openapi import Endpoint
 from mflux_api.wire.dialect import KNOWN_STATUSES, Dialect, known_status
 from mflux_api.wire.lenient_form import LenientForm
 from mflux_api.wire.order_form import ORDER_ERRORS, LenientInt
+from mflux_api.wire.picture_input import picture_or_url
 from mflux_api.wire.picture_urls import get_picture_urls
 
 PREFIX = "/klein"
@@ -94,7 +95,8 @@ class KleinEndpoints:
         if form.image_base64:
             reference = await self.context.pictures.read_base64(form.image_base64, "image_base64")
         elif form.image_url:
-            reference = await self.context.fetch_picture(form.image_url, "image_url")
+            # A data URL is an address too.
+            reference = await picture_or_url(self.context, form.image_url, field="image_url")
         else:
             raise InvalidImage("Send image_url or image_base64.", field="image_url")
         return await self._paint(request, self._build_order(request, form, (None, None), references=(reference,)))

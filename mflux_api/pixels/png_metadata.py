@@ -13,6 +13,7 @@ from mflux_api.pixels.orientation import RAW_PROFILE, parse_raw_profile
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 TEXTS = frozenset({b"tEXt", b"zTXt", b"iTXt"})
+HEAD = struct.Struct(">I4s")
 METADATA = TEXTS | {b"iCCP", b"eXIf"}
 # Bytes of a decompressed profile or EXIF block. Larger ones are ignored.
 LIMIT = 16 * 1024**2
@@ -23,7 +24,7 @@ GREY, TRUECOLOUR = 0, 2
 
 @dataclass(frozen=True)
 class PngParts:
-    """A PNG file without texts, profile and EXIF; the ICC profile, the EXIF block and the XMP packet, empty if none."""
+    """A PNG file with what its pixels need; the ICC profile, the EXIF block and the XMP packet, empty if none."""
 
     data: bytes
     profile: bytes = b""
@@ -36,16 +37,12 @@ def split_png(data: bytes) -> PngParts:
     kept, found = [SIGNATURE], {b"iCCP": b"", b"eXIf": b"", XMP: b""}
     head = data[16:33]
     for kind, start, end in _iter_chunks(data):
-        content = data[start + 8 : end - 4] if kind in METADATA or kind == b"tRNS" else b""
-        if kind in TEXTS:
-            _keep_text(found, content)
-        elif kind == b"iCCP":
-            found[kind] = found[kind] or _decompress(content.partition(b"\0")[2][1:])
-        elif kind == b"eXIf":
-            found[kind] = found[kind] or content
-        elif kind == b"tRNS":
-            kept.append(_scale_key(content, depth=head[8:9], colour=head[9:10]) or data[start:end])
-        else:
+        if kind in METADATA:
+            _keep_metadata(found, kind, data[start + 8 : end - 4])
+        elif kind == b"tRNS" and len(head) > 9:
+            kept.append(_scale_key(data[start + 8 : end - 4], head) or data[start:end])
+        # The types of chunks that are needed for the pixels begin with a capital letter.
+        elif kind[:1].isupper():
             kept.append(data[start:end])
     return PngParts(b"".join(kept), found[b"iCCP"], found[b"eXIf"], found[XMP])
 
@@ -53,10 +50,18 @@ def split_png(data: bytes) -> PngParts:
 def _iter_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
     """Yield the type, the start and the end of each chunk; the last one may be cut off."""
     at = len(SIGNATURE)
-    while at < len(data):
-        length = int.from_bytes(data[at : at + 4], "big")
-        yield data[at + 4 : at + 8], at, at + 12 + length
+    while at + 8 <= len(data):
+        length, kind = HEAD.unpack_from(data, at)
+        yield kind, at, at + 12 + length
         at += 12 + length
+
+
+def _keep_metadata(found: dict[bytes, bytes], kind: bytes, content: bytes) -> None:
+    """Keep the first profile, EXIF block and XMP packet."""
+    if kind in TEXTS:
+        _keep_text(found, content)
+    elif not found[kind]:
+        found[kind] = content if kind == b"eXIf" else _decompress(content.partition(b"\0")[2][1:])
 
 
 def _keep_text(found: dict[bytes, bytes], content: bytes) -> None:
@@ -81,9 +86,12 @@ def _decompress(data: bytes) -> bytes:
     return b"" if stream.unconsumed_tail else found
 
 
-def _scale_key(content: bytes, *, depth: bytes, colour: bytes) -> bytes | None:
-    """Scale the transparent colour to 8 bits, which Pillow does for the pixels only; None if it is right as it is."""
-    bits, kind = int.from_bytes(depth, "big"), int.from_bytes(colour, "big")
+def _scale_key(content: bytes, head: bytes) -> bytes | None:
+    """Scale the transparent colour to 8 bits, which Pillow does for the pixels only; None if it is right as it is.
+
+    `head`: the content of IHDR.
+    """
+    bits, kind = head[8], head[9]
     if kind == GREY and bits in {2, 4} and len(content) == 2:
         content = struct.pack(">H", content[1] * 255 // ((1 << bits) - 1) & 255)
     elif kind == TRUECOLOUR and bits == 16 and len(content) == 6:

@@ -1,1 +1,1 @@
-"""Code shared by several dialects: the Dialect class, order fields, sizes, input pictures and picture URLs."""
+"""Code shared by several dialects: the Dialect class, order fields, ranges, input pictures and picture URLs."""

@@ -33,7 +33,7 @@ class PredictionInput(LenientForm):
     prompt_upsampling: bool = Field(False, description="Let the model's text encoder put the prompt into more words")
     prompt_strength: float = Field(0.8, description="Of `image`: 0 keeps it, 1 ignores it")
     input_image: str | None = None
-    input_images: list[str] = Field(default_factory=list, description="Pictures to look at")
+    input_images: list[str | None] = Field(default_factory=list, description="Pictures to look at")
 
 
 class PredictionRequest(LenientForm):
