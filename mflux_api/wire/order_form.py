@@ -126,7 +126,7 @@ class PictureForm(BaseModel):
             seed=self.seed,
             count=self.num_images if self.num_images is not None else _default_to_one(self.batch_size),
             batches=1 if self.num_images is not None else _default_to_one(self.n_iter),
-            strength=self.resolve_strength() if source else DEFAULT_STRENGTH,
+            strength=self._resolve_strength() if source else DEFAULT_STRENGTH,
             source=source[0] if source else None,
             mask=mask,
             references=tuple(references),
@@ -138,7 +138,7 @@ class PictureForm(BaseModel):
             digest=None if idempotency_key is None else self._compute_digest(),
         )
 
-    def resolve_strength(self) -> float:
+    def _resolve_strength(self) -> float:
         """Return the strength of a repaint. Raises InvalidRequest."""
         name = "denoising_strength" if self.image_strength is None else "image_strength"
         given = getattr(self, name)

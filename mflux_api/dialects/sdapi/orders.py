@@ -27,6 +27,7 @@ from mflux_api.request import (
     count_repaint_steps,
 )
 from mflux_api.web.pictures import PictureReader, is_url
+from mflux_api.wire.order_form import DEFAULT_STRENGTH
 from mflux_api.wire.ranges import check_factor, check_range
 
 # Sizes in SD-WebUI are multiples of 8 pixels.
@@ -200,6 +201,8 @@ def _build_hires(form: Txt2Img) -> Hires:
     first = (form.width or 512, form.height or 512)
     if not (width or height):
         check_factor("hr_scale", form.hr_scale, LARGEST_FACTOR)
+    strength = form.denoising_strength if form.denoising_strength is not None else DEFAULT_STRENGTH
+    check_range("denoising_strength", strength, 0, 1)
     if width and not height:
         height = max(1, width * first[1] // first[0])
     elif height and not width:
@@ -210,7 +213,7 @@ def _build_hires(form: Txt2Img) -> Hires:
         scale=form.hr_scale,
         resized=bool(width),
         steps=form.hr_second_pass_steps,
-        strength=form.resolve_strength(),
+        strength=strength,
         # Presets of clients may name upscalers that do not exist here. Lanczos replaces them.
         upscaler=upscaler if upscaler in {*LATENT_UPSCALERS, *FILTERS} else LANCZOS,
         prompt=_strip_prompt_syntax(form.hr_prompt),
