@@ -60,7 +60,7 @@ class ReplicateEndpoints:
 
     async def _build_order(self, request: Request, form: PredictionInput, body: PredictionRequest, name: str) -> Order:
         events = list_webhook_events(body)
-        hook = build_webhook_note(self.context, body.webhook, field="webhook", events=events)
+        hook = build_webhook_note(self.context, body.webhook, field="webhook", events=events) if events else {}
         source = None
         if form.image:
             check_range("prompt_strength", form.prompt_strength, 0, 1)
