@@ -95,7 +95,11 @@ def _make_service(
         models,
         downloads,
         defaults=_order_defaults(settings),
-        loras=LoraFolder(folder=settings.models.lora_folder, anywhere=settings.security.lora_paths),
+        loras=LoraFolder(
+            folder=settings.models.lora_folder,
+            anywhere=settings.security.lora_paths,
+            follow_links=settings.models.follow_links,
+        ),
         admit=admission.check_request,
         auto_download=settings.models.auto_download,
         low_ram=low_ram,

@@ -88,6 +88,13 @@ def read_shard(path: Path) -> Shard:
     return Shard(path, tensors, metadata)
 
 
+def read_metadata(path: Path) -> dict[str, str]:
+    """Read the metadata in a safetensors header. Raises ModelCorrupt."""
+    header, _ = _read_header(path)
+    found: dict[str, str] = _check_object(header.get("__metadata__") or {}, path)
+    return found
+
+
 def _read_header(path: Path) -> tuple[Config, int]:
     try:
         with path.open("rb") as file:
