@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import re
 import time
 from collections.abc import AsyncIterator
 from typing import Annotated, Any, Literal
@@ -34,7 +35,8 @@ TAG = "openai"
 JSON = "application/json"
 # OpenAI's model names, which mean the server's default model.
 OPENAI_MODEL_PREFIXES = ("gpt-image", "dall-e", "chatgpt-image")
-PICTURES = ("image", "image[]")
+# Names of parts with pictures and masks, as clients write lists: `image`, `image[]`, `image[0]`.
+PICTURES, MASKS = re.compile(r"image(\[\d*\])?"), re.compile(r"mask(\[\d*\])?")
 
 
 def _empty_to_none(value: object) -> object:
@@ -82,7 +84,9 @@ class OpenAIEndpoints:
         return await self._paint(request, form, self._build_order(request, form, pictures=pictures, mask=mask))
 
     async def create_variation(self, request: Request) -> Response:
-        content, pictures, _ = await self._read_multipart(request)
+        content, pictures, mask = await self._read_multipart(request)
+        if mask is not None:
+            raise InvalidRequest("mask: a variation takes none; send it to /v1/images/edits.", field="mask")
         form = validate(OpenAIRequest, {**content, "prompt": content.get("prompt", "")})
         if len(pictures) != 1:
             raise InvalidRequest("image: send the one picture to vary.", field="image")
@@ -108,9 +112,12 @@ class OpenAIEndpoints:
         if not kind.startswith("multipart/form-data"):
             raise UnsupportedMedia("Send multipart/form-data, as for uploading files.")
         form = await self.context.body.read_form(request)
+        _check_parts(form)
         fields = {name: value for name, value in form.multi_items() if isinstance(value, str)}
         pictures = [await self._read_upload(value, name) for name, value in _find_uploads(form, PICTURES)]
-        masks = [await self._read_upload(value, name) for name, value in _find_uploads(form, ("mask",))]
+        masks = [await self._read_upload(value, name) for name, value in _find_uploads(form, MASKS)]
+        if len(masks) > 1:
+            raise InvalidRequest("mask: send one mask.", field="mask")
         return fields, pictures, await asyncio.to_thread(_convert_mask, masks[0]) if masks else None
 
     async def _read_upload(self, file: UploadFile, field: str) -> Upload:
@@ -215,8 +222,20 @@ USAGE = {
 }
 
 
-def _find_uploads(form: FormData, names: tuple[str, ...]) -> list[tuple[str, UploadFile]]:
-    return [(name, value) for name, value in form.multi_items() if name in names and isinstance(value, UploadFile)]
+def _find_uploads(form: FormData, names: re.Pattern[str]) -> list[tuple[str, UploadFile]]:
+    return [
+        (name, value) for name, value in form.multi_items() if names.fullmatch(name) and isinstance(value, UploadFile)
+    ]
+
+
+def _check_parts(form: FormData) -> None:
+    """Refuse parts whose content would be lost: files with other names, and pictures that are not files."""
+    for name, value in form.multi_items():
+        is_known = PICTURES.fullmatch(name) or MASKS.fullmatch(name)
+        if isinstance(value, UploadFile) and not is_known:
+            raise InvalidRequest(f"{name[:40]}: there is no such file. Send image and mask.", field=name[:40])
+        if isinstance(value, str) and value and is_known:
+            raise InvalidRequest(f"{name}: send the picture as a file.", field=name)
 
 
 def _convert_mask(mask: Upload) -> Upload:

@@ -2,7 +2,11 @@
 
 from dataclasses import dataclass
 
-from mflux_api.request import round_up_size
+from mflux_api.errors import InvalidRequest
+from mflux_api.request import SIDE_STEP, round_up_size
+
+MEGAPIXEL = 1024 * 1024
+LARGEST_PART = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,3 +30,19 @@ def exact_size(width: int | None, height: int | None, *, smallest: int) -> Pictu
     return PictureSize(
         width=painted[0], height=painted[1], crop=None if painted == (width, height) else (width, height)
     )
+
+
+def size_of_ratio(text: str, *, area: int) -> tuple[int, int]:
+    """Return (width, height) of about `area` pixels for a ratio "W:H". Raises InvalidRequest."""
+    across, _, down = text.partition(":")
+    sides = [int(side) if side.isdecimal() and len(side) < 4 else 0 for side in (across.strip(), down.strip())]
+    if not all(0 < side <= LARGEST_PART for side in sides):
+        raise InvalidRequest("aspect_ratio must be W:H, for example 16:9.", field="aspect_ratio")
+    return size_of_shape(sides[0], sides[1], area=area)
+
+
+def size_of_shape(width: int, height: int, *, area: int) -> tuple[int, int]:
+    """Return (width, height) of about `area` pixels with the shape of these sides."""
+    scale = (area / (width * height)) ** 0.5
+    across, down = (max(1, round(side * scale / SIDE_STEP)) * SIDE_STEP for side in (width, height))
+    return across, down
