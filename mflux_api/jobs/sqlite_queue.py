@@ -5,6 +5,7 @@ import functools
 import time
 from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Iterable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -18,6 +19,7 @@ from mflux_api.jobs.eta import Paces
 from mflux_api.jobs.job import Failure, Inputs, Job, PictureFile, State, public_status
 from mflux_api.jobs.job_events import JobEvents
 from mflux_api.jobs.picture_files import PictureFiles
+from mflux_api.jobs.picture_pages import read_present_page
 from mflux_api.jobs.queue import (
     BucketLength,
     Delivery,
@@ -284,11 +286,13 @@ class SQLiteQueue:
     # List, await and watch jobs
 
     async def get(self, job_id: str) -> Job:
-        return await self.store.run(job_rows.find, job_id)
+        job = await self.store.run(job_rows.find, job_id)
+        return await asyncio.to_thread(self.pictures.mark_missing, job) if job.present else job
 
     async def list_jobs(self, status: str | None, before: int | None, limit: int) -> JobPage:
         states = tuple(state for state in State if public_status(state) == status)
-        return await self.store.run(job_rows.page, states, before, limit)
+        page = await self.store.run(job_rows.page, states, before, limit)
+        return replace(page, jobs=await asyncio.to_thread(self.pictures.mark_missing_in, page.jobs))
 
     async def waiting_jobs(self, limit: int) -> list[Job]:
         return await self.store.run(job_rows.waiting_jobs, limit)
@@ -341,7 +345,9 @@ class SQLiteQueue:
         return self.pictures.read(file)
 
     async def search_pictures(self, search: PictureSearch, before: int | None, limit: int) -> PicturePage:
-        return await self.store.run(picture_rows.page, search, before, limit)
+        return await read_present_page(
+            lambda at: self.store.run(picture_rows.page, search, at, limit), self.pictures, before
+        )
 
     @run_to_end
     async def delete_picture(self, job_id: str, name: str) -> None:

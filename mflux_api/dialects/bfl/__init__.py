@@ -216,7 +216,7 @@ class BflEndpoints:
         form: Any = job.request.note.get("format", "png")
         found = await get_picture_urls(self.service, self.context, job, base, form)
         return {
-            "seed": job.pictures[0].seed,
+            "seed": next(iter(job.undeleted.values())).seed,
             "prompt": job.upsampled_prompt or job.request.prompt,
             "sample": found[0],
             "duration": job.seconds,
