@@ -33,6 +33,9 @@ def describe_wrong_content(path: Path) -> str | None:
     return next((text for pattern, text in KINDS if pattern.match(start)), None)
 
 
-def is_hidden(name: str) -> bool:
-    """Return whether a file name begins with a dot, as macOS's companion files (`._x`) do. Such files are not used."""
-    return name.startswith(".")
+def list_visible(folder: Path, pattern: str = "*") -> list[Path]:
+    """Return the entries of a folder by name, none if there is no folder.
+
+    Names that begin with a dot are skipped: macOS writes companion files (`._x`) beside every file on foreign disks.
+    """
+    return sorted(path for path in folder.glob(pattern) if not path.name.startswith("."))

@@ -5,7 +5,6 @@ import functools
 import time
 from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Iterable
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -19,7 +18,7 @@ from mflux_api.jobs.eta import Paces
 from mflux_api.jobs.job import Failure, Inputs, Job, PictureFile, State, public_status
 from mflux_api.jobs.job_events import JobEvents
 from mflux_api.jobs.picture_files import PictureFiles
-from mflux_api.jobs.picture_pages import read_present_page
+from mflux_api.jobs.picture_pages import mark_missing, mark_missing_in, read_present_page
 from mflux_api.jobs.queue import (
     BucketLength,
     Delivery,
@@ -286,13 +285,11 @@ class SQLiteQueue:
     # List, await and watch jobs
 
     async def get(self, job_id: str) -> Job:
-        job = await self.store.run(job_rows.find, job_id)
-        return await asyncio.to_thread(self.pictures.mark_missing, job) if job.present else job
+        return await mark_missing(self.pictures, await self.store.run(job_rows.find, job_id))
 
     async def list_jobs(self, status: str | None, before: int | None, limit: int) -> JobPage:
         states = tuple(state for state in State if public_status(state) == status)
-        page = await self.store.run(job_rows.page, states, before, limit)
-        return replace(page, jobs=await asyncio.to_thread(self.pictures.mark_missing_in, page.jobs))
+        return await mark_missing_in(self.pictures, await self.store.run(job_rows.page, states, before, limit))
 
     async def waiting_jobs(self, limit: int) -> list[Job]:
         return await self.store.run(job_rows.waiting_jobs, limit)
@@ -345,9 +342,8 @@ class SQLiteQueue:
         return self.pictures.read(file)
 
     async def search_pictures(self, search: PictureSearch, before: int | None, limit: int) -> PicturePage:
-        return await read_present_page(
-            lambda at: self.store.run(picture_rows.page, search, at, limit), self.pictures, before
-        )
+        run, page = self.store.run, picture_rows.page
+        return await read_present_page(self.pictures, before, lambda at: run(page, search, at, limit))
 
     @run_to_end
     async def delete_picture(self, job_id: str, name: str) -> None:
