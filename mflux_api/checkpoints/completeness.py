@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mflux_api.checkpoints.detection import WEIGHT_COMPONENTS
-from mflux_api.checkpoints.file_kinds import list_visible
+from mflux_api.checkpoints.file_kinds import list_files
 from mflux_api.checkpoints.gguf import GGUF_SUFFIX, read_gguf
 from mflux_api.checkpoints.safetensors import read_indexes, read_shard
 from mflux_api.errors import ModelCorrupt, ModelUnsupported
@@ -28,7 +28,7 @@ def find_missing_files(folder: Path, names: Sequence[str] = ()) -> list[str]:
     indexed = (folder / "model_index.json").is_file()
     for part in WEIGHT_COMPONENTS:
         missing += _find_missing_weights(folder, part)
-        in_folder = any(path.suffix == SAFETENSORS for path in list_visible(folder / part))
+        in_folder = any(path.suffix == SAFETENSORS for path in list_files(folder / part))
         if indexed and in_folder and not is_whole_file(folder / part / "config.json"):
             missing.append(f"{part}/config.json")
     present = [folder / TOKENIZER / name for name in VOCABULARIES if (folder / TOKENIZER / name).is_file()]
@@ -38,11 +38,11 @@ def find_missing_files(folder: Path, names: Sequence[str] = ()) -> list[str]:
 
 
 def _find_missing_weights(folder: Path, part: str) -> list[str]:
-    inside = [path for path in list_visible(folder / part) if path.suffix in {SAFETENSORS, GGUF_SUFFIX}]
+    inside = [path for path in list_files(folder / part) if path.suffix in {SAFETENSORS, GGUF_SUFFIX}]
     try:
         named = {str(name) for index in read_indexes(folder / part) for name in index["weight_map"].values()}
     except ModelCorrupt:
-        return [f"{part}/{path.name}" for path in list_visible(folder / part) if path.name.endswith(".index.json")]
+        return [f"{part}/{path.name}" for path in list_files(folder / part) if path.name.endswith(".index.json")]
     if named:
         return [f"{part}/{name}" for name in sorted(named) if not is_whole_file(folder / part / name)]
     if inside:
@@ -51,7 +51,7 @@ def _find_missing_weights(folder: Path, part: str) -> list[str]:
     if part == "vae":
         return [part]
     # A transformer or a text encoder may be a file beside the folders.
-    beside = [path for path in list_visible(folder) if path.suffix in {SAFETENSORS, GGUF_SUFFIX}]
+    beside = [path for path in list_files(folder) if path.suffix in {SAFETENSORS, GGUF_SUFFIX}]
     broken = [path.name for path in beside if not is_whole_file(path)]
     return broken if beside else [part]
 
@@ -88,7 +88,7 @@ def _is_whole(path: Path, changed: int, size: int, inode: int) -> bool:
     except ModelUnsupported:
         # Of a kind that this version cannot read. It says so when it is loaded.
         return True
-    except ModelCorrupt:
+    except (ModelCorrupt, RecursionError):
         return False
     return True
 

@@ -1,7 +1,11 @@
 """Recognise files that are not what their name says, as they come from interrupted or wrong downloads."""
 
+import logging
 import re
 from pathlib import Path
+
+logger = logging.getLogger(__name__)
+_reported_links: set[Path] = set()
 
 LONGEST_PREFIX = 512
 KINDS = (
@@ -37,5 +41,29 @@ def list_visible(folder: Path, pattern: str = "*") -> list[Path]:
     """Return the entries of a folder by name, none if there is no folder.
 
     Names that begin with a dot are skipped: macOS writes companion files (`._x`) beside every file on foreign disks.
+    Links to nothing are skipped, and logged once.
     """
-    return sorted(path for path in folder.glob(pattern) if not path.name.startswith("."))
+    found = sorted(path for path in folder.glob(pattern) if not path.name.startswith("."))
+    return [path for path in found if not is_broken_link(path)]
+
+
+def list_files(folder: Path, pattern: str = "*") -> list[Path]:
+    """Return the files among `list_visible`."""
+    return [path for path in list_visible(folder, pattern) if path.is_file()]
+
+
+def is_broken_link(path: Path) -> bool:
+    """Return whether a path is a link to nothing, or in a circle. Logs each such link once."""
+    if not path.is_symlink() or path.exists():
+        return False
+    if path not in _reported_links:
+        _reported_links.add(path)
+        logger.warning("%s is skipped: it is a link to %s, which is not there.", path, _read_link(path))
+    return True
+
+
+def _read_link(path: Path) -> str:
+    try:
+        return str(path.readlink())
+    except OSError:
+        return "nothing"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mflux_api.checkpoints.file_kinds import describe_wrong_content, list_visible
+from mflux_api.checkpoints.file_kinds import describe_wrong_content, list_files
 from mflux_api.errors import ModelCorrupt, ModelIncomplete
 
 Config = dict[str, Any]
@@ -57,7 +57,7 @@ def read_json(path: Path) -> Config:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ModelIncomplete(f"{path} is missing. Download the model again.", path=str(path)) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         reason = describe_wrong_content(path) or error
         raise ModelCorrupt(f"{path} is not readable JSON: {reason}", path=str(path)) from error
     if not isinstance(value, dict):
@@ -102,7 +102,7 @@ def _read_header(path: Path) -> tuple[Config, int]:
             if length > LARGEST_HEADER:
                 raise ValueError("header too long")
             header = json.loads(file.read(length))
-    except (OSError, ValueError, struct.error) as error:
+    except (OSError, ValueError, RecursionError, struct.error) as error:
         reason = describe_wrong_content(path) or error
         raise ModelCorrupt(f"{path} is not a safetensors file: {reason}", path=str(path)) from error
     if not isinstance(header, dict):
@@ -129,7 +129,7 @@ def _check_object(value: Any, path: Path) -> Config:
 def read_indexes(folder: Path) -> list[Config]:
     """Read `weight_map` and `metadata` of a component's safetensors indexes. Raises ModelCorrupt."""
     found = []
-    for path in list_visible(folder, "*.safetensors.index.json"):
+    for path in list_files(folder, "*.safetensors.index.json"):
         index = read_json(path)
         found.append({name: _check_object(index.get(name) or {}, path) for name in ("weight_map", "metadata")})
     return found
@@ -138,7 +138,7 @@ def read_indexes(folder: Path) -> list[Config]:
 def read_shards(folder: Path, indexes: Iterable[Config]) -> list[Shard]:
     """Read and check all safetensors files of a component. Raises ModelIncomplete if one is missing, ModelCorrupt."""
     named = {folder / str(name) for index in indexes for name in index["weight_map"].values()}
-    paths = sorted(named or list_visible(folder, "*.safetensors"))
+    paths = sorted(named or list_files(folder, "*.safetensors"))
     if not paths:
         raise ModelIncomplete(f"{folder} holds no .safetensors file. Download the model again.", path=str(folder))
     for path in paths:

@@ -1,12 +1,10 @@
 """List the owner's folders: without hidden files, with links, and with names that compare as people read them."""
 
-import logging
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
-logger = logging.getLogger(__name__)
-_reported_links: set[Path] = set()
+from mflux_api.checkpoints.file_kinds import is_broken_link
 
 
 def normalise_name(name: str) -> str:
@@ -58,12 +56,7 @@ def _walk(folder: Path, root: Path, suffix: str, *, follow_links: bool, above: t
 
 
 def _is_usable_link(path: Path, root: Path, *, follow_links: bool) -> bool:
-    if not path.exists():
-        if path not in _reported_links:
-            _reported_links.add(path)
-            logger.warning("%s is skipped: it is a link to %s, which is not there.", path, _read_link(path))
-        return False
-    return follow_links or _is_inside(path, root)
+    return not is_broken_link(path) and (follow_links or _is_inside(path, root))
 
 
 def _is_inside(path: Path, root: Path) -> bool:
@@ -77,10 +70,3 @@ def _resolve(path: Path) -> Path | None:
     except (OSError, RuntimeError):
         # It is gone, or a circle of links.
         return None
-
-
-def _read_link(path: Path) -> str:
-    try:
-        return str(path.readlink())
-    except OSError:
-        return "nothing"

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from mflux_api.checkpoints.checkpoint import Checkpoint
 from mflux_api.errors import ModelIncomplete, ModelNotDownloaded, ModelNotFound
 from mflux_api.models.download import download
 from mflux_api.models.registry import (
@@ -24,6 +25,7 @@ from tests.support.hub_downloads import NAME, NEEDED, SPEC, WEIGHTS
 
 TINY = EMBEDDED_MODELS_DIR / "flux2-tiny"
 APPLEDOUBLE = bytes.fromhex("0005160700020000") + b"Mac OS X        " + bytes(4000)
+BRACKETS = b"[" * 100_000
 VAE = "vae/diffusion_pytorch_model.safetensors"
 
 
@@ -59,7 +61,7 @@ INCOMPLETE: dict[str, tuple[Callable[[Path], object], str]] = {
     "zeros": (lambda folder: (folder / VAE).write_bytes(bytes(10_000)), VAE),
     "pointer": (lambda folder: (folder / VAE).write_text("version https://git-lfs.github.com/spec/v1\n"), VAE),
     "web page": (lambda folder: (folder / VAE).write_text("<!doctype html><html>"), VAE),
-    "broken link": (lambda folder: replace_by_link(folder / VAE), VAE),
+    "broken link": (lambda folder: replace_by_link(folder / VAE), "vae"),
     "a missing shard": (
         lambda folder: add_index(folder, "a.safetensors", Path(WEIGHTS).name),
         "transformer/a.safetensors",
@@ -207,6 +209,29 @@ def test_a_link_to_nothing_is_skipped_and_logged_once(models_dir: Path, caplog: 
         for _ in range(2):
             assert [spec.name for spec in find_unregistered_models(models_dir)] == ["mine"]
     assert len(caplog.records) == 1
+
+
+def link_to_nothing(folder: Path) -> None:
+    (folder / "transformer" / "more.safetensors").symlink_to("/Volumes/external/more.safetensors")
+
+
+def folder_like_weights(folder: Path) -> None:
+    (folder / "transformer" / "more.safetensors").mkdir()
+
+
+@pytest.mark.parametrize("add", [link_to_nothing, folder_like_weights])
+def test_what_is_no_file_is_skipped_among_the_weights(models_dir: Path, add: Callable[[Path], None]) -> None:
+    folder = copy_tiny(models_dir / "mine")
+    add(folder)
+    assert resolve_client_model("mine", models_dir).folder == folder
+    assert Checkpoint.read(folder).transformer.shards
+
+
+@pytest.mark.parametrize("file", ["model_index.json", f"{WEIGHTS}.index.json", WEIGHTS])
+def test_a_file_of_brackets_breaks_no_list(models_dir: Path, file: str) -> None:
+    path = copy_tiny(models_dir / "mine") / file
+    path.write_bytes(len(BRACKETS).to_bytes(8, "little") + BRACKETS if file == WEIGHTS else BRACKETS)
+    assert list(find_unregistered_models(models_dir)) == []
 
 
 def test_a_transformer_beside_the_folders_may_not_be_cut_off(models_dir: Path) -> None:
