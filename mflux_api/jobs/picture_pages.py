@@ -19,13 +19,13 @@ async def mark_missing_in(files: PictureFiles, page: JobPage) -> JobPage:
     return replace(page, jobs=await asyncio.to_thread(files.mark_missing_in, page.jobs))
 
 
-async def read_present_page(
-    files: PictureFiles, before: int | None, read_page: Callable[[int | None], Awaitable[PicturePage]]
+async def read_page(
+    files: PictureFiles, before: int | None, read: Callable[[int | None], Awaitable[PicturePage]]
 ) -> PicturePage:
     """Return the first page from `before` on that has pictures. `total` counts missing ones of later pages."""
     gone = 0
     while True:
-        page = await read_page(before)
+        page = await read(before)
         jobs = await asyncio.to_thread(files.mark_missing_in, page.jobs)
         gone += sum(len(job.undeleted) - len(job.present) for job in jobs)
         left = [job for job in jobs if job.present]

@@ -18,7 +18,7 @@ from mflux_api.jobs.eta import Paces
 from mflux_api.jobs.job import Failure, Inputs, Job, PictureFile, State, public_status
 from mflux_api.jobs.job_events import JobEvents
 from mflux_api.jobs.picture_files import PictureFiles
-from mflux_api.jobs.picture_pages import mark_missing, mark_missing_in, read_present_page
+from mflux_api.jobs.picture_pages import mark_missing, mark_missing_in, read_page
 from mflux_api.jobs.queue import (
     BucketLength,
     Delivery,
@@ -342,8 +342,7 @@ class SQLiteQueue:
         return self.pictures.read(file)
 
     async def search_pictures(self, search: PictureSearch, before: int | None, limit: int) -> PicturePage:
-        run, page = self.store.run, picture_rows.page
-        return await read_present_page(self.pictures, before, lambda at: run(page, search, at, limit))
+        return await read_page(self.pictures, before, lambda at: self.store.run(picture_rows.page, search, at, limit))
 
     @run_to_end
     async def delete_picture(self, job_id: str, name: str) -> None:

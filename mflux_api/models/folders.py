@@ -16,15 +16,20 @@ def normalise_name(name: str) -> str:
 
 
 def list_entries(folder: Path, root: Path, *, follow_links: bool) -> list[Path]:
-    """Return the usable entries of a folder, by name. Hidden ones are skipped.
+    """Return the usable entries of a folder, by name. Hidden ones and names that are no text are skipped.
 
     A link may lead out of `root` if `follow_links`. A link to nothing is skipped, and logged once.
     """
     try:
-        found = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+        found = sorted(path for path in folder.iterdir() if _is_readable_name(path.name))
     except OSError:
         return []
     return [path for path in found if not path.is_symlink() or _is_usable_link(path, root, follow_links=follow_links)]
+
+
+def _is_readable_name(name: str) -> bool:
+    # Bytes that are not UTF-8 become lone surrogates, which no reply can contain.
+    return not name.startswith(".") and not any("\ud800" <= letter <= "\udfff" for letter in name)
 
 
 def walk_files(root: Path, suffix: str, *, follow_links: bool) -> Iterator[Path]:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import unicodedata
 from pathlib import Path
 
@@ -80,6 +81,15 @@ def test_hidden_files_and_folders_are_no_adapters(tmp_path: Path) -> None:
     for name in ("._style.safetensors", ".cache/style.safetensors", ".safetensors", "a/._b.safetensors"):
         write(tmp_path / name)
     assert lora_folder(tmp_path).list_files() == []
+
+
+def test_a_name_that_is_no_text_is_skipped(tmp_path: Path) -> None:
+    try:
+        write(tmp_path / os.fsdecode(b"caf\xe9.safetensors"))
+    except OSError:
+        pytest.skip("this file system has no such names")
+    write(tmp_path / "style.safetensors")
+    assert [file.name for file in lora_folder(tmp_path).list_files()] == ["style"]
 
 
 def test_a_link_to_nothing_is_skipped_and_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
