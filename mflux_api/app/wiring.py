@@ -48,7 +48,7 @@ def make_services(settings: Settings) -> Services:
     engine = EngineProcess(_engine_setup(settings), settings.engine.silence_seconds)
     limits = settings.queue
     queue = SQLiteQueue(output, events, limit=limits.limit, tries=limits.tries)
-    admission = Admission(engine, models_dir, output.resolve())
+    admission = Admission(engine, models_dir, output.resolve(), follow_links=settings.models.follow_links)
     downloads = DownloadQueue(partial(_download, metrics, models_dir), events)
     service = _make_service(settings, queue, downloads, engine, admission)
     dispatcher = Dispatcher(
@@ -89,13 +89,17 @@ def _make_service(
         loaded_names=lambda: engine.memory.loaded,
         estimate_memory=admission.estimate_memory,
     )
-    models = ModelInventory(models_dir, settings.models.default, door)
+    models = ModelInventory(models_dir, settings.models.default, door, follow_links=settings.models.follow_links)
     return JobService(
         queue,
         models,
         downloads,
         defaults=_order_defaults(settings),
-        loras=LoraFolder(folder=settings.models.lora_folder, anywhere=settings.security.lora_paths),
+        loras=LoraFolder(
+            folder=settings.models.lora_folder,
+            anywhere=settings.security.lora_paths,
+            follow_links=settings.models.follow_links,
+        ),
         admit=admission.check_request,
         auto_download=settings.models.auto_download,
         low_ram=low_ram,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from mflux_api.checkpoints.components import COMPONENTS, Component, read_any_header
+from mflux_api.checkpoints.file_kinds import list_files
 from mflux_api.checkpoints.inferred_config import collect_tensors, has_guidance_embeds, infer_transformer_config
 from mflux_api.checkpoints.safetensors import Config, read_json_if_present
 from mflux_api.errors import ModelIncomplete, ModelNotFound, ModelUnsupported
@@ -208,7 +209,7 @@ def _has_guidance_embeds(transformer: Component, index: Config) -> bool:
 
 def _check_complete(folder: Path, components: Sequence[Component], *, guidance_embeds: bool) -> None:
     transformer, text_encoder, vae = (component.is_present for component in components)
-    tokenizer = any((folder / "tokenizer").glob("tokenizer*"))
+    tokenizer = bool(list_files(folder / "tokenizer", "tokenizer*"))
     present = {"transformer": transformer, "text_encoder": text_encoder, "tokenizer": tokenizer, "vae": vae}
     missing = [name for name, is_present in present.items() if not is_present]
     if missing:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from mflux_api.checkpoints.file_kinds import list_files
 from mflux_api.checkpoints.float8 import normalise_float8
 from mflux_api.checkpoints.gguf import GGUF_SUFFIX, read_gguf
 from mflux_api.checkpoints.inferred_config import (
@@ -86,7 +87,7 @@ class Component:
     @property
     def is_present(self) -> bool:
         """Whether it has any weight files."""
-        return any(self.folder.glob(f"*{SAFETENSORS}")) or bool(self.single_files)
+        return bool(list_files(self.folder, f"*{SAFETENSORS}")) or bool(self.single_files)
 
     @cached_property
     def shards(self) -> list[Shard]:
@@ -144,12 +145,12 @@ def read_any_header(path: Path) -> Shard:
 
 
 def _find_single_files(folder: Path, name: str, read_header: ReadHeader) -> list[Path]:
-    if name not in TENSOR_PATTERNS or any(folder.glob(f"*{SAFETENSORS}")):
+    if name not in TENSOR_PATTERNS or list_files(folder, f"*{SAFETENSORS}"):
         return []
     around = folder.parent
     named = [path for suffix in SUFFIXES if (path := around / f"{name}{suffix}").is_file()]
     found = (
-        sorted(folder.glob(f"*{GGUF_SUFFIX}"))
+        list_files(folder, f"*{GGUF_SUFFIX}")
         or named[:1]
         or _find_by_tensors(around, TENSOR_PATTERNS[name], read_header)
     )
@@ -158,7 +159,7 @@ def _find_single_files(folder: Path, name: str, read_header: ReadHeader) -> list
 
 
 def _find_by_tensors(folder: Path, kind: re.Pattern[str], read_header: ReadHeader) -> list[Path]:
-    paths = (path for suffix in SUFFIXES for path in sorted(folder.glob(f"*{suffix}")))
+    paths = (path for suffix in SUFFIXES for path in list_files(folder, f"*{suffix}"))
     return [path for path in paths if _holds(path, kind, read_header)]
 
 

@@ -6,6 +6,8 @@ import json
 import struct
 from pathlib import Path
 
+from mflux_api.checkpoints.file_kinds import list_files
+
 WEIGHT_COMPONENTS = ("transformer", "text_encoder", "vae")
 # A transformer or a text encoder may be a single file.
 SINGLE_FILE_SUFFIXES = (".gguf", ".safetensors")
@@ -31,7 +33,7 @@ def _has_component(folder: Path, part: str) -> bool:
 
 
 def _find_weight_files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("*") if path.suffix in SINGLE_FILE_SUFFIXES)
+    return [path for path in list_files(folder) if path.suffix in SINGLE_FILE_SUFFIXES]
 
 
 def _read_pipeline_name(folder: Path) -> str:
@@ -39,7 +41,7 @@ def _read_pipeline_name(folder: Path) -> str:
         return str(json.loads((folder / "model_index.json").read_text(encoding="utf-8"))["_class_name"])
     except FileNotFoundError:
         return "Flux2"  # mflux writes no index.
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return ""
 
 

@@ -21,6 +21,7 @@ from typing import Any, Protocol
 from mflux_api.checkpoints import seedvr2
 from mflux_api.checkpoints.capabilities import Capabilities, ModelFacts
 from mflux_api.checkpoints.checkpoint import DEFAULT_MAX_SEQUENCE_LENGTH, Checkpoint
+from mflux_api.checkpoints.completeness import find_missing_files
 from mflux_api.checkpoints.detection import is_checkpoint
 from mflux_api.checkpoints.language_model import find_language_model
 from mflux_api.checkpoints.memory_estimate import Machine, MemoryEstimate, estimate_memory
@@ -58,7 +59,8 @@ class Family:
     """A model architecture.
 
     `title`: the name for users. `detect`: whether a folder has files of the family, complete or not; `is_whole`:
-    whether they are complete. `read`: reads a folder, with the registry's facts, into the checkpoint that the other
+    whether it has some of each kind. `find_missing`: names of files and components that are missing or cut off, those
+    given among them. `read`: reads a folder, with the registry's facts, into the checkpoint that the other
     functions and `load` take; raises the errors of a bad folder. `describe`: facts from a checkpoint.
     `check_upsampling`: raises ModelUnsupported for a checkpoint that cannot upsample prompts. `load`, `save`: addresses
     of the engine's functions, "module:function"; without `save` a model cannot be written to disk. `variant`: maps
@@ -69,6 +71,7 @@ class Family:
     title: str
     detect: Callable[[Path], bool]
     is_whole: Callable[[Path], bool]
+    find_missing: Callable[[Path, Sequence[str]], list[str]]
     read: Callable[[Path, ModelFacts], Any]
     describe: Callable[[Any], ModelFacts]
     estimate: Estimate
@@ -182,6 +185,7 @@ FAMILIES: Mapping[str, Family] = {
             title="FLUX.2",
             detect=is_checkpoint,
             is_whole=is_checkpoint,
+            find_missing=find_missing_files,
             read=_read_flux2,
             describe=_describe_flux2,
             estimate=estimate_memory,
@@ -207,6 +211,7 @@ FAMILIES: Mapping[str, Family] = {
             title="SeedVR2",
             detect=seedvr2.has_files,
             is_whole=seedvr2.is_whole,
+            find_missing=seedvr2.find_missing_files,
             read=lambda folder, facts: seedvr2.read_checkpoint(folder),
             describe=lambda layout: ModelFacts(),
             estimate=seedvr2.estimate_memory,

@@ -9,6 +9,7 @@ import struct
 from collections.abc import Callable
 from pathlib import Path
 
+from mflux_api.checkpoints.file_kinds import describe_wrong_content
 from mflux_api.checkpoints.safetensors import Shard, Tensor
 from mflux_api.errors import ModelCorrupt, ModelUnsupported
 
@@ -79,7 +80,8 @@ def read_gguf(path: Path) -> Shard:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             shard, end = _parse(path, HeaderReader(data))
     except (OSError, ValueError, KeyError, struct.error, OverflowError) as error:
-        raise ModelCorrupt(f"{path} is not a GGUF file: {error}", path=str(path)) from error
+        reason = describe_wrong_content(path) or error
+        raise ModelCorrupt(f"{path} is not a GGUF file: {reason}", path=str(path)) from error
     if size < end:
         raise ModelCorrupt(f"{path} is {size} bytes long, its header says {end}. Download it again.", path=str(path))
     return shard

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mflux_api.checkpoints.file_kinds import describe_wrong_content, list_files
 from mflux_api.errors import ModelCorrupt, ModelIncomplete
 
 Config = dict[str, Any]
@@ -21,7 +22,7 @@ class Tensor:
     """One entry of a header. `shape`: in torch's order. `dtype`: as the file format names it. `nbytes`: bytes.
 
     `source`: the tensor's name in the file, if it differs from the name here. `scale`: the name in the file of the
-    scale of its 8-bit floats. `offset`: position of its bytes in a GGUF file.
+    scale of its 8-bit floats. `offset`: position of its bytes in the file.
     """
 
     shape: tuple[int, ...]
@@ -56,8 +57,9 @@ def read_json(path: Path) -> Config:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ModelIncomplete(f"{path} is missing. Download the model again.", path=str(path)) from None
-    except (OSError, ValueError) as error:
-        raise ModelCorrupt(f"{path} is not readable JSON: {error}", path=str(path)) from error
+    except (OSError, ValueError, RecursionError) as error:
+        reason = describe_wrong_content(path) or error
+        raise ModelCorrupt(f"{path} is not readable JSON: {reason}", path=str(path)) from error
     if not isinstance(value, dict):
         raise ModelCorrupt(f"{path} must hold a JSON object.", path=str(path))
     return value
@@ -74,7 +76,7 @@ def read_shard(path: Path) -> Shard:
     """
     header, data_start = _read_header(path)
     metadata = header.pop("__metadata__", None) or {}
-    tensors = {name: _parse_tensor(path, entry) for name, entry in header.items()}
+    tensors = {name: _parse_tensor(path, entry, data_start) for name, entry in header.items()}
     _check_object(metadata, path)
     end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
     actual = path.stat().st_size
@@ -86,6 +88,13 @@ def read_shard(path: Path) -> Shard:
     return Shard(path, tensors, metadata)
 
 
+def read_metadata(path: Path) -> dict[str, str]:
+    """Read the metadata in a safetensors header. Raises ModelCorrupt."""
+    header, _ = _read_header(path)
+    found: dict[str, str] = _check_object(header.get("__metadata__") or {}, path)
+    return found
+
+
 def _read_header(path: Path) -> tuple[Config, int]:
     try:
         with path.open("rb") as file:
@@ -93,17 +102,20 @@ def _read_header(path: Path) -> tuple[Config, int]:
             if length > LARGEST_HEADER:
                 raise ValueError("header too long")
             header = json.loads(file.read(length))
-    except (OSError, ValueError, struct.error) as error:
-        raise ModelCorrupt(f"{path} is not a safetensors file: {error}", path=str(path)) from error
+    except (OSError, ValueError, RecursionError, struct.error) as error:
+        reason = describe_wrong_content(path) or error
+        raise ModelCorrupt(f"{path} is not a safetensors file: {reason}", path=str(path)) from error
     if not isinstance(header, dict):
         raise ModelCorrupt(f"{path} is not a safetensors file: no header.", path=str(path))
     return header, 8 + length
 
 
-def _parse_tensor(path: Path, entry: Any) -> Tensor:
+def _parse_tensor(path: Path, entry: Any, data_start: int) -> Tensor:
     try:
         start, end = entry["data_offsets"]
-        return Tensor(tuple(entry["shape"]), entry["dtype"], end - start)
+        if not all(isinstance(number, int) and number >= 0 for number in (start, end - start, *entry["shape"])):
+            raise ValueError("not a place in a file")
+        return Tensor(tuple(entry["shape"]), entry["dtype"], end - start, offset=data_start + start)
     except (TypeError, KeyError, ValueError) as error:
         raise ModelCorrupt(f"{path} has a damaged header.", path=str(path)) from error
 
@@ -117,7 +129,7 @@ def _check_object(value: Any, path: Path) -> Config:
 def read_indexes(folder: Path) -> list[Config]:
     """Read `weight_map` and `metadata` of a component's safetensors indexes. Raises ModelCorrupt."""
     found = []
-    for path in sorted(folder.glob("*.safetensors.index.json")):
+    for path in list_files(folder, "*.safetensors.index.json"):
         index = read_json(path)
         found.append({name: _check_object(index.get(name) or {}, path) for name in ("weight_map", "metadata")})
     return found
@@ -126,7 +138,7 @@ def read_indexes(folder: Path) -> list[Config]:
 def read_shards(folder: Path, indexes: Iterable[Config]) -> list[Shard]:
     """Read and check all safetensors files of a component. Raises ModelIncomplete if one is missing, ModelCorrupt."""
     named = {folder / str(name) for index in indexes for name in index["weight_map"].values()}
-    paths = sorted(named or folder.glob("*.safetensors"))
+    paths = sorted(named or list_files(folder, "*.safetensors"))
     if not paths:
         raise ModelIncomplete(f"{folder} holds no .safetensors file. Download the model again.", path=str(folder))
     for path in paths:

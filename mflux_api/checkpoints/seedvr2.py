@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mflux_api.checkpoints.completeness import is_whole_file
 from mflux_api.checkpoints.memory_estimate import Machine, MemoryEstimate
 from mflux_api.checkpoints.safetensors import Config, Shard, Tensor, read_shard
 from mflux_api.errors import ModelIncomplete, ModelUnsupported
@@ -51,6 +52,13 @@ def has_files(folder: Path) -> bool:
 def is_whole(folder: Path) -> bool:
     """Return whether a folder has all files that SeedVR2 needs."""
     return (folder / VAE_FILE).is_file() and any((folder / name).is_file() for name in TRANSFORMERS)
+
+
+def find_missing_files(folder: Path, names: Sequence[str]) -> list[str]:
+    """Return the files that are missing or not whole. `names`: files that the folder must have."""
+    present = [name for name in TRANSFORMERS if (folder / name).is_file()] or [TRANSFORMERS[0]]
+    needed = names or (present[0], VAE_FILE)
+    return [name for name in needed if not is_whole_file(folder / name)]
 
 
 def read_checkpoint(folder: Path) -> SeedVR2Checkpoint:

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import re
 import time
 from collections.abc import AsyncGenerator
 from typing import Any, Literal
@@ -43,7 +44,8 @@ TAG = "openai"
 JSON = "application/json"
 # OpenAI's model names, which mean the server's default model.
 OPENAI_MODEL_PREFIXES = ("gpt-image", "dall-e", "chatgpt-image")
-PICTURES = ("image", "image[]")
+# Names of parts with pictures and masks, as clients write lists: `image`, `image[]`, `image[0]`.
+PICTURES, MASKS = re.compile(r"image(\[\d*\])?"), re.compile(r"mask(\[\d*\])?")
 
 
 class OpenAIRequest(LenientForm):
@@ -85,7 +87,9 @@ class OpenAIEndpoints:
         return await self._paint(request, form, order, events="image_edit")
 
     async def create_variation(self, request: Request) -> Response:
-        content, pictures, _ = await self._read_multipart(request)
+        content, pictures, mask = await self._read_multipart(request)
+        if mask is not None:
+            raise InvalidRequest("mask: a variation takes none; send it to /v1/images/edits.", field="mask")
         form = validate(OpenAIRequest, content)
         if len(pictures) != 1:
             raise InvalidRequest("image: send the one picture to vary.", field="image")
@@ -112,9 +116,12 @@ class OpenAIEndpoints:
         if not kind.startswith("multipart/form-data"):
             raise UnsupportedMedia("Send multipart/form-data, as for uploading files.")
         form = await self.context.body.read_form(request)
+        _check_parts(form)
         fields = {name: value for name, value in form.multi_items() if isinstance(value, str)}
         pictures = [await self._read_upload(value, name) for name, value in _find_uploads(form, PICTURES)]
-        masks = [await self._read_upload(value, name) for name, value in _find_uploads(form, ("mask",))]
+        masks = [await self._read_upload(value, name) for name, value in _find_uploads(form, MASKS)]
+        if len(masks) > 1:
+            raise InvalidRequest("mask: send one mask.", field="mask")
         return fields, pictures, await asyncio.to_thread(_convert_mask, masks[0]) if masks else None
 
     async def _read_upload(self, file: UploadFile, field: str) -> Upload:
@@ -246,10 +253,22 @@ def _check_ranges(form: OpenAIRequest) -> None:
         check_range("partial_images", form.partial_images, 0, 3)
 
 
-def _find_uploads(form: FormData, names: tuple[str, ...]) -> list[tuple[str, UploadFile]]:
+def _find_uploads(form: FormData, names: re.Pattern[str]) -> list[tuple[str, UploadFile]]:
     """Return the files of these fields. A file input that was left empty sends a part without name and content."""
-    found = [(name, value) for name, value in form.multi_items() if name in names and isinstance(value, UploadFile)]
+    found = [
+        (name, value) for name, value in form.multi_items() if names.fullmatch(name) and isinstance(value, UploadFile)
+    ]
     return [(name, value) for name, value in found if value.filename or value.size]
+
+
+def _check_parts(form: FormData) -> None:
+    """Refuse parts whose content would be lost: files with other names, and pictures that are not files."""
+    for name, value in form.multi_items():
+        is_known = PICTURES.fullmatch(name) or MASKS.fullmatch(name)
+        if isinstance(value, UploadFile) and not is_known:
+            raise InvalidRequest(f"{name[:40]}: there is no such file. Send image and mask.", field=name[:40])
+        if isinstance(value, str) and value and is_known:
+            raise InvalidRequest(f"{name}: send the picture as a file.", field=name)
 
 
 def _convert_mask(mask: Upload) -> Upload:

@@ -53,6 +53,7 @@ def format_generation_text(
         **_list_tile_facts(options),
         "Quantized": f"{bits} bits" if bits else None,
         "Lora": "; ".join(f"{PurePath(use.path).stem}:{use.scale:g}" for use in picture.loras) or None,
+        "Lora left out": "; ".join(_describe_left_out(use) for use in picture.loras if use.left_out) or None,
         "Lora hashes": _format_lora_hashes(picture.loras) if options.said else None,
         "Original prompt": original,
         "Version": f"mflux-api {__version__}",
@@ -96,6 +97,10 @@ def _list_tile_facts(options: PaintOptions) -> dict[str, object]:
     if options.tiles is None:
         return {}
     return {"SD upscale overlap": options.tiles.overlap, "SD upscale upscaler": options.tiles.upscaler}
+
+
+def _describe_left_out(use: LoraReport) -> str:
+    return f"{use.left_out} of {use.total_keys} tensors of {PurePath(use.path).stem} (text encoder)"
 
 
 def _format_lora_hashes(loras: Sequence[LoraReport]) -> str | None:

@@ -206,7 +206,11 @@ _last_loaded: dict[str, Model] = {}
 def _choose_default_model(gguf_quant: str | None, models_dir: Path) -> str | Path:
     if gguf_quant is None:
         return DEFAULT_MODEL
-    inside = (path for path in sorted(models_dir.rglob("*.gguf")) if path.parent.name != "text_encoder")
+    inside = (
+        path
+        for path in sorted(models_dir.rglob("*.gguf"))
+        if path.parent.name != "text_encoder" and not path.name.startswith(".")
+    )
     found = next((path for path in inside if gguf_quant.lower() in path.name.lower()), None)
     if found is None:
         raise ModelNotFound(

@@ -43,13 +43,21 @@ class UpsamplingProgress:
 
 @dataclass(frozen=True, kw_only=True)
 class LoraReport:
-    """How an adapter fitted. `layers`: number of layers it changes. `keys`: keys of the file used of `total_keys`."""
+    """How an adapter fitted. `layers`: number of layers it changes. `keys`: keys of the file used of `total_keys`.
+
+    The others belong to text encoders, which adapters do not change here.
+    """
 
     path: str
     scale: float
     layers: int
     keys: int
     total_keys: int
+
+    @property
+    def left_out(self) -> int:
+        """Number of keys that are not used."""
+        return self.total_keys - self.keys
 
 
 @dataclass(frozen=True, kw_only=True)

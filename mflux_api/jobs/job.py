@@ -56,6 +56,7 @@ class PictureFile:
     `file`: path relative to the output folder. `guidance`: the value that was used. `timings`: seconds by stage and
     in "total". `text`: the metadata in the PNG. `size`: bytes. `prompt`: the upsampled prompt, None without
     upsampling. `deleted`: a client deleted the file; the entry stays, so that the other pictures keep their index.
+    `missing`: the file is not there now; not stored.
     """
 
     file: str
@@ -68,6 +69,7 @@ class PictureFile:
     size: int
     prompt: str | None = None
     deleted: bool = False
+    missing: bool = False
 
 
 def find_picture(pictures: tuple[PictureFile, ...], name: str) -> tuple[int, PictureFile]:
@@ -147,7 +149,12 @@ class Job:
 
     @property
     def present(self) -> dict[int, PictureFile]:
-        """The pictures that were not deleted, by index."""
+        """The pictures that are here, by index."""
+        return {index: picture for index, picture in self.kept_pictures.items() if not picture.missing}
+
+    @property
+    def kept_pictures(self) -> dict[int, PictureFile]:
+        """The pictures that were not deleted, by index. A copy of a missing one may be in a bucket."""
         return {index: picture for index, picture in enumerate(self.pictures) if not picture.deleted}
 
     @property

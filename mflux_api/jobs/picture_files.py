@@ -6,6 +6,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from mflux_api.errors import PictureNotFound, StorageFailed
@@ -78,6 +79,18 @@ class PictureFiles:
                 self.delete(job)
             except OSError as error:
                 log_warning("pictures.undeleted", id=job.id, reason=str(error))
+
+    def mark_missing(self, job: Job) -> Job:
+        """Return the job with the pictures marked whose files were deleted by hand."""
+        gone = {index for index, picture in job.present.items() if not (self.folder / picture.file).is_file()}
+        if not gone:
+            return job
+        pictures = (replace(picture, missing=index in gone) for index, picture in enumerate(job.pictures))
+        return replace(job, pictures=tuple(pictures))
+
+    def mark_missing_in(self, jobs: Iterable[Job]) -> list[Job]:
+        """Do the same for several jobs."""
+        return [self.mark_missing(job) for job in jobs]
 
     def delete(self, job: Job) -> None:
         """Delete all files of a job, and folders of a day that become empty."""

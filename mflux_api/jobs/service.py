@@ -13,7 +13,7 @@ from mflux_api.jobs.order import Defaults, Order
 from mflux_api.jobs.queue import ClientQueue, InputPictures, NewJob, RunningJob
 from mflux_api.models.download_queue import Download, DownloadQueue
 from mflux_api.models.inventory import ModelInventory
-from mflux_api.models.loras import LoraFolder
+from mflux_api.models.loras import LoraFile, LoraFolder
 from mflux_api.models.registry import ModelSpec, ResolvedModel
 from mflux_api.request import EarlyStop, GenerateRequest
 
@@ -162,8 +162,8 @@ class JobService:
     async def load_refusal(self, name: str) -> str | None:
         return await self.queue.load_value(f"refused.{name}")
 
-    async def list_loras(self) -> list[tuple[str, int]]:
-        """Return (name, bytes) of the adapters in their folder."""
+    async def list_loras(self) -> list[LoraFile]:
+        """Return the adapters in their folder."""
         return await asyncio.to_thread(self.loras.list_files)
 
     async def resume_downloads(self) -> None:

@@ -18,6 +18,7 @@ from mflux_api.jobs.eta import Paces
 from mflux_api.jobs.job import Failure, Inputs, Job, PictureFile, State, public_status
 from mflux_api.jobs.job_events import JobEvents
 from mflux_api.jobs.picture_files import PictureFiles
+from mflux_api.jobs.picture_pages import mark_missing, mark_missing_in, read_page
 from mflux_api.jobs.queue import (
     BucketLength,
     Delivery,
@@ -284,11 +285,11 @@ class SQLiteQueue:
     # List, await and watch jobs
 
     async def get(self, job_id: str) -> Job:
-        return await self.store.run(job_rows.find, job_id)
+        return await mark_missing(self.pictures, await self.store.run(job_rows.find, job_id))
 
     async def list_jobs(self, status: str | None, before: int | None, limit: int) -> JobPage:
         states = tuple(state for state in State if public_status(state) == status)
-        return await self.store.run(job_rows.page, states, before, limit)
+        return await mark_missing_in(self.pictures, await self.store.run(job_rows.page, states, before, limit))
 
     async def waiting_jobs(self, limit: int) -> list[Job]:
         return await self.store.run(job_rows.waiting_jobs, limit)
@@ -341,7 +342,7 @@ class SQLiteQueue:
         return self.pictures.read(file)
 
     async def search_pictures(self, search: PictureSearch, before: int | None, limit: int) -> PicturePage:
-        return await self.store.run(picture_rows.page, search, before, limit)
+        return await read_page(self.pictures, before, lambda at: self.store.run(picture_rows.page, search, at, limit))
 
     @run_to_end
     async def delete_picture(self, job_id: str, name: str) -> None:

@@ -19,11 +19,12 @@ from typing import Literal
 
 import httpx
 
+from mflux_api.checkpoints.completeness import is_whole_file
 from mflux_api.checkpoints.detection import WEIGHT_COMPONENTS
 from mflux_api.errors import DiskFull, DownloadFailed, InvalidRequest, ModelIncomplete, ModelUnsupported, StorageFailed
 from mflux_api.models.download_queue import DownloadProgress, OnProgress
 from mflux_api.models.hub import RemoteFile, Repository, is_transient, list_files, open_stream, translate_errors
-from mflux_api.models.registry import COMPANION_FILES, ModelSpec, find_spec
+from mflux_api.models.registry import COMPANION_FILES, ModelSpec, find_missing_files, find_snapshot, find_spec
 
 CHUNK = 1 << 20
 SPARE_BYTES = 10**9
@@ -33,12 +34,13 @@ RETRY_SECONDS = (1.0, 2.0, 4.0, 8.0, 15.0)
 
 
 def download(spec: ModelSpec, models_dir: Path, on_progress: OnProgress, stop: threading.Event) -> Path:
-    """Download a model into its folder in `models_dir`, and return the folder. Blocking. An existing folder is kept.
+    """Download a model into its folder in `models_dir`, and return the folder. Blocking.
 
-    Until all files are complete and verified they are in a hidden folder, which the next attempt continues.
+    Until all files are complete and verified they are in a hidden folder, which the next attempt continues. Of an
+    existing folder only files that are missing or cut off are fetched; the others stay as they are.
 
     Raises DownloadFailed (also when stopped), ModelGated, DiskFull, StorageFailed, ModelNotFound for a missing
-    repository, ModelIncomplete for an existing folder that lacks files, ModelUnsupported and InvalidRequest.
+    repository, ModelIncomplete if the repository lacks what is missing, ModelUnsupported and InvalidRequest.
     """
     if spec.unavailable:
         raise ModelUnsupported(spec.unavailable, model=spec.name)
@@ -48,13 +50,17 @@ def download(spec: ModelSpec, models_dir: Path, on_progress: OnProgress, stop: t
     with _storage_errors(spec), translate_errors(spec.repository):
         models_dir.mkdir(parents=True, exist_ok=True)
         with _hold_lock(models_dir / f".{spec.folder}.lock", spec, stop):
+            if not find_missing_files(spec, target):
+                return target
+            repository = _list_repository(spec, spec.repository)
+            _check_is_checkpoint(spec, repository)
             if target.is_dir():
-                _check_folder(spec, target)
-            else:
-                repository = _list_repository(spec, spec.repository)
-                _check_is_checkpoint(spec, repository)
-                _Download(spec, repository, partial, on_progress, stop).run()
-                partial.rename(target)
+                repository = _choose_missing(spec, repository, target)
+                _take_pieces(repository, target, partial)
+            _take_cached(spec, repository, partial)
+            _Download(spec, repository, partial, on_progress, stop).run()
+            _put_in_place(repository, partial, target)
+            _check_folder(spec, target)
     return target
 
 
@@ -194,12 +200,64 @@ def _list_repository(spec: ModelSpec, name: str) -> Repository:
     return replace(repository, files=(*repository.files, *others.files))
 
 
+def _choose_missing(spec: ModelSpec, repository: Repository, folder: Path) -> Repository:
+    """Return the repository with only the files that a folder lacks."""
+    missing = find_missing_files(spec, folder)
+    # Without any weights of its own the folder is the beginning of this download. Otherwise it may be another layout.
+    is_beginning = set(WEIGHT_COMPONENTS) <= {name.partition("/")[0] for name in missing}
+
+    def is_missing(path: str) -> bool:
+        named = path in missing or any(path.startswith(f"{name}/") for name in missing)
+        return not is_whole_file(folder / path) and (named or is_beginning)
+
+    return replace(repository, files=tuple(file for file in repository.files if is_missing(file.path)))
+
+
+def _take_pieces(repository: Repository, folder: Path, partial: Path) -> None:
+    """Move files that are cut off to the hidden folder, where the download continues them."""
+    for file in repository.files:
+        piece, aim = folder / file.path, partial / file.path
+        if piece.is_file() and not piece.is_symlink() and not aim.exists():
+            aim.parent.mkdir(parents=True, exist_ok=True)
+            piece.replace(aim)
+
+
+def _take_cached(spec: ModelSpec, repository: Repository, partial: Path) -> None:
+    """Link or copy whole files from the Hugging Face cache. The download verifies them like its own."""
+    snapshot = find_snapshot(spec)
+    for file in repository.files if snapshot is not None else ():
+        cached, aim = snapshot / file.path, partial / file.path  # type: ignore[operator]
+        mine = file.repository == spec.repository and not aim.exists()
+        if mine and cached.is_file() and cached.stat().st_size == file.size:
+            aim.parent.mkdir(parents=True, exist_ok=True)
+            _link_or_copy(cached.resolve(), aim)
+
+
+def _link_or_copy(source: Path, aim: Path) -> None:
+    try:
+        aim.hardlink_to(source)
+    except OSError:
+        # Another disk, or one without such links.
+        shutil.copyfile(source, aim)
+
+
+def _put_in_place(repository: Repository, partial: Path, target: Path) -> None:
+    """Move the verified files to the model's folder: the whole folder, or each file into an existing one."""
+    if not target.is_dir():
+        partial.rename(target)
+        return
+    for file in repository.files:
+        (target / file.path).parent.mkdir(parents=True, exist_ok=True)
+        (partial / file.path).replace(target / file.path)
+    shutil.rmtree(partial, ignore_errors=True)
+
+
 def _check_folder(spec: ModelSpec, folder: Path) -> None:
-    missing = [name for name in spec.files if not (folder / name).is_file()]
-    missing += [name for name in WEIGHT_COMPONENTS[1:] if spec.rest and not (folder / name).is_dir()]
+    missing = find_missing_files(spec, folder)
     if missing:
         raise ModelIncomplete(
-            f"models/{spec.folder} lacks {', '.join(missing)}: remove it, or add them.", model=spec.name
+            f"models/{spec.folder} lacks {', '.join(missing)}, which {spec.repository} does not have: add them.",
+            model=spec.name,
         )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from mflux_api.checkpoints import detection
 from mflux_api.checkpoints.capabilities import Capabilities, ModelFacts
 from mflux_api.checkpoints.families import FAMILIES
+from mflux_api.checkpoints.file_kinds import list_visible
 from mflux_api.errors import MfluxError, ModelNotDownloaded, ModelUnsupported
 from mflux_api.models import registry as catalogue
 from mflux_api.models.registry import ModelSpec, ResolvedModel
@@ -46,9 +47,9 @@ class ModelEntry:
 
 @dataclass(frozen=True)
 class Measured:
-    """What was read from a folder. `changed`: the folder's modification time, in seconds since 1970."""
+    """What was read from a folder. `changed`: modification times of it and its subfolders."""
 
-    changed: float
+    changed: tuple[int, ...]
     size: int
     fingerprint: str | None
     capabilities: Capabilities
@@ -82,8 +83,9 @@ class ModelInventory:
     The list is made on a thread and cached for REFRESH_SECONDS.
     """
 
-    def __init__(self, models_dir: Path, default: str, engine: ModelLoader) -> None:
+    def __init__(self, models_dir: Path, default: str, engine: ModelLoader, *, follow_links: bool = True) -> None:
         self.models_dir = models_dir
+        self.follow_links = follow_links
         known = catalogue.load_registry().get(default.lower())
         self.default = default if known is None else known.name
         self.engine = engine
@@ -133,7 +135,7 @@ class ModelInventory:
 
         Raises ModelNotFound, ModelNotDownloaded, ModelUnsupported.
         """
-        return catalogue.resolve_client_model(self._name_or_default(name), self.models_dir)
+        return self._resolve(self._name_or_default(name))
 
     async def read_entry(self, name: str) -> ModelEntry:
         """Return the current entry of one model, without the cached list. Raises ModelNotFound."""
@@ -166,14 +168,20 @@ class ModelInventory:
 
     def _find_model(self, name: str) -> tuple[ModelSpec, ResolvedModel | None]:
         try:
-            located = catalogue.resolve_client_model(name, self.models_dir)
+            located = self._resolve(name)
         except (ModelNotDownloaded, ModelUnsupported):
             return catalogue.find_spec(name), None
         return located.spec, located
 
+    def _resolve(self, name: str) -> ResolvedModel:
+        return catalogue.resolve_client_model(name, self.models_dir, follow_links=self.follow_links)
+
     def _list_entries(self) -> list[ModelEntry]:
-        found = [*catalogue.load_registry().values(), *catalogue.find_unregistered_models(self.models_dir)]
+        found = [*catalogue.load_registry().values(), *self._find_unregistered()]
         return [self._make_entry(*self._find_model(spec.name)) for spec in found]
+
+    def _find_unregistered(self) -> Iterable[ModelSpec]:
+        return catalogue.find_unregistered_models(self.models_dir, follow_links=self.follow_links)
 
     def _make_entry(self, spec: ModelSpec, located: ResolvedModel | None) -> ModelEntry:
         if located is None:
@@ -182,13 +190,19 @@ class ModelInventory:
         return ModelEntry(spec, located.folder, found.size, found.fingerprint, spec.adjust(found.capabilities))
 
     def _measure_folder(self, spec: ModelSpec, folder: Path) -> Measured:
-        key, changed = (folder, spec.family, spec.facts), folder.stat().st_mtime
+        key, changed = (folder, spec.family, spec.facts), _stamp_folders(folder)
         known = self._measurements.get(key)
         if known is None or known.changed != changed:
             size, fingerprint = detection.measure_disk_usage(folder), detection.compute_fingerprint(folder)
             known = Measured(changed, size, fingerprint, _capabilities(spec, folder))
             self._measurements[key] = known
         return known
+
+
+def _stamp_folders(folder: Path) -> tuple[int, ...]:
+    """Return the modification times of a folder and its subfolders: a file arrives in one of them."""
+    inside = [path for path in (list_visible(folder) if folder.is_dir() else []) if path.is_dir()]
+    return tuple(path.stat().st_mtime_ns for path in (folder, *inside))
 
 
 def _capabilities(spec: ModelSpec, folder: Path) -> Capabilities:

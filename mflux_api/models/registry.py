@@ -2,8 +2,10 @@
 
 import difflib
 import functools
+import logging
 import os
 import re
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +16,8 @@ import yaml
 from mflux_api.checkpoints.capabilities import Capabilities, ModelFacts
 from mflux_api.checkpoints.detection import SINGLE_FILE_SUFFIXES, WEIGHT_COMPONENTS
 from mflux_api.checkpoints.families import DEFAULT_FAMILY, FAMILIES, detect_family, is_whole_model
-from mflux_api.errors import ModelNotDownloaded, ModelNotFound, ModelUnsupported
+from mflux_api.errors import ModelIncomplete, ModelNotDownloaded, ModelNotFound, ModelUnsupported
+from mflux_api.models.folders import list_entries, normalise_name
 from mflux_api.resources import find_resource
 
 REGISTRY_FILE = find_resource("configs/models.yaml")
@@ -31,9 +34,10 @@ COMPANION_FILES = (
     "scheduler/*",
     "vae/*",
 )
-# No dot in front: that excludes partial downloads and "..".
-FOLDER_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 LONGEST_NAME = 100
+# Missing files that a message names.
+SHOWN = 3
+logger = logging.getLogger(__name__)
 FLUX1 = re.compile(r"flux[._ -]?1(?!\d).*|(flux-)?(schnell|dev|krea|kontext|fill|redux)(-.*)?", re.IGNORECASE)
 
 
@@ -183,10 +187,11 @@ def resolve_model(model: str | Path, models_dir: Path) -> ResolvedModel:
     return _resolve_spec(find_spec(str(model)), models_dir)
 
 
-def resolve_client_model(name: str, models_dir: Path) -> ResolvedModel:
+def resolve_client_model(name: str, models_dir: Path, *, follow_links: bool = True) -> ResolvedModel:
     """Find a model named by a client: in the registry or as a folder in `models_dir`, never a path.
 
-    Raises what `resolve_model` raises.
+    `follow_links`: a folder may be a link out of `models_dir`. Raises what `resolve_model` raises, and ModelIncomplete
+    for a folder that lacks files.
     """
     if name.lower() in load_registry():
         try:
@@ -196,32 +201,67 @@ def resolve_client_model(name: str, models_dir: Path) -> ResolvedModel:
             raise ModelNotDownloaded(
                 f"{name.lower()} is not on this machine: it must be downloaded first.", **error.details
             ) from None
-    if len(name) <= LONGEST_NAME and _is_model_folder(name, models_dir):
-        return ResolvedModel(_make_folder_spec(models_dir / name), models_dir / name)
-    raise _not_found(name)
+    folder = _find_model_folder(name, models_dir, follow_links=follow_links)
+    if folder is None:
+        raise _not_found(name)
+    spec = _make_folder_spec(folder)
+    missing = FAMILIES[spec.family].find_missing(folder, ())
+    if missing:
+        raise ModelIncomplete(
+            f"{spec.name} is not complete here: missing or cut off are {', '.join(missing[:SHOWN])}. "
+            "Copy its folder again.",
+            model=spec.name,
+            missing=missing,
+        )
+    return ResolvedModel(spec, folder)
 
 
-def find_unregistered_models(models_dir: Path) -> Iterator[ModelSpec]:
-    """Yield the checkpoints in `models_dir` that are not in the registry. Each is named after its folder."""
-    if models_dir.is_dir():
-        for folder in sorted(models_dir.iterdir()):
-            if _is_model_folder(folder.name, models_dir):
-                yield _make_folder_spec(folder)
+def find_unregistered_models(models_dir: Path, *, follow_links: bool = True) -> Iterator[ModelSpec]:
+    """Yield the checkpoints in `models_dir` that are not in the registry. Each is named after its folder.
+
+    Folders that lack files are skipped, and logged once.
+    """
+    for folder in _list_model_folders(models_dir, follow_links=follow_links):
+        spec = _make_folder_spec(folder)
+        missing = FAMILIES[spec.family].find_missing(folder, ())
+        if not missing:
+            yield spec
+        elif (folder, tuple(missing)) not in _reported_folders:
+            _reported_folders.add((folder, tuple(missing)))
+            logger.warning("%s is no model yet: missing or cut off are %s.", folder, ", ".join(missing[:SHOWN]))
+
+
+_reported_folders: set[tuple[Path, tuple[str, ...]]] = set()
 
 
 def _make_folder_spec(folder: Path) -> ModelSpec:
-    name, family = folder.name, detect_family(folder).name
-    return ModelSpec(name=name, label=name, family=family, folder=name, description="A folder of your own")
+    name, family = unicodedata.normalize("NFC", folder.name), detect_family(folder).name
+    return ModelSpec(name=name, label=name, family=family, folder=folder.name, description="A folder of your own")
 
 
-def _is_model_folder(name: str, models_dir: Path) -> bool:
-    # The name is checked first, so that no path made up by a client reaches the file system.
-    return (
-        FOLDER_NAME.fullmatch(name) is not None
-        and name.lower() not in _list_taken_names()
-        and (models_dir / name).resolve().is_relative_to(models_dir.resolve())
-        and is_whole_model(models_dir / name)
-    )
+def _list_model_folders(models_dir: Path, *, follow_links: bool) -> list[Path]:
+    """Return the folders with files of a model, whatever their names: blanks and accents are as good as others."""
+    return [
+        path
+        for path in list_entries(models_dir, models_dir, follow_links=follow_links)
+        if _is_model_name(path.name) and path.is_dir() and is_whole_model(path)
+    ]
+
+
+def _is_model_name(name: str) -> bool:
+    return name.isprintable() and len(name) <= LONGEST_NAME and name.lower() not in _list_taken_names()
+
+
+def _find_model_folder(name: str, models_dir: Path, *, follow_links: bool) -> Path | None:
+    """Find a folder among those that are there, so that no path made up by a client reaches the file system."""
+    if not _is_model_name(name):
+        return None
+    folders = _list_model_folders(models_dir, follow_links=follow_links)
+    for change in (lambda text: unicodedata.normalize("NFC", text), normalise_name):
+        for folder in folders:
+            if change(folder.name) == change(name):
+                return folder
+    return None
 
 
 @functools.cache
@@ -246,10 +286,10 @@ def _resolve_spec(spec: ModelSpec, models_dir: Path) -> ResolvedModel:
 
 def _find_folder(spec: ModelSpec, models_dir: Path) -> Path:
     for parent in (models_dir, EMBEDDED_MODELS_DIR):
-        if _has_files(parent / spec.folder, spec):
+        if not find_missing_files(spec, parent / spec.folder):
             return parent / spec.folder
-    snapshot = _find_snapshot(spec)
-    if snapshot is None or not _has_files(snapshot, spec):
+    snapshot = find_snapshot(spec)
+    if snapshot is None or find_missing_files(spec, snapshot):
         raise ModelNotDownloaded(
             f"{spec.name} is not on this machine. Download it: {_format_download_command(spec, models_dir)}",
             model=spec.name,
@@ -272,13 +312,14 @@ def _format_download_command(spec: ModelSpec, models_dir: Path) -> str:
     )
 
 
-def _has_files(folder: Path, spec: ModelSpec) -> bool:
-    """Return whether all files exist. Of files from another repository, only their folders are checked."""
-    places = ("", *WEIGHT_COMPONENTS[1:]) if spec.rest else ("",)
-    return all((folder / name).is_file() for name in spec.files) and all((folder / name).is_dir() for name in places)
+def find_missing_files(spec: ModelSpec, folder: Path) -> list[str]:
+    """Return the files and components of a model that are missing in a folder, or cut off."""
+    if not folder.is_dir():
+        return [*spec.files, *WEIGHT_COMPONENTS]
+    return FAMILIES[spec.family].find_missing(folder, spec.files)
 
 
-def _find_snapshot(spec: ModelSpec) -> Path | None:
+def find_snapshot(spec: ModelSpec) -> Path | None:
     """Return the repository's folder in the Hugging Face cache, None if it is not there. Never uses the network."""
     cache = _find_hub_cache()
     if spec.repository is None or not (cache / f"models--{spec.repository.replace('/', '--')}").is_dir():

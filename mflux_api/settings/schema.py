@@ -83,6 +83,7 @@ class ModelSettings(Section):
     auto_download: bool = option(True, "Download a known model when a request first uses it.")
     cache_dir: Folder = option(MODELS_DIR, "Folder of the models.", env="MFLUX_MODELS_DIR", flag="--models-dir")
     lora_dir: Folder | None = option(None, "Folder of the LoRA files; null for the folder loras in cache_dir.")
+    follow_links: bool = option(True, "Use links in these folders that lead out of them. Clients cannot make links.")
 
     @property
     def lora_folder(self) -> Path:

@@ -40,10 +40,11 @@ class AdmittedRequest:
 class Admission:
     """Checks requests against the engine's memory budget. `inputs_dir`: folder of the jobs' input pictures."""
 
-    def __init__(self, engine: EngineProcess, models_dir: Path, inputs_dir: Path) -> None:
+    def __init__(self, engine: EngineProcess, models_dir: Path, inputs_dir: Path, *, follow_links: bool = True) -> None:
         self.engine = engine
         self.models_dir = models_dir
         self.inputs_dir = inputs_dir
+        self.follow_links = follow_links
         self._latest: AdmittedRequest | None = None
 
     def check_request(
@@ -78,7 +79,7 @@ class Admission:
         may change the budget, and the model may have been deleted. Raises the errors of `resolve_client_model` and
         `check_request`.
         """
-        model = resolve_client_model(job.model, self.models_dir)
+        model = resolve_client_model(job.model, self.models_dir, follow_links=self.follow_links)
         sizes = [size for file in job.inputs.references if (size := _read_size(self.inputs_dir / file))]
         self.check_request(model, job.request, sizes, job.low_ram)
         return model

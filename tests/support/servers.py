@@ -70,6 +70,7 @@ def tight(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     (folder / "loras" / "inside.safetensors").write_bytes(b"weights")
     (folder / "outside.safetensors").write_bytes(b"weights")
     (folder / "loras" / "link.safetensors").symlink_to(folder / "outside.safetensors")
-    chosen = ("server.body_seconds=0.5", "server.max_body_mb=1", f"models.lora_dir={folder / 'loras'}")
+    loras = ("models.follow_links=false", f"models.lora_dir={folder / 'loras'}")
+    chosen = ("server.body_seconds=0.5", "server.max_body_mb=1", *loras)
     with run_server(folder / "output", *(part for value in chosen for part in ("--set", value))) as live:
         yield live

@@ -1,5 +1,7 @@
 """/flux/v1 and /v1: the task API of Black Forest Labs, which CometAPI and others also offer."""
 
+import asyncio
+from dataclasses import replace
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -12,6 +14,8 @@ from mflux_api.jobs.job import Job, State
 from mflux_api.jobs.order import Order
 from mflux_api.jobs.service import JobService
 from mflux_api.jobs.webhooks import MakePayload
+from mflux_api.pixels.decoding import decode_alpha
+from mflux_api.pixels.masks import make_mask_from_transparency
 from mflux_api.request import Upload
 from mflux_api.web.context import HttpContext, get_owner
 from mflux_api.web.openapi import Endpoint
@@ -20,7 +24,9 @@ from mflux_api.wire.dialect import KNOWN_STATUSES, Dialect, known_status
 from mflux_api.wire.lenient_form import LenientForm
 from mflux_api.wire.order_form import ORDER_ERRORS, LenientInt
 from mflux_api.wire.picture_input import picture_or_url
+from mflux_api.wire.picture_size import MEGAPIXEL, size_of_ratio, size_of_shape
 from mflux_api.wire.picture_urls import get_picture_urls
+from mflux_api.wire.unsupported import refuse_unsupported
 from mflux_api.wire.webhook import build_webhook_note
 
 TAG = "bfl"
@@ -32,14 +38,28 @@ NOT_FOUND = "Task not found"
 PICTURE_FIELDS = ("image_prompt", "input_image", *(f"input_image_{number}" for number in range(2, 9)))
 
 
+# Fields of Black Forest Labs' endpoints that cannot be honoured, and the values that change nothing.
+UNSUPPORTED = {
+    **dict.fromkeys(("control_image", "preprocessed_image", "input_image_blob_path", "finetune_id", "raw")),
+    **dict.fromkeys(("top", "bottom", "left", "right"), 0),
+    "image_prompt_strength": 0.1,
+    "interval": 2,
+}
+# The smallest and the largest ratio of width to height.
+NARROWEST, WIDEST = 9 / 21, 21 / 9
+
+
 class BflRequest(LenientForm):
-    """A prompt with optional reference pictures."""
+    """A prompt with optional reference pictures, or with a picture to repaint where its mask is white."""
 
     model_config = ConfigDict(extra="allow", allow_inf_nan=False)
 
     prompt: str = Field(min_length=1)
     width: LenientInt = 1024
     height: LenientInt = 768
+    aspect_ratio: str | None = Field(None, description="W:H, of a megapixel, in place of width and height")
+    image: str | None = Field(None, description="The picture to repaint (flux-pro-1.0-fill)")
+    mask: str | None = Field(None, description="Repaint only where it is white; else where `image` is transparent")
     prompt_upsampling: bool = Field(False, description="Let the model's text encoder put the prompt into more words")
     seed: LenientInt | None = None
     safety_tolerance: LenientInt = Field(2, ge=0, le=6, description="0 refuses most, 6 nothing")
@@ -55,6 +75,42 @@ class BflRequest(LenientForm):
         extra = self.model_extra or {}
         found = ((name, extra.get(name)) for name in PICTURE_FIELDS)
         return [(name, value) for name, value in found if isinstance(value, str) and value]
+
+    def choose_size(self, model: str, basis: Upload | None) -> tuple[int | None, int | None]:
+        """Return width and height: of the ratio, as asked, or as the endpoint `model` has it. Raises InvalidRequest.
+
+        `basis`: the picture that is repainted or looked at.
+        """
+        if self.aspect_ratio:
+            return self._size_of_ratio(self.aspect_ratio)
+        if {"width", "height"} & self.model_fields_set:
+            return self.width, self.height
+        if self.image:
+            return None, None
+        if "kontext" in model:
+            shape = (basis.width, basis.height) if basis else (1, 1)
+            return size_of_shape(*shape, area=MEGAPIXEL)
+        if "ultra" in model:
+            return size_of_ratio("16:9", area=MEGAPIXEL)
+        return self.width, self.height
+
+    def _size_of_ratio(self, ratio: str) -> tuple[int, int]:
+        width, height = size_of_ratio(ratio, area=MEGAPIXEL)
+        across, down = map(int, ratio.split(":"))
+        if not NARROWEST <= across / down <= WIDEST:
+            raise InvalidRequest("aspect_ratio must be between 21:9 and 9:21.", field="aspect_ratio")
+        return width, height
+
+
+def _make_mask(source: Upload) -> bytes | None:
+    """Return a mask of the transparent part of a picture; None if nothing is transparent. Raises InvalidImage."""
+    alpha = decode_alpha(source.data)
+    if alpha is None:
+        return None
+    try:
+        return make_mask_from_transparency(alpha)
+    except ValueError:
+        return None
 
 
 class SubmittedTask(BaseModel):
@@ -76,23 +132,47 @@ class BflEndpoints:
 
     async def submit(self, request: Request) -> Response:
         form = await self.context.body.read_json(request, BflRequest)
+        refuse_unsupported(form.model_extra or {}, UNSUPPORTED)
         asked = request.path_params["model"]
         model = find_local_model(asked)
         if self.moderation.refuses(form.prompt, form.safety_tolerance):
             return await self._reply_moderated(request, asked)
         references = [await picture_or_url(self.context, text, field=name) for name, text in form.pictures]
-        job = await self.service.submit(self._build_order(request, form, model, tuple(references)))
+        source = await picture_or_url(self.context, form.image, field="image") if form.image else None
+        mask = await self._read_mask(form, source)
+        basis = source or next(iter(references), None)
+        order = self._build_order(request, form, model, tuple(references), size=form.choose_size(asked, basis))
+        job = await self.service.submit(replace(order, source=source, mask=mask, strength=1.0))
         return JSONResponse(self._build_submitted(request, job.id, "Pending", job.model).model_dump())
 
+    async def _read_mask(self, form: BflRequest, source: Upload | None) -> Upload | None:
+        """Read the mask, or make it of the transparent part of the picture. Raises InvalidImage, InvalidRequest."""
+        if form.mask and source is None:
+            raise InvalidRequest("mask: send the picture it belongs to as image.", field="mask")
+        if form.mask:
+            return await picture_or_url(self.context, form.mask, field="mask")
+        if source is None:
+            return None
+        data = await asyncio.to_thread(_make_mask, source)
+        if data is None:
+            raise InvalidRequest("mask is missing, and nothing in image is transparent.", field="mask")
+        return Upload(data, source.width, source.height)
+
     def _build_order(
-        self, request: Request, form: BflRequest, model: str | None, references: tuple[Upload, ...]
+        self,
+        request: Request,
+        form: BflRequest,
+        model: str | None,
+        references: tuple[Upload, ...],
+        *,
+        size: tuple[int | None, int | None],
     ) -> Order:
         hook = build_webhook_note(self.context, form.webhook_url, field="webhook_url", secret=form.webhook_secret or "")
         return Order(
             prompt=form.prompt,
             model=model,
-            width=form.width,
-            height=form.height,
+            width=size[0],
+            height=size[1],
             exact=True,
             steps=form.steps,
             guidance=form.guidance,
@@ -146,7 +226,7 @@ class BflEndpoints:
         form: Any = job.request.note.get("format", "png")
         found = await get_picture_urls(self.service, self.context, job, base, form)
         return {
-            "seed": job.pictures[0].seed,
+            "seed": next(iter(job.kept_pictures.values())).seed,
             "prompt": job.upsampled_prompt or job.request.prompt,
             "sample": found[0],
             "duration": job.seconds,

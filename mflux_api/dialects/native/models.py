@@ -123,7 +123,10 @@ class ModelStatus(WireModel):
 
 
 class LoraRow(WireModel):
+    """An adapter. `lora_files` takes the name, its last part or the alias, in any case."""
+
     name: str
+    alias: str
     size_mb: float
 
 
@@ -180,7 +183,11 @@ class ModelEndpoints:
     async def list_loras(self, request: Request) -> Response:
         found = await self.service.list_loras()
         return json_response(
-            LoraList(loras=[LoraRow(name=name, size_mb=round(size / MEGABYTE, 2)) for name, size in found])
+            LoraList(
+                loras=[
+                    LoraRow(name=file.name, alias=file.alias, size_mb=round(file.size / MEGABYTE, 2)) for file in found
+                ]
+            )
         )
 
     async def _build_status(self, name: str) -> ModelStatus:

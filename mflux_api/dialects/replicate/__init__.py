@@ -10,6 +10,7 @@ from starlette.responses import JSONResponse, Response
 from mflux_api.dialects.replicate.files import FileEndpoints
 from mflux_api.dialects.replicate.forms import (
     FORMATS,
+    UNSUPPORTED,
     PredictionInput,
     PredictionRequest,
     list_webhook_events,
@@ -29,6 +30,7 @@ from mflux_api.wire.dialect import Dialect
 from mflux_api.wire.order_form import ORDER_ERRORS
 from mflux_api.wire.picture_input import picture_or_url
 from mflux_api.wire.ranges import check_range
+from mflux_api.wire.unsupported import refuse_unsupported
 from mflux_api.wire.webhook import build_webhook_note
 
 TAG = "replicate"
@@ -51,6 +53,7 @@ class ReplicateEndpoints:
         if not name:
             raise InvalidRequest("version: name the model.", field="version")
         form = validate(PredictionInput, body.input)
+        refuse_unsupported(form.model_extra or {}, UNSUPPORTED)
         if form.output_format not in FORMATS:
             raise InvalidRequest("output_format must be webp, jpg or png.", field="output_format")
         order = await self._build_order(request, form, body, name)
@@ -65,6 +68,7 @@ class ReplicateEndpoints:
         if form.image:
             check_range("prompt_strength", form.prompt_strength, 0, 1)
             source = await picture_or_url(self.context, form.image, field="image")
+        mask = await picture_or_url(self.context, form.mask, field="mask") if form.mask else None
         named = [form.image_prompt, form.input_image, *form.input_images]
         references = [await picture_or_url(self.context, text, field="input_images") for text in named if text]
         width, height = parse_size(form)
@@ -74,11 +78,13 @@ class ReplicateEndpoints:
             width=width,
             height=height,
             exact=True,
-            steps=form.num_inference_steps,
+            steps=form.num_inference_steps if form.num_inference_steps is not None else form.steps,
             guidance=form.guidance,
             seed=form.seed,
             count=form.num_outputs,
             source=source,
+            mask=mask,
+            loras=form.loras,
             strength=form.prompt_strength if source is not None else 1.0,
             upsample=form.prompt_upsampling,
             references=tuple(references),
@@ -88,7 +94,7 @@ class ReplicateEndpoints:
                 "model": name,
                 "format": FORMATS[form.output_format],
                 "base": self.context.signed_urls.base_url(request),
-                **(hook if events else {}),
+                **hook,
             },
         )
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 from mflux_api.jobs.service import JobService
+from mflux_api.models.folders import normalise_name
 from mflux_api.models.inventory import ModelEntry
 
 SHORT_HASH = 10
@@ -23,7 +24,7 @@ class Checkpoints:
 
     async def find(self, name: str) -> str | None:
         """Find a model by title, file name with or without suffix, or short or long hash, in any case."""
-        wanted = name.strip().lower().removesuffix(SUFFIX)
+        wanted = normalise_name(name.strip()).removesuffix(SUFFIX)
         still = self._filter_painters(await self.service.models.list_still_present())
         return _find_by_name(wanted, still) or _find_by_name(wanted, await self.list_available())
 
@@ -58,6 +59,6 @@ def _find_by_name(wanted: str, entries: list[ModelEntry]) -> str | None:
 
 
 def _known_names(entry: ModelEntry) -> set[str]:
-    name = entry.spec.name.lower()
+    name = normalise_name(entry.spec.name)
     hashes = {_short_hash(entry), entry.fingerprint} - {None}
     return {name, *(text for text in hashes if text), *(f"{name} [{text}]" for text in hashes)}

@@ -1,6 +1,8 @@
 """/sdapi/v1: txt2img and img2img, which reply when the pictures are finished."""
 
 import asyncio
+import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,6 +32,8 @@ from mflux_api.wire.order_form import ORDER_ERRORS
 
 # Bytes of pictures that are encoded into a reply in about a millisecond.
 SMALL = 256 * 1024
+LONGEST_LINE = 200
+logger = logging.getLogger(__name__)
 ERRORS = (*ORDER_ERRORS, WrongKind, ScriptNotFound, WebuiError, JobCancelled, GenerationFailed, EngineDied)
 
 
@@ -66,7 +70,7 @@ class GenerateEndpoints:
         if not form.override_settings_restore_afterwards:
             await self._store_overrides(form)
         try:
-            job = await self._submit(request, form)
+            job, unused = await self._submit(request, form)
             done = await wait_with_disconnect_callback(
                 request, self.service.wait_finished(job), lambda: self.service.cancel_unwanted(job.id)
             )
@@ -76,30 +80,34 @@ class GenerateEndpoints:
             # With this name, clients of SD-WebUI unload the model and load it again.
             raise WebuiError(error.message, name="OutOfMemoryError", like=OutOfMemory) from error
         if sum(picture.size for picture in done.pictures) > SMALL:
-            body = await asyncio.to_thread(self._build_reply, form, done)
+            body = await asyncio.to_thread(self._build_reply, form, done, unused)
         else:
             # Read here and not on a thread: the files are in the page cache, and the handover to a thread takes longer.
-            body = self._build_reply(form, done)
+            body = self._build_reply(form, done, unused)
         return Response(body, media_type="application/json")
 
-    def _build_reply(self, form: SdapiRequest, job: Job) -> str:
-        return replies.make_reply(replies.FinishedJob(form, job, self.service.pngs(job))).model_dump_json()
+    def _build_reply(self, form: SdapiRequest, job: Job, unused: Sequence[str]) -> str:
+        return replies.make_reply(replies.FinishedJob(form, job, self.service.pngs(job), unused)).model_dump_json()
 
-    async def _submit(self, request: Request, form: SdapiRequest) -> Job:
+    async def _submit(self, request: Request, form: SdapiRequest) -> tuple[Job, list[str]]:
+        """Submit the form. Returns its job, and the names of networks that have no effect."""
         resources = await self._load_resources(form)
         order = await orders.build_order(form, self.context.pictures, get_owner(request), resources)
         named = None if order.model in {None, resources.model} else await self.checkpoints.find(order.model)
         with self.tasks.track_arrival(form.force_task_id):
             job = await self.service.submit(replace(order, model=named or order.model), awaited=True)
         self.tasks.assign_job(form.force_task_id, job.id)
-        return job
+        unused = orders.find_unused_networks(form, resources)
+        if unused:
+            logger.warning("Job %s: networks of its prompt are not found: %s", job.id, ", ".join(unused)[:LONGEST_LINE])
+        return job, unused
 
     async def _load_resources(self, form: SdapiRequest) -> orders.ServerResources:
         """Load what the form may name: styles, adapters, a model. Files are read only if the form may need them."""
         tagged = bool(form.styles) or "<" in form.prompt
         return orders.ServerResources(
             styles=await asyncio.to_thread(styles.load_styles, self.styles_file) if form.styles else (),
-            loras=[name for name, _ in await self.service.list_loras()] if tagged else (),
+            loras=await self.service.list_loras() if tagged else (),
             model=await self._resolve_model(form),
             steps=self.service.defaults.steps,
         )

@@ -24,7 +24,7 @@ class GradioConfigEndpoints:
     async def get_config(self, request: Request) -> Response:
         """Return the part of Gradio's description that clients read: choices by `elem_id`."""
         upscalers = await self.upscalers()
-        loras = [name for name, _ in await self.checkpoints.service.list_loras()]
+        loras = [file.name for file in await self.checkpoints.service.list_loras()]
         choices = {
             "setting_sd_model_checkpoint": [row["title"] for row in await self.checkpoints.list_rows()],
             "setting_sd_lora": [NONE, *loras],

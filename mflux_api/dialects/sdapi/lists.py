@@ -84,13 +84,10 @@ class ListEndpoints:
         return JSONResponse(await self.checkpoints.list_rows())
 
     async def list_loras(self, request: Request) -> Response:
-        return JSONResponse([_adapter_row(name, alias=name.rpartition("/")[2]) for name in await self._adapter_names()])
+        return JSONResponse([_adapter_row(file.name, alias=file.alias) for file in await self.service.list_loras()])
 
     async def list_lycos(self, request: Request) -> Response:
-        return JSONResponse([_adapter_row(name) for name in await self._adapter_names()])
-
-    async def _adapter_names(self) -> list[str]:
-        return [name for name, _ in await self.service.list_loras()]
+        return JSONResponse([_adapter_row(file.name) for file in await self.service.list_loras()])
 
     async def list_prompt_styles(self, request: Request) -> Response:
         found = await asyncio.to_thread(styles.load_styles, self.styles_file)

@@ -14,6 +14,7 @@ from mflux_api.dialects.sdapi.schema import BUILT_IN, UPSCALE_SCRIPT, Img2Img, S
 from mflux_api.dialects.sdapi.styles import Style
 from mflux_api.errors import InvalidImage, InvalidRequest
 from mflux_api.jobs.order import RANDOM_SEEDS, Order
+from mflux_api.models.loras import LoraFile, find_lora
 from mflux_api.pixels.enlarging import FILTERS, LANCZOS, LATENT_UPSCALERS
 from mflux_api.request import (
     SMALLEST_SIDE,
@@ -48,7 +49,7 @@ class ServerResources:
     """What a form may refer to: styles, names of adapters, the chosen checkpoint and the default number of steps."""
 
     styles: Sequence[Style]
-    loras: Sequence[str]
+    loras: Sequence[LoraFile]
     model: str | None
     steps: int
 
@@ -172,12 +173,21 @@ def _is_json_prompt(text: str) -> bool:
         return False
 
 
-def _match_adapters(tags: Sequence[tuple[str, float]], names: Sequence[str]) -> list[tuple[str, float]]:
-    """Find the adapters of tags by name, or by the last part of the name, in any case. Skip unknown ones."""
-    by_name = {name.lower(): name for name in names}
-    short = {name.lower().rpartition("/")[2]: name for name in reversed(names)}
-    found = ((by_name.get(name.lower()) or short.get(name.lower()), weight) for name, weight in tags)
-    return [(name, max(-10.0, min(10.0, weight))) for name, weight in found if name is not None]
+def _match_adapters(tags: Sequence[tuple[str, float]], files: Sequence[LoraFile]) -> list[tuple[str, float]]:
+    """Find the adapters of tags. Unknown ones are skipped, and reported by `find_unused_networks`."""
+    found = ((find_lora(name, files), weight) for name, weight in tags)
+    return [(file.name, max(-10.0, min(10.0, weight))) for file, weight in found if file is not None]
+
+
+def find_unused_networks(form: SdapiRequest, resources: ServerResources) -> list[str]:
+    """Return the names in tags that have no effect: unknown adapters, and those that only other prompts name."""
+    prompt, negative = styles.apply_styles(form.prompt, form.negative_prompt or "", form.styles, resources.styles)
+    if form.disable_extra_networks or _is_json_prompt(prompt):
+        return []
+    used = {name for name, _ in syntax.extract_loras(prompt)[1] if find_lora(name, resources.loras)}
+    others = [form.hr_prompt, form.hr_negative_prompt] if isinstance(form, Txt2Img) and form.enable_hr else []
+    named = [name for text in (prompt, negative, *others) for name in syntax.list_networks(text)]
+    return [name for name in dict.fromkeys(named) if name not in used]
 
 
 def _build_variation(form: SdapiRequest) -> Variation | None:

@@ -26,8 +26,9 @@ PART_WEIGHT = re.compile(r"[-+]?(?:\d+\.?|\d*\.\d+)")
 def extract_loras(text: str) -> tuple[str, tuple[tuple[str, float], ...]]:
     """Return the text without `<lora:name:weight>` tags, and (name, weight) of each tag.
 
-    A weight that is missing or not a number is 1. `<lyco:...>` means the same, `<hypernet:...>` is dropped. Spaces and
-    commas around a tag are reduced to one separator.
+    A weight that is missing or not a number is 1. Of two weights, the second one is the transformer's, as is `unet=`.
+    `<lyco:...>` means the same, `<hypernet:...>` is dropped. Spaces and commas around a tag are reduced to one
+    separator.
     """
     words, found, at = [], [], 0
     for tag in TAG.finditer(text):
@@ -35,8 +36,21 @@ def extract_loras(text: str) -> tuple[str, tuple[tuple[str, float], ...]]:
         at = tag.end()
         name, _, rest = tag[2].partition(":")
         if tag[1].lower() in LORAS and name.strip():
-            found.append((name.strip(), _parse_weight(rest.partition(":")[0])))
+            found.append((name.strip(), _parse_weights(rest)))
     return _join_pieces([*words, text[at:]]), tuple(found)
+
+
+def list_networks(text: str) -> list[str]:
+    """Return the names of all tags, in order."""
+    return [name for tag in TAG.finditer(text) if (name := tag[2].partition(":")[0].strip())]
+
+
+def _parse_weights(text: str) -> float:
+    """Return the transformer's weight of `0.8`, `0.8:0.5` (text encoder, transformer), `te=0.8:unet=0.5`."""
+    parts = [part.strip() for part in text.split(":")]
+    named = [part.partition("=")[2] for part in parts if part.partition("=")[0].strip().lower() == "unet"]
+    numbers = [part for part in parts if "=" not in part]
+    return _parse_weight((named or numbers[1:2] or numbers[:1] or [""])[0])
 
 
 def _parse_weight(text: str) -> float:

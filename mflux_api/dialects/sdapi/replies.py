@@ -17,6 +17,7 @@ from mflux_api.version import __version__
 
 # SD-WebUI's default, shown if the request has no cfg_scale. The value in use is shown as `guidance`.
 CFG_SCALE = 7.0
+NOT_FOUND = "Networks not found"
 # Names in an infotext that have their own keys in `info`.
 NAMED_FACTS = frozenset(
     {
@@ -38,11 +39,12 @@ class GenerationReply(BaseModel):
 
 @dataclass(frozen=True)
 class FinishedJob:
-    """A finished job, its form, and its pictures as PNG files."""
+    """A finished job, its form, and its pictures as PNG files. `unused`: networks of its prompt without effect."""
 
     form: SdapiRequest
     job: Job
     pictures: Sequence[bytes]
+    unused: Sequence[str] = ()
 
 
 def make_reply(done: FinishedJob) -> GenerationReply:
@@ -108,8 +110,11 @@ def info(done: FinishedJob) -> dict[str, Any]:
     subseeds = seeds if varied is None else [varied.seed + index for index in range(count)]
     hires = request.hires
     facts = infotext.parse_infotext(job.pictures[0].text) if job.pictures else {}
+    # SD-WebUI's own words for them.
+    missing = {NOT_FOUND: ", ".join(done.unused)} if done.unused else {}
+    notes = "".join(f". {name}: {names}" for name, names in missing.items())
     return {
-        "message": f"Generated {count} image(s) in {job.seconds or 0.0:.1f}s",
+        "message": f"Generated {count} image(s) in {job.seconds or 0.0:.1f}s{notes}",
         "prompt": prompt,
         "all_prompts": [prompt] * count,
         "negative_prompt": negative,
@@ -134,7 +139,10 @@ def info(done: FinishedJob) -> dict[str, Any]:
         "seed_resize_from_w": -1,
         "seed_resize_from_h": -1,
         "denoising_strength": request.strength if job.inputs.source else hires.strength if hires else None,
-        "extra_generation_params": {name: value for name, value in facts.items() if name not in NAMED_FACTS},
+        "extra_generation_params": {
+            **{name: value for name, value in facts.items() if name not in NAMED_FACTS},
+            **missing,
+        },
         "index_of_first_image": 0,
         "infotexts": [picture.text for picture in job.pictures],
         "styles": done.form.styles,

@@ -121,11 +121,6 @@ class NetworkLoader:
     def load_vae(self) -> Flux2VAE:
         return self._load_network(VAE)
 
-    def build_skeleton(self) -> Flux2Transformer:
-        """Build a transformer of the same shape whose weights are never evaluated, to fit adapters to."""
-        config, _ = self._read_component(TRANSFORMER)
-        return build_transformer(config)
-
     def read_configs(self) -> dict[str, Config]:
         """Return the configs of transformer and text encoder by component, from a file or inferred from tensors."""
         plans = (self._read_component(network) for network in (TRANSFORMER, TEXT_ENCODER))

@@ -108,7 +108,7 @@ class Pipeline:
         return self.prompt_encoder.get_encoder()
 
     def _load_transformer(self) -> AdapterSet:
-        return AdapterSet(self.loader.load_transformer(), self.loader.build_skeleton)
+        return AdapterSet(self.loader.load_transformer())
 
     def paint(
         self, request: GenerateRequest, take_early_stop: TakeEarlyStop = never_stop_early

@@ -53,7 +53,9 @@ def unpack_request(text: str) -> GenerateRequest:
 
 
 def pack_pictures(pictures: tuple[PictureFile, ...]) -> str:
-    return json.dumps([asdict(picture) for picture in pictures])
+    # Whether a file is missing is looked up on every read: it may come back.
+    rows = [{name: value for name, value in asdict(picture).items() if name != "missing"} for picture in pictures]
+    return json.dumps(rows)
 
 
 def pack_error(error: Failure | None) -> str | None:

@@ -58,7 +58,7 @@ def test_a_model_that_is_here_says_what_its_folder_can_do(stocked: LiveServer) -
     can = {name: row["capabilities"] for name, row in rows(stocked).items()}
     # The embedded model's text encoder cannot generate text; the published one can.
     assert [can[name]["prompt_upsampling"] for name in (HERE, AWAY)] == [False, True]
-    assert can[DAMAGED]["guidance"] == "fixed"
+    assert DAMAGED not in can
     assert can[BASE]["guidance"] == "cfg"
 
 
@@ -123,9 +123,12 @@ def test_a_model_says_whether_it_fits_before_the_engine_has_started(tmp_path: Pa
     assert [found[name]["fits"] for name in (HERE, f"{AWAY}-4-bit", AWAY)] == [True, True, False]
 
 
-def test_the_memory_of_a_model_that_cannot_be_read_is_not_known(stocked: LiveServer) -> None:
+def test_a_model_that_is_cut_off_is_not_listed_and_says_what_it_lacks(stocked: LiveServer) -> None:
     found = rows(stocked)
-    assert (found[DAMAGED]["memory_gb"], found[DAMAGED]["fits"], found[DAMAGED]["downloaded"]) == (None, None, True)
+    assert DAMAGED not in found
+    reply = stocked.post("/api/v1/generate", {"prompt": "x", "model": DAMAGED})
+    assert reply.json()["code"] == "MODEL_INCOMPLETE"
+    assert "transformer/" in reply.json()["error"]
     assert all(row["memory_gb"] is None for row in found.values() if row["unavailable"])
 
 

@@ -13,12 +13,12 @@ from mflux_api.checkpoints.checkpoint import Checkpoint
 from mflux_api.checkpoints.safetensors import Tensor
 from mflux_api.checkpoints.tensor_names import (
     INNER,
+    OUTER,
     is_single_file,
     map_single_file_name,
     map_transformer_name,
     split_fused_name,
 )
-from mflux_api.engine.flux2.lora import OUTER
 from mflux_api.engine.model import Model, load_model
 from tests.support.estimating import estimate_small
 from tests.support.paths import CHECKPOINTS

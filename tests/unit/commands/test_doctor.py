@@ -17,6 +17,7 @@ from mflux_api.commands.doctor import (
 )
 from mflux_api.commands.probe import MlxInfo, probe_mlx
 from mflux_api.models.registry import EMBEDDED_MODELS_DIR
+from tests.support.empty_weights import write_model
 from tests.support.seedvr2 import write_upscaler
 
 LINUX = sys.platform == "linux"
@@ -219,8 +220,8 @@ def test_the_embedded_models_are_here(findings: list[Finding]) -> None:
 
 
 def test_models_on_this_machine_come_with_their_licence(tmp_path: Path) -> None:
-    (tmp_path / "flux2-klein-9b").mkdir()
-    (tmp_path / "flux2-klein-4b").mkdir()
+    write_model(tmp_path / "flux2-klein-9b")
+    write_model(tmp_path / "flux2-klein-4b")
     found = [finding for finding in check_machine(tmp_path, tmp_path) if finding.subject == "model"]
     states = {finding.message.rpartition(",")[0]: finding.state for finding in found}
     assert states["flux2-klein-4b, Apache-2.0"] == "ok"

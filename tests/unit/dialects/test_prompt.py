@@ -26,7 +26,9 @@ likely = st.lists(st.sampled_from(signs) | anything, max_size=30).map("".join)
     [
         ("<lora:oil>", ("oil", 1.0)),
         ("<lora:oil:0.8>", ("oil", 0.8)),
-        ("<lora:oil:0.8:0.5>", ("oil", 0.8)),
+        ("<lora:oil:0.8:0.5>", ("oil", 0.5)),
+        ("<lora:oil:te=0.8:unet=0.5>", ("oil", 0.5)),
+        ("<lora:oil:0.8:te=0.5>", ("oil", 0.8)),
         ("<lora:oil:-1>", ("oil", -1.0)),
         ("<lyco:oil:0.8>", ("oil", 0.8)),
         ("<lora: my oil v1.2 :.5>", ("my oil v1.2", 0.5)),

@@ -34,6 +34,7 @@ from mflux_api.models.inventory import ModelInventory, ModelLoader
 from mflux_api.models.loras import LoraFolder
 from mflux_api.models.registry import ModelSpec, ResolvedModel
 from mflux_api.request import Upload
+from tests.support.empty_weights import write_model
 from tests.support.jobs import BROKEN, complete_job, fail_job, is_waiting, list_files, make_job, open_queue, run_async
 
 AWAY = "flux2-klein-4b"
@@ -59,9 +60,7 @@ class Hub:
             raise DownloadFailed("Stopped.")
         if self.error is not None:
             raise self.error
-        folder = self.models_dir / spec.folder
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
+        return write_model(self.models_dir / spec.folder)
 
 
 @dataclass
@@ -315,7 +314,7 @@ async def test_a_download_that_was_going_on_at_a_stop_goes_on_at_the_start(tmp_p
 async def test_a_model_that_came_while_the_server_was_off_lets_its_jobs_run(tmp_path: Path) -> None:
     async with house(tmp_path) as it:
         jobs = [await it.queue.submit(make_job(model=AWAY, held=True)) for _ in range(2)]
-        (it.hub.models_dir / AWAY).mkdir(parents=True)
+        write_model(it.hub.models_dir / AWAY)
     async with house(tmp_path) as it:
         await it.service.resume_downloads()
         assert [(await it.queue.claim()).id for _ in jobs] == [job.id for job in jobs]

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from mflux_api.errors import DownloadFailed, InvalidRequest, ModelIncomplete, ModelUnsupported
+from mflux_api.errors import DownloadFailed, InvalidRequest, ModelUnsupported
 from mflux_api.models import download as downloads
 from mflux_api.models.download import download
 from mflux_api.models.download_queue import DownloadProgress
 from mflux_api.models.registry import ModelSpec, load_registry, resolve_model
+from tests.support.empty_weights import make_contents, write_model, write_weights
 from tests.support.hub import REPOSITORY, FakeHub, read_files
 from tests.support.hub_downloads import (
     CHUNK,
@@ -58,7 +59,7 @@ def test_progress_grows_to_the_total(hub: FakeHub, models_dir: Path) -> None:
 
 
 def test_a_model_that_is_here_is_left_alone(hub: FakeHub, models_dir: Path) -> None:
-    (models_dir / NAME).mkdir(parents=True)
+    write_model(models_dir / NAME)
     assert fetch_model(models_dir) == []
     assert hub.requests == []
 
@@ -180,7 +181,7 @@ ENLARGER = ModelSpec(name="enlarger", folder="enlarger", repository=REPOSITORY, 
 
 
 def test_only_the_files_a_model_names_are_downloaded(hub: FakeHub, models_dir: Path) -> None:
-    hub.files = {**dict.fromkeys(SOME, b"weights"), "weights_fp8.safetensors": b"x" * 1000, "README.md": b"text"}
+    hub.files = {**make_contents(SOME), "weights_fp8.safetensors": b"x" * 1000, "README.md": b"text"}
     fetch_model(models_dir, ENLARGER)
     assert {path.name for path in (models_dir / "enlarger").iterdir()} == set(SOME)
 
@@ -191,9 +192,10 @@ def test_a_named_file_that_the_repository_has_not_is_refused(hub: FakeHub, model
         fetch_model(models_dir, ENLARGER)
 
 
-def test_a_folder_that_lacks_a_named_file_is_left_alone(hub: FakeHub, models_dir: Path) -> None:
-    (models_dir / "enlarger").mkdir(parents=True)
-    (models_dir / "enlarger" / SOME[0]).write_bytes(b"mine")
-    with pytest.raises(ModelIncomplete, match=SOME[1]):
-        fetch_model(models_dir, ENLARGER)
-    assert (models_dir / "enlarger" / SOME[0]).read_bytes() == b"mine"
+def test_only_the_file_that_a_folder_lacks_is_fetched(hub: FakeHub, models_dir: Path) -> None:
+    hub.files = make_contents(SOME)
+    mine = write_weights(models_dir / "enlarger" / SOME[0])
+    mine.with_name("notes.txt").write_text("mine")
+    fetch_model(models_dir, ENLARGER)
+    assert {path.name for path in mine.parent.iterdir()} == {*SOME, "notes.txt"}
+    assert not any(SOME[0] in path for path, _ in hub.requests)

@@ -16,6 +16,7 @@ from mflux_api.models.registry import (
     resolve_client_model,
     resolve_model,
 )
+from tests.support.empty_weights import SAFETENSORS, TOKENIZER, write_model
 
 SIZES = ["4b", "9b", "base-4b", "base-9b"]
 DOCUMENTED = [
@@ -55,10 +56,7 @@ def models_dir(tmp_path: Path) -> Path:
 
 
 def make_checkpoint(folder: Path) -> Path:
-    for part in ("transformer", "text_encoder", "vae"):
-        (folder / part).mkdir(parents=True)
-        (folder / part / "0.safetensors").write_bytes(b"weights")
-    return folder
+    return write_model(folder)
 
 
 def test_the_embedded_model_is_found_from_anywhere(tmp_path: Path) -> None:
@@ -81,7 +79,7 @@ def test_each_width_has_a_name(bits: int) -> None:
 
 
 def test_a_folder_in_the_models_directory_is_used(tmp_path: Path) -> None:
-    (tmp_path / "flux2-klein-4b").mkdir()
+    make_checkpoint(tmp_path / "flux2-klein-4b")
     assert resolve_model("flux2-klein-4b-4-bit", tmp_path).folder == tmp_path / "flux2-klein-4b"
 
 
@@ -94,7 +92,7 @@ def test_a_snapshot_in_the_hugging_face_cache_is_used(tmp_path: Path, monkeypatc
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     spec = load_registry()["flux2-klein-9b"]
     snapshot = tmp_path / "models--black-forest-labs--FLUX.2-klein-9B" / "snapshots" / str(spec.revision)
-    snapshot.mkdir(parents=True)
+    make_checkpoint(snapshot)
     assert resolve_model("flux2-klein-9b", tmp_path / "models").folder == snapshot
 
 
@@ -209,7 +207,7 @@ def test_a_missing_models_directory_has_no_models(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["flux2-klein-4b", "FLUX2-Klein-4B", "flux2-klein-4b-4-bit", ".hidden", "with space", "ä", "line\n"]
+    "name", ["flux2-klein-4b", "FLUX2-Klein-4B", "flux2-klein-4b-4-bit", ".hidden", "line\n", "x" * 101]
 )
 def test_registry_folders_and_odd_names_are_not_listed(tmp_path: Path, name: str) -> None:
     make_checkpoint(tmp_path / name)
@@ -231,12 +229,15 @@ def test_another_pipeline_is_no_model(models_dir: Path, index: object) -> None:
     assert list(find_unregistered_models(models_dir)) == []
 
 
-def test_a_link_that_leads_outside_is_not_listed(models_dir: Path, tmp_path: Path) -> None:
+def test_a_link_that_leads_outside_is_listed_if_links_are_followed(models_dir: Path, tmp_path: Path) -> None:
     (models_dir / "inside").symlink_to(models_dir / "my.Model_1")
     (models_dir / "outside").symlink_to(make_checkpoint(tmp_path / "elsewhere"))
-    assert [spec.name for spec in find_unregistered_models(models_dir)] == ["inside", "my.Model_1"]
+    own = find_unregistered_models(models_dir, follow_links=False)
+    assert [spec.name for spec in own] == ["inside", "my.Model_1"]
     with pytest.raises(ModelNotFound):
-        resolve_client_model("outside", models_dir)
+        resolve_client_model("outside", models_dir, follow_links=False)
+    assert [spec.name for spec in find_unregistered_models(models_dir)] == ["inside", "my.Model_1", "outside"]
+    assert resolve_client_model("outside", models_dir).folder == models_dir / "outside"
 
 
 # Names from clients
@@ -277,7 +278,7 @@ def test_the_size_on_disk_counts_each_file_once(models_dir: Path) -> None:
     folder = models_dir / "my.Model_1"
     (folder / "again.safetensors").hardlink_to(folder / "vae" / "0.safetensors")
     (folder / "broken").symlink_to(folder / "nothing")
-    assert measure_disk_usage(folder) == 3 * len(b"weights")
+    assert measure_disk_usage(folder) == 3 * len(SAFETENSORS) + len(TOKENIZER)
 
 
 def test_the_size_on_disk_follows_links_to_the_cache(tmp_path: Path) -> None:

@@ -1,12 +1,11 @@
 """Models whose transformer is one file: detection, and the files they take from another repository."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from mflux_api.checkpoints.detection import compute_fingerprint
-from mflux_api.errors import ModelIncomplete, ModelNotDownloaded, ModelNotFound
+from mflux_api.errors import ModelNotDownloaded, ModelNotFound
 from mflux_api.models import download
 from mflux_api.models.registry import (
     ModelSpec,
@@ -16,6 +15,7 @@ from mflux_api.models.registry import (
     load_registry,
     resolve_model,
 )
+from tests.support.empty_weights import make_contents, write_model, write_weights
 from tests.support.hub import REPOSITORY, FakeHub
 from tests.support.hub_downloads import fetch_model
 
@@ -23,15 +23,12 @@ FILE = "flux-2-fp8.safetensors"
 BUNDLE = ModelSpec(name="bundle", folder="bundle", repository=REPOSITORY, files=(FILE,), rest="whole", gated=True)
 WHOLE = ModelSpec(name="whole", folder="whole", repository="tester/whole")
 REST = ["model_index.json", "transformer/config.json", "text_encoder/model.safetensors", "tokenizer/tokenizer.json"]
-REST += ["scheduler/scheduler_config.json", "vae/model.safetensors"]
+REST += ["scheduler/scheduler_config.json", "vae/model.safetensors", "text_encoder/config.json", "vae/config.json"]
 OTHERS = ["transformer/model.safetensors", "transformer/model.safetensors.index.json", "README.md"]
 
 
 def write_single_file(folder: Path, transformer: str) -> Path:
-    for name in (transformer, "text_encoder/model.safetensors", "vae/model.safetensors"):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(b"weights")
-    return folder
+    return write_model(folder, transformer=transformer)
 
 
 @pytest.mark.parametrize("name", ["x-Q4_K.gguf", "transformer.gguf", "transformer/x.gguf", "flux-2-fp8.safetensors"])
@@ -78,7 +75,7 @@ def test_the_published_8_bit_floats_say_where_the_rest_comes_from(tmp_path: Path
 def test_it_is_here_when_the_rest_is(tmp_path: Path) -> None:
     folder = write_single_file(tmp_path / "flux2-klein-9b-fp8", "flux-2-klein-9b-fp8.safetensors")
     assert is_downloaded(find_spec("flux2-klein-9b-fp8"), tmp_path)
-    (folder / "vae" / "model.safetensors").unlink()
+    (folder / "vae" / "0.safetensors").unlink()
     (folder / "vae").rmdir()
     assert not is_downloaded(find_spec("flux2-klein-9b-fp8"), tmp_path)
 
@@ -90,13 +87,13 @@ def known(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("known")
 def test_a_download_brings_the_file_and_the_rest_from_two_repositories(hub: FakeHub, tmp_path: Path) -> None:
-    hub.files = {name: name.encode() for name in (FILE, *REST, *OTHERS)}
+    hub.files = make_contents((FILE, *REST, *OTHERS))
     hub.repositories = (REPOSITORY, "tester/whole")
     heard = fetch_model(tmp_path, BUNDLE)
     folder = tmp_path / "bundle"
     found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     assert found == {FILE, *REST}
-    assert heard[-1].done_bytes == heard[-1].total_bytes == sum(len(name) for name in found)
+    assert heard[-1].done_bytes == heard[-1].total_bytes == sum(len(hub.files[name]) for name in found)
     asked = {path for path, _ in hub.requests}
     assert any(REPOSITORY in path and FILE in path for path in asked)
     assert any("tester/whole" in path and "text_encoder" in path for path in asked)
@@ -104,8 +101,12 @@ def test_a_download_brings_the_file_and_the_rest_from_two_repositories(hub: Fake
 
 
 @pytest.mark.usefixtures("known")
-def test_a_folder_that_lacks_the_rest_is_left_alone(hub: FakeHub, tmp_path: Path) -> None:
-    (tmp_path / "bundle").mkdir()
-    (tmp_path / "bundle" / FILE).write_bytes(b"mine")
-    with pytest.raises(ModelIncomplete, match="lacks text_encoder, vae"):
-        fetch_model(tmp_path, replace(BUNDLE, gated=False))
+def test_a_folder_that_lacks_the_rest_is_fetched_on(hub: FakeHub, tmp_path: Path) -> None:
+    hub.files = make_contents((FILE, *REST, *OTHERS))
+    hub.repositories = (REPOSITORY, "tester/whole")
+    mine = write_weights(tmp_path / "bundle" / FILE)
+    before = mine.stat()
+    fetch_model(tmp_path, BUNDLE)
+    assert (mine.stat().st_ino, mine.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    assert (tmp_path / "bundle" / "vae" / "model.safetensors").is_file()
+    assert not any(FILE in path for path, _ in hub.requests)
