@@ -15,6 +15,8 @@ import pytest
 from playwright.sync_api import BrowserContext, ConsoleMessage, Page, Response
 
 from tests.support.live_server import LiveServer
+from tests.support.markdown import read_blocks
+from tests.support.paths import EXAMPLE_DOCUMENTS, ROOT
 
 pytestmark = pytest.mark.system
 
@@ -46,6 +48,14 @@ source.addEventListener('complete', () => console.log('complete'));
 source.onerror = () => console.log(`state ${source.readyState}`);
 """
 
+SCRIPTS = [
+    pytest.param(block.text, id=f"{document.relative_to(ROOT)}:{block.line}")
+    for document in EXAMPLE_DOCUMENTS
+    for block in read_blocks(document)
+    if block.language == "javascript"
+]
+LOCAL = "http://localhost:7861"
+
 
 class Tab:
     """A page, the console messages of its scripts, and the statuses of its stream responses."""
@@ -73,6 +83,12 @@ class Tab:
     def run(self, script: str) -> None:
         """Evaluate a script as the browser's console does: the page's Content-Security-Policy does not apply."""
         answer: dict[str, Any] = self.devtools.send("Runtime.evaluate", {"expression": script})
+        assert "exceptionDetails" not in answer, answer
+
+    def run_module(self, script: str) -> None:
+        """Evaluate a script with `await` at its top level, and wait for its end."""
+        options = {"expression": script, "replMode": True, "awaitPromise": True}
+        answer: dict[str, Any] = self.devtools.send("Runtime.evaluate", options)
         assert "exceptionDetails" not in answer, answer
 
     def wait_until(self, holds: Callable[[], bool], seconds: float = 30) -> None:
@@ -220,4 +236,17 @@ def test_the_page_of_the_documentation_shows_every_endpoint(server: LiveServer, 
     assert tab.page.locator("summary").count() == sum(map(len, paths.values()))
     assert "Version" in tab.page.locator("#about").inner_text()
     # The console would report a blocked resource or a broken script.
+    assert tab.texts == []
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_the_scripts_of_the_documents_show_the_picture(
+    server: LiveServer, context: BrowserContext, foreign_page: str, script: str
+) -> None:
+    tab = Tab(context, foreign_page)
+    # Previews are smaller than the picture.
+    tab.run("sides = []; document.addEventListener('load', (e) => sides.push(e.target.naturalWidth), true)")
+    tab.run_module(script.replace(LOCAL, server.url))
+    tab.wait_until(lambda: tab.page.evaluate("sides.includes(256)"))
+    assert min(tab.page.evaluate("sides")) < 256
     assert tab.texts == []

@@ -97,10 +97,10 @@ def test_the_readme_names_the_newcomers_commands(command: str) -> None:
     assert command in (ROOT / "README.md").read_text()
 
 
-def test_the_readme_names_every_folder() -> None:
-    readme = (ROOT / "README.md").read_text()
+def test_the_architecture_names_every_folder() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
     tracked = ("mflux_api", "configs", "models", "output", "tests", "tools", "docs")
-    assert [folder for folder in tracked if f"`{folder}/`" not in readme] == []
+    assert [folder for folder in tracked if f"`{folder}/`" not in text] == []
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
