@@ -3,9 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
-from safetensors.numpy import save_file
 
 from tests.support.documents import KEY, SMALL_SERVER
 from tests.support.live_server import LiveServer, run_server
@@ -26,6 +24,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
 @pytest.fixture(scope="session")
 def furnished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     """A server with user files: styles and an adapter."""
+    import numpy as np
+    from safetensors.numpy import save_file
+
     folder = Path(tmp_path_factory.mktemp("furnished"))
     (folder / "loras").mkdir()
     noise = np.random.default_rng(0)

@@ -11,7 +11,7 @@ from urllib.parse import quote
 import psutil
 import pytest
 import requests
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -206,16 +206,13 @@ PIECES = [
 ]
 PATHS = st.lists(st.sampled_from([*PIECES, "flux2-tiny", "inside", ".safetensors", ":", "ä", "\n"]), min_size=1)
 PATHS_GIVEN = PATHS.map("".join).filter(lambda name: name not in {"flux2-tiny", "inside", "inside.safetensors"})
-quick = settings(max_examples=60, deadline=None, database=None)
 
 
-@quick
 @given(PATHS_GIVEN)
 def test_a_path_is_no_model(server: LiveServer, name: str) -> None:
     assert_refused(server.post(GENERATE, order(model=name)), 404, "MODEL_NOT_FOUND")
 
 
-@quick
 @given(PATHS_GIVEN)
 def test_a_path_in_the_address_is_no_model(server: LiveServer, name: str) -> None:
     url = f"{server.url}/api/v1/models/{quote(name, safe='')}/status"
@@ -227,7 +224,6 @@ def test_a_path_in_the_address_is_no_model(server: LiveServer, name: str) -> Non
     assert reply.json()["code"] in {"MODEL_NOT_FOUND", "NOT_FOUND"}
 
 
-@quick
 @given(PATHS_GIVEN)
 @example("a" * 300)
 @example("~nobody-of-this-name/x")
