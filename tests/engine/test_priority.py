@@ -12,6 +12,11 @@ from tests.support.processes import make_engine
 linux = pytest.mark.skipif(sys.platform != "linux", reason="the scheduler's classes are Linux's")
 
 
+@pytest.fixture(autouse=True)
+def several_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "2")
+
+
 async def policies(*, background: bool) -> set[int]:
     """Return the scheduling policies of all threads of a started engine."""
     engine = make_engine(background=background)
