@@ -57,6 +57,7 @@ def test_an_engine_killed_while_it_paints_is_reported_and_another_paints_on() ->
     run(scenario())
 
 
+@pytest.mark.slow
 def test_an_engine_killed_while_it_has_nothing_to_do_is_started_again() -> None:
     async def scenario() -> None:
         async with running() as engine:
@@ -72,6 +73,7 @@ def test_an_engine_killed_while_it_has_nothing_to_do_is_started_again() -> None:
     run(scenario())
 
 
+@pytest.mark.slow
 def test_ending_it_while_it_paints_is_an_error_of_that_painting_only() -> None:
     async def scenario() -> None:
         async with running() as engine:
@@ -111,6 +113,7 @@ def test_an_engine_that_says_nothing_for_too_long_is_ended() -> None:
     run(scenario())
 
 
+@pytest.mark.slow
 def test_signals_to_its_group_do_not_end_it(shared: Shared) -> None:
     async def scenario() -> None:
         async with aclosing(shared.engine.stream_replies(paint(steps=5))) as said:

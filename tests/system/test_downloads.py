@@ -133,6 +133,7 @@ def test_a_job_brings_its_model_first_and_others_are_painted_meanwhile(hub: Fake
     assert hub.ranges_asked(WEIGHTS) == [None]
 
 
+@pytest.mark.slow
 def test_a_client_that_waits_for_its_picture_waits_for_the_model(start: Start) -> None:
     with start() as live:
         reply = live.post("/sdapi/v1/txt2img", {"prompt": "x", "model": MODEL, "width": 64, "height": 64, "steps": 1})
@@ -193,6 +194,7 @@ def assert_continued(hub: FakeHub) -> None:
     assert [asked is not None and asked.startswith("bytes=") and asked != "bytes=0-" for asked in rest] == [True]
 
 
+@pytest.mark.slow
 def test_a_download_may_be_started_again_before_it_has_stopped(hub: FakeHub, start: Start) -> None:
     hub.hold = True
     with start() as live:
@@ -227,6 +229,7 @@ def test_what_is_missing_for_a_gated_model_is_said_and_once_it_is_there_the_job_
         assert not [line for line in live.lines if hub.token in line]
 
 
+@pytest.mark.slow
 def test_a_hub_that_is_ill_fails_the_job_and_a_later_attempt_succeeds(hub: FakeHub, start: Start) -> None:
     hub.error = (500, "Ill", "Internal error of the hub")
     with start() as live:
@@ -251,6 +254,7 @@ def test_without_a_hub_the_job_fails_and_others_are_painted(start: Start) -> Non
         assert live.wait_for_status(live.submit())["status"] == "completed"
 
 
+@pytest.mark.slow
 def test_a_server_that_was_killed_goes_on_with_the_download_and_paints_the_job(hub: FakeHub, start: Start) -> None:
     hub.hold = True
     with start() as live:
@@ -276,6 +280,7 @@ def test_without_downloads_only_what_is_here_is_painted(start: Start, tmp_path: 
         assert live.wait_for_status(live.submit(model=MODEL))["status"] == "completed"
 
 
+@pytest.mark.slow
 def test_a_folder_among_the_models_is_a_model_of_its_own(start: Start, tmp_path: Path) -> None:
     with start() as live:
         shutil.copytree(EMBEDDED_MODELS_DIR / "flux2-tiny", tmp_path / "models" / "my-own")

@@ -152,6 +152,7 @@ def test_a_store_that_stumbles_is_asked_again(live: LiveServer, store: FakeS3) -
     assert store.failures == 0
 
 
+@pytest.mark.slow
 def test_a_store_that_is_away_is_said_and_loses_nothing(tmp_path: Path) -> None:
     with run_s3() as store, run_server(tmp_path / "output", *store.server_flags, "--set", "storage.seconds=1") as live:
         store.close()
@@ -247,6 +248,7 @@ def test_a_server_starts_while_its_store_is_away(tmp_path: Path, free_tcp_port: 
         assert [line for line in live.lines if "storage.unreachable" in line]
 
 
+@pytest.mark.slow
 def test_a_store_that_is_asked_without_keys_is_said_to_be(
     tmp_path: Path, free_tcp_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -335,6 +335,7 @@ def test_a_restart_keeps_jobs_pictures_keys_and_sums(tmp_path: Path) -> None:
         assert (stats["total_generations"], stats["total_images"]) == (3, 3)
 
 
+@pytest.mark.slow
 def test_a_job_that_was_running_whenever_the_server_was_killed_fails_at_last(tmp_path: Path) -> None:
     output, once = tmp_path / "output", ("--set", "queue.tries=1")
     with run_server(output, *once) as live:

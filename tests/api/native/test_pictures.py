@@ -229,6 +229,7 @@ def test_pictures_of_a_running_job_cannot_be_deleted(server: LiveServer) -> None
     server.wait_for_status(job_id)
 
 
+@pytest.mark.slow
 def test_a_deleted_picture_stays_deleted_after_a_restart(tmp_path: Path) -> None:
     with run_server(tmp_path / "output") as live:
         job_id = paint(live, num_images=2)

@@ -52,6 +52,7 @@ def wait_until_idle(live: LiveServer, busy: bool = True) -> dict[str, Any]:
 # Options
 
 
+@pytest.mark.slow
 def test_options_and_the_model_outlive_the_server(tmp_path: Path) -> None:
     with run_server(tmp_path / "output") as live:
         changed = {"send_seed": False, "sd_model_checkpoint": "flux2-tiny-4-bit", "CLIP_stop_at_last_layers": 2}

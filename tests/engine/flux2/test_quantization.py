@@ -5,6 +5,7 @@ from mlx import nn
 
 from mflux_api.engine.flux2.quantization import DequantizingLinear, dequantize_first, quantize
 from mflux_api.engine.model import Model, load_model
+from tests.support.marks import slow_but
 
 
 @pytest.mark.parametrize("bits", [3, 4, 6, 8])
@@ -38,6 +39,6 @@ def psnr(first: Model, second: Model) -> float:
 FLOORS = {8: 30.0, 6: 25.0, 4: 15.0, 3: 10.0}
 
 
-@pytest.mark.parametrize("bits", FLOORS)
+@pytest.mark.parametrize("bits", slow_but(FLOORS, 4))
 def test_quantized_pictures_stay_near_the_float32_ones(tiny: Model, bits: int) -> None:
     assert psnr(tiny, load_model("flux2-tiny", quantize=bits)) > FLOORS[bits]
