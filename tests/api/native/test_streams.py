@@ -23,7 +23,6 @@ from tests.support.live_server import LiveServer, run_server
 
 pytestmark = pytest.mark.system
 
-LISTENERS, STALLED = 200, 50
 LARGEST_PREVIEW = 1 << 16
 EVENT = b"\r\nevent: "
 LAST_CHUNK = b"\r\n0\r\n\r\n"
@@ -253,8 +252,15 @@ def noise(side: int) -> str:
     return base64.b64encode(buffer.getvalue()).decode()
 
 
-def test_two_hundred_listeners_all_get_the_end_and_fifty_that_stall_harm_nobody(tmp_path: Path) -> None:
-    with run_server(tmp_path / "output", "--set", "server.send_seconds=4") as live, ExitStack() as sockets:
+@pytest.mark.parametrize(
+    ("listeners", "stalled"), [(20, 5), pytest.param(200, 50, marks=pytest.mark.slow)], ids=["few", "many"]
+)
+def test_all_listeners_get_the_end_and_those_that_stall_harm_nobody(
+    tmp_path: Path, listeners: int, stalled: int
+) -> None:
+    # Many readers share a core with the server: on a busy machine it may take seconds to serve one again.
+    patience = 4 if listeners == 200 else 2
+    with run_server(tmp_path / "output", "--set", f"server.send_seconds={patience}") as live, ExitStack() as sockets:
         process = psutil.Process(live.process.pid)
         # Four megabytes of result do not fit into the socket's buffers; strength 0 takes no time to paint.
         order = {"width": 512, "height": 512, "init_images": [noise(512)], "image_strength": 0, "num_images": 4}
@@ -262,16 +268,16 @@ def test_two_hundred_listeners_all_get_the_end_and_fifty_that_stall_harm_nobody(
         assert read_to_the_end([first], 60) == {b"complete": 1}
         live.post("/api/v1/queue/pause")
         job_id = live.submit(**order)
-        for _ in range(STALLED):
+        for _ in range(stalled):
             sockets.enter_context(open_unread_stream(live, stream(job_id), room=2048))
-        listeners = [sockets.enter_context(open_unread_stream(live, stream(job_id))) for _ in range(LISTENERS)]
-        wait_until(lambda: connections(process) >= LISTENERS + STALLED)
+        streams = [sockets.enter_context(open_unread_stream(live, stream(job_id))) for _ in range(listeners)]
+        wait_until(lambda: connections(process) >= listeners + stalled)
         before = process.memory_info().rss
         live.post("/api/v1/queue/resume")
-        assert read_to_the_end(listeners, 60) == {b"complete": LISTENERS}
+        assert read_to_the_end(streams, 60) == {b"complete": listeners}
         # Clients that never read are dropped, with one log line each.
         wait_until(lambda: connections(process) <= 2)
-        wait_until(lambda: sum("stream.dropped" in line for line in live.lines) == STALLED)
+        wait_until(lambda: sum("stream.dropped" in line for line in live.lines) == stalled)
         assert not [line for line in live.lines if " error " in line]
         # A copy of the last event for each client would take a gigabyte.
         assert process.memory_info().rss - before < 40 * 1024**2
