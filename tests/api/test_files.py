@@ -9,7 +9,7 @@ import requests
 from PIL import Image
 
 from tests.support.live_server import LiveServer, run_server
-from tests.support.running_jobs import wait_until
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.system
 

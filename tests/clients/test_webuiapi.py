@@ -11,8 +11,9 @@ import webuiapi
 from PIL import Image
 
 from tests.support.live_server import LiveServer
-from tests.support.running_jobs import STEPS, run_until_step, wait_until
+from tests.support.running_jobs import STEPS, run_until_step
 from tests.support.sdwebui_bodies import half_mask, noise, pixels
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.system
 

@@ -5,7 +5,6 @@ import shutil
 import signal
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -17,6 +16,7 @@ from mflux_api.models.registry import EMBEDDED_MODELS_DIR, load_registry
 from tests.support import hub as hubs
 from tests.support.hub import FakeHub, read_files
 from tests.support.live_server import LiveServer, run_server
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.system
 
@@ -72,13 +72,6 @@ def resume_download(hub: FakeHub) -> None:
 
 def get_status(live: LiveServer) -> Any:
     return live.get(STATUS).json()
-
-
-def wait_until(holds: Callable[[], bool], seconds: float = 20) -> None:
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 class Listener(threading.Thread):

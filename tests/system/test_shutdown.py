@@ -8,36 +8,22 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import psutil
 import pytest
 import requests
 
 from tests.support.live_server import LiveServer, run_server
 from tests.support.marks import slow_but
 from tests.support.paths import ROOT
+from tests.support.processes import is_gone
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.system
 
 LONG = {"prompt": "a red circle", "width": 256, "height": 256, "steps": 100}
 SHORT = {**LONG, "steps": 12}
-
-
-def is_gone(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
-
-
-def wait_until(holds: Callable[[], bool], seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 def is_painting(live: LiveServer) -> bool:

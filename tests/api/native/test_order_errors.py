@@ -5,7 +5,6 @@ import io
 import json
 import socket
 import struct
-import time
 from urllib.parse import quote
 
 import psutil
@@ -317,9 +316,9 @@ def test_a_decompression_bomb_is_refused_without_being_unpacked(server: LiveServ
     sent = make_bomb(side)
     process = psutil.Process(server.process.pid)
     before = process.memory_info().rss
-    began = time.monotonic()
+    worked = process.cpu_times().user
     reply = server.post(GENERATE, order(init_images=[sent]))
-    seconds = time.monotonic() - began
+    seconds = process.cpu_times().user - worked
     assert_refused(reply, 400, "INVALID_IMAGE")
     assert seconds < 1
     assert process.memory_info().rss - before < MOST_GROWTH
