@@ -8,6 +8,7 @@ import pytest
 import requests
 from PIL import Image
 
+from tests.support.documents import KEY
 from tests.support.live_server import LiveServer, run_server
 
 pytestmark = pytest.mark.system
@@ -80,15 +81,14 @@ def test_an_edit_without_a_picture_that_can_be_had_is_refused(server: LiveServer
     assert server.post("/klein/edit", {"prompt": "in blue", **body}).status_code == 400
 
 
-def test_keys_guard_all_but_health(tmp_path: Any) -> None:
-    with run_server(tmp_path / "output", "--set", "security.api_keys=me:secret") as live:
-        assert live.get("/klein/health").status_code == 200
-        assert live.post("/klein/generate", SMALL).status_code == 401
-        assert live.post("/klein/generate", SMALL, headers={"X-API-Key": "wrong"}).status_code == 401
-        reply = live.post("/klein/generate", SMALL, headers={"X-API-Key": "secret"})
-        assert reply.status_code == 200
-        # The signed URL needs no API key.
-        assert requests.get(reply.json()["image_url"], timeout=30).status_code == 200
+def test_keys_guard_all_but_health(guarded: LiveServer) -> None:
+    assert guarded.get("/klein/health").status_code == 200
+    assert guarded.post("/klein/generate", SMALL).status_code == 401
+    assert guarded.post("/klein/generate", SMALL, headers={"X-API-Key": "wrong"}).status_code == 401
+    reply = guarded.post("/klein/generate", SMALL, headers={"X-API-Key": KEY})
+    assert reply.status_code == 200
+    # The signed URL needs no API key.
+    assert requests.get(reply.json()["image_url"], timeout=30).status_code == 200
 
 
 def test_it_answers_at_the_root_and_on_a_port_of_its_own(tmp_path: Any, free_tcp_port: int) -> None:

@@ -12,6 +12,7 @@ def figures() -> dict[str, Measurement]:
     return {figure.name: figure for figure in run_benchmark("flux2-tiny", [64], 1, Path("models"))}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", STAGES)
 def test_every_stage_is_measured(figures: dict[str, Measurement], stage: str) -> None:
     assert figures[stage].unit == "ms"
@@ -23,6 +24,7 @@ def test_mflux_paints_the_same_picture_and_is_compared(figures: dict[str, Measur
     assert figures["64: mflux, eager"].note.startswith("ours takes ")
 
 
+@pytest.mark.slow
 def test_memory_is_read_before_mflux_paints(figures: dict[str, Measurement]) -> None:
     names = list(figures)
     assert names.index("64: peak of MLX") < names.index("process (RSS)") < names.index("64: mflux, eager")

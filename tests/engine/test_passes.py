@@ -223,7 +223,7 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", slow_but(KINDS, "one pass", "hires", "tiles"))
 def test_steps_are_counted_through_all_passes(tiny: Model, kind: str) -> None:
     said = list(paint_events(tiny, seeds=(3, 4), **KINDS[kind]))
     ends = [index for index, event in enumerate(said) if isinstance(event, Picture)]

@@ -153,8 +153,11 @@ asyncio.run(main(*pickle.load(sys.stdin.buffer)))
 
 @pytest.mark.parametrize(
     "command",
-    [None, paint(steps=ENDLESS), paint(steps=3, side=320)],
-    ids=["idle", "between short steps", "in a long step"],
+    [
+        pytest.param(None, id="idle", marks=pytest.mark.slow),
+        pytest.param(paint(steps=ENDLESS), id="between short steps", marks=pytest.mark.slow),
+        pytest.param(paint(steps=3, side=320), id="in a long step"),
+    ],
 )
 def test_it_ends_when_its_server_is_killed(command: PaintCommand | None) -> None:
     arguments = [sys.executable, "-c", SERVER]

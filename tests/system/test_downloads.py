@@ -235,6 +235,7 @@ def test_a_hub_that_is_ill_fails_the_job_and_a_later_attempt_succeeds(hub: FakeH
         assert live.wait_for_status(job_id)["status"] == "completed"
 
 
+@pytest.mark.slow
 def test_without_a_hub_the_job_fails_and_others_are_painted(start: Start) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         nobody = f"http://127.0.0.1:{taken.getsockname()[1]}"

@@ -152,6 +152,7 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path, sign: signal.Signals) -
         wait_until(lambda: is_gone(engine), 15)
 
 
+@pytest.mark.slow
 def test_the_engine_ends_with_a_server_that_is_killed(tmp_path: Path) -> None:
     with run_server(tmp_path / "output") as live:
         live.post("/api/v1/generate", LONG)

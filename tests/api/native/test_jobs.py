@@ -73,6 +73,7 @@ def test_a_waiting_job_is_moved_in_the_line_and_everybody_sees_the_same_order(pa
     assert ended == sorted(ended)
 
 
+@pytest.mark.slow
 def test_a_moved_job_is_told_of_and_stays_there_over_a_restart(tmp_path: Path) -> None:
     with run_server(tmp_path / "output") as live:
         live.post("/api/v1/queue/pause")

@@ -11,7 +11,7 @@ from mflux_api import errors
 from mflux_api.app.application import build_app
 from mflux_api.settings import Settings
 from mflux_api.web.static_files import PATHS
-from tests.support.live_server import LiveServer, run_server
+from tests.support.live_server import LiveServer
 
 pytestmark = pytest.mark.system
 
@@ -114,10 +114,9 @@ def test_an_order_describes_each_of_its_fields(described: dict[str, Any], path: 
     assert all(field.get("description") for field in schema["properties"].values())
 
 
-def test_it_says_when_a_key_is_needed(described: dict[str, Any], tmp_path: Path) -> None:
+def test_it_says_when_a_key_is_needed(described: dict[str, Any], guarded: LiveServer) -> None:
     assert described["security"] == []
-    with run_server(tmp_path / "output", "--set", "security.api_keys=alice:key") as locked:
-        named = {name for choice in locked.get("/openapi.json").json()["security"] for name in choice}
+    named = {name for choice in guarded.get("/openapi.json").json()["security"] for name in choice}
     assert named == set(described["components"]["securitySchemes"])
 
 

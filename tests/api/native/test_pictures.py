@@ -165,6 +165,7 @@ def test_only_names_that_the_job_has_are_answered(server: LiveServer, name: str)
     server.wait_for_status(job_id)
 
 
+@pytest.mark.slow
 def test_inputs_are_had_of_waiting_and_failed_jobs_and_after_a_restart(tmp_path: Path) -> None:
     broken = base64.b64encode(base64.b64decode(make_base64("PNG", "red"))[:100]).decode()
     with run_server(tmp_path / "output") as live:
