@@ -14,6 +14,7 @@ import requests
 
 from tests.support.documents import SMALL_SERVER
 from tests.support.live_server import LiveServer, run_server
+from tests.support.marks import slow_but
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.system
@@ -231,7 +232,7 @@ def kill_the_engine(live: LiveServer) -> None:
     live.engine_processes[0].kill()
 
 
-@pytest.mark.parametrize("name", DIALECTS)
+@pytest.mark.parametrize("name", slow_but(DIALECTS, "native", "sdapi", "replicate", "openai"))
 def test_an_engine_that_dies_fails_the_job_in_the_dialects_words(fragile: LiveServer, name: str) -> None:
     dialect, later = DIALECTS[name], LATER.get(name)
     # As many steps as its document allows, so that no picture is finished.

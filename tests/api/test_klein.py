@@ -38,11 +38,13 @@ def test_a_picture_is_at_the_address_it_names(server: LiveServer) -> None:
 
 @pytest.mark.parametrize("how", ["image_url", "image_base64"])
 def test_a_picture_is_edited_by_address_or_in_base64(trusting: LiveServer, how: str) -> None:
-    source = trusting.post("/klein/generate", SMALL).json()["image_url"]
+    job_id = trusting.submit(width=80)
+    trusting.wait_for_status(job_id)
+    source = f"{trusting.url}/api/v1/jobs/{job_id}/images/0"
     value = source if how == "image_url" else base64.b64encode(picture()).decode()
     reply = trusting.post("/klein/edit", {"prompt": "in blue", how: value, "steps": 1})
     assert reply.status_code == 200, reply.text
-    assert reply.json()["width"] == (256 if how == "image_url" else 64)
+    assert reply.json()["width"] == (80 if how == "image_url" else 64)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +98,7 @@ def test_it_answers_at_the_root_and_on_a_port_of_its_own(tmp_path: Any, free_tcp
         tmp_path / "output", "--root-dialect", "klein", "--set", f"dialects.ports=klein:{free_tcp_port}"
     ) as live:
         assert live.get("/health").json()["status"] == "ok"
-        assert live.post("/generate", SMALL).status_code == 200
+        assert live.post("/generate", {**SMALL, "steps": 0}).status_code == 400
         assert live.get("/api/v1/health").json()["status"] == "healthy"
         own = f"http://127.0.0.1:{free_tcp_port}"
         reply = requests.post(f"{own}/generate", json=SMALL, timeout=60)

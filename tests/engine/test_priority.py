@@ -33,6 +33,7 @@ async def test_every_thread_of_the_engine_lets_the_server_go_first() -> None:
     assert await policies(background=True) == {os.SCHED_IDLE}
 
 
+@pytest.mark.slow
 @linux
 @run_async
 async def test_it_takes_its_share_where_the_setting_says_so() -> None:

@@ -126,6 +126,7 @@ def test_signals_to_its_group_do_not_end_it(shared: Shared) -> None:
     shared.run(scenario())
 
 
+@pytest.mark.slow
 def test_it_is_not_in_the_servers_group(shared: Shared) -> None:
     shared.picture()
     assert shared.engine.pid is not None

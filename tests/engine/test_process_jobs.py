@@ -67,6 +67,7 @@ async def test_a_job_whose_engine_dies_right_after_its_last_picture_is_completed
         assert workshop.engine.start_count == 2
 
 
+@pytest.mark.slow
 @run_async
 async def test_a_job_cancelled_while_it_is_painted_stops_at_its_step_and_the_next_is_painted(tmp_path: Path) -> None:
     async with run_dispatcher(tmp_path, make_engine()) as workshop:

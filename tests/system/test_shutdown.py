@@ -23,7 +23,7 @@ from tests.support.waiting import wait_until
 pytestmark = pytest.mark.system
 
 LONG = {"prompt": "a red circle", "width": 256, "height": 256, "steps": 100}
-SHORT = {**LONG, "steps": 12}
+SHORT = {**LONG, "width": 128, "height": 128, "steps": 24}
 
 
 def is_painting(live: LiveServer) -> bool:

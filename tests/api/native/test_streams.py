@@ -166,9 +166,8 @@ def test_everything_is_told_on_one_stream(server: LiveServer) -> None:
     finally:
         server.post("/api/v1/queue/resume")
     thread.join(60)
-    assert names[0] == "queued"
-    assert "started" in names
-    assert names[-1] == "complete"
+    told = [name for name in names if name not in {"paused", "resumed", "progress"}]
+    assert (told[0], told[-2:]) == ("queued", ["started", "complete"])
 
 
 def test_who_resumes_the_stream_of_everything_gets_previews_only_for_the_asking(server: LiveServer) -> None:
