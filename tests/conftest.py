@@ -5,42 +5,39 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
-from playwright.sync_api import Browser, BrowserContext, sync_playwright
 
 import mflux_api
-from mflux_api.engine.model import Model, load_model
 from mflux_api.models.registry import EMBEDDED_MODELS_DIR
 from tests.support.browsers import FLAGS, INSTALL, find_browser
 from tests.support.paths import ROOT
 from tests.support.servers import furnished, guarded, server, small, tight, trusting
+from tests.support.suite_report import MISSING, SuiteReport
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, BrowserContext
+
+    from mflux_api.engine.model import Model
 
 __all__ = ["furnished", "guarded", "server", "small", "tight", "trusting"]
 
-# No deadline: a test may be slow on a busy machine.
-settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("patient")
+# One thread for each process: several workers and their engines share the cores, and OpenBLAS's idle threads spin.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+# No deadline: a test may be slow on a busy machine. `make test` chooses "fast".
+PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("full", PATIENT)
+settings.register_profile("fast", PATIENT, max_examples=20)
+settings.load_profile("full")
 
 # tools/node installs the JavaScript clients and writes this file last.
 NODE_CLIENTS = Path(sys.prefix) / "node" / "installed.json"
-# With "required" the browser tests always run. Otherwise they are deselected without a browser; the header reports it.
-WITHOUT_BROWSER = os.environ.get("MFLUX_TEST_BROWSER") != "required" and find_browser() is None
-WITHOUT_NODE = os.environ.get("MFLUX_TEST_NODE") != "required" and not NODE_CLIENTS.is_file()
-LEFT_OUT = {
-    "test_browser.py": WITHOUT_BROWSER,
-    # axe-core comes with the JavaScript clients.
-    "test_accessibility.py": WITHOUT_BROWSER or WITHOUT_NODE,
-    "test_browser_examples.py": WITHOUT_BROWSER,
-    "test_node_clients.py": WITHOUT_NODE,
-    "test_node_examples.py": WITHOUT_NODE,
-    # All tests in tests/page.
-    "page": WITHOUT_BROWSER,
-}
+NO_NODE = "without node and npm, which were not found when .venv was set up"
 TINY = EMBEDDED_MODELS_DIR / "flux2-tiny"
 # Fixture -> marker of the tests that use it, directly or through another fixture.
-# `make quick` deselects these markers.
 # Tests that start a server or browser without these fixtures carry the marker themselves or in `pytestmark`.
 STARTED_BY = {
     "server": "system",
@@ -56,12 +53,16 @@ STARTED_BY = {
 
 
 @pytest.fixture(scope="session")
-def tiny() -> Model:
+def tiny() -> "Model":
+    from mflux_api.engine.model import load_model
+
     return load_model("flux2-tiny")
 
 
 @pytest.fixture(scope="session")
-def tiny_base() -> Model:
+def tiny_base() -> "Model":
+    from mflux_api.engine.model import load_model
+
     return load_model("flux2-tiny-base")
 
 
@@ -73,7 +74,9 @@ def checkpoint(tmp_path: Path) -> Path:
 
 # Per module: Playwright keeps an event loop in this thread, and tests of other modules run their own.
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
+def browser() -> "Iterator[Browser]":
+    from playwright.sync_api import sync_playwright
+
     path = find_browser()
     assert path is not None, INSTALL
     with sync_playwright() as playwright:
@@ -83,13 +86,13 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def context(browser: Browser) -> Iterator[BrowserContext]:
+def context(browser: "Browser") -> "Iterator[BrowserContext]":
     context = browser.new_context()
     yield context
     context.close()
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Make sure that this tree is tested, in this process and in those that tests start from any folder.
 
     `.venv` has a package installed too, which may be another tree's where several share it.
@@ -97,20 +100,30 @@ def pytest_configure() -> None:
     if not Path(str(mflux_api.__file__)).is_relative_to(ROOT):
         raise pytest.UsageError(f"The tests of {ROOT} would test {mflux_api.__file__}. Run them from {ROOT}.")
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    config.pluginmanager.register(SuiteReport(config))
 
 
-def pytest_report_header() -> list[str]:
-    browser = [f"{INSTALL} The tests that need one are left out."] if WITHOUT_BROWSER else []
-    node = ["No node with npm was found when .venv was set up. The tests of JavaScript clients are left out."]
-    return [*browser, *(node if WITHOUT_NODE else [])]
+def pytest_itemcollected(item: pytest.Item) -> None:
+    for mark in {STARTED_BY[name] for name in getattr(item, "fixturenames", ()) if name in STARTED_BY}:
+        item.add_marker(mark)
 
 
-# First, so that -m sees the markers added here.
-@pytest.hookimpl(tryfirst=True)
+# Last, so that what -m leaves out is not said to be missing.
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    left_out = [item for item in items if LEFT_OUT.get(item.path.name) or LEFT_OUT.get(item.path.parent.name)]
-    items[:] = [item for item in items if item not in left_out]
-    config.hook.pytest_deselected(items=left_out)
+    """Leave out the tests that need a browser or node where there is none.
+
+    With MFLUX_TEST_BROWSER or MFLUX_TEST_NODE set to "required" they run, and fail.
+    """
+    missing = {}
+    if os.environ.get("MFLUX_TEST_BROWSER") != "required" and find_browser() is None:
+        missing["browser"] = f"of the page and of clients in a browser. {INSTALL}"
+    if os.environ.get("MFLUX_TEST_NODE") != "required" and not NODE_CLIENTS.is_file():
+        missing["node"] = NO_NODE
     for item in items:
-        for mark in {STARTED_BY[name] for name in getattr(item, "fixturenames", ()) if name in STARTED_BY}:
-            item.add_marker(mark)
+        for mark, reason in missing.items():
+            if item.get_closest_marker(mark):
+                item.stash[MISSING] = reason
+    left_out = [item for item in items if MISSING in item.stash]
+    items[:] = [item for item in items if MISSING not in item.stash]
+    config.hook.pytest_deselected(items=left_out)

@@ -2,24 +2,60 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from mflux_api.errors import JobConflict, MfluxError
-from mflux_api.ipc.messages import FinishedPicture, Loading, PaintCommand, Reply, Step, Thumbnail, UpsamplingProgress
+from mflux_api.ipc.messages import (
+    EngineMemory,
+    FinishedPicture,
+    Loading,
+    PaintCommand,
+    Ready,
+    Reply,
+    Step,
+    Thumbnail,
+    UpsamplingProgress,
+)
 from mflux_api.jobs.job import Failure, Job
 from mflux_api.jobs.queue import Painted, Progress, WorkQueue
 from mflux_api.jobs.retry import is_worth_retrying
 from mflux_api.logs import log_error, log_event
 from mflux_api.metrics import Metrics
 from mflux_api.models.registry import ResolvedModel
-from mflux_api.worker.engine_process import EngineProcess
+from mflux_api.request import EarlyStop
 
 HEARTBEAT_SECONDS = 15.0
 PAUSE_AFTER_ERROR = 1.0
+
+
+class PaintingEngine(Protocol):
+    """An engine as the dispatcher uses it: one command at a time, and messages to the painting meanwhile.
+
+    `start_count`: how often it was started. `painting` is set while messages to a painting arrive. See `EngineProcess`.
+    """
+
+    start_count: int
+    memory: EngineMemory
+    painting: asyncio.Event
+
+    @property
+    def idle_seconds(self) -> float: ...
+
+    async def start(self) -> Ready: ...
+
+    def stream_replies(self, command: PaintCommand, /) -> AsyncGenerator[Reply, None]: ...
+
+    def stop_painting(self) -> None: ...
+
+    def stop_early(self, how: EarlyStop, /) -> None: ...
+
+    def show_previews(self) -> None: ...
+
+    async def stop(self) -> None: ...
 
 
 @dataclass
@@ -56,7 +92,7 @@ class Dispatcher:
     def __init__(
         self,
         queue: WorkQueue,
-        engine: EngineProcess,
+        engine: PaintingEngine,
         metrics: Metrics,
         *,
         admit_job: Callable[[Job], ResolvedModel],

@@ -12,6 +12,8 @@ import pytest
 import requests
 from PIL import Image
 
+from mflux_api.dialects import flux2_web
+from tests.support.documents import SMALL_SERVER
 from tests.support.live_server import LiveServer, run_server
 
 pytestmark = pytest.mark.system
@@ -22,8 +24,13 @@ NAME = re.compile(r"flux2_\d{8}_\d{6}_[0-9a-f]{8}\.png")
 
 @pytest.fixture(scope="module")
 def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    with run_server(tmp_path_factory.mktemp("web") / "output", "--root-dialect", "flux2-web") as live:
+    output = tmp_path_factory.mktemp("web") / "output"
+    with run_server(output, "--root-dialect", "flux2-web", program=SMALL_SERVER, environ={"SIDE": "128"}) as live:
         yield live
+
+
+def test_the_sizes_are_the_documented_ones() -> None:
+    assert flux2_web.SIDES == {"square": (1024, 1024), "portrait": (768, 1344), "landscape": (1344, 768)}
 
 
 def idle(live: LiveServer) -> None:
@@ -60,14 +67,14 @@ def test_a_picture_is_in_a_file_of_the_documented_name(web: LiveServer, busy: di
     assert set(image["timings"]) == {"encoding", "diffusion", "save", "total"}
     for path in (f"{PATH}/images/{image['filename']}", f"/images/{image['filename']}"):
         with Image.open(io.BytesIO(web.get(path).content)) as picture:
-            assert (picture.format, picture.size) == ("PNG", (768, 1344))
+            assert (picture.format, picture.size) == ("PNG", (128, 224))
 
 
 def test_a_file_beside_it_says_how_it_was_painted(web: LiveServer, busy: dict[str, Any]) -> None:
     name = busy["first"].json()["images"][0]["filename"].replace(".png", ".prompt")
     lines = (web.output / "flux2-web" / name).read_text(encoding="utf-8").splitlines()
     found = dict(line.removeprefix("# ").split(": ", 1) for line in lines)
-    assert (found["Prompt"], found["Dimensions"]) == ("a red circle /4k next", "768x1344")
+    assert (found["Prompt"], found["Dimensions"]) == ("a red circle /4k next", "128x224")
     assert (found["Seed"], found["Steps"]) == ("7", "10")
     assert re.fullmatch(r"encoding=[\d.]+s, diffusion=[\d.]+s, save=[\d.]+s", found["Timings"])
 
@@ -103,8 +110,8 @@ def test_idle_it_says_so_and_what_it_paints_with(web: LiveServer, busy: dict[str
         {"prompt": "x", "size": "4mp"},
     ],
 )
-def test_a_wrong_request_is_refused(web: LiveServer, busy: dict[str, Any], wrong: dict[str, Any]) -> None:
-    reply = web.post(f"{PATH}/generate", wrong)
+def test_a_wrong_request_is_refused(server: LiveServer, wrong: dict[str, Any]) -> None:
+    reply = server.post(f"{PATH}/generate", wrong)
     assert (reply.status_code, reply.json()["success"], bool(reply.json()["error"])) == (400, False, True)
 
 

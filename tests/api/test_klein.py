@@ -8,6 +8,7 @@ import pytest
 import requests
 from PIL import Image
 
+from tests.support.documents import KEY
 from tests.support.live_server import LiveServer, run_server
 
 pytestmark = pytest.mark.system
@@ -37,11 +38,13 @@ def test_a_picture_is_at_the_address_it_names(server: LiveServer) -> None:
 
 @pytest.mark.parametrize("how", ["image_url", "image_base64"])
 def test_a_picture_is_edited_by_address_or_in_base64(trusting: LiveServer, how: str) -> None:
-    source = trusting.post("/klein/generate", SMALL).json()["image_url"]
+    job_id = trusting.submit(width=80)
+    trusting.wait_for_status(job_id)
+    source = f"{trusting.url}/api/v1/jobs/{job_id}/images/0"
     value = source if how == "image_url" else base64.b64encode(picture()).decode()
     reply = trusting.post("/klein/edit", {"prompt": "in blue", how: value, "steps": 1})
     assert reply.status_code == 200, reply.text
-    assert reply.json()["width"] == (256 if how == "image_url" else 64)
+    assert reply.json()["width"] == (80 if how == "image_url" else 64)
 
 
 @pytest.mark.parametrize(
@@ -80,15 +83,14 @@ def test_an_edit_without_a_picture_that_can_be_had_is_refused(server: LiveServer
     assert server.post("/klein/edit", {"prompt": "in blue", **body}).status_code == 400
 
 
-def test_keys_guard_all_but_health(tmp_path: Any) -> None:
-    with run_server(tmp_path / "output", "--set", "security.api_keys=me:secret") as live:
-        assert live.get("/klein/health").status_code == 200
-        assert live.post("/klein/generate", SMALL).status_code == 401
-        assert live.post("/klein/generate", SMALL, headers={"X-API-Key": "wrong"}).status_code == 401
-        reply = live.post("/klein/generate", SMALL, headers={"X-API-Key": "secret"})
-        assert reply.status_code == 200
-        # The signed URL needs no API key.
-        assert requests.get(reply.json()["image_url"], timeout=30).status_code == 200
+def test_keys_guard_all_but_health(guarded: LiveServer) -> None:
+    assert guarded.get("/klein/health").status_code == 200
+    assert guarded.post("/klein/generate", SMALL).status_code == 401
+    assert guarded.post("/klein/generate", SMALL, headers={"X-API-Key": "wrong"}).status_code == 401
+    reply = guarded.post("/klein/generate", SMALL, headers={"X-API-Key": KEY})
+    assert reply.status_code == 200
+    # The signed URL needs no API key.
+    assert requests.get(reply.json()["image_url"], timeout=30).status_code == 200
 
 
 def test_it_answers_at_the_root_and_on_a_port_of_its_own(tmp_path: Any, free_tcp_port: int) -> None:
@@ -96,7 +98,7 @@ def test_it_answers_at_the_root_and_on_a_port_of_its_own(tmp_path: Any, free_tcp
         tmp_path / "output", "--root-dialect", "klein", "--set", f"dialects.ports=klein:{free_tcp_port}"
     ) as live:
         assert live.get("/health").json()["status"] == "ok"
-        assert live.post("/generate", SMALL).status_code == 200
+        assert live.post("/generate", {**SMALL, "steps": 0}).status_code == 400
         assert live.get("/api/v1/health").json()["status"] == "healthy"
         own = f"http://127.0.0.1:{free_tcp_port}"
         reply = requests.post(f"{own}/generate", json=SMALL, timeout=60)

@@ -129,7 +129,7 @@ def foreign_page() -> Iterator[str]:
         def log_message(self, *arguments: object) -> None: ...
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Empty) as pages:
-        thread = threading.Thread(target=pages.serve_forever)
+        thread = threading.Thread(target=pages.serve_forever, args=(0.01,))
         thread.start()
         yield f"http://127.0.0.1:{pages.server_address[1]}/"
         pages.shutdown()

@@ -54,6 +54,7 @@ def test_kleins_python_paints_and_edits(guarded: LiveServer, photo: str, tmp_pat
     assert [picture(address) for address in found] == [("PNG", (256, 256))] * 2
 
 
+@pytest.mark.slow
 def test_kleins_curl_paints(guarded: LiveServer, tmp_path: Path) -> None:
     reply = json.loads(
         run_example("klein.sh", read_example("klein_generate.sh", klein_replacements(guarded), *SIZE), tmp_path)
@@ -62,6 +63,7 @@ def test_kleins_curl_paints(guarded: LiveServer, tmp_path: Path) -> None:
     assert picture(reply["image_url"]) == ("PNG", (256, 256))
 
 
+@pytest.mark.slow
 def test_kleins_curl_edits(guarded: LiveServer, photo: str, tmp_path: Path) -> None:
     example = read_example("klein_edit.sh", klein_replacements(guarded), ("https://example.com/photo.jpg", photo))
     assert picture(json.loads(run_example("klein.sh", example, tmp_path))["image_url"]) == ("PNG", (256, 256))
@@ -82,6 +84,7 @@ def test_the_edge_workers_python_writes_a_picture_and_its_cost(small: LiveServer
         assert image.size == (112, 64)
 
 
+@pytest.mark.slow
 def test_the_edge_workers_python_writes_frames(small: LiveServer, tmp_path: Path) -> None:
     # In the document, the import is in the example before.
     example = "import requests\n" + read_example("edge_video.py", edge_replacements(small))
@@ -89,6 +92,7 @@ def test_the_edge_workers_python_writes_frames(small: LiveServer, tmp_path: Path
     assert len(list(tmp_path.glob("frame_000?.png"))) == 3
 
 
+@pytest.mark.slow
 def test_the_edge_workers_python_tries_again(small: LiveServer, tmp_path: Path) -> None:
     # The document defines the function without calling it.
     call = "\nopen('tried.png', 'wb').write(generate_with_retry('a red circle'))\n"

@@ -25,8 +25,9 @@ from sd_backend_client import (
 )
 
 from tests.support.live_server import LiveServer
-from tests.support.running_jobs import STEPS, get_progress, wait_until
+from tests.support.running_jobs import STEPS, get_progress
 from tests.support.sdwebui_bodies import half_mask, noise, pixels
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.system
 

@@ -11,8 +11,10 @@ import webuiapi
 from PIL import Image
 
 from tests.support.live_server import LiveServer
-from tests.support.running_jobs import STEPS, run_until_step, wait_until
+from tests.support.marks import slow_but
+from tests.support.running_jobs import STEPS, run_until_step
 from tests.support.sdwebui_bodies import half_mask, noise, pixels
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.system
 
@@ -68,7 +70,9 @@ def test_pictures_may_be_left_out_of_the_reply(api: webuiapi.WebUIApi) -> None:
     assert (result.images, result.info["all_seeds"]) == ([], [7])
 
 
-@pytest.mark.parametrize("upscaler", [*webuiapi.HiResUpscaler, "4x-UltraSharp"])
+@pytest.mark.parametrize(
+    "upscaler", [*slow_but(webuiapi.HiResUpscaler, webuiapi.HiResUpscaler.Latent), "4x-UltraSharp"]
+)
 def test_hires_takes_every_upscaler_it_knows(api: webuiapi.WebUIApi, upscaler: str) -> None:
     result = api.txt2img(**SMALL, enable_hr=True, hr_upscaler=upscaler, hr_scale=1.5, denoising_strength=0.5, steps=1)
     assert result.image.size == (96, 96)

@@ -44,8 +44,8 @@ def measure_bytes(model: Model, size: Size, references: list[Size]) -> int:
     [
         ((64, 64), []),
         ((256, 256), []),
-        ((512, 128), []),
-        ((64, 512), []),
+        pytest.param((512, 128), [], marks=pytest.mark.slow),
+        pytest.param((64, 512), [], marks=pytest.mark.slow),
         ((64, 64), [(128, 128)]),
         ((128, 128), [(192, 128), (128, 160)]),
     ],

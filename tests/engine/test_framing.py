@@ -14,6 +14,7 @@ from mflux_api.engine.model import Model
 from mflux_api.ipc.messages import Picture
 from mflux_api.pixels.fitting import RESIZE_MODES, crop_centre
 from mflux_api.request import Fill, GenerateRequest, InpaintOptions, Resize, round_up_size
+from tests.support.marks import slow_but
 from tests.support.painting import draw_scene, make_request, paint_image, pixels, white_box_mask
 
 MODES: list[Resize] = ["stretch", "crop", "fill", "latent"]
@@ -142,8 +143,8 @@ def test_a_size_in_steps_of_8_is_the_middle_of_the_larger_picture(tiny: Model, s
 
 
 @pytest.mark.parametrize("fill", FILLS)
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("closeup", [None, 0, 24])
+@pytest.mark.parametrize("mode", slow_but(MODES, MODES[0]))
+@pytest.mark.parametrize("closeup", slow_but([None, 0, 24], None, 24))
 def test_an_inpainting_changes_the_masked_part_and_no_pixel_more(
     tiny: Model, fill: Fill, mode: Resize, closeup: int | None
 ) -> None:

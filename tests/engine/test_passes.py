@@ -12,6 +12,7 @@ from mflux_api.engine.passes import paint
 from mflux_api.ipc.messages import Picture, Preview, Step, UpsamplingProgress
 from mflux_api.pixels.enlarging import LATENT_UPSCALERS, enlarge_to_cover
 from mflux_api.request import InpaintOptions, Tiles, Variation, round_up_size
+from tests.support.marks import slow_but
 from tests.support.painting import (
     FakePainter,
     distance,
@@ -56,7 +57,7 @@ BATCHES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("kind", BATCHES)
+@pytest.mark.parametrize("kind", slow_but(BATCHES, "words", "closeup", "hires", "tiles"))
 def test_a_batch_is_each_of_its_seeds_alone(tiny: Model, kind: str) -> None:
     together = paint_images(tiny, seeds=(3, 8), **BATCHES[kind])
     alone = [paint_image(tiny, seeds=(seed,), **BATCHES[kind]) for seed in (3, 8)]
@@ -64,7 +65,7 @@ def test_a_batch_is_each_of_its_seeds_alone(tiny: Model, kind: str) -> None:
     assert not np.array_equal(alone[0], alone[1])
 
 
-@pytest.mark.parametrize("kind", ["words", "repaint", "fill noise", "hires", "tiles"])
+@pytest.mark.parametrize("kind", slow_but(["words", "repaint", "fill noise", "hires", "tiles"], "words", "tiles"))
 def test_in_a_batch_of_variations_each_has_the_next_seed(tiny: Model, kind: str) -> None:
     together = paint_images(tiny, seeds=(3, 8), variation=Variation(seed=40, strength=0.4), **BATCHES[kind])
     alone = [
@@ -94,7 +95,7 @@ def test_given_latents_belong_to_their_pictures(tiny: Model, changes: dict[str, 
 # Hires: paint, enlarge, repaint
 
 
-@pytest.mark.parametrize("upscaler", UPSCALERS)
+@pytest.mark.parametrize("upscaler", slow_but(UPSCALERS, "Lanczos", "Latent"))
 @pytest.mark.parametrize(("size", "strength"), [((136, 200), 0.4), ((100, 64), 0.0), ((65, 190), 0.0)])
 def test_a_hires_picture_has_exactly_the_promised_size(
     tiny: Model, upscaler: str, size: tuple[int, int], strength: float
@@ -103,8 +104,8 @@ def test_a_hires_picture_has_exactly_the_promised_size(
     assert result.shape == (size[1], size[0], 3)
 
 
-@pytest.mark.parametrize("upscaler", ["Lanczos", "Nearest", "Latent", "Latent (nearest)"])
-@pytest.mark.parametrize("size", [(128, 192), (136, 200)])
+@pytest.mark.parametrize("upscaler", slow_but(["Lanczos", "Nearest", "Latent", "Latent (nearest)"], "Latent"))
+@pytest.mark.parametrize("size", slow_but([(128, 192), (136, 200)], (136, 200)))
 def test_a_hires_picture_keeps_the_composition(tiny: Model, upscaler: str, size: tuple[int, int]) -> None:
     changes: dict[str, Any] = {"steps": 4, "height": 96}
     own, anothers = (
@@ -122,7 +123,7 @@ def test_a_hires_pass_of_strength_0_is_the_enlarged_picture(tiny: Model) -> None
         np.testing.assert_array_equal(result, pixels(enlarge_to_cover(small, size, "Lanczos")))
 
 
-@pytest.mark.parametrize("upscaler", LATENT_UPSCALERS)
+@pytest.mark.parametrize("upscaler", slow_but(LATENT_UPSCALERS, "Latent"))
 @pytest.mark.parametrize("size", [(128, 128), (136, 200), (200, 72)])
 def test_enlarged_as_latents_it_shows_the_same_part(tiny: Model, upscaler: str, size: tuple[int, int]) -> None:
     changes: dict[str, Any] = {"prompt": "a green star on a yellow background", "height": 96, "steps": 4}
@@ -222,7 +223,7 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", slow_but(KINDS, "one pass", "hires", "tiles"))
 def test_steps_are_counted_through_all_passes(tiny: Model, kind: str) -> None:
     said = list(paint_events(tiny, seeds=(3, 4), **KINDS[kind]))
     ends = [index for index, event in enumerate(said) if isinstance(event, Picture)]
@@ -237,7 +238,7 @@ def test_steps_are_counted_through_all_passes(tiny: Model, kind: str) -> None:
         assert previews == sorted(set(previews))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", slow_but(KINDS, "one pass", "hires", "tiles"))
 def test_closing_between_any_events_gives_the_memory_back(tiny: Model, kind: str) -> None:
     expected = paint_image(tiny)
     count = len(list(paint_events(tiny, **KINDS[kind])))

@@ -12,6 +12,11 @@ from tests.support.processes import make_engine
 linux = pytest.mark.skipif(sys.platform != "linux", reason="the scheduler's classes are Linux's")
 
 
+@pytest.fixture(autouse=True)
+def several_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "2")
+
+
 async def policies(*, background: bool) -> set[int]:
     """Return the scheduling policies of all threads of a started engine."""
     engine = make_engine(background=background)
@@ -28,6 +33,7 @@ async def test_every_thread_of_the_engine_lets_the_server_go_first() -> None:
     assert await policies(background=True) == {os.SCHED_IDLE}
 
 
+@pytest.mark.slow
 @linux
 @run_async
 async def test_it_takes_its_share_where_the_setting_says_so() -> None:

@@ -25,13 +25,14 @@ from mflux_api.engine.seedvr2.upscaler import Upscaler
 from mflux_api.errors import InvalidRequest
 from mflux_api.ipc.messages import PaintingEvent, Picture, Step
 from mflux_api.request import EarlyStop, LoraUse
+from tests.support.marks import slow_but
 from tests.support.seedvr2 import FLOAT32, KINDS, WIDTHS, draw_scene, make_request, upscale, write_upscaler
 
 PARTS = ("encoding", "diffusion", "decoding")
 Pixels = NDArray[np.float32]
 
 
-@pytest.fixture(scope="module", params=TRANSFORMERS, ids=["like-3b", "like-7b"])
+@pytest.fixture(scope="module", params=slow_but(TRANSFORMERS, TRANSFORMERS[0]), ids=["like-3b", "like-7b"])
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -80,11 +81,13 @@ def mflux_picture(folder: Path, name: str, source: Path, side: int, monkeypatch:
     return image
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("source", "size"),
-    [((32, 32), (64, 64)), ((50, 25), (128, 64)), ((90, 10), (576, 64))],
-    ids=["square", "wide", "several tiles and windows"],
+    [
+        pytest.param((32, 32), (64, 64), id="square"),
+        pytest.param((50, 25), (128, 64), id="wide"),
+        pytest.param((90, 10), (576, 64), id="several tiles and windows", marks=pytest.mark.slow),
+    ],
 )
 def test_the_picture_is_mfluxs_own(
     *,

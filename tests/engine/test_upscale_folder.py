@@ -16,10 +16,11 @@ from mflux_api.engine.precision import choose_precision
 from mflux_api.engine.seedvr2.upscaler import Upscaler
 from mflux_api.errors import MfluxError, ModelCorrupt, ModelIncomplete, ModelUnsupported
 from mflux_api.models.registry import resolve_client_model, resolve_model
+from tests.support.marks import slow_but
 from tests.support.seedvr2 import FLOAT32, KINDS, draw_scene, upscale, write_upscaler
 
 
-@pytest.fixture(scope="module", params=TRANSFORMERS, ids=["like-3b", "like-7b"])
+@pytest.fixture(scope="module", params=slow_but(TRANSFORMERS, TRANSFORMERS[0]), ids=["like-3b", "like-7b"])
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

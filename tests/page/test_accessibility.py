@@ -12,6 +12,9 @@ from tests.conftest import NODE_CLIENTS
 from tests.page.studio import StudioPage, file_payload, make_png
 from tests.support.live_server import LiveServer, run_server
 
+# axe-core comes with the JavaScript clients.
+pytestmark = pytest.mark.node
+
 AXE = NODE_CLIENTS.parent / "node_modules" / "axe-core" / "axe.min.js"
 SCHEMES: list[Literal["light", "dark"]] = ["light", "dark"]
 

@@ -1,36 +1,35 @@
-"""Run a dispatcher between a real queue and a real engine process."""
+"""Run a dispatcher between a real queue and an engine."""
 
 import asyncio
-import os
-import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from mflux_api.events import Event
-from mflux_api.ipc.messages import EngineSetup
 from mflux_api.jobs.job import Job
 from mflux_api.jobs.sqlite_queue import SQLiteQueue
 from mflux_api.metrics import Metrics
 from mflux_api.models.registry import EMBEDDED_MODELS_DIR, resolve_client_model
 from mflux_api.request import EarlyStop
-from mflux_api.worker.dispatcher import Dispatcher
-from mflux_api.worker.engine_process import EngineProcess
+from mflux_api.worker.dispatcher import Dispatcher, PaintingEngine
 from tests.support.jobs import REQUEST, make_job, open_queue
 
 ENDLESS = replace(REQUEST, steps=100_000)
 QUICK = replace(REQUEST, steps=1)
 
 
+E = TypeVar("E", bound=PaintingEngine)
+
+
 @dataclass
-class Bench:
+class Bench(Generic[E]):
     queue: SQLiteQueue
-    engine: EngineProcess
+    engine: E
     metrics: Metrics
     dispatcher: Dispatcher
     worker: asyncio.Task[None]
-    killed: int | None = None
 
     async def put(self, **changes: object) -> Job:
         return await self.queue.submit(make_job(**{"request": QUICK, **changes}))
@@ -54,16 +53,6 @@ class Bench:
         """End a job early, as the service does."""
         self.queue.end_early(job.id, how)
 
-    async def kill_engine_while_painting(self, job: Job) -> None:
-        """Wait until the engine paints this job, then kill it."""
-        # Events of the engine that was killed last may still arrive.
-        killed = self.killed
-        while self.killed in {killed, None}:
-            await self.wait_for_event(job, is_step)
-            self.killed = self.engine.pid
-        assert self.killed is not None
-        os.kill(self.killed, signal.SIGKILL)
-
 
 def is_step(event: Event, image: int | None = None) -> bool:
     """Whether the event is a step, of picture `image` (from 1) if given."""
@@ -71,23 +60,12 @@ def is_step(event: Event, image: int | None = None) -> bool:
     return painting and image in {None, event.data["image"]}
 
 
-def make_engine(budget: int | None = None) -> EngineProcess:
-    return EngineProcess(
-        EngineSetup(budget=budget, precision="auto", embedding_cache=0, max_image_pixels=10**6, low_priority=True),
-        max_silence_seconds=30,
-    )
-
-
 @asynccontextmanager
 async def run_dispatcher(
-    folder: Path,
-    *,
-    idle_seconds: float = 0,
-    models: Path = EMBEDDED_MODELS_DIR,
-    budget: int | None = None,
-) -> AsyncIterator[Bench]:
+    folder: Path, engine: E, *, idle_seconds: float = 0, models: Path = EMBEDDED_MODELS_DIR
+) -> AsyncIterator[Bench[E]]:
     async with open_queue(folder) as queue:
-        engine, metrics = make_engine(budget), Metrics()
+        metrics = Metrics()
         joined = Dispatcher(
             queue,
             engine,

@@ -5,12 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.support import small_server
 from tests.support.live_server import LiveServer
 from tests.support.paths import EXAMPLES
 
 FOLDER = EXAMPLES
-SMALL_SERVER = Path(str(small_server.__file__))
+SMALL_SERVER = Path(__file__).with_name("small_server.py")
+QUICK_SERVER = Path(__file__).with_name("quick_server.py")
 KEY = "a-key"
 SIZE = (('"width": 1024', '"width": 256'), ('"height": 1024', '"height": 256'))
 COMET_SIZE = (("1024", "64"), ("768", "64"))

@@ -18,6 +18,8 @@ from tests.support.paths import ROOT
 
 ADDRESS = re.compile(r"""(?:MFLUX API at |"url": ?")(http://[^\s"]+)""")
 START_SECONDS = 60
+# An engine in the background gets nothing where other programs want both cores, such as another worker's tests.
+USUAL_ENVIRON = {"MFLUX_ENGINE_BACKGROUND": "false"}
 
 
 class LiveServer:
@@ -102,7 +104,7 @@ def run_server(
     process = subprocess.Popen(
         [sys.executable, str(program), *flags],
         cwd=output.parent,
-        env={**os.environ, **(environ or {})},
+        env={**os.environ, **USUAL_ENVIRON, **(environ or {})},
         stderr=subprocess.PIPE,
         text=True,
     )

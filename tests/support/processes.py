@@ -34,7 +34,7 @@ def model_size(bits: int | None) -> int:
 
 
 def make_engine(
-    *, budget: int | None = None, silence: float = PATIENCE_SECONDS, background: bool = True
+    *, budget: int | None = None, silence: float = PATIENCE_SECONDS, background: bool = False
 ) -> EngineProcess:
     setup = EngineSetup(
         budget=budget,

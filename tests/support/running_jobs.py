@@ -1,12 +1,12 @@
 """Helpers to observe jobs while they run."""
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from tests.support.live_server import LiveServer
+from tests.support.waiting import wait_until
 
 STEPS = 60
 
@@ -31,13 +31,6 @@ class WaitingClient:
 
 def get_progress(live: LiveServer) -> Any:
     return live.get("/sdapi/v1/progress").json()
-
-
-def wait_until(is_so: Callable[[], bool], seconds: float = 30) -> None:
-    end = time.monotonic() + seconds
-    while not is_so():
-        assert time.monotonic() < end, "it did not come to pass"
-        time.sleep(0.02)
 
 
 @contextmanager

@@ -3,11 +3,9 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
-from safetensors.numpy import save_file
 
-from tests.support.documents import KEY, SMALL_SERVER
+from tests.support.documents import KEY, QUICK_SERVER, SMALL_SERVER
 from tests.support.live_server import LiveServer, run_server
 
 STYLES = 'name,prompt,negative_prompt\nring,"a ring of {prompt}, thin",\nplain,,busy\n'
@@ -26,6 +24,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
 @pytest.fixture(scope="session")
 def furnished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     """A server with user files: styles and an adapter."""
+    import numpy as np
+    from safetensors.numpy import save_file
+
     folder = Path(tmp_path_factory.mktemp("furnished"))
     (folder / "loras").mkdir()
     noise = np.random.default_rng(0)
@@ -42,8 +43,9 @@ def furnished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
 
 @pytest.fixture(scope="session")
 def trusting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    """A server that may fetch pictures from loopback."""
-    with run_server(tmp_path_factory.mktemp("trusting") / "output", *FETCH_FROM_LOOPBACK) as live:
+    """A server that may fetch pictures from loopback, and soon tries a webhook again."""
+    output = tmp_path_factory.mktemp("trusting") / "output"
+    with run_server(output, *FETCH_FROM_LOOPBACK, program=QUICK_SERVER) as live:
         yield live
 
 

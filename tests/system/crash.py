@@ -19,11 +19,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import psutil
 import requests
 from PIL import Image
 
 from tests.support.live_server import LiveServer, run_server
+from tests.support.processes import wait_until_gone
 
 CLIENTS = 3
 # Each kill costs the running job a try: the limit of tries must not be what fails it.
@@ -155,9 +155,7 @@ def find_leftovers(output: Path) -> list[str]:
 
 def find_orphans(pids: set[int]) -> list[str]:
     """List engine processes that outlived their servers."""
-    time.sleep(1)
-    left = [pid for pid in pids if psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE]
-    return [f"process {pid} is left" for pid in left]
+    return [f"process {pid} is left" for pid in pids if not wait_until_gone(pid, 10)]
 
 
 def run_trial(folder: Path, kills: int, seed: int) -> tuple[str, list[str]]:

@@ -58,6 +58,7 @@ def test_a_picture_that_fits_is_painted(narrow: LiveServer, door: str) -> None:
     assert content.get("images") or narrow.wait_for_status(content["job_id"])["status"] == "completed"
 
 
+@pytest.mark.slow
 def test_what_was_accepted_with_more_memory_fails_before_anything_is_loaded(tmp_path: Path) -> None:
     with run_server(tmp_path / "output") as live:
         live.post("/api/v1/queue/pause")

@@ -12,6 +12,7 @@ from tests.system.crash import run_trial
 pytestmark = pytest.mark.system
 
 
+@pytest.mark.slow
 def test_nothing_accepted_is_lost_done_twice_or_half_written(tmp_path: Path) -> None:
     _, faults = run_trial(tmp_path, kills=6, seed=1)
     assert faults == []

@@ -5,7 +5,6 @@ import shutil
 import signal
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -17,6 +16,7 @@ from mflux_api.models.registry import EMBEDDED_MODELS_DIR, load_registry
 from tests.support import hub as hubs
 from tests.support.hub import FakeHub, read_files
 from tests.support.live_server import LiveServer, run_server
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.system
 
@@ -74,13 +74,6 @@ def get_status(live: LiveServer) -> Any:
     return live.get(STATUS).json()
 
 
-def wait_until(holds: Callable[[], bool], seconds: float = 20) -> None:
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end
-        time.sleep(0.05)
-
-
 class Listener(threading.Thread):
     """Reads a stream in a thread. `events`: (name, data) of each event so far."""
 
@@ -133,6 +126,7 @@ def test_a_job_brings_its_model_first_and_others_are_painted_meanwhile(hub: Fake
     assert hub.ranges_asked(WEIGHTS) == [None]
 
 
+@pytest.mark.slow
 def test_a_client_that_waits_for_its_picture_waits_for_the_model(start: Start) -> None:
     with start() as live:
         reply = live.post("/sdapi/v1/txt2img", {"prompt": "x", "model": MODEL, "width": 64, "height": 64, "steps": 1})
@@ -193,6 +187,7 @@ def assert_continued(hub: FakeHub) -> None:
     assert [asked is not None and asked.startswith("bytes=") and asked != "bytes=0-" for asked in rest] == [True]
 
 
+@pytest.mark.slow
 def test_a_download_may_be_started_again_before_it_has_stopped(hub: FakeHub, start: Start) -> None:
     hub.hold = True
     with start() as live:
@@ -227,6 +222,7 @@ def test_what_is_missing_for_a_gated_model_is_said_and_once_it_is_there_the_job_
         assert not [line for line in live.lines if hub.token in line]
 
 
+@pytest.mark.slow
 def test_a_hub_that_is_ill_fails_the_job_and_a_later_attempt_succeeds(hub: FakeHub, start: Start) -> None:
     hub.error = (500, "Ill", "Internal error of the hub")
     with start() as live:
@@ -239,6 +235,7 @@ def test_a_hub_that_is_ill_fails_the_job_and_a_later_attempt_succeeds(hub: FakeH
         assert live.wait_for_status(job_id)["status"] == "completed"
 
 
+@pytest.mark.slow
 def test_without_a_hub_the_job_fails_and_others_are_painted(start: Start) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         nobody = f"http://127.0.0.1:{taken.getsockname()[1]}"
@@ -251,6 +248,7 @@ def test_without_a_hub_the_job_fails_and_others_are_painted(start: Start) -> Non
         assert live.wait_for_status(live.submit())["status"] == "completed"
 
 
+@pytest.mark.slow
 def test_a_server_that_was_killed_goes_on_with_the_download_and_paints_the_job(hub: FakeHub, start: Start) -> None:
     hub.hold = True
     with start() as live:
@@ -276,6 +274,7 @@ def test_without_downloads_only_what_is_here_is_painted(start: Start, tmp_path: 
         assert live.wait_for_status(live.submit(model=MODEL))["status"] == "completed"
 
 
+@pytest.mark.slow
 def test_a_folder_among_the_models_is_a_model_of_its_own(start: Start, tmp_path: Path) -> None:
     with start() as live:
         shutil.copytree(EMBEDDED_MODELS_DIR / "flux2-tiny", tmp_path / "models" / "my-own")

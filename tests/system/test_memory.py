@@ -18,6 +18,7 @@ def paint(live: LiveServer, count: int) -> None:
         live.wait_for_status(job_id)
 
 
+@pytest.mark.slow
 def test_the_servers_memory_stays_as_it_is(tmp_path: Path) -> None:
     with run_server(tmp_path / "output") as live:
         process = psutil.Process(live.process.pid)

@@ -3,7 +3,6 @@
 import base64
 import re
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import requests
 from mflux_api.web.static_files import PATHS
 from tests.support.live_server import LiveServer, run_server
 from tests.support.paths import ROOT
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.system
 
@@ -61,9 +61,9 @@ def raw(method: str, url: str, **headers: str) -> requests.Response:
 
 @pytest.fixture(scope="module")
 def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    """Run a server with two API keys and tokens that expire after two seconds."""
+    """Run a server with two API keys."""
     folder = Path(tmp_path_factory.mktemp("locked"))
-    chosen = setting(f"security.api_keys=alice:{ALICE},bob:{BOB}", "security.token_seconds=2")
+    chosen = setting(f"security.api_keys=alice:{ALICE},bob:{BOB}")
     with run_server(folder / "output", *chosen) as live:
         yield live
 
@@ -172,10 +172,11 @@ def test_a_token_shows_a_job_to_its_end(locked: LiveServer) -> None:
     assert "event: complete" in reply.text
 
 
-def test_a_token_expires(locked: LiveServer) -> None:
-    token = token_of(locked)
-    time.sleep(3.1)
-    assert status_of(locked, "GET", f"/api/v1/events?token={token}") == 401
+def test_a_token_expires(tmp_path: Path) -> None:
+    chosen = setting(f"security.api_keys=alice:{ALICE},bob:{BOB}", "security.token_seconds=1")
+    with run_server(tmp_path / "output", *chosen) as live:
+        token = token_of(live)
+        wait_until(lambda: status_of(live, "GET", f"/api/v1/events?token={token}") == 401)
 
 
 def test_a_token_is_good_for_one_run_of_the_server(locked: LiveServer, tmp_path: Path) -> None:
@@ -349,12 +350,13 @@ def test_more_requests_than_allowed_are_put_off_for_each_key(tmp_path: Path) -> 
 
 def test_more_requests_than_allowed_are_put_off_for_an_address(tmp_path: Path) -> None:
     with run_server(tmp_path / "output", *setting("security.requests_per_minute=60")) as live:
-        replies = [live.post("/api/v1/queue/resume") for _ in range(70)]
-        assert [reply.status_code for reply in replies[:60]] == [200] * 60
-        assert replies[-1].status_code == 429
+        # On a busy machine some requests become free again before all are sent.
+        replies = [live.post("/api/v1/queue/resume") for _ in range(60)]
+        while replies[-1].status_code == 200:
+            replies.append(live.post("/api/v1/queue/resume"))
+        assert [reply.status_code for reply in replies] == [200] * (len(replies) - 1) + [429]
         assert replies[-1].headers["Retry-After"] == "1"
-        time.sleep(1.1)
-        assert live.post("/api/v1/queue/resume").status_code == 200
+        wait_until(lambda: live.post("/api/v1/queue/resume").status_code == 200)
 
 
 # Paths
@@ -423,7 +425,7 @@ def test_a_picture_is_sent_as_a_picture(server: LiveServer) -> None:
         (["--host", "0.0.0.0"], True),
         (["--host", "0.0.0.0", *setting(f"security.api_keys=alice:{ALICE}")], False),
         (["--host", "127.0.0.1"], False),
-        (["--host", "localhost"], False),
+        pytest.param(["--host", "localhost"], False, marks=pytest.mark.slow),
     ],
 )
 def test_a_server_that_is_open_to_others_says_so(tmp_path: Path, arguments: list[str], warned: bool) -> None:

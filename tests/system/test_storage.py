@@ -152,6 +152,7 @@ def test_a_store_that_stumbles_is_asked_again(live: LiveServer, store: FakeS3) -
     assert store.failures == 0
 
 
+@pytest.mark.slow
 def test_a_store_that_is_away_is_said_and_loses_nothing(tmp_path: Path) -> None:
     with run_s3() as store, run_server(tmp_path / "output", *store.server_flags, "--set", "storage.seconds=1") as live:
         store.close()
@@ -219,16 +220,22 @@ def test_keys_that_are_wrong_keep_the_server_from_starting_and_stay_secret(tmp_p
     ("wrong", "words"),
     [
         (("storage.kind=s3",), "needs storage.bucket"),
-        (("storage.kind=s3", "storage.bucket=bkt", "storage.access_key=k"), "belong together"),
-        (("storage.kind=s3", "storage.bucket=bkt", "security.link_seconds=700000"), "at most 604800"),
+        pytest.param(
+            ("storage.kind=s3", "storage.bucket=bkt", "storage.access_key=k"), "belong together", marks=pytest.mark.slow
+        ),
+        pytest.param(
+            ("storage.kind=s3", "storage.bucket=bkt", "security.link_seconds=700000"),
+            "at most 604800",
+            marks=pytest.mark.slow,
+        ),
         (("storage.endpoint_url=x y",), "begin with http"),
-        (("storage.endpoint_url=localhost:9000",), "begin with http"),
-        (("storage.endpoint_url=http://me@x",), "begin with http"),
-        (("storage.public_url=http://",), "begin with http"),
-        (("storage.bucket=my bucket",), "should match"),
-        (("storage.region=a/b",), "should match"),
-        (("storage.kind=ftp",), "'local' or 's3'"),
-        (("storage.secret_key=hunter 2",), "without blanks"),
+        pytest.param(("storage.endpoint_url=localhost:9000",), "begin with http", marks=pytest.mark.slow),
+        pytest.param(("storage.endpoint_url=http://me@x",), "begin with http", marks=pytest.mark.slow),
+        pytest.param(("storage.public_url=http://",), "begin with http", marks=pytest.mark.slow),
+        pytest.param(("storage.bucket=my bucket",), "should match", marks=pytest.mark.slow),
+        pytest.param(("storage.region=a/b",), "should match", marks=pytest.mark.slow),
+        pytest.param(("storage.kind=ftp",), "'local' or 's3'", marks=pytest.mark.slow),
+        pytest.param(("storage.secret_key=hunter 2",), "without blanks", marks=pytest.mark.slow),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(tmp_path: Path, wrong: tuple[str, ...], words: str) -> None:
@@ -238,6 +245,7 @@ def test_settings_that_make_no_sense_are_refused(tmp_path: Path, wrong: tuple[st
     assert "hunter" not in lines[0]
 
 
+@pytest.mark.slow
 def test_a_server_starts_while_its_store_is_away(tmp_path: Path, free_tcp_port: int) -> None:
     away = ("kind=s3", f"bucket={BUCKET}", f"endpoint_url=http://127.0.0.1:{free_tcp_port}", "seconds=1")
     keys = (f"access_key={KEY}", f"secret_key={SECRET}")
@@ -247,6 +255,7 @@ def test_a_server_starts_while_its_store_is_away(tmp_path: Path, free_tcp_port: 
         assert [line for line in live.lines if "storage.unreachable" in line]
 
 
+@pytest.mark.slow
 def test_a_store_that_is_asked_without_keys_is_said_to_be(
     tmp_path: Path, free_tcp_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

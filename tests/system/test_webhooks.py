@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from mflux_api.jobs.webhooks import signature_headers
+from tests.support.documents import QUICK_SERVER
 from tests.support.live_server import LiveServer, run_server
 
 SMALL: dict[str, Any] = {"prompt": "a red circle", "width": 64, "height": 64, "steps": 1, "seed": 7}
@@ -46,7 +47,7 @@ class Receiver:
 
         self.server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}/told?token=1"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
 
     def wait_for_request(self) -> tuple[dict[str, str], bytes]:
         return self.told.get(timeout=PATIENCE)
@@ -189,7 +190,7 @@ def test_a_webhook_that_may_be_delivered_is_taken(server: LiveServer, url: str) 
 
 @pytest.mark.system
 def test_what_never_came_about_is_not_told(tmp_path: Any) -> None:
-    with run_receiver(200) as receiver, run_server(tmp_path / "output", *TRUSTED) as live:
+    with run_receiver(200) as receiver, run_server(tmp_path / "output", *TRUSTED, program=QUICK_SERVER) as live:
         live.post("/api/v1/queue/pause")
         job_id = create_prediction(live, receiver.url, "start", "output", "completed")
         live.post(f"/replicate/v1/predictions/{job_id}/cancel")
@@ -240,11 +241,14 @@ def test_a_receiver_that_fails_is_told_again(trusting: LiveServer, trouble: int)
 
 @pytest.mark.system
 def test_a_restart_forgets_nobody(tmp_path: Any, free_tcp_port: int) -> None:
-    with run_server(tmp_path / "output", *TRUSTED) as live:
+    with run_server(tmp_path / "output", *TRUSTED, program=QUICK_SERVER) as live:
         # Nothing listens there yet.
         job_id = order_with_webhook(live, f"http://127.0.0.1:{free_tcp_port}/")
         live.wait_for_status(job_id, "completed")
-    with run_receiver(200, port=free_tcp_port) as receiver, run_server(tmp_path / "output", *TRUSTED):
+    with (
+        run_receiver(200, port=free_tcp_port) as receiver,
+        run_server(tmp_path / "output", *TRUSTED, program=QUICK_SERVER),
+    ):
         assert json.loads(receiver.wait_for_request()[1])["id"] == job_id
 
 

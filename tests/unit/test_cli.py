@@ -270,7 +270,6 @@ def test_help_and_usage_errors_need_no_mlx() -> None:
     assert run.stdout.endswith("False\n")
 
 
-@pytest.mark.slow
 def test_the_whole_program_prints_its_own_lines_only(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mflux_api", "generate", "a red circle", *QUICK, "--seed", "7"]
     run = subprocess.run([*command, "--output", str(tmp_path)], capture_output=True, text=True, cwd=ROOT, check=True)

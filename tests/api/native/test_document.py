@@ -24,8 +24,10 @@ pytestmark = pytest.mark.system
 NAMED = ("flux2-klein-4b", "flux2-klein-9b", "flux2-klein-4b-mlx-4bit")
 LOCAL = "http://localhost:7861"
 # The default size is small here: the examples paint many pictures.
-USUAL = (192, 192)
-SMALL = ("--set", "generation.default_width=192", "--set", "generation.default_height=192")
+USUAL = (64, 64)
+SMALL = ("--set", "generation.default_width=64", "--set", "generation.default_height=64")
+# The sizes that the examples name, and what they become here.
+SIZES = (("1024", "128"), ("576", "80"), ("768", "96"), ("512", "64"))
 
 
 @pytest.fixture(scope="module")
@@ -39,17 +41,27 @@ def documented(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]
         yield live
 
 
+def shrink(example: str) -> str:
+    """Replace the sizes in an example by small ones."""
+    for before, after in SIZES:
+        example = re.sub(rf'("(?:width|height)": ){before}\b', rf"\g<1>{after}", example)
+    return example
+
+
 def curl(server: LiveServer, command: str) -> Any:
-    """Run a curl command of the document and return its reply, parsed as JSON."""
-    words = shlex.split(command.replace("\\\n", "").replace(LOCAL, server.url))
+    """Run a curl command of the document, with a small size, and return its reply, parsed as JSON."""
+    words = shlex.split(shrink(command).replace("\\\n", "").replace(LOCAL, server.url))
     done = subprocess.run([*words, "--silent", "--show-error", "--fail-with-body"], capture_output=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return json.loads(done.stdout)
 
 
 def run(server: LiveServer, script: str, folder: Path) -> str:
-    """Run a Python example of the document and return its output. Imports `base64`, which some examples omit."""
-    code = "import base64\n" + script.replace(LOCAL, server.url)
+    """Run a Python example of the document, with a small size and no waits of seconds, and return its output.
+
+    Imports `base64`, which some examples omit.
+    """
+    code = "import base64\n" + shrink(script).replace(LOCAL, server.url).replace("time.sleep(2)", "time.sleep(0.02)")
     done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -94,7 +106,7 @@ PREQUANTIZED = """curl -X POST http://localhost:7861/sdapi/v1/txt2img \\
   }'"""
 
 
-CURLS = [(FIRST, USUAL), (ASTRONAUT, USUAL), (SUNSET, (1024, 576)), (PREQUANTIZED, USUAL)]
+CURLS = [(FIRST, USUAL), (ASTRONAUT, USUAL), (SUNSET, (128, 80)), (PREQUANTIZED, USUAL)]
 
 
 @pytest.mark.parametrize(("command", "size"), CURLS)
@@ -112,8 +124,8 @@ def test_the_documented_request_gets_the_documented_reply(documented: LiveServer
         "prompt": "a beautiful landscape with mountains and lakes",
         "model": "flux2-klein-4b",
         "seed": 42,
-        "width": 512,
-        "height": 512,
+        "width": 64,
+        "height": 64,
         "steps": 4,
         "guidance": 1.0,
         "num_images": 1,
@@ -158,12 +170,12 @@ print(f"Generated image: {data['info']}")
     )
     assert printed.startswith("Generated image: ")
     with Image.open(tmp_path / "generated.png") as image:
-        assert image.size == (768, 512)
+        assert image.size == (96, 64)
 
 
 def test_a_picture_is_repainted_as_documented(documented: LiveServer) -> None:
     buffer = io.BytesIO()
-    Image.new("RGB", (256, 192), "navy").save(buffer, "PNG")
+    Image.new("RGB", (96, 64), "navy").save(buffer, "PNG")
     body = {
         "prompt": "turn this into a watercolor painting",
         "init_images": [base64.b64encode(buffer.getvalue()).decode()],
@@ -172,7 +184,7 @@ def test_a_picture_is_repainted_as_documented(documented: LiveServer) -> None:
         "steps": 4,
     }
     reply = documented.post("/sdapi/v1/img2img", body).json()
-    assert picture(reply["images"][0]).size == (256, 192)
+    assert picture(reply["images"][0]).size == (96, 64)
     assert reply["parameters"]["image_strength"] == 0.75
 
 

@@ -3,7 +3,6 @@
 import json
 import re
 import socket
-import time
 from http.client import HTTPResponse
 from typing import Any
 from urllib.parse import urlsplit
@@ -167,15 +166,14 @@ def test_a_body_at_the_limit_is_read(tight: LiveServer) -> None:
 @pytest.mark.parametrize("head", ["Content-Length: 100", "Transfer-Encoding: chunked"])
 def test_a_body_that_does_not_arrive_is_not_waited_for(tight: LiveServer, head: str) -> None:
     address = urlsplit(tight.url)
-    began = time.monotonic()
-    with socket.create_connection((address.hostname or "", address.port or 0), timeout=30) as connection:
+    # By default it waits for 30 seconds.
+    with socket.create_connection((address.hostname or "", address.port or 0), timeout=20) as connection:
         lines = (f"POST {GENERATE} HTTP/1.1", "Host: localhost", "Content-Type: application/json", head, "", "")
         connection.sendall("\r\n".join(lines).encode())
         with HTTPResponse(connection) as answer:
             answer.begin()
             assert answer.status == 408
             assert json.loads(answer.read())["code"] == "REQUEST_TIMEOUT"
-    assert time.monotonic() - began < 10
 
 
 # Request ids

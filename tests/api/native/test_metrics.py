@@ -5,8 +5,7 @@ import io
 import json
 import re
 import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from starlette.routing import Route
 from mflux_api.app.application import build_app
 from mflux_api.settings import Settings
 from tests.support.live_server import LiveServer, run_server
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.system
 
@@ -39,13 +39,6 @@ def chatty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     folder = Path(tmp_path_factory.mktemp("chatty"))
     with run_server(folder / "output", "--set", "logging.format=json", "--set", "logging.prompts=true") as live:
         yield live
-
-
-def wait_until(holds: Callable[[], bool], seconds: float = 20) -> None:
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 def parse_samples(live: LiveServer) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:

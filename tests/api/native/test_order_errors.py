@@ -5,13 +5,12 @@ import io
 import json
 import socket
 import struct
-import time
 from urllib.parse import quote
 
 import psutil
 import pytest
 import requests
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -206,16 +205,13 @@ PIECES = [
 ]
 PATHS = st.lists(st.sampled_from([*PIECES, "flux2-tiny", "inside", ".safetensors", ":", "ä", "\n"]), min_size=1)
 PATHS_GIVEN = PATHS.map("".join).filter(lambda name: name not in {"flux2-tiny", "inside", "inside.safetensors"})
-quick = settings(max_examples=60, deadline=None, database=None)
 
 
-@quick
 @given(PATHS_GIVEN)
 def test_a_path_is_no_model(server: LiveServer, name: str) -> None:
     assert_refused(server.post(GENERATE, order(model=name)), 404, "MODEL_NOT_FOUND")
 
 
-@quick
 @given(PATHS_GIVEN)
 def test_a_path_in_the_address_is_no_model(server: LiveServer, name: str) -> None:
     url = f"{server.url}/api/v1/models/{quote(name, safe='')}/status"
@@ -227,7 +223,6 @@ def test_a_path_in_the_address_is_no_model(server: LiveServer, name: str) -> Non
     assert reply.json()["code"] in {"MODEL_NOT_FOUND", "NOT_FOUND"}
 
 
-@quick
 @given(PATHS_GIVEN)
 @example("a" * 300)
 @example("~nobody-of-this-name/x")
@@ -321,9 +316,9 @@ def test_a_decompression_bomb_is_refused_without_being_unpacked(server: LiveServ
     sent = make_bomb(side)
     process = psutil.Process(server.process.pid)
     before = process.memory_info().rss
-    began = time.monotonic()
+    worked = process.cpu_times().user
     reply = server.post(GENERATE, order(init_images=[sent]))
-    seconds = time.monotonic() - began
+    seconds = process.cpu_times().user - worked
     assert_refused(reply, 400, "INVALID_IMAGE")
     assert seconds < 1
     assert process.memory_info().rss - before < MOST_GROWTH

@@ -165,6 +165,7 @@ def test_only_names_that_the_job_has_are_answered(server: LiveServer, name: str)
     server.wait_for_status(job_id)
 
 
+@pytest.mark.slow
 def test_inputs_are_had_of_waiting_and_failed_jobs_and_after_a_restart(tmp_path: Path) -> None:
     broken = base64.b64encode(base64.b64decode(make_base64("PNG", "red"))[:100]).decode()
     with run_server(tmp_path / "output") as live:
@@ -229,6 +230,7 @@ def test_pictures_of_a_running_job_cannot_be_deleted(server: LiveServer) -> None
     server.wait_for_status(job_id)
 
 
+@pytest.mark.slow
 def test_a_deleted_picture_stays_deleted_after_a_restart(tmp_path: Path) -> None:
     with run_server(tmp_path / "output") as live:
         job_id = paint(live, num_images=2)

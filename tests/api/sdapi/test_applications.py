@@ -11,8 +11,9 @@ from PIL import Image
 
 from tests.support import sdwebui_bodies as bodies
 from tests.support.live_server import LiveServer
-from tests.support.running_jobs import STEPS, get_progress, run_until_step, wait_until
+from tests.support.running_jobs import STEPS, get_progress, run_until_step
 from tests.support.sdwebui_bodies import PREFIX, decode_image, encode_base64, half_mask, noise, pixels
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.system
 

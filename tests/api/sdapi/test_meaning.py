@@ -11,6 +11,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from tests.support.live_server import LiveServer
+from tests.support.marks import slow_but
 
 pytestmark = pytest.mark.system
 
@@ -139,7 +140,7 @@ def test_a_hires_fix_has_the_promised_size(server: LiveServer, fields: dict[str,
     assert (json.loads(reply["info"])["width"], json.loads(reply["info"])["height"]) == (64, 64)
 
 
-@pytest.mark.parametrize("upscaler", ["Latent", "Latent (nearest-exact)", "Lanczos"])
+@pytest.mark.parametrize("upscaler", slow_but(["Latent", "Latent (nearest-exact)", "Lanczos"], "Latent"))
 def test_a_hires_fix_keeps_the_composition(server: LiveServer, upscaler: str) -> None:
     fields = {"width": 128, "height": 128, "steps": 4}
     prompt = "a red circle on a blue background"

@@ -36,6 +36,7 @@ from mflux_api.models.registry import resolve_model
 from mflux_api.request import GenerateRequest
 from tests.engine.flux2.test_quantization import psnr
 from tests.support.estimating import estimate_held
+from tests.support.marks import slow_but
 from tests.support.paths import CHECKPOINTS
 
 DEV = CHECKPOINTS / "dev"
@@ -101,7 +102,7 @@ def test_a_negative_prompt_changes_nothing_and_is_not_encoded(model: Model) -> N
     assert "never read" not in model.pipeline.prompt_encoder.cache
 
 
-@pytest.mark.parametrize("checkpoint", ["dev", "klein"])
+@pytest.mark.parametrize("checkpoint", slow_but(["dev", "klein"], "dev"))
 def test_only_devs_transformer_is_evaluated_block_by_block(
     checkpoint: str, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -121,7 +122,7 @@ def test_only_devs_transformer_is_evaluated_block_by_block(
 # Quantization
 
 
-@pytest.mark.parametrize(("bits", "floor"), [(8, 30.0), (4, 15.0)])
+@pytest.mark.parametrize(("bits", "floor"), [(8, 30.0), pytest.param(4, 15.0, marks=pytest.mark.slow)])
 def test_quantized_pictures_stay_near_the_float32_ones(model: Model, bits: int, floor: float) -> None:
     assert psnr(model, load_model(DEV, quantize=bits)) > floor
 
@@ -154,8 +155,8 @@ def enlarge(folder: Path) -> int:
 
 
 @pytest.mark.usefixtures("clear_caches")
-@pytest.mark.parametrize("precision", ["bfloat16", "float32"])
-@pytest.mark.parametrize("bits", [4, 8, None])
+@pytest.mark.parametrize("precision", slow_but(["bfloat16", "float32"], "bfloat16"))
+@pytest.mark.parametrize("bits", slow_but([4, 8, None], 4, None))
 def test_no_more_than_a_block_is_in_memory_beside_what_is_kept(folder: Path, bits: int | None, precision: str) -> None:
     block = enlarge(folder)
     loader = NetworkLoader(Checkpoint.read(folder), bits, choose_precision(precision))
@@ -196,6 +197,7 @@ def test_networks_that_take_turns_paint_the_same(model: Model) -> None:
     np.testing.assert_array_equal(pixels(in_turn), pixels(model))
 
 
+@pytest.mark.slow
 def test_the_second_picture_of_a_prompt_loads_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     loads = count_loads(monkeypatch)
     in_turn = load_model(DEV, low_ram=True)
@@ -282,8 +284,8 @@ def test_a_budget_too_small_for_turns_is_refused_with_what_they_need() -> None:
     assert caught.value.details["needed"] == least
 
 
-@pytest.mark.parametrize("bits", [None, 4])
-@pytest.mark.parametrize("low_ram", [False, True])
+@pytest.mark.parametrize("bits", slow_but([None, 4], 4))
+@pytest.mark.parametrize("low_ram", slow_but([False, True], True))
 def test_a_saved_model_paints_the_same(tmp_path: Path, bits: int | None, low_ram: bool) -> None:
     loaded = load_model(DEV, quantize=bits, low_ram=low_ram)
     loaded.save(tmp_path / "saved")

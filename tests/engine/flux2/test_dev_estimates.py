@@ -26,6 +26,7 @@ from mflux_api.engine.flux2.tensors import list_parameters
 from mflux_api.engine.memory import GIB
 from mflux_api.engine.model import Model, load_model
 from mflux_api.engine.precision import choose_precision, device_name
+from tests.support.marks import slow_but
 from tests.support.paths import CHECKPOINTS, ROOT
 
 DEV = CHECKPOINTS / "dev"
@@ -80,7 +81,7 @@ def test_each_network_takes_what_is_estimated(part: str, bits: int | None) -> No
     assert sum(value.nbytes for value in list_parameters(network).values()) == pytest.approx(estimate, rel=0.001)
 
 
-@pytest.mark.parametrize("size", [(64, 64), (256, 192)])
+@pytest.mark.parametrize("size", slow_but([(64, 64), (256, 192)], (64, 64)))
 def test_a_picture_takes_no_more_than_the_estimate(size: tuple[int, int]) -> None:
     model: Model = load_model(DEV)
     before = settle()

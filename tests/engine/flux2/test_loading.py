@@ -23,6 +23,7 @@ from mflux_api.errors import (
     ModelNotFound,
     ModelUnsupported,
 )
+from tests.support.marks import slow_but
 
 WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"
 PAINT: dict[str, Any] = {"width": 64, "height": 64, "steps": 2, "seeds": (3,)}
@@ -159,7 +160,7 @@ def test_an_unknown_precision_is_refused() -> None:
         load_model("flux2-tiny", precision="int8")
 
 
-@pytest.mark.parametrize("bits", [None, 8, 4])
+@pytest.mark.parametrize("bits", slow_but([None, 8, 4], 4))
 def test_a_saved_model_paints_the_same_bits_without_quantizing_again(tmp_path: Path, bits: int | None) -> None:
     model = load_model("flux2-tiny", quantize=bits)
     model.save(tmp_path / "saved")
@@ -168,7 +169,7 @@ def test_a_saved_model_paints_the_same_bits_without_quantizing_again(tmp_path: P
     assert_same_picture(model, again)
 
 
-@pytest.mark.parametrize("bits", [3, 4, 6, 8])
+@pytest.mark.parametrize("bits", slow_but([3, 4, 6, 8], 4))
 def test_a_folder_that_mflux_itself_saved_paints_the_same(checkpoint: Path, bits: int) -> None:
     quantized = load_model(checkpoint, quantize=bits)
     pipeline = quantized.pipeline

@@ -14,6 +14,7 @@ from mflux_api.engine.flux2.adapter_layers import read_shape
 from mflux_api.engine.model import Model, load_model
 from mflux_api.errors import LoraInvalid, LoraNotFound, MfluxError
 from mflux_api.request import LoraUse
+from tests.support.marks import slow_but
 
 Pixels = NDArray[np.float32]
 Tensors = dict[str, mx.array]
@@ -53,7 +54,7 @@ def weights(model: Model) -> dict[str, Any]:
     return {name: np.array(value.astype(mx.float32)) for name, value in flat.items()}
 
 
-@pytest.fixture(scope="module", params=[None, 8, 4], ids=["float32", "8-bit", "4-bit"])
+@pytest.fixture(scope="module", params=slow_but([None, 8, 4], None, 4), ids=["float32", "8-bit", "4-bit"])
 def model(request: pytest.FixtureRequest) -> Model:
     return load_model("flux2-tiny", quantize=request.param)
 

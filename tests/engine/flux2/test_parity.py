@@ -1,7 +1,9 @@
 """Pictures equal diffusers' to 1e-4 of the range in float32. tools/reference/make.py made the references."""
 
+import functools
 import json
 import shutil
+from collections.abc import Callable
 
 import mlx.core as mx
 import numpy as np
@@ -26,17 +28,28 @@ OVERRIDES = {
 }
 
 
+# One checkpoint as each pipeline of [klein], an edit and an adapter; and dev.
+FAST = {"text", "base-negative", "edit-2", "inpaint-part", "kv-1", "lora-diffusers", "dev"}
+
+
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Model]:
-    """Load each random checkpoint as each kind of pipeline."""
-    models = {}
-    for checkpoint, kind in {(case.checkpoint, case.pipeline) for case in CASES}:
+def load_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Model]:
+    """A function that loads a random checkpoint as a kind of pipeline, each once."""
+
+    @functools.cache
+    def load(checkpoint: str, kind: str) -> Model:
         folder = tmp_path_factory.mktemp("checkpoints") / kind
         shutil.copytree(REFERENCE / "checkpoints" / checkpoint, folder)
         path = folder / "model_index.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | OVERRIDES[kind]))
-        models[checkpoint, kind] = load_model(folder, precision="float32")
-    return models
+        return load_model(folder, precision="float32")
+
+    return load
+
+
+def mark_case(case: Case) -> object:
+    """Return a parameter of a test: `make test` has one case of each kind of pipeline, on one checkpoint."""
+    return case if case.name in FAST else pytest.param(case, marks=pytest.mark.slow)
 
 
 def lora(name: str, scale: float) -> LoraUse:
@@ -64,12 +77,12 @@ def difference(model: Model, case: Case) -> float:
     return float(np.abs(picture.array - case.expected()).max())
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", [mark_case(case) for case in CASES], ids=lambda case: case.name)
 def test_the_picture_is_the_references(
-    models: dict[tuple[str, str], Model], case: Case, monkeypatch: pytest.MonkeyPatch
+    load_pipeline: Callable[[str, str], Model], case: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(latents, "make_noise", lambda *_: mx.array(case.latents))
-    assert difference(models[case.checkpoint, case.pipeline], case) <= TOLERANCE
+    assert difference(load_pipeline(case.checkpoint, case.pipeline), case) <= TOLERANCE
 
 
 @pytest.mark.parametrize("checkpoint", ["klein", "odd", "dev", "dev-odd"])

@@ -27,6 +27,7 @@ from mflux_api.engine.passes import paint
 from mflux_api.errors import ModelUnsupported
 from mflux_api.ipc.messages import PaintingEvent, Picture, Step, UpsamplingProgress
 from mflux_api.pixels import infotext
+from tests.support.marks import slow_but
 from tests.support.painting import FakePainter, make_request, paint_blank
 from tests.support.paths import CHECKPOINTS
 
@@ -151,7 +152,7 @@ def test_it_stops_where_the_tokenizer_and_the_generation_config_say(
     assert read_stop_tokens(chat, tmp_path / "nowhere") == {chat.tokenizer.eos_token_id}
 
 
-@pytest.mark.parametrize("name", ["klein", "dev-odd"])
+@pytest.mark.parametrize("name", slow_but(["klein", "dev-odd"], "klein"))
 def test_a_picture_is_that_of_the_new_prompt_and_knows_it(name: str) -> None:
     model = load_model(CHECKPOINTS / name, precision="float32")
     events, picture = paint_rewritten(model)
@@ -172,6 +173,7 @@ def test_a_prompt_is_written_once_and_always_the_same(klein: Model) -> None:
     assert paint_rewritten(load_model(KLEIN, precision="float32"))[1].prompt == first.prompt
 
 
+@pytest.mark.slow
 def test_a_prompt_for_an_edit_is_asked_for_in_other_words(klein: Model) -> None:
     source = Image.linear_gradient("L").convert("RGB").resize((64, 64))
     _, plain = paint_rewritten(klein)

@@ -21,6 +21,7 @@ from mflux_api.checkpoints.tensor_names import (
 )
 from mflux_api.engine.model import Model, load_model
 from tests.support.estimating import estimate_small
+from tests.support.marks import slow_but
 from tests.support.paths import CHECKPOINTS
 
 DEV = CHECKPOINTS / "dev"
@@ -71,9 +72,8 @@ def pixels(model: Model) -> NDArray[np.float32]:
     return model.generate("a red circle", width=64, height=64, steps=2, seeds=(1,), guidance=4.0)[0].array
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("described", [True, False])
-@pytest.mark.parametrize("bits", [None, 4])
+@pytest.mark.parametrize("described", slow_but([True, False], False))
+@pytest.mark.parametrize("bits", slow_but([None, 4], None))
 def test_it_paints_the_same(folder: Path, described: bool, bits: int | None) -> None:
     expected = pixels(load_model(DEV, quantize=bits))
     if not described:

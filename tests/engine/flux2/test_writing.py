@@ -1,5 +1,6 @@
 """Text encoders as language models: the tokens equal transformers', with and without a key-value cache."""
 
+import functools
 import json
 import shutil
 from collections.abc import Callable
@@ -25,10 +26,13 @@ from mflux_api.engine.precision import choose_precision
 from mflux_api.errors import ModelUnsupported
 from tests.engine.flux2.test_gguf import text_encoder
 from tests.support.estimating import estimate_small
+from tests.support.marks import slow_but
 from tests.support.paths import CHECKPOINTS, REFERENCE
 from tests.support.stored_files import Kind
 
 WRITINGS: list[dict[str, Any]] = json.loads((REFERENCE / "writings.json").read_text())
+# One of Qwen3's kind and one of Mistral's.
+SHORT = (WRITINGS[0], WRITINGS[4])
 NAMES = ["klein", "odd", "dev", "dev-odd"]
 NOTHING: frozenset[int] = frozenset()
 
@@ -44,8 +48,8 @@ def writer(loaded: NetworkLoader) -> TextGenerator:
 
 
 @pytest.fixture(scope="module")
-def writers() -> dict[str, TextGenerator]:
-    return {name: writer(loader(name)) for name in NAMES}
+def writers() -> Callable[[str], TextGenerator]:
+    return functools.cache(lambda name: writer(loader(name)))
 
 
 def title(writing: dict[str, Any]) -> str:
@@ -53,19 +57,19 @@ def title(writing: dict[str, Any]) -> str:
 
 
 @pytest.mark.parity
-@pytest.mark.parametrize("writing", WRITINGS, ids=title)
-def test_the_tokens_are_those_of_transformers(writers: dict[str, TextGenerator], writing: dict[str, Any]) -> None:
+@pytest.mark.parametrize("writing", slow_but(WRITINGS, *SHORT), ids=title)
+def test_the_tokens_are_those_of_transformers(writers: Callable[[str], TextGenerator], writing: dict[str, Any]) -> None:
     tokens = writing["tokens"]
-    assert list(writers[writing["checkpoint"]].generate_tokens(writing["ids"], NOTHING, len(tokens))) == tokens
+    assert list(writers(writing["checkpoint"]).generate_tokens(writing["ids"], NOTHING, len(tokens))) == tokens
 
 
 @pytest.mark.parity
-@pytest.mark.parametrize("writing", WRITINGS, ids=title)
-@pytest.mark.parametrize("begun", [1, 40])
+@pytest.mark.parametrize("writing", slow_but(WRITINGS, *SHORT), ids=title)
+@pytest.mark.parametrize("begun", slow_but([1, 40], 40))
 def test_after_any_tokens_the_likeliest_is_that_of_transformers(
-    writers: dict[str, TextGenerator], writing: dict[str, Any], begun: int
+    writers: Callable[[str], TextGenerator], writing: dict[str, Any], begun: int
 ) -> None:
-    write, crowd = writers[writing["checkpoint"]], writing["crowd"]
+    write, crowd = writers(writing["checkpoint"]), writing["crowd"]
     decoder = write.make_decoder(len(crowd))
     found = {begun - 1: write.predict_next(decoder, crowd[:begun])}
     for place in range(begun, len(crowd)):
@@ -74,11 +78,11 @@ def test_after_any_tokens_the_likeliest_is_that_of_transformers(
     assert {place: found[place] for place in expected} == expected
 
 
-@pytest.mark.parametrize("writing", WRITINGS[::2], ids=title)
+@pytest.mark.parametrize("writing", slow_but(WRITINGS[::2], *SHORT), ids=title)
 def test_nothing_changes_when_all_is_computed_anew_for_each_token(
-    writers: dict[str, TextGenerator], writing: dict[str, Any]
+    writers: Callable[[str], TextGenerator], writing: dict[str, Any]
 ) -> None:
-    write, ids = writers[writing["checkpoint"]], list(writing["ids"])
+    write, ids = writers(writing["checkpoint"]), list(writing["ids"])
     for expected in writing["tokens"][:16]:
         token = write.predict_next(write.make_decoder(len(ids)), ids)
         assert token == expected
@@ -87,16 +91,16 @@ def test_nothing_changes_when_all_is_computed_anew_for_each_token(
 
 @pytest.mark.parametrize("writing", WRITINGS[:1], ids=title)
 def test_writing_ends_before_a_stop_and_at_the_limit(
-    writers: dict[str, TextGenerator], writing: dict[str, Any]
+    writers: Callable[[str], TextGenerator], writing: dict[str, Any]
 ) -> None:
-    write, ids, tokens = writers[writing["checkpoint"]], writing["ids"], writing["tokens"]
+    write, ids, tokens = writers(writing["checkpoint"]), writing["ids"], writing["tokens"]
     stop = tokens[-1]
     assert list(write.generate_tokens(ids, {stop}, 48)) == tokens[: tokens.index(stop)]
     assert list(write.generate_tokens(ids, {tokens[0]}, 48)) == []
     assert list(write.generate_tokens(ids, NOTHING, 5)) == tokens[:5]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", slow_but(NAMES, "klein", "dev"))
 @pytest.mark.parametrize("bits", [None, 8])
 def test_what_is_loaded_for_it_is_estimated(name: str, bits: int | None) -> None:
     loaded = loader(name, bits)
@@ -121,7 +125,7 @@ def test_upsampling_takes_its_room_beside_the_text_encoder_and_not_beside_the_pa
     )
 
 
-@pytest.mark.parametrize("kind", [Kind.F16, Kind.Q8_0], ids=lambda kind: kind.name)
+@pytest.mark.parametrize("kind", slow_but([Kind.F16, Kind.Q8_0], Kind.Q8_0), ids=lambda kind: kind.name)
 def test_a_text_encoder_in_a_gguf_file_writes_too(tmp_path: Path, kind: Kind) -> None:
     shutil.copytree(CHECKPOINTS / "klein", tmp_path / "klein")
     other = text_encoder(tmp_path / "klein", "text_encoder.gguf", kind)

@@ -309,7 +309,15 @@ def test_a_text_twice_as_long_takes_twice_the_work(read: Callable[[str], object]
 
 
 @pytest.mark.parametrize(
-    ("opener", "closer"), [("(", ")"), ("[", "]"), ("[a:", ":3]"), ("[a|", "]"), ("([", "])"), ("(a:", ")")]
+    ("opener", "closer"),
+    [
+        ("(", ")"),
+        ("[", "]"),
+        *(
+            pytest.param(*pair, marks=pytest.mark.slow)
+            for pair in (("[a:", ":3]"), ("[a|", "]"), ("([", "])"), ("(a:", ")"))
+        ),
+    ],
 )
 def test_brackets_may_be_as_deep_as_the_text_is_long(opener: str, closer: str) -> None:
     for text in (opener * 20_000, opener * 20_000 + "x" + closer * 20_000, closer * 20_000):

@@ -99,6 +99,7 @@ async def test_what_was_written_ahead_of_the_disk_is_there_soon_and_at_once_for_
             await jobs.submit(make_job(), awaited=True)
         log = (tmp_path / "jobs.db-wal").stat().st_ino
         assert await disk.next_sync() == log
+        # A second sync would come within this time.
         await asyncio.sleep(0.2)
         assert disk.synced.empty()
         await jobs.submit(make_job(), awaited=True)

@@ -38,7 +38,6 @@ async def open_queue_with_three(tmp_path: Path) -> AsyncIterator[tuple[SQLiteQue
 # Pages
 
 
-@pytest.mark.slow
 @given(st.lists(st.integers(0, 4), max_size=8), st.integers(1, 10))
 def test_all_pages_together_hold_every_picture_once_and_in_order(counts: list[int], limit: int) -> None:
     @run_async

@@ -4,7 +4,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mflux_api.errors import JobConflict, JobNotFound
@@ -56,7 +56,6 @@ class Model:
         return [job_id for _, job_id in self.line]
 
 
-@settings(max_examples=60)
 @given(
     st.lists(
         st.tuples(st.sampled_from(["submit", "move", "move", "cancel"]), st.integers(-2, 2), *[st.integers(0, 30)] * 2)
@@ -90,7 +89,6 @@ def test_any_series_of_submits_moves_and_cancels_leaves_the_order_of_a_plain_lis
     take_steps()
 
 
-@settings(max_examples=60)
 @given(STEPS)
 def test_whatever_is_done_the_line_is_what_the_database_says(steps: list[tuple[str, int, int, int]]) -> None:
     @run_async

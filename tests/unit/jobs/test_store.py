@@ -21,6 +21,7 @@ from mflux_api.jobs.database.migrations import MIGRATIONS
 from mflux_api.jobs.job import Inputs
 from mflux_api.jobs.queue import PictureSearch, Totals
 from tests.support.jobs import REQUEST, make_job, run_async
+from tests.support.marks import slow_but
 from tests.support.paths import ROOT
 
 KILLS = 5
@@ -331,8 +332,7 @@ def write_until_killed(folder: Path, whose: str) -> list[str]:
     return [line.strip() for line in told if line.endswith("\n")]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("whose", ["told", "awaited"])
+@pytest.mark.parametrize("whose", slow_but(["told", "awaited"], "told"))
 def test_every_job_that_was_accepted_survives_a_kill(tmp_path: Path, whose: str) -> None:
     accepted: list[str] = []
     for _ in range(KILLS):

@@ -1,4 +1,4 @@
-"""The dispatcher between a real queue and a real engine process."""
+"""The dispatcher between a real queue and an engine without MLX. With a real one: tests/engine/test_process_jobs.py."""
 
 import asyncio
 import signal
@@ -10,20 +10,15 @@ import pytest
 from PIL import Image
 
 from mflux_api.errors import StorageFailed
-from mflux_api.ipc.messages import LoadCommand
 from mflux_api.jobs.job import Inputs, Job, PictureFile, State
 from mflux_api.jobs.picture_files import PictureFiles
 from mflux_api.jobs.queue import Painted
 from mflux_api.jobs.sqlite_queue import SQLiteQueue
-from mflux_api.models.registry import EMBEDDED_MODELS_DIR, ResolvedModel, resolve_client_model
 from mflux_api.request import EarlyStop
 from mflux_api.worker import dispatcher
 from tests.support.dispatcher_bench import ENDLESS, QUICK, is_step, run_dispatcher
-from tests.support.jobs import REQUEST, list_files, make_painted, open_queue, run_async
-from tests.support.processes import is_gone, wait_until_gone
-from tests.support.script_engine import replace_engine
-
-pytestmark = pytest.mark.engine_process
+from tests.support.in_process_engine import InProcessEngine
+from tests.support.jobs import REQUEST, list_files, open_queue, run_async
 
 
 @pytest.fixture
@@ -35,24 +30,8 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @run_async
-async def test_a_job_is_completed_with_its_pictures_on_disk(tmp_path: Path) -> None:
-    async with run_dispatcher(tmp_path) as workshop:
-        job = await workshop.submit_and_wait(request=replace(REQUEST, seeds=(7, 8)))
-        assert job.state is State.COMPLETED
-        assert [picture.seed for picture in job.pictures] == [7, 8]
-        for picture in job.pictures:
-            with Image.open(tmp_path / picture.file) as image:
-                assert image.size == (64, 64)
-                assert image.info["parameters"] == picture.text
-        assert list_files(tmp_path) == {picture.file for picture in job.pictures}
-        rendered = workshop.metrics.render().decode()
-        assert 'mflux_jobs_total{model="flux2-tiny",outcome="completed"} 1.0' in rendered
-        assert 'mflux_pictures_total{model="flux2-tiny"} 2.0' in rendered
-
-
-@run_async
 async def test_who_listens_is_told_the_stages_the_steps_and_the_previews(tmp_path: Path) -> None:
-    async with run_dispatcher(tmp_path) as workshop:
+    async with run_dispatcher(tmp_path, InProcessEngine()) as workshop:
         with workshop.queue.viewers.watching(None), workshop.queue.job_events.events.listen(None) as box:
             await workshop.put(request=replace(REQUEST, seeds=(7, 8)))
             told = []
@@ -73,7 +52,7 @@ async def test_who_listens_is_told_the_stages_the_steps_and_the_previews(tmp_pat
 
 @run_async
 async def test_the_pictures_a_job_starts_from_are_read_from_its_files(tmp_path: Path) -> None:
-    async with run_dispatcher(tmp_path) as workshop:
+    async with run_dispatcher(tmp_path, InProcessEngine()) as workshop:
         (tmp_path / "inputs").mkdir()
         Image.new("RGB", (64, 64), "red").save(tmp_path / "inputs" / "source", "PNG")
         request = replace(QUICK, strength=0.0)
@@ -84,7 +63,7 @@ async def test_the_pictures_a_job_starts_from_are_read_from_its_files(tmp_path: 
 
 @run_async
 async def test_a_picture_that_cannot_be_read_fails_its_job_only(tmp_path: Path) -> None:
-    async with run_dispatcher(tmp_path) as workshop:
+    async with run_dispatcher(tmp_path, InProcessEngine()) as workshop:
         (tmp_path / "inputs").mkdir()
         (tmp_path / "inputs" / "source").write_bytes(b"no picture")
         job = await workshop.submit_and_wait(inputs=Inputs(source="inputs/source"))
@@ -95,23 +74,13 @@ async def test_a_picture_that_cannot_be_read_fails_its_job_only(tmp_path: Path) 
 
 
 @run_async
-async def test_a_job_whose_engine_is_killed_is_painted_again(tmp_path: Path) -> None:
-    async with run_dispatcher(tmp_path) as workshop:
-        job = await workshop.put(request=replace(REQUEST, steps=50))
-        await workshop.kill_engine_while_painting(job)
-        job = await workshop.wait_ended(job)
-        assert (job.state, job.attempts, len(job.pictures)) == (State.COMPLETED, 2, 1)
-        assert workshop.engine.start_count == 2
-        assert "mflux_engine_restarts_total 1.0" in workshop.metrics.render().decode()
-
-
-@run_async
 async def test_a_job_whose_engine_is_killed_in_every_try_fails_and_the_next_is_painted(tmp_path: Path) -> None:
-    async with run_dispatcher(tmp_path) as workshop:
+    async with run_dispatcher(tmp_path, InProcessEngine()) as workshop:
         job = await workshop.put(request=ENDLESS)
         following = await workshop.put()
         for _ in range(2):
-            await workshop.kill_engine_while_painting(job)
+            await workshop.wait_for_event(job, is_step)
+            workshop.engine.kill()
         job = await workshop.wait_ended(job)
         assert job.error is not None
         assert (job.state, job.error.code, job.attempts) == (State.FAILED, "ENGINE_DIED", 2)
@@ -121,24 +90,8 @@ async def test_a_job_whose_engine_is_killed_in_every_try_fails_and_the_next_is_p
 
 
 @run_async
-async def test_a_job_whose_engine_dies_right_after_its_last_picture_is_completed_all_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    picture = make_painted()
-    facts = {name: value for name, value in vars(picture).items() if name != "index"}
-    replace_engine(tmp_path, monkeypatch, f"send(READY); receive(); send(FinishedPicture(**{facts})); sys.exit(3)")
-    async with run_dispatcher(tmp_path / "output") as workshop:
-        job = await workshop.submit_and_wait()
-        assert (job.state, job.attempts, len(job.pictures)) == (State.COMPLETED, 1, 1)
-        assert 'mflux_jobs_total{model="flux2-tiny",outcome="completed"} 1.0' in workshop.metrics.render().decode()
-        monkeypatch.undo()
-        assert (await workshop.submit_and_wait()).state is State.COMPLETED
-        assert workshop.engine.start_count == 2
-
-
-@run_async
 async def test_a_model_that_does_not_fit_fails_its_job_and_a_smaller_one_is_painted(tmp_path: Path) -> None:
-    async with run_dispatcher(tmp_path, budget=20_000_000) as workshop:
+    async with run_dispatcher(tmp_path, InProcessEngine(too_large=("flux2-tiny",))) as workshop:
         job = await workshop.submit_and_wait()
         assert job.error is not None
         assert (job.state, job.error.code, job.attempts) == (State.FAILED, "OOM_ERROR", 1)
@@ -150,7 +103,7 @@ async def test_a_model_that_does_not_fit_fails_its_job_and_a_smaller_one_is_pain
 async def test_a_model_deleted_after_its_job_was_accepted_fails_it_and_the_next_is_painted(
     tmp_path: Path, checkpoint: Path
 ) -> None:
-    async with run_dispatcher(tmp_path / "output", models=checkpoint.parent) as workshop:
+    async with run_dispatcher(tmp_path / "output", InProcessEngine(), models=checkpoint.parent) as workshop:
         assert (await workshop.submit_and_wait(model="checkpoint")).state is State.COMPLETED
         workshop.queue.pause()
         job = await workshop.put(model="checkpoint")
@@ -166,22 +119,8 @@ async def test_a_model_deleted_after_its_job_was_accepted_fails_it_and_the_next_
 
 
 @run_async
-async def test_a_job_cancelled_while_it_is_painted_stops_at_its_step_and_the_next_is_painted(tmp_path: Path) -> None:
-    async with run_dispatcher(tmp_path) as workshop:
-        job = await workshop.put(request=ENDLESS)
-        following = await workshop.put()
-        await workshop.wait_for_event(job, is_step)
-        pid = workshop.engine.pid
-        await workshop.queue.cancel(job.id)
-        assert (await workshop.wait_ended(following)).state is State.COMPLETED
-        assert (await workshop.queue.get(job.id)).state is State.CANCELLED
-        assert workshop.engine.pid == pid
-        assert 'mflux_jobs_total{model="flux2-tiny",outcome="cancelled"} 1.0' in workshop.metrics.render().decode()
-
-
-@run_async
 async def test_a_job_cancelled_between_its_pictures_keeps_those_it_has(tmp_path: Path) -> None:
-    async with run_dispatcher(tmp_path) as workshop:
+    async with run_dispatcher(tmp_path, InProcessEngine()) as workshop:
         job = await workshop.put(request=replace(QUICK, seeds=tuple(range(2000))))
         await workshop.wait_for_event(job, lambda event: is_step(event) and event.data["image"] == 3)
         await workshop.queue.cancel(job.id)
@@ -194,52 +133,23 @@ async def test_a_job_cancelled_between_its_pictures_keeps_those_it_has(tmp_path:
 
 @run_async
 async def test_a_job_cancelled_while_the_engine_starts_is_never_painted(tmp_path: Path) -> None:
-    async with run_dispatcher(tmp_path) as workshop:
+    async with run_dispatcher(tmp_path, InProcessEngine()) as workshop:
+        workshop.engine.may_start.clear()
         job = await workshop.put(request=ENDLESS)
         await workshop.wait_for_event(job, lambda event: event.name == "progress")
-        assert workshop.engine.ready is None
         await workshop.queue.cancel(job.id)
+        workshop.engine.may_start.set()
         following = await workshop.submit_and_wait()
         assert following.state is State.COMPLETED
         assert list_files(tmp_path) == {picture.file for picture in following.pictures}
-
-
-@run_async
-async def test_cancelling_a_job_that_waits_for_the_engine_leaves_what_the_engine_does(tmp_path: Path) -> None:
-    async with run_dispatcher(tmp_path) as workshop:
-        loading = asyncio.create_task(
-            workshop.engine.run_command(
-                LoadCommand(resolve_client_model("flux2-tiny-4-bit", EMBEDDED_MODELS_DIR), low_ram=False)
-            ),
-        )
-        job = await workshop.put()
-        await workshop.wait_for_event(job, lambda event: event.name == "progress")
-        await workshop.queue.cancel(job.id)
-        await loading
-        assert "flux2-tiny-4-bit" in workshop.engine.memory.loaded
-        assert (await workshop.submit_and_wait()).state is State.COMPLETED
 
 
 # Early stops
 
 
 @run_async
-async def test_a_job_interrupted_while_it_is_painted_is_completed_with_the_picture_at_hand(tmp_path: Path) -> None:
-    async with run_dispatcher(tmp_path) as workshop:
-        job = await workshop.put(request=replace(ENDLESS, seeds=(7, 8)))
-        await workshop.wait_for_event(job, is_step)
-        workshop.cut(job, EarlyStop.INTERRUPT)
-        job = await workshop.wait_ended(job)
-        assert (job.state, [picture.seed for picture in job.pictures]) == (State.COMPLETED, [7])
-        assert list_files(tmp_path) == {picture.file for picture in job.pictures}
-        following = await workshop.submit_and_wait(request=replace(REQUEST, seeds=(7, 8)))
-        assert len(following.pictures) == 2
-        assert workshop.engine.start_count == 1
-
-
-@run_async
 async def test_each_skip_ends_a_picture_of_a_job(tmp_path: Path) -> None:
-    async with run_dispatcher(tmp_path) as workshop:
+    async with run_dispatcher(tmp_path, InProcessEngine()) as workshop:
         job = await workshop.put(request=replace(ENDLESS, seeds=(7, 8, 9)))
         for number in (1, 2, 3):
             await workshop.wait_for_event(job, partial(is_step, image=number))
@@ -250,18 +160,19 @@ async def test_each_skip_ends_a_picture_of_a_job(tmp_path: Path) -> None:
 
 @run_async
 async def test_a_job_cut_while_the_engine_starts_and_loads_is_cut_in_its_first_step(tmp_path: Path) -> None:
-    async with run_dispatcher(tmp_path) as workshop:
+    async with run_dispatcher(tmp_path, InProcessEngine()) as workshop:
+        workshop.engine.may_start.clear()
         job = await workshop.put(request=replace(ENDLESS, seeds=(7, 8)))
         await workshop.wait_for_event(job, lambda event: event.name == "progress")
-        assert workshop.engine.ready is None
         workshop.cut(job, EarlyStop.INTERRUPT)
+        workshop.engine.may_start.set()
         job = await workshop.wait_ended(job)
         assert (job.state, len(job.pictures)) == (State.COMPLETED, 1)
 
 
 @run_async
 async def test_a_cut_is_for_the_job_at_hand_and_not_for_the_next(tmp_path: Path) -> None:
-    async with run_dispatcher(tmp_path) as workshop:
+    async with run_dispatcher(tmp_path, InProcessEngine()) as workshop:
         job = await workshop.put(request=ENDLESS)
         following = await workshop.put(request=replace(REQUEST, steps=20))
         await workshop.wait_for_event(job, is_step)
@@ -279,7 +190,7 @@ async def test_a_cut_is_for_the_job_at_hand_and_not_for_the_next(tmp_path: Path)
 
 @run_async
 async def test_what_was_cut_short_is_no_measure_for_others(tmp_path: Path) -> None:
-    async with run_dispatcher(tmp_path) as workshop:
+    async with run_dispatcher(tmp_path, InProcessEngine()) as workshop:
         job = await workshop.put(request=ENDLESS)
         await workshop.wait_for_event(job, is_step)
         workshop.cut(job, EarlyStop.INTERRUPT)
@@ -304,7 +215,7 @@ async def test_a_picture_that_finds_the_disk_full_is_painted_again_and_fails_whe
         return save(files, job, painted)
 
     monkeypatch.setattr(PictureFiles, "save", save_if_room)
-    async with run_dispatcher(tmp_path) as workshop:
+    async with run_dispatcher(tmp_path, InProcessEngine()) as workshop:
         job = await workshop.submit_and_wait()
         assert (job.state, job.attempts, len(job.pictures)) == (State.COMPLETED, 2, 1)
         job = await workshop.submit_and_wait()
@@ -328,20 +239,18 @@ async def test_an_unforeseen_error_of_the_queue_does_not_end_the_worker(
         return await claim(queue)
 
     monkeypatch.setattr(SQLiteQueue, "claim", broken_twice)
-    async with run_dispatcher(tmp_path) as workshop:
+    async with run_dispatcher(tmp_path, InProcessEngine()) as workshop:
         assert (await workshop.submit_and_wait()).state is State.COMPLETED
         assert len(calls) >= 3
 
 
 @run_async
 async def test_stopping_the_server_amid_a_painting_ends_the_worker_and_gives_the_job_back(tmp_path: Path) -> None:
-    async with run_dispatcher(tmp_path) as workshop:
+    async with run_dispatcher(tmp_path, InProcessEngine()) as workshop:
         job = await workshop.put(request=ENDLESS)
         await workshop.wait_for_event(job, is_step)
-        pid = workshop.engine.pid
     assert workshop.worker.cancelled()
-    assert pid is not None
-    assert is_gone(pid)
+    assert workshop.engine.ended.is_set()
     async with open_queue(tmp_path) as queue:
         given_back = await queue.get(job.id)
         assert (given_back.state, given_back.attempts) == (State.INTERRUPTED, 0)
@@ -352,19 +261,9 @@ async def test_stopping_the_server_amid_a_painting_ends_the_worker_and_gives_the
 
 @run_async
 async def test_an_idle_engine_is_ended_and_the_next_job_starts_it(tmp_path: Path) -> None:
-    async with run_dispatcher(tmp_path, idle_seconds=0.3) as workshop:
+    async with run_dispatcher(tmp_path, InProcessEngine(), idle_seconds=0.05) as workshop:
         await workshop.submit_and_wait()
-        pid = workshop.engine.pid
-        assert pid is not None
-        assert await asyncio.to_thread(wait_until_gone, pid, 5)
+        await workshop.engine.ended.wait()
         assert workshop.engine.memory.loaded == ()
         assert (await workshop.submit_and_wait()).state is State.COMPLETED
         assert workshop.engine.start_count == 2
-
-
-@run_async
-async def test_a_model_being_loaded_is_no_idleness(tmp_path: Path) -> None:
-    async with run_dispatcher(tmp_path, idle_seconds=0.05) as workshop:
-        model: ResolvedModel = resolve_client_model("flux2-tiny", EMBEDDED_MODELS_DIR)
-        await workshop.engine.run_command(LoadCommand(model, low_ram=False))
-        assert workshop.engine.start_count == 1
