@@ -93,8 +93,8 @@ def test_a_finished_job_cannot_be_retried_or_cancelled(server: LiveServer) -> No
 @pytest.mark.parametrize(
     "query",
     [
-        *("limit=0", "limit=201", "limit=x", "limit=1e3", "limit=", "limit=-1", "limit=NaN"),
-        *("before=-1", "before=x", f"before={10**30}", "status=done", "status="),
+        *("limit=0", "limit=201", "limit=x", "limit=1e3", "limit=-1", "limit=NaN"),
+        *("before=-1", "before=x", f"before={10**30}", "status=done"),
     ],
 )
 def test_a_bad_query_is_refused_with_its_field(server: LiveServer, query: str) -> None:
