@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, settings
 
+from mflux_api.engine.blas import load_openblas
 from mflux_api.models.registry import EMBEDDED_MODELS_DIR
 from tests.support.browsers import FLAGS, INSTALL, find_browser
 from tests.support.servers import furnished, guarded, server, small, tight, trusting
@@ -24,6 +25,8 @@ __all__ = ["furnished", "guarded", "server", "small", "tight", "trusting"]
 
 # One thread for each process: several workers and their engines share the cores, and OpenBLAS's idle threads spin.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+# Before a test imports MLX, as the engine does.
+load_openblas()
 
 # No deadline: a test may be slow on a busy machine. `make test` chooses "fast".
 PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
