@@ -1,5 +1,6 @@
 """Fixtures for all tests: shared servers, the embedded model loaded once, copies of its folder, a browser."""
 
+import importlib
 import os
 import shutil
 import sys
@@ -10,7 +11,6 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, settings
 
-from mflux_api.engine.blas import load_openblas
 from mflux_api.models.registry import EMBEDDED_MODELS_DIR
 from tests.support.browsers import FLAGS, INSTALL, find_browser
 from tests.support.servers import furnished, guarded, server, small, tight, trusting
@@ -22,11 +22,6 @@ if TYPE_CHECKING:
     from mflux_api.engine.model import Model
 
 __all__ = ["furnished", "guarded", "server", "small", "tight", "trusting"]
-
-# One thread for each process: several workers and their engines share the cores, and OpenBLAS's idle threads spin.
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-# Before a test imports MLX, as the engine does.
-load_openblas()
 
 # No deadline: a test may be slow on a busy machine. `make test` chooses "fast".
 PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -94,6 +89,10 @@ def context(browser: "Browser") -> "Iterator[BrowserContext]":
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # One thread for each process: several workers and their engines share the cores, and idle threads of OpenBLAS spin.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # Loads OpenBLAS. Some tests import MLX first, which would then take its own slow BLAS.
+    importlib.import_module("mflux_api.engine")
     config.pluginmanager.register(SuiteReport(config))
 
 
