@@ -1,5 +1,6 @@
 """Fixtures for all tests: shared servers, the embedded model loaded once, copies of its folder, a browser."""
 
+import importlib
 import os
 import shutil
 import sys
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
     from mflux_api.engine.model import Model
 
 __all__ = ["furnished", "guarded", "server", "small", "tight", "trusting"]
-
-# One thread for each process: several workers and their engines share the cores, and OpenBLAS's idle threads spin.
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 # No deadline: a test may be slow on a busy machine. `make test` chooses "fast".
 PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -100,6 +98,10 @@ def pytest_configure(config: pytest.Config) -> None:
     if not Path(str(mflux_api.__file__)).is_relative_to(ROOT):
         raise pytest.UsageError(f"The tests of {ROOT} would test {mflux_api.__file__}. Run them from {ROOT}.")
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    # One thread for each process: several workers and their engines share the cores, and idle threads of OpenBLAS spin.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # Loads OpenBLAS. Some tests import MLX first, which would then take its own slow BLAS.
+    importlib.import_module("mflux_api.engine")
     config.pluginmanager.register(SuiteReport(config))
 
 
