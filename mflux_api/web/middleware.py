@@ -124,7 +124,8 @@ class ClosingMiddleware:
                 MutableHeaders(scope=message)["Connection"] = "close"
             await send(message)
 
-        await self.app(scope, receive_body, send_with_end)
+        # A stream aborts its connection through the server's own `receive`, so others are not wrapped.
+        await self.app(scope, receive_body if is_unread else receive, send_with_end)
 
 
 class PrivateNetworkCorsMiddleware(CORSMiddleware):

@@ -15,10 +15,12 @@ from PIL import Image
 from mflux_api.dialects import flux2_web
 from tests.support.documents import SMALL_SERVER
 from tests.support.live_server import LiveServer, run_server
+from tests.support.sdwebui_bodies import encode_base64
 
 pytestmark = pytest.mark.system
 
 PATH = "/flux2-web"
+SQUARE = encode_base64(Image.new("RGB", (64, 64)))
 NAME = re.compile(r"flux2_\d{8}_\d{6}_[0-9a-f]{8}\.png")
 
 
@@ -104,7 +106,7 @@ def test_idle_it_says_so_and_what_it_paints_with(web: LiveServer, busy: dict[str
         {"prompt": "x", "steps": 9},
         {"prompt": "x", "steps": 51},
         {"prompt": "x", "batch": 5},
-        {"prompt": "x", "strength": 1.1},
+        {"prompt": "x", "strength": 1.1, "input_image": SQUARE},
         {"prompt": "x", "input_image": "no picture"},
         # Larger than generation.max_side.
         {"prompt": "x", "size": "4mp"},

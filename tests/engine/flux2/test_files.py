@@ -21,7 +21,9 @@ def test_a_header_tells_names_shapes_and_sizes(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     mx.save_safetensors(str(path), {"x": mx.zeros((2, 3), dtype=mx.bfloat16)}, {"made": "here"})
     shard = read_shard(path)
-    assert shard.tensors == {"x": Tensor((2, 3), "BF16", 12)}
+    (offset,) = (tensor.offset for tensor in shard.tensors.values())
+    assert shard.tensors == {"x": Tensor((2, 3), "BF16", 12, offset=offset)}
+    assert path.stat().st_size == offset + 12
     assert shard.metadata == {"made": "here"}
 
 
