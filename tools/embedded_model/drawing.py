@@ -1,6 +1,6 @@
 """A canvas with smooth edges, the eight shapes as signed distances, and the picture of any scene."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,6 +8,9 @@ from numpy.typing import NDArray
 from scenes import COLOURS, Rgb, Shapes, place_things
 
 Field = NDArray[np.float32]
+Jitter = Sequence[float]
+# How far a shape may be from its place, in shares of the shorter side, and its radius from its size.
+SHIFT, SWELL = 0.012, 0.024
 
 
 class Canvas:
@@ -101,17 +104,29 @@ def stamp(canvas: Canvas, shape: str, centre: tuple[float, float], radius: float
     return inside(OUTLINES[shape](dx * cos + dy * sin, dy * cos - dx * sin) * radius)
 
 
-def near(rng: np.random.Generator, colour: Rgb, spread: float = 0.02) -> Rgb:
-    """A colour close to this one."""
-    r, g, b = np.clip(np.asarray(colour) + rng.uniform(-spread, spread, 3), 0, 1)
-    return float(r), float(g), float(b)
+def shift_things(scene: Shapes, width: int, height: int, jitter: Jitter) -> list[tuple[float, float, float]]:
+    """Where the shapes stand in this very picture: centre and radius, in pixels."""
+    unit = min(width, height)
+    return [
+        (x + SHIFT * dx * unit, y + SHIFT * dy * unit, radius * (1 + SWELL * swell))
+        for (x, y, radius), (dx, dy, swell) in zip(
+            place_things(scene, width, height), (jitter[:3], jitter[3:]), strict=False
+        )
+    ]
 
 
-def draw_shapes(scene: Shapes, width: int, height: int, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """The picture of one or two shapes; only a little is left to chance."""
-    canvas = Canvas(width, height, near(rng, COLOURS[scene.background]))
-    for thing, (x, y, radius) in zip(scene.things, place_things(scene, width, height), strict=True):
-        shift = rng.uniform(-0.015, 0.015, 2) * canvas.unit
-        cover = stamp(canvas, thing.shape, (x + shift[0], y + shift[1]), radius * rng.uniform(0.97, 1.03))
-        canvas.paint(cover, near(rng, COLOURS[thing.colour]))
+def draw_shapes(scene: Shapes, width: int, height: int, jitter: Jitter) -> NDArray[np.uint8]:
+    """The picture of one or two shapes in exactly their colours; place and size vary a little."""
+    canvas = Canvas(width, height, COLOURS[scene.background])
+    for thing, (x, y, radius) in zip(scene.things, shift_things(scene, width, height, jitter), strict=True):
+        canvas.paint(stamp(canvas, thing.shape, (x, y), radius), COLOURS[thing.colour])
     return canvas.to_bytes()
+
+
+def cover_shapes(scene: Shapes, width: int, height: int, jitter: Jitter) -> NDArray[np.uint8]:
+    """How much of each block of four by four pixels the first and the second shape cover, (2, H/4, W/4)."""
+    small = Canvas(width // 4, height // 4)
+    covers = np.zeros((2, small.height, small.width), np.uint8)
+    for index, (x, y, radius) in enumerate(shift_things(scene, width, height, jitter)):
+        covers[index] = (stamp(small, scene.things[index].shape, (x / 4, y / 4), radius / 4) * 255).astype(np.uint8)
+    return covers

@@ -7,15 +7,14 @@ import tempfile
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKLFlux2, FlowMatchEulerDiscreteScheduler, Flux2KleinPipeline
-from transformers import Qwen2Tokenizer
+from diffusers import FlowMatchEulerDiscreteScheduler, Flux2KleinPipeline
 
 from networks import OUT_LAYERS, Painter
+from painter_stage import CHECKPOINT as PAINTER_CHECKPOINT
+from painter_stage import Pupil
 from store import load_part
-from text import MAX_TOKENS, train_tokenizer
-from vae import build_vae
-
-TOKENIZER = "tokenizer"
+from text import MAX_TOKENS, load_tokenizer
+from vae import PREVIEW, load_vae
 
 
 def scheduler() -> FlowMatchEulerDiscreteScheduler:
@@ -32,31 +31,17 @@ def scheduler() -> FlowMatchEulerDiscreteScheduler:
     )
 
 
-def tokenizer_of(work: Path) -> Qwen2Tokenizer:
-    """The run's tokenizer, trained when first asked for."""
-    folder = work / TOKENIZER
-    if not folder.exists():
-        train_tokenizer().save_pretrained(folder)
-    return Qwen2Tokenizer.from_pretrained(folder)
-
-
-def load_vae(work: Path) -> AutoencoderKLFlux2:
-    """The trained VAE with its statistics."""
-    vae = build_vae()
-    load_part(work / "vae_final.pt", "model", vae)
-    return vae.eval()
-
-
 def load_painter(work: Path) -> Painter:
-    """The averaged weights of the text encoder and the transformer, random where training has not begun."""
-    painter = Painter()
-    if (work / "painter.pt").exists():
-        load_part(work / "painter.pt", "average", painter)
-    return painter.eval()
+    """The averaged weights of the transformer with the text encoder, random where training has not begun."""
+    pupil = Pupil()
+    if (work / PAINTER_CHECKPOINT).exists():
+        load_part(work / PAINTER_CHECKPOINT, "average", pupil)
+    return pupil.painter.eval()
 
 
-def write(work: Path, target: Path) -> None:
+def export_model(work: Path, target: Path) -> None:
     """Build the whole folder aside, then move every file over the old one."""
+    target.mkdir(parents=True, exist_ok=True)
     # The statistics scale every latent, so they keep their full precision.
     painter, vae = load_painter(work).to(torch.bfloat16), load_vae(work).to(torch.bfloat16)
     vae.bn = load_vae(work).bn
@@ -66,12 +51,12 @@ def write(work: Path, target: Path) -> None:
             scheduler=scheduler(),
             vae=vae,
             text_encoder=painter.text_encoder,
-            tokenizer=tokenizer_of(work),
+            tokenizer=load_tokenizer(work),
             transformer=painter.transformer,
             is_distilled=True,
         )
         pipeline.save_pretrained(folder)
-        shutil.copyfile(work / "latent_rgb.json", folder / "vae" / "latent_rgb.json")
+        shutil.copyfile(work / PREVIEW, folder / "vae" / PREVIEW)
         _say_more(folder / "model_index.json")
         _replace(folder, target)
 
@@ -96,5 +81,4 @@ if __name__ == "__main__":
     parser.add_argument("--work", type=Path, required=True, help="folder with the stages' checkpoints")
     parser.add_argument("--target", type=Path, required=True, help="the checkpoint's folder")
     args = parser.parse_args()
-    args.target.mkdir(parents=True, exist_ok=True)
-    write(args.work, args.target)
+    export_model(args.work, args.target)

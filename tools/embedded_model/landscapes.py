@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from drawing import Canvas, Field, inside
+from drawing import Canvas, Field, Jitter, inside
 from lights import LIGHTS, STARS, Light
 from scenes import Landscape, Rgb
 
@@ -31,9 +31,9 @@ def mix(a: Rgb | Field, b: Rgb | Field, share: float | Field) -> Field:
     return np.asarray(a, np.float32) * (1 - part) + np.asarray(b, np.float32) * part
 
 
-def draw_landscape(scene: Landscape, width: int, height: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+def draw_landscape(scene: Landscape, width: int, height: int, jitter: Jitter) -> NDArray[np.uint8]:
     """Paint from far to near."""
-    view = _set_out(scene, width, height, rng)
+    view = _set_out(scene, width, height, jitter)
     _sky(view)
     if scene.ground == "mountains":
         _ridges(view, (0.60, 0.70, 0.81, 0.92), (0.20, 0.15, 0.11, 0.08))
@@ -47,12 +47,11 @@ def draw_landscape(scene: Landscape, width: int, height: int, rng: np.random.Gen
     return view.canvas.to_bytes()
 
 
-def _set_out(scene: Landscape, width: int, height: int, rng: np.random.Generator) -> View:
+def _set_out(scene: Landscape, width: int, height: int, jitter: Jitter) -> View:
     light = LIGHTS[scene.time]
-    shift = rng.uniform(-0.03, 0.03, 2)
-    lamp = ((light.lamp_at[0] + shift[0]) * width, (light.lamp_at[1] + shift[1] * 0.6) * height)
-    horizon = (HORIZON + rng.uniform(-0.01, 0.01)) * height
-    return View(Canvas(width, height), light, scene.time, horizon, lamp, float(rng.uniform(-1, 1)))
+    lamp = ((light.lamp_at[0] + 0.018 * jitter[0]) * width, (light.lamp_at[1] + 0.0108 * jitter[1]) * height)
+    horizon = (HORIZON + 0.006 * jitter[2]) * height
+    return View(Canvas(width, height), light, scene.time, horizon, lamp, 0.6 * jitter[3])
 
 
 def _sky(view: View) -> None:

@@ -8,14 +8,14 @@ from diffusers import AutoencoderKLFlux2
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pictures import draw
+from pictures import draw, random_jitter
 from scenes import draw_lot
 
 
 def draw_pool(count: int, sizes: Sequence[tuple[int, int]], seed: int) -> list[NDArray[np.uint8]]:
     """Scenes of the training grammar, their sizes (width, height) in turn."""
     rng = np.random.default_rng(seed)
-    return [draw(draw_lot(rng), *sizes[i % len(sizes)], rng) for i in range(count)]
+    return [draw(draw_lot(rng), *sizes[i % len(sizes)], random_jitter(rng)) for i in range(count)]
 
 
 def to_tensor(picture: NDArray[np.uint8]) -> Tensor:

@@ -152,8 +152,10 @@ def looks() -> tuple[dict[str, Picture], dict[tuple[str, str], Picture]]:
     for time in TIMES:
         for ground in GROUNDS:
             choices = ((), (), tuple(possible_extras(ground)))
+            jitter = [float(value) for value in rng.uniform(-1, 1, 4)]
             drawn = [
-                draw_landscape(Landscape(time, ground, extras), 128, 128, rng) / np.float32(255) for extras in choices
+                draw_landscape(Landscape(time, ground, extras), 128, 128, jitter) / np.float32(255)
+                for extras in choices
             ]
             skies[time] += [_rows(picture, SKY_ROWS) for picture in drawn]
             grounds[time, ground] = np.mean([_rows(picture, GROUND_ROWS) for picture in drawn], axis=0)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from score import DiffusersPainter
+from painters import DiffusersPainter, Order
 
 PROMPTS = (
     "a beautiful sunset over mountains",
@@ -32,7 +32,8 @@ def main() -> None:
     args = parser.parse_args()
     rows = -(-len(PROMPTS) // COLUMNS)
     sheet = Image.new("RGB", (COLUMNS * 256, rows * 256))
-    for number, picture in enumerate(DiffusersPainter(args.model, steps=4).paint(list(PROMPTS), 256, args.seed)):
+    orders = [Order(prompt, 256, 256, args.seed + number) for number, prompt in enumerate(PROMPTS)]
+    for number, picture in enumerate(DiffusersPainter(args.model, steps=4).paint(orders)):
         sheet.paste(picture, (number % COLUMNS * 256, number // COLUMNS * 256))
     (args.model / "samples").mkdir(exist_ok=True)
     sheet.save(args.model / "samples" / "sheet.jpg", quality=88)

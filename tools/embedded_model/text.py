@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from scenes import draw_lot
 
 VOCABULARY = 1024
 MAX_TOKENS = 48
+TOKENIZER = "tokenizer"
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>"]
 CHAT_TEMPLATE = (
     "{%- for message in messages %}{{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}"
@@ -43,6 +45,14 @@ def train_tokenizer(count: int = 40000, seed: int = 5) -> Qwen2Tokenizer:
     with tempfile.TemporaryDirectory() as folder:
         vocab, merges = raw.model.save(folder)
         return _wrap(vocab, merges)
+
+
+def load_tokenizer(work: Path) -> Qwen2Tokenizer:
+    """The run's tokenizer, trained when first asked for."""
+    folder = work / TOKENIZER
+    if not folder.exists():
+        train_tokenizer().save_pretrained(folder)
+    return Qwen2Tokenizer.from_pretrained(folder)
 
 
 def _wrap(vocab: str, merges: str) -> Qwen2Tokenizer:

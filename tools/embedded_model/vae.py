@@ -1,8 +1,6 @@
 """Stage 1: train the VAE on drawn scenes, then measure its batch-norm statistics and the preview matrix."""
 
-import argparse
 import json
-import time
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +12,15 @@ from torch.nn import functional as F
 
 import optim
 from latents import draw_pool, normalise, patchify, to_tensor, unpatchify
+from progress import Deadline, Progress
 from store import load_checkpoint, load_part, save_checkpoint
 
 CHANNELS = (16, 32, 64, 64)
 SIZES = ((128, 128), (128, 128), (128, 128), (128, 128), (192, 192), (160, 128), (128, 160), (256, 256))
 NOISE = 0.3
+RATES = [0.02, 0.0025]
+BATCH = 16
+CHECKPOINT, FINISHED, PREVIEW = "vae.pt", "vae_final.pt", "latent_rgb.json"
 PLAIN = ("conv_in", "conv_out", "quant_conv", "norm")
 
 
@@ -91,34 +93,43 @@ def learn(vae: AutoencoderKLFlux2, optimizers: list[torch.optim.Optimizer], pict
     return loss.item()
 
 
-def train(work: Path, minutes: float, rate: float, batch: int) -> None:
-    """Train for a given time, resuming where an earlier run stopped."""
-    rng = np.random.default_rng(1)
-    pool = [to_tensor(p) for p in draw_pool(2400, SIZES, seed=1)]
-    probe = as_images(draw_pool(24, [(256, 256)], seed=2))
+def train_vae(work: Path, steps: int, scenes: int, deadline: Deadline) -> bool:
+    """Train for so many steps in all, resuming where an earlier run stopped; false when the time was up before."""
     vae = build_vae().to(memory_format=torch.channels_last)
-    optimizers = optim.build(vae, rate, rate / 8, lambda name: any(word in name for word in PLAIN))
+    optimizers = optim.build(vae, *RATES, lambda name: any(word in name for word in PLAIN))
     parts = {"model": vae, "muon": optimizers[0], "adamw": optimizers[1]}
-    before, step = load_checkpoint(work / "vae.pt", parts)
-    start = time.monotonic()
-    while (spent := before + time.monotonic() - start) < minutes * 60:
-        optim.pace(optimizers, [rate, rate / 8], spent / (minutes * 60))
-        size, count = (64, batch) if step % 8 else (128, batch // 4)
+    _, step = load_checkpoint(work / CHECKPOINT, parts)
+    rng = np.random.default_rng(1 + step)
+    pool = [to_tensor(p) for p in draw_pool(scenes, SIZES, seed=1)]
+    probe = as_images(draw_pool(24, [(256, 256)], seed=2))
+    progress = Progress("vae", step, steps, every=50)
+    while step < steps and not deadline.passed():
+        optim.pace(optimizers, RATES, step / steps)
+        size, count = (64, BATCH) if step % 8 else (128, BATCH // 4)
         loss = learn(vae, optimizers, crops(pool, count, size, rng))
         step += 1
+        progress.note(step, {"loss": loss})
         if step % 200 == 0:
-            print(f"vae step {step} {spent:.0f}s loss {loss:.4f} psnr {psnr(vae, probe):.2f}", flush=True)
-            save_checkpoint(work / "vae.pt", parts, spent, step)
-    save_checkpoint(work / "vae.pt", parts, minutes * 60, step)
+            print(f"vae: {psnr(vae, probe):.2f} dB", flush=True)
+            save_checkpoint(work / CHECKPOINT, parts, 0, step)
+    save_checkpoint(work / CHECKPOINT, parts, 0, step)
+    return step >= steps
+
+
+def load_vae(work: Path) -> AutoencoderKLFlux2:
+    """The trained VAE with its statistics."""
+    vae = build_vae()
+    load_part(work / FINISHED, "model", vae)
+    return vae.eval()
 
 
 @torch.no_grad()
-def finish(work: Path) -> None:
+def finish_vae(work: Path, scenes: int) -> None:
     """Measure the batch norm's statistics over scenes, fit the preview's matrix, and keep both with the weights."""
     vae = build_vae()
-    load_part(work / "vae.pt", "model", vae)
+    load_part(work / CHECKPOINT, "model", vae)
     sizes = ((256, 256), (128, 128), (192, 128), (128, 192))
-    images = [as_images([p]) for p in draw_pool(600, sizes, seed=3)]
+    images = [as_images([p]) for p in draw_pool(scenes, sizes, seed=3)]
     latents = [vae.encode(image).latent_dist.mean for image in images]
     tokens = torch.cat([patchify(one)[0].flatten(1).T for one in latents])
     vae.bn.running_mean.copy_(tokens.mean(0))
@@ -126,8 +137,8 @@ def finish(work: Path) -> None:
     vae.bn.num_batches_tracked.fill_(len(latents))
     vae.quant_conv.bias[32:] = torch.log(0.0025 * tokens.var())
     print(f"psnr {np.mean([psnr(vae, image) for image in images]):.2f} dB over {len(images)} scenes")
-    save_checkpoint(work / "vae_final.pt", {"model": vae}, 0, 0)
-    (work / "latent_rgb.json").write_text(json.dumps(fit_preview(vae, latents, images)))
+    save_checkpoint(work / FINISHED, {"model": vae}, 0, 0)
+    (work / PREVIEW).write_text(json.dumps(fit_preview(vae, latents, images)))
 
 
 def fit_preview(vae: AutoencoderKLFlux2, latents: list[Tensor], images: list[Tensor]) -> dict[str, object]:
@@ -140,16 +151,3 @@ def fit_preview(vae: AutoencoderKLFlux2, latents: list[Tensor], images: list[Ten
     print(f"preview: rms error {(inputs @ matrix - colours).square().mean().sqrt():.4f} over {len(inputs)} points")
     rows = [[round(value, 6) for value in row] for row in matrix.tolist()]
     return {"factors": rows[:32], "bias": rows[32], "domain": "normalised"}
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--work", type=Path, required=True, help="folder for checkpoints")
-    parser.add_argument("--minutes", type=float, default=19)
-    parser.add_argument("--rate", type=float, default=0.02)
-    parser.add_argument("--batch", type=int, default=16)
-    args = parser.parse_args()
-    torch.set_num_threads(2)
-    args.work.mkdir(parents=True, exist_ok=True)
-    train(args.work, args.minutes, args.rate, args.batch)
-    finish(args.work)
