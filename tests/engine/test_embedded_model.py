@@ -43,7 +43,7 @@ def test_the_judge_finds_the_grammars_own_drawings_right() -> None:
 
 @pytest.mark.slow
 def test_it_paints_what_captions_it_never_saw_ask_for() -> None:
-    found = score("project", "--model", "flux2-tiny", "--count", "24")
+    found = score("project", "--model", "flux2-tiny", "--count", "24", "--wording", "plain")
     assert {name: found[name] for name in FLOORS if found[name] < FLOORS[name]} == {}
 
 
